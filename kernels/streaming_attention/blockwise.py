@@ -1,0 +1,176 @@
+"""Streaming attention in torch, a block of queries at a time: memory grows with Q, not with Q × K.
+
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, N keys gathered for one block,
+P queries of one block, d head size, R is B or 1.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.streaming_attention.reference import visible_keys
+
+NEVER = torch.iinfo(torch.int64).max  # the sorting key of padding: after every position
+
+# (start, stop) of a block of queries -> its keys (B, G, N, d), values (B, G, N, d), positions (R,
+# N)
+Gather = Callable[[int, int], tuple[Tensor, Tensor, Tensor]]
+
+
+def streaming_attention_blockwise(
+    q_BHQd: Tensor,
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    q_positions_RQ: Tensor,
+    k_positions_RK: Tensor,
+    sinks: int,
+    window: int,
+    return_lse: bool = False,
+    block: int = 128,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Streaming attention where a block of queries reads the sinks and its own range of keys only.
+
+    Differentiable. Args and returns are those of `streaming_attention`; `block` is the number of
+    queries taken together. One copy of about (sinks + window + block) keys and values lives at a
+    time.
+    """
+    Q = q_BHQd.shape[2]
+    q_positions, k_positions = (x.to(q_BHQd.device) for x in (q_positions_RQ, k_positions_RK))
+    if _in_order(k_positions_RK) and _in_order(q_positions_RQ):
+        gather = _range_gather(k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK, sinks, window)
+    else:
+        q_BHQd = q_BHQd.masked_fill((q_positions < 0)[:, None, :, None], 0)
+        if k_BGKd.shape[2] <= sinks + window + block:
+            gather = _whole_gather(k_BGKd, v_BGKd, k_positions)
+        else:
+            gather = _row_gather(k_BGKd, v_BGKd, q_positions, k_positions, sinks, window, block)
+
+    outs, lses = [], []
+    for start in range(0, Q, block):
+        stop = min(start + block, Q)
+        keys, values, positions = gather(start, stop)
+        visible_RPN = visible_keys(q_positions[:, start:stop], positions, sinks, window)
+        out, lse = _attend(q_BHQd[:, :, start:stop], keys, values, visible_RPN, return_lse)
+        outs.append(out)
+        lses.append(lse)
+    out_BHQd = torch.cat(outs, dim=2)
+    return (out_BHQd, torch.cat(lses, dim=2)) if return_lse else out_BHQd
+
+
+def _in_order(positions_RT: Tensor) -> bool:
+    """One row for the whole batch, ascending, without padding: then ranges of slots are slices."""
+    if positions_RT.shape[0] != 1 or positions_RT.shape[1] == 0:
+        return False
+    steps = positions_RT[0].diff()
+    return bool(positions_RT[0, 0] >= 0) and bool((steps > 0).all())
+
+
+def _range_gather(
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    q_positions_1Q: Tensor,
+    k_positions_1K: Tensor,
+    sinks: int,
+    window: int,
+) -> Gather:
+    """Keys of a block as two slices, when all rows stand at the same ascending positions."""
+    queries, keys = q_positions_1Q[0].tolist(), k_positions_1K[0].tolist()
+    k_positions_1K = k_positions_1K.to(k_BGKd.device)
+    sink_count = bisect_left(keys, sinks)
+
+    def gather(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        first = bisect_left(keys, queries[start] - window + 1)
+        last = bisect_right(keys, queries[stop - 1])
+        if first <= sink_count:
+            return k_BGKd[:, :, :last], v_BGKd[:, :, :last], k_positions_1K[:, :last]
+        return (
+            torch.cat([k_BGKd[:, :, :sink_count], k_BGKd[:, :, first:last]], dim=2),
+            torch.cat([v_BGKd[:, :, :sink_count], v_BGKd[:, :, first:last]], dim=2),
+            torch.cat([k_positions_1K[:, :sink_count], k_positions_1K[:, first:last]], dim=1),
+        )
+
+    return gather
+
+
+def _whole_gather(k_BGKd: Tensor, v_BGKd: Tensor, k_positions_RK: Tensor) -> Gather:
+    """All keys for every block, when there are too few to be worth choosing from."""
+    padding = (k_positions_RK < 0)[:, None, :, None]
+    keys, values = k_BGKd.masked_fill(padding, 0), v_BGKd.masked_fill(padding, 0)
+    return lambda start, stop: (keys, values, k_positions_RK)
+
+
+def _row_gather(
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    q_positions_RQ: Tensor,
+    k_positions_RK: Tensor,
+    sinks: int,
+    window: int,
+    block: int,
+) -> Gather:
+    """Keys of a block chosen row by row, for any mixture of positions and padding.
+
+    Sorting each row's positions turns "the sinks" and "positions in [low - window + 1, high]" into
+    two ranges of the sorted order; the widest range over rows and blocks fixes one common size.
+    """
+    B, G, K, d = k_BGKd.shape
+    rows = max(q_positions_RQ.shape[0], k_positions_RK.shape[0])
+    sorted_RK, order_RK = k_positions_RK.masked_fill(k_positions_RK < 0, NEVER).sort(dim=1)
+    sorted_RK, order_RK = (x.expand(rows, K).contiguous() for x in (sorted_RK, order_RK))
+
+    blocks = F.pad(q_positions_RQ, (0, -q_positions_RQ.shape[1] % block), value=-1)
+    blocks = blocks.expand(rows, -1).unflatten(1, (-1, block))
+    low, high = blocks.masked_fill(blocks < 0, NEVER).amin(-1), blocks.amax(-1)
+    sink_count_R1 = (sorted_RK < sinks).sum(dim=1, keepdim=True)
+    # Slots before sink_count are taken as sinks, so the range starts after them: none is taken
+    # twice.
+    first = torch.searchsorted(sorted_RK, low - window + 1).maximum(sink_count_R1)
+    last = torch.searchsorted(sorted_RK, high, right=True)
+    sink_slots = torch.arange(min(sinks, K), device=k_BGKd.device)
+    range_slots = torch.arange(max(int((last - first).amax()), 0), device=k_BGKd.device)
+
+    def gather(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        first_R1, last_R1 = (x[:, start // block, None] for x in (first, last))
+        slots_RN = torch.cat([sink_slots.expand(rows, -1), first_R1 + range_slots], dim=1)
+        wanted_RN = torch.cat([sink_slots < sink_count_R1, first_R1 + range_slots < last_R1], dim=1)
+        slots_RN = slots_RN.clamp_max(K - 1)
+        positions_RN = sorted_RK.gather(1, slots_RN).masked_fill(~wanted_RN, -1)
+        index = order_RK.gather(1, slots_RN)[:, None, :, None].expand(B, G, -1, d)
+        padding = (positions_RN < 0)[:, None, :, None]
+        keys = k_BGKd.gather(2, index).masked_fill(padding, 0)
+        values = v_BGKd.gather(2, index).masked_fill(padding, 0)
+        return keys, values, positions_RN
+
+    return gather
+
+
+def _attend(
+    q_BHPd: Tensor, k_BGNd: Tensor, v_BGNd: Tensor, visible_RPN: Tensor, return_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Masked attention of one block; the log-sum-exp is computed only where it is asked for."""
+    B, H, P, d = q_BHPd.shape
+    G, N = k_BGNd.shape[1:3]
+    groups = H // G
+    score_dtype = torch.promote_types(q_BHPd.dtype, torch.float32)
+    if N == 0:
+        out = q_BHPd * 0
+        return out, out.new_full((B, H, P), -torch.inf, dtype=score_dtype) if return_lse else None
+
+    blind_RP1 = ~visible_RPN.any(-1, keepdim=True)
+    # The query heads of one key head become rows of one product: keys are not repeated.
+    seen_R1pN = (visible_RPN | blind_RP1).repeat(1, groups, 1)[:, None]
+    q_BGpd = q_BHPd.reshape(B, G, groups * P, d)
+    lse = None
+    if return_lse:
+        scores = (q_BGpd.to(score_dtype) @ k_BGNd.to(score_dtype).transpose(-1, -2)) * d**-0.5
+        scores = scores.masked_fill(~seen_R1pN, -torch.inf)
+        lse = (
+            scores.logsumexp(-1).reshape(B, H, P).masked_fill(blind_RP1[:, None, :, 0], -torch.inf)
+        )
+        out = (scores.softmax(-1) @ v_BGNd.to(score_dtype)).to(q_BHPd.dtype)
+    else:
+        out = F.scaled_dot_product_attention(q_BGpd, k_BGNd, v_BGNd, attn_mask=seen_R1pN)
+    return out.reshape(B, H, P, d).masked_fill(blind_RP1[:, None], 0), lse

@@ -1,0 +1,51 @@
+"""What a step's plain function is given beside its inputs. It knows no orchestrator."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.store import Store
+
+
+def _silent(message: str) -> None:
+    """Default log: a notebook or a test need not hear of it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a step works.
+
+    Attributes:
+        store: where inputs are read from and results go.
+        workdir: a folder of this step and these inputs alone. It survives a kill, so that the
+            next attempt can go on from what it finds there, and is removed on success.
+        seed: from the recipe.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        log: one line about progress, for people.
+    """
+
+    store: Store
+    workdir: Path
+    seed: int = 0
+    device: str = "cpu"
+    log: Callable[[str], None] = _silent
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder in the workdir, whatever an earlier attempt left there."""
+        path = self.workdir / name
+        if path.exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True)
+        return path
+
+
+def resolve_device(wanted: str) -> str:
+    """``auto`` becomes cuda where there is one, else cpu."""
+    if wanted != "auto":
+        return wanted
+    import torch  # late: a run whose steps are all cached never needs it
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

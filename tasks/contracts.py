@@ -1,0 +1,320 @@
+"""What the steps hand to each other: small frozen JSON documents, never tensors.
+
+Their JSON is the task result, the artifact and the report's input. Units stand in field names.
+``uri`` fields say where a thing lies and are left out of every identity; ``sha256`` says what it
+is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Arm = Literal["base", "candidate", "control"]
+Severity = Literal["fail", "warn"]
+
+
+class Contract(BaseModel):
+    """Frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+INCIDENTAL = frozenset({"uri", "data_root", "seconds"})  # where a thing lies, how long it took
+
+
+def identity(value: Any) -> str:
+    """sha256 over the canonical JSON of contracts, without their incidental fields.
+
+    Two values with the same identity are interchangeable as inputs of a step.
+    """
+
+    def strip(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {k: strip(v) for k, v in node.items() if k not in INCIDENTAL}
+        if isinstance(node, list):
+            return [strip(v) for v in node]
+        return node
+
+    def default(node: Any) -> Any:
+        if isinstance(node, BaseModel):
+            return strip(node.model_dump(mode="json"))
+        raise TypeError(f"{type(node).__name__} has no identity")
+
+    text = json.dumps(strip(value), default=default, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Spec(BaseModel):
+    """A component by name, with its options beside the name: ``{name: streaming, window: 252}``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TreeRef(Contract):
+    """A folder in the store. ``sha256`` is the digest of its manifest.json."""
+
+    uri: str
+    sha256: str
+    bytes: int
+
+
+class ModelRef(TreeRef):
+    """A base model as a normalised checkpoint: safetensors, config, tokenizer, chat template."""
+
+    source: str
+    family: str
+    layers: int
+    hidden_size: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    max_positions: int
+    parameters: int
+    dtype: str
+
+
+class CheckpointRef(TreeRef):
+    """A converted checkpoint; it loads with Transformers alone."""
+
+    base_sha256: str
+    plan_sha256: str
+
+
+class TextRef(TreeRef):
+    """Text as ``documents.jsonl``: one ``{"text": ...}`` or ``{"messages": [...]}`` a line."""
+
+    source: str
+    documents: int
+    characters: int
+
+
+class Damage(Contract):
+    """What converting one layer alone, all others kept, costs.
+
+    ``language_nats``: rise of the mean NLL per text token. ``recall_nats``: fall of the mean
+    log-probability per key token on passkey prompts. Positive is worse.
+    """
+
+    strategy: Spec
+    language_nats: float
+    recall_nats: float
+
+
+class LayerProfile(Contract):
+    """Everything that was measured of one layer; a score's meaning is its profiler's."""
+
+    layer: int
+    scores: dict[str, float] = {}
+    damage: tuple[Damage, ...] = ()
+
+    def damage_of(self, strategy: Spec) -> Damage | None:
+        """The damage of one strategy with exactly these options, where it was measured."""
+        return next((d for d in self.damage if d.strategy == strategy), None)
+
+
+class ModelProfile(Contract):
+    """One profile pass over a model. ``curves`` are per-layer series for the report's plots."""
+
+    model_sha256: str
+    text_sha256: str
+    tokens: int
+    layers: tuple[LayerProfile, ...]
+    kv_bytes_per_token: int  # of one layer that keeps full attention
+    reference: dict[str, float] = {}  # whole-model figures: "nll", "key_log_prob", ...
+    seconds: float = 0.0
+
+
+class PlanItem(Contract):
+    """Layers ``start`` to ``stop`` (exclusive) become one thing."""
+
+    start: int = Field(ge=0)
+    stop: int
+    strategy: str
+    params: dict[str, Any] = {}
+    reason: str = ""
+    predicted_language_nats: float | None = None
+    predicted_recall_nats: float | None = None
+    predicted_kv_bytes: int | None = None  # at the plan's context_tokens, batch 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PlanItem:
+        if self.stop <= self.start:
+            raise ValueError(f"stop greater than start ({self.start}), not {self.stop}")
+        return self
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(name=self.strategy, **self.params)
+
+
+class ConversionPlan(Contract):
+    """Which layer becomes what. The items cover the layers exactly, in order; editable by hand."""
+
+    model_sha256: str
+    layers: int = Field(gt=0)
+    context_tokens: int = Field(gt=0)
+    selector: str
+    items: tuple[PlanItem, ...]
+
+    @model_validator(mode="after")
+    def _covers(self) -> ConversionPlan:
+        expected = 0
+        for item in self.items:
+            if item.start != expected:
+                raise ValueError(
+                    f"items that cover layers 0 to {self.layers - 1} exactly, in order: "
+                    f"layer {min(item.start, expected)} is "
+                    f"{'missing' if item.start > expected else 'covered twice'}"
+                )
+            expected = item.stop
+        if expected != self.layers:
+            raise ValueError(
+                f"items that cover layers 0 to {self.layers - 1} exactly: they end at {expected}"
+            )
+        return self
+
+    def summary(self) -> dict[str, str]:
+        """Strategy per layer index, the plan as JSON consumers see it."""
+        return {
+            str(layer): item.strategy
+            for item in self.items
+            for layer in range(item.start, item.stop)
+        }
+
+
+class TrainPoint(Contract):
+    """One logged training step; losses are means per token, in nats."""
+
+    step: int
+    loss: float
+    next_token_nats: float
+    kl_nats: float
+    tokens: int
+    learning_rate: float
+
+
+class FinetuneReport(Contract):
+    """What healing did. ``checkpoint`` is the merged model, or the input when nothing was done."""
+
+    checkpoint: CheckpointRef
+    steps: int
+    tokens: int
+    trained_parameters: int
+    points: tuple[TrainPoint, ...] = ()
+    seconds: float = 0.0
+
+
+class Measurement(Contract):
+    """One figure of one arm. ``value`` None means that it could not be measured.
+
+    ``low`` and ``high`` bound its 95 % interval where the metric gives one; ``count`` is the
+    number of items (tokens, prompts, repeats) behind it; ``curve`` is for plots.
+    """
+
+    metric: str
+    arm: Arm
+    value: float | None
+    unit: str
+    higher_is_better: bool
+    low: float | None = None
+    high: float | None = None
+    count: int = 0
+    detail: str = ""
+
+    @field_validator("value", "low", "high")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        # JSON has no NaN: what is not a number was not measured, and the gate fails on it
+        return value if value is not None and math.isfinite(value) else None
+
+
+class EvalReport(Contract):
+    """Base and candidate (and control, where asked for), measured in one run on the same items."""
+
+    base_sha256: str
+    candidate_sha256: str
+    control_sha256: str | None = None
+    device: str
+    measurements: tuple[Measurement, ...]
+    seconds: float = 0.0
+
+    def value(self, metric: str, arm: Arm) -> float | None:
+        found = self.find(metric, arm)
+        return found.value if found else None
+
+    def find(self, metric: str, arm: Arm) -> Measurement | None:
+        return next((m for m in self.measurements if (m.metric, m.arm) == (metric, arm)), None)
+
+    def by_arm(self, arm: Arm) -> dict[str, float | None]:
+        return {m.metric: m.value for m in self.measurements if m.arm == arm}
+
+
+class PlanComparison(Contract):
+    """Plans measured side by side on the same tokens, by the name that the survey gives them."""
+
+    base_sha256: str
+    device: str
+    plans: dict[str, tuple[Measurement, ...]]
+    seconds: float = 0.0
+
+    def values(self, plan: str) -> dict[str, float | None]:
+        """The plan's own figures (arm ``candidate``)."""
+        return {m.metric: m.value for m in self.plans[plan] if m.arm == "candidate"}
+
+
+class Check(Contract):
+    """One rule applied to one metric. ``margin`` is how far the value is inside its limit."""
+
+    metric: str
+    rule: str
+    value: float | None
+    limit: float
+    margin: float | None
+    passed: bool
+    severity: Severity
+    reason: str = ""
+
+
+class GateDecision(Contract):
+    """Accepted only if no check of severity ``fail`` failed and there was one at least."""
+
+    accepted: bool
+    checks: tuple[Check, ...]
+    candidate_sha256: str
+    decided_at: str
+    expires_at: str
+
+
+class Registration(Contract):
+    """A model version in the registry."""
+
+    name: str
+    version: str
+    alias: str
+    found: bool  # it was there already, and its manifest digest verified
+
+
+class RunSummary(Contract):
+    """The result of a convert run, and the last line that ``--json`` prints."""
+
+    run_id: str
+    decision: Literal["accepted", "rejected"]
+    registered: Registration | None
+    checkpoint: TreeRef
+    plan: dict[str, str]
+    metrics: dict[str, dict[str, float | None]]
+    seconds: dict[str, float]
+    cache_hits: tuple[str, ...]
+    report: str
+    failed_checks: tuple[str, ...] = ()

@@ -1,0 +1,129 @@
+"""HybridConfig: the base family's fields, one spec per layer, and what a loader needs."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PretrainedConfig
+
+from tasks.hybrid.mixers import MIXERS
+
+FORMAT = 1  # of the specs and the shipped code
+FEED_FORWARDS = ("mlp",)
+FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
+
+
+@strict
+class HybridConfig(PretrainedConfig):
+    """Configuration of a decoder whose layers are each built from a spec.
+
+    Attributes:
+        base_model_type: the family that the weights come from, such as "llama".
+        layer_specs: one dict per layer, {"mixer": {"kind": ..., parameters}, "feed_forward":
+            {"kind": "mlp"}}; None means that every layer is full attention.
+        capabilities: derived from layer_specs, never set by hand; see `derive_capabilities`.
+        attention_bias: biases on the query, key and value projections.
+        attention_output_bias: bias on the output projection.
+        query_key_norm: RMS norm over the head dimension of queries and keys, before the rotation.
+        Other fields have the meaning that they have in Transformers.
+
+    Raises:
+        ValueError: a spec with an unknown kind or parameter (the message names the layer), or a
+            checkpoint of another format.
+    """
+
+    model_type = "layerwright"
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+
+    base_model_type: str = "llama"
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 32
+    head_dim: int = 128
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-6
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = False
+    rope_parameters: dict | None = None
+    attention_bias: bool = False
+    attention_output_bias: bool = False
+    mlp_bias: bool = False
+    query_key_norm: bool = False
+    layer_specs: list[dict] | None = None
+    capabilities: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.layer_specs is None:
+            self.layer_specs = [FULL_LAYER] * self.num_hidden_layers
+        self.layer_specs = [normalised_spec(spec, i) for i, spec in enumerate(self.layer_specs)]
+        if len(self.layer_specs) != self.num_hidden_layers:
+            raise ValueError(
+                f"layer_specs has {len(self.layer_specs)} entries for {self.num_hidden_layers} "
+                "layers"
+            )
+        found = (self.capabilities or {}).get("format", FORMAT)
+        if found != FORMAT:
+            raise ValueError(f"checkpoint format {found} is not the one this code reads, {FORMAT}")
+        self.capabilities = derive_capabilities(self.layer_specs)
+        super().__post_init__(**kwargs)
+
+    def replace_layer_spec(self, index: int, spec: dict[str, Any]) -> None:
+        """Sets the spec of layer `index` and derives the capabilities again."""
+        self.layer_specs[index] = normalised_spec(spec, index)
+        self.capabilities = derive_capabilities(self.layer_specs)
+
+
+def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
+    """A copy of a layer's spec, checked and with its defaults filled in.
+
+    Raises:
+        ValueError: unknown part, kind or parameter; the message names the layer and what is
+            allowed.
+    """
+    unknown = set(spec) - {"mixer", "feed_forward"}
+    if unknown or "mixer" not in spec:
+        raise ValueError(
+            f"layer {index}: a spec has the parts 'mixer' and 'feed_forward', got {sorted(spec)}"
+        )
+    mixer, feed_forward = spec["mixer"], spec.get("feed_forward", {"kind": "mlp"})
+    kind = mixer.get("kind")
+    if kind not in MIXERS:
+        raise ValueError(f"layer {index}: mixer kind {kind!r} is not one of {sorted(MIXERS)}")
+    if feed_forward.get("kind") not in FEED_FORWARDS:
+        raise ValueError(
+            f"layer {index}: feed-forward kind {feed_forward.get('kind')!r} is not one of "
+            f"{sorted(FEED_FORWARDS)}"
+        )
+    parameters = {key: value for key, value in mixer.items() if key != "kind"}
+    try:
+        MIXERS[kind].check_parameters(parameters)
+    except ValueError as error:
+        raise ValueError(f"layer {index}: mixer {kind!r}: {error}") from None
+    return {"mixer": {"kind": kind, **parameters}, "feed_forward": dict(feed_forward)}
+
+
+def derive_capabilities(layer_specs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a loader must have and may expect, so that it can refuse before it loads a weight.
+
+    Keys: format, mixers (the kinds in use), needs (trust_remote_code, transformers), stateful (a
+        layer
+    carries a state that is not keys and values), crop (the cache can be rolled back), padding
+    (sides that batches may be padded on), serving (which engines can run the checkpoint as it is).
+    """
+    kinds = sorted({spec["mixer"]["kind"] for spec in layer_specs})
+    return {
+        "format": FORMAT,
+        "mixers": kinds,
+        "needs": {"trust_remote_code": True, "transformers": ">=5.17,<6"},
+        "stateful": any(MIXERS[kind].stateful for kind in kinds),
+        "crop": all(MIXERS[kind].croppable for kind in kinds),
+        "padding": ["left", "right"],
+        "serving": {"transformers": True, "vllm": False},
+    }

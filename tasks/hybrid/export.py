@@ -1,0 +1,134 @@
+"""Writing a checkpoint's own code and config, so that it loads where this project is not installed.
+
+Transformers carries only flat sibling modules along with a checkpoint, so the modules that
+inference imports, found by following imports from modeling.py, become siblings with relative
+imports.
+"""
+
+import ast
+import json
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from tasks.hybrid.configuration import HybridConfig
+from tasks.hybrid.families import from_base_config
+
+ENTRY = "tasks.hybrid.modeling"
+PACKAGES = {"tasks.hybrid": "layerwright", "kernels": "layerwright"}
+OURS = ("tasks", "kernels", "flows", "tests")
+ROOT = Path(__file__).resolve().parents[2]
+AUTO_MAP = {
+    "AutoConfig": "layerwright_configuration.HybridConfig",
+    "AutoModel": "layerwright_modeling.HybridModel",
+    "AutoModelForCausalLM": "layerwright_modeling.HybridForCausalLM",
+}
+HEADER = "# Part of a checkpoint converted by Layerwright; exported from {module}.\n"
+
+
+def write_code(folder: str | Path) -> list[Path]:
+    """Writes the model's code into a checkpoint folder as flat modules; the same bytes each time.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        ValueError: a module to ship imports something of ours that cannot be shipped.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for module, source in sorted(shipped_sources().items()):
+        path = folder / f"{flat_name(module)}.py"
+        path.write_text(source, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def write_config(folder: str | Path, config: HybridConfig) -> Path:
+    """Writes config.json, which names the shipped code, into a folder; the same bytes each time."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = config.to_diff_dict()
+    fields |= {"architectures": ["HybridForCausalLM"], "auto_map": AUTO_MAP}
+    path = folder / "config.json"
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def write_hybrid(
+    folder: str | Path, base: PretrainedConfig, layer_specs: list[dict] | None = None
+) -> HybridConfig:
+    """Writes the code and the config of a base model under the given specs, but no weights.
+
+    Raises:
+        ValueError: the base or a spec is not supported.
+    """
+    config = from_base_config(base, layer_specs)
+    write_code(folder)
+    write_config(folder, config)
+    return config
+
+
+def shipped_sources() -> dict[str, str]:
+    """Flat source text of every module that inference needs, by the name that it has here."""
+    sources: dict[str, str] = {}
+    waiting = [ENTRY]
+    while waiting:
+        module = waiting.pop()
+        if module in sources:
+            continue
+        sources[module], imported = flatten(module, _path(module).read_text(encoding="utf-8"))
+        waiting += imported
+    return sources
+
+
+def flat_name(module: str) -> str:
+    """Name of a shipped module: tasks.hybrid.mixers.full -> layerwright_mixers_full."""
+    for package, prefix in PACKAGES.items():
+        if module.startswith(package + "."):
+            return prefix + "_" + module.removeprefix(package + ".").replace(".", "_")
+    raise ValueError(f"{module} cannot ship with a checkpoint: only {sorted(PACKAGES)} can")
+
+
+def flatten(module: str, source: str) -> tuple[str, list[str]]:
+    """Source of a module with our imports made relative, and the modules of ours that it imports.
+
+    Raises:
+        ValueError: an import of ours in another form than `from package.module import name`.
+    """
+    lines = source.splitlines(keepends=True)
+    imported = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            if any(alias.name.split(".")[0] in OURS for alias in node.names):
+                raise ValueError(
+                    f"{module}:{node.lineno}: write 'from ... import name' to be shippable"
+                )
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{module}:{node.lineno}: relative imports are not shippable")
+            if node.module.split(".")[0] not in OURS:
+                continue
+            if any(_path(f"{node.module}.{alias.name}") is not None for alias in node.names):
+                raise ValueError(
+                    f"{module}:{node.lineno}: import names, not modules, to be shippable"
+                )
+            imported.append(node.module)
+            names = ", ".join(
+                alias.name + (f" as {alias.asname}" if alias.asname else "") for alias in node.names
+            )
+            indent = " " * node.col_offset
+            lines[node.lineno - 1] = f"{indent}from .{flat_name(node.module)} import {names}\n"
+            for extra in range(node.lineno, node.end_lineno):
+                lines[extra] = ""
+    return HEADER.format(module=module) + "".join(lines), imported
+
+
+def _path(module: str) -> Path | None:
+    """File of one of our modules or packages, None where there is none."""
+    stem = ROOT.joinpath(*module.split("."))
+    for path in (stem / "__init__.py", stem.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None

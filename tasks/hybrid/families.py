@@ -1,0 +1,129 @@
+"""Base families that can be converted: which fields of their config say what."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from tasks.hybrid.configuration import HybridConfig
+
+# Rotations whose tables do not depend on the length of the context, so that cached keys stay right.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+COPIED_FIELDS = [
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "use_cache",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "tie_word_embeddings",
+    "rope_parameters",
+    "dtype",
+]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of base models, as differences from a Llama block.
+
+    Attributes:
+        model_type: of the base's config.
+        attention_bias, attention_output_bias, mlp_bias: whether these projections have biases, or
+            the name of the base's field that says so.
+        query_key_norm: RMS norm over the head dimension of queries and keys.
+        unsupported: (condition on the base's config, what to tell the user) pairs.
+    """
+
+    model_type: str
+    attention_bias: bool | str = False
+    attention_output_bias: bool | str = False
+    mlp_bias: bool | str = False
+    query_key_norm: bool = False
+    unsupported: tuple[tuple[Callable[[PretrainedConfig], bool], str], ...] = ()
+
+
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        Family(
+            "llama",
+            attention_bias="attention_bias",
+            attention_output_bias="attention_bias",
+            mlp_bias="mlp_bias",
+        ),
+    )
+}
+
+
+def from_base_config(
+    base: PretrainedConfig, layer_specs: list[dict[str, Any]] | None = None
+) -> HybridConfig:
+    """The hybrid configuration of a base model.
+
+    Args:
+        base: config of the base model, as Transformers loads it.
+        layer_specs: one spec per layer; by default every layer stays full attention, and the logits
+            equal the base's.
+
+    Raises:
+        ValueError: something about the base, or a spec, is not supported; the message names it.
+    """
+    family = FAMILIES.get(base.model_type)
+    if family is None:
+        raise ValueError(
+            f"model_type {base.model_type!r} is not supported; supported: {sorted(FAMILIES)}"
+        )
+    for reason in unsupported_features(base, family):
+        raise ValueError(f"{base.model_type} model not supported: {reason}")
+
+    def trait(value: bool | str) -> bool:
+        return getattr(base, value) if isinstance(value, str) else value
+
+    fields = {name: getattr(base, name) for name in COPIED_FIELDS}
+    fields["rope_parameters"] = dict(base.rope_parameters)
+    return HybridConfig(
+        **fields,
+        base_model_type=base.model_type,
+        num_key_value_heads=base.num_key_value_heads,
+        head_dim=head_dim(base),
+        attention_bias=trait(family.attention_bias),
+        attention_output_bias=trait(family.attention_output_bias),
+        mlp_bias=trait(family.mlp_bias),
+        query_key_norm=family.query_key_norm,
+        layer_specs=layer_specs,
+    )
+
+
+def head_dim(base: PretrainedConfig) -> int:
+    """Head size, which some families leave to hidden_size / num_attention_heads."""
+    return getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
+
+
+def unsupported_features(base: PretrainedConfig, family: Family) -> list[str]:
+    """Reasons why a base of this family cannot be converted; empty when it can."""
+    rope = base.rope_parameters or {}
+    rope_type = rope.get("rope_type", "default")
+    checks = [
+        (
+            rope_type not in ROPE_TYPES,
+            f"rope_type {rope_type!r} (supported: {', '.join(ROPE_TYPES)})",
+        ),
+        (rope.get("partial_rotary_factor", 1.0) != 1.0, "rotation of a part of the head only"),
+        (head_dim(base) % 2 == 1, f"odd head size {head_dim(base)}"),
+        (getattr(base, "attention_dropout", 0.0) not in (0, None), "attention_dropout above 0"),
+        (getattr(base, "is_heterogeneous", False), "layers of different shapes"),
+        (
+            getattr(base, "quantization_config", None) is not None,
+            "quantised weights (load them dequantised and drop quantization_config)",
+        ),
+    ]
+    checks += [(condition(base), reason) for condition, reason in family.unsupported]
+    return [reason for unsupported, reason in checks if unsupported]

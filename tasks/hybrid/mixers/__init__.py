@@ -1,0 +1,9 @@
+"""What mixes tokens in a layer, by kind. A new mixer is one file here and one line in the table."""
+
+from tasks.hybrid.mixers.attention import AttentionMixer
+from tasks.hybrid.mixers.full import FullAttention
+from tasks.hybrid.mixers.streaming import StreamingAttention
+
+MIXERS: dict[str, type[AttentionMixer]] = {
+    mixer.kind: mixer for mixer in (FullAttention, StreamingAttention)
+}

@@ -1,0 +1,127 @@
+"""What all attention mixers share: projections under the base's names, norms, rotation, output.
+
+Shapes: B batch, T new tokens, K keys, D hidden size, H query heads, G key/value heads, d head size.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers.cache_utils import CacheLayerMixin
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+from tasks.hybrid.placement import Placement
+
+
+class AttentionMixer(nn.Module):
+    """Base of the mixers; a subclass says how queries attend and what its cache layer keeps.
+
+    Args:
+        config: HybridConfig.
+        spec: the mixer's part of the layer's spec, checked.
+        layer_idx: which layer this is, for the cache.
+        donor: a mixer whose projections and norms this one shares instead of building its own.
+    """
+
+    kind: ClassVar[str]
+    stateful: ClassVar[bool] = False  # its cache holds a state that is not keys and values
+    croppable: ClassVar[bool] = False  # its cache can forget the last tokens
+    parts: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
+
+    def __init__(
+        self,
+        config,
+        spec: dict[str, Any],
+        layer_idx: int,
+        donor: "AttentionMixer | None" = None,
+    ):
+        super().__init__()
+        self.spec = dict(spec)
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        if donor is not None:
+            for part in self.parts:
+                setattr(self, part, getattr(donor, part))
+            self.train(donor.training)
+            return
+        D, d = config.hidden_size, config.head_dim
+        H, G = config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = nn.Linear(D, H * d, bias=config.attention_bias)
+        self.k_proj = nn.Linear(D, G * d, bias=config.attention_bias)
+        self.v_proj = nn.Linear(D, G * d, bias=config.attention_bias)
+        self.o_proj = nn.Linear(H * d, D, bias=config.attention_output_bias)
+        normed = config.query_key_norm
+        self.q_norm = LlamaRMSNorm(d, eps=config.rms_norm_eps) if normed else None
+        self.k_norm = LlamaRMSNorm(d, eps=config.rms_norm_eps) if normed else None
+
+    def project(
+        self, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, d) and keys (B, G, T, d), rotated, and values (B, G, T, d)."""
+        heads = (*hidden_BTD.shape[:-1], -1, self.head_dim)
+        q, k, v = (
+            projection(hidden_BTD).view(heads)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        q, k = apply_rotary_pos_emb(q, k, *rotary)
+        return q, k, v
+
+    def forward(self, hidden_BTD: Tensor, placement: Placement, cache=None) -> Tensor:
+        """Mixes the new tokens with what the cache holds; returns (B, T, D)."""
+        q, k, v = self.project(hidden_BTD, placement.rotary)
+        out_BHTd = self.attend(q, k, v, placement, cache)
+        return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
+
+    def attend(
+        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache=None
+    ) -> Tensor:
+        """Attention output (B, H, T, d) of rotated queries and keys; updates the cache if any."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_parameters(cls, parameters: dict[str, Any]) -> None:
+        """Raises ValueError where the spec's parameters (all but its kind) are not this mixer's."""
+        if parameters:
+            raise ValueError(f"takes no parameters, got {sorted(parameters)}")
+
+    @classmethod
+    def cache_layer(cls, spec: dict[str, Any]) -> CacheLayerMixin:
+        """An empty cache layer for this mixer."""
+        raise NotImplementedError
+
+    @classmethod
+    def kv_bytes(
+        cls,
+        config,
+        spec: dict[str, Any],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
+        """Bytes that the cache layer holds after `context_tokens` slots of `batch` rows.
+
+        Slots include padding. `element_bytes` is the size of a key's element; `padded` says that
+        rows were padded, which makes streaming layers keep positions.
+        """
+        raise NotImplementedError
+
+
+def key_value_bytes(config, element_bytes: int) -> int:
+    """Bytes of one token's key and value in one layer."""
+    return 2 * config.num_key_value_heads * config.head_dim * element_bytes
+
+
+def one_query_attention(q_BH1d: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, mask=None) -> Tensor:
+    """Attention of a single query per row, (B, H, 1, d); `mask` is (B or 1, 1, 1, K) or None.
+
+    The query heads that share a key head become the rows of one product: nothing is repeated, which
+        is
+    ten times faster on a CPU than the general path.
+    """
+    B, H, _, d = q_BH1d.shape
+    q_BGgd = q_BH1d.reshape(B, k_BGKd.shape[1], -1, d)
+    out = nn.functional.scaled_dot_product_attention(q_BGgd, k_BGKd, v_BGKd, attn_mask=mask)
+    return out.reshape(B, H, 1, d)

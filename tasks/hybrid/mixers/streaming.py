@@ -1,0 +1,181 @@
+"""Streaming attention: the first S tokens and the last W, at their original positions.
+
+Attention sinks: arXiv 2309.17453. As the cheap form of lazy layers: arXiv 2410.13846.
+Shapes: B batch, T new tokens, K keys, N kept keys, H query heads, G key/value heads, d head size.
+"""
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from kernels.streaming_attention import streaming_attention
+from tasks.hybrid.mixers.attention import AttentionMixer, key_value_bytes, one_query_attention
+from tasks.hybrid.placement import Placement
+
+POSITION_BYTES = 8  # int64
+
+
+def kept_positions(seen_tokens: int, sinks: int, window: int) -> Tensor:
+    """Positions (1, N) kept of `seen_tokens` tokens without padding, ascending, on the CPU.
+
+    These are the first `sinks` and the last `window` - 1: the window of the next query counts
+    itself.
+    """
+    recent = torch.arange(max(seen_tokens - (window - 1), min(sinks, seen_tokens)), seen_tokens)
+    return torch.cat([torch.arange(min(sinks, seen_tokens)), recent])[None]
+
+
+class StreamingCacheLayer(CacheLayerMixin):
+    """Keys and values of at most `sinks` + `window` - 1 tokens per row, whatever the context.
+
+    Attributes:
+        keys, values: (B, G, N, d).
+        positions: (B, N) int64, -1 for empty slots, once a batch has padding; before that None, as
+            the positions follow from `cumulative_length` (see `kept_positions`).
+        cumulative_length: slots seen so far, padding included.
+    """
+
+    def __init__(self, sinks: int, window: int):
+        super().__init__()
+        self.sinks, self.window = sinks, window
+        self.capacity = sinks + window - 1
+        self.cumulative_length = 0
+        self.positions: Tensor | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, positions: Tensor | None = None):
+        """Keeps what later queries can see; returns what these queries can.
+
+        Args:
+            key_states, value_states: (B, G, T, d).
+            positions: (B, T), -1 for padding; None while no row was ever padded.
+
+        Returns:
+            keys and values (B, G, N + T, d), the kept ones before the new ones, and their positions
+            (B, N + T) or None.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        keys = torch.cat([self.keys, key_states], dim=2)
+        values = torch.cat([self.values, value_states], dim=2)
+        if positions is not None:
+            if self.positions is None:
+                held = kept_positions(self.cumulative_length, self.sinks, self.window)
+                self.positions = held.to(positions.device).expand(keys.shape[0], -1)
+            positions = torch.cat([self.positions, positions], dim=1)
+        self.cumulative_length += key_states.shape[2]
+        if positions is None:
+            self.keys, self.values = self._ends(keys), self._ends(values)
+        else:
+            self._keep(keys, values, positions)
+        return keys, values, positions
+
+    def _ends(self, states: Tensor) -> Tensor:
+        """The first `sinks` and the last `window` - 1 slots."""
+        slots = states.shape[2]
+        if slots <= self.capacity:
+            return states
+        recent = states[:, :, slots - (self.window - 1) :]
+        return torch.cat([states[:, :, : self.sinks], recent], dim=2)
+
+    def _keep(self, keys: Tensor, values: Tensor, positions_BK: Tensor) -> None:
+        """The same for padded rows: chosen by position, row by row, the order of slots kept."""
+        newest_B1 = positions_BK.amax(dim=1, keepdim=True)
+        visible_later = (positions_BK < self.sinks) | (positions_BK > newest_B1 + 1 - self.window)
+        keep_BK = (positions_BK >= 0) & visible_later
+        slots_BN = keep_BK.int().argsort(dim=1, descending=True, stable=True)[:, : self.capacity]
+        self.positions = positions_BK.gather(1, slots_BN)
+        self.positions = self.positions.masked_fill(~keep_BK.gather(1, slots_BN), -1)
+        index = slots_BN[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+        self.keys, self.values = keys.gather(2, index), values.gather(2, index)
+
+    def get_seq_length(self) -> int:
+        return self.cumulative_length
+
+    def get_max_length(self) -> int:
+        return -1  # the context is unbounded; only the memory is bounded
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return min(self.cumulative_length, self.capacity) + query_length, 0
+
+    def reset(self) -> None:
+        self.keys = self.values = self.positions = None
+        self.is_initialized = False
+        self.cumulative_length = 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused, except for no tokens: what left the window is gone.
+
+        Raises:
+            RuntimeError: always, unless tokens_to_remove is 0.
+        """
+        if tokens_to_remove:
+            raise RuntimeError(
+                "a streaming layer's cache cannot be cropped: tokens that left the window are "
+                "gone. Assisted and prompt-lookup decoding need a model whose capabilities say "
+                "crop: true."
+            )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._map_rows(lambda x: x[indices.to(x.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._map_rows(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def _map_rows(self, change) -> None:
+        if self.is_initialized:
+            self.keys, self.values = change(self.keys), change(self.values)
+        if self.positions is not None:
+            self.positions = change(self.positions)
+
+
+class StreamingAttention(AttentionMixer):
+    """Spec: {"kind": "streaming", "sinks": S >= 0, "window": W >= 1}; W counts the query itself."""
+
+    kind = "streaming"
+
+    def attend(
+        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache=None
+    ) -> Tensor:
+        sinks, window = self.spec["sinks"], self.spec["window"]
+        k, v, tokens = k_BGTd, v_BGTd, q_BHTd.shape[2]
+        k_positions = placement.stored_positions
+        if cache is not None:
+            k, v, k_positions = cache.update(k, v, self.layer_idx, positions=k_positions)
+        if not placement.contiguous:
+            return streaming_attention(
+                q_BHTd, k, v, placement.positions, k_positions, sinks, window
+            )
+        if tokens == 1:  # the cache keeps exactly what a single query sees
+            return one_query_attention(q_BHTd, k, v)
+        # On the CPU whatever the device: the operator then plans without waiting for the device.
+        past = placement.past_tokens
+        q_positions = torch.arange(past, past + tokens)[None]
+        k_positions = torch.cat([kept_positions(past, sinks, window), q_positions], dim=1)
+        return streaming_attention(q_BHTd, k, v, q_positions, k_positions, sinks, window)
+
+    @classmethod
+    def check_parameters(cls, parameters) -> None:
+        if set(parameters) != {"sinks", "window"}:
+            raise ValueError(f"takes 'sinks' and 'window', got {sorted(parameters)}")
+        for name, least in (("sinks", 0), ("window", 1)):
+            value = parameters[name]
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+    @classmethod
+    def cache_layer(cls, spec) -> StreamingCacheLayer:
+        return StreamingCacheLayer(spec["sinks"], spec["window"])
+
+    @classmethod
+    def kv_bytes(cls, config, spec, context_tokens, batch, element_bytes, padded=False) -> int:
+        kept = min(context_tokens, spec["sinks"] + spec["window"] - 1)
+        slot = key_value_bytes(config, element_bytes) + (POSITION_BYTES if padded else 0)
+        return batch * kept * slot

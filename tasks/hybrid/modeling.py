@@ -1,0 +1,277 @@
+"""The hybrid model: blocks built from specs, in stages that can be run apart.
+
+Shapes: B batch, T new tokens, D hidden size, V vocabulary.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from tasks.hybrid.cache import HybridCache
+from tasks.hybrid.configuration import HybridConfig
+from tasks.hybrid.mixers import MIXERS, AttentionMixer
+from tasks.hybrid.placement import Placement, place_tokens
+
+
+def build_mixer(
+    config: HybridConfig, layer_idx: int, donor: AttentionMixer | None = None
+) -> AttentionMixer:
+    """The mixer that the layer's spec asks for, sharing the donor's projections if given."""
+    spec = config.layer_specs[layer_idx]["mixer"]
+    return MIXERS[spec["kind"]](config, spec, layer_idx, donor)
+
+
+class HybridLayer(GradientCheckpointingLayer):
+    """One pre-norm block: x + mixer(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: HybridConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = build_mixer(config, layer_idx)
+        self.mlp = LlamaMLP(config)
+        self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden_BTD: Tensor,
+        placement: Placement,
+        past_key_values: HybridCache | None = None,
+    ) -> Tensor:
+        mixed = self.self_attn(self.input_layernorm(hidden_BTD), placement, past_key_values)
+        hidden_BTD = hidden_BTD + mixed
+        return hidden_BTD + self.mlp(self.post_attention_layernorm(hidden_BTD))
+
+
+class HybridPreTrainedModel(PreTrainedModel):
+    config: HybridConfig
+    config_class = HybridConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar = ["HybridLayer"]
+    _skip_keys_device_placement: ClassVar = ["past_key_values"]
+    _supports_sdpa = True
+    _can_record_outputs: ClassVar = {"hidden_states": HybridLayer}
+
+
+class HybridModel(HybridPreTrainedModel):
+    """Embeddings, blocks and final norm.
+
+    The stages of `forward` are public, so that a caller can store the input of layer l and run only
+    what
+    lies above it: `prepare`, `run_layers`, `norm`.
+    """
+
+    def __init__(self, config: HybridConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(
+            HybridLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
+        )
+        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def prepare(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: HybridCache | None = None,
+    ) -> tuple[Tensor, Placement]:
+        """Input of layer 0, (B, T, D), and the placement that every layer needs."""
+        hidden_BTD = self.embed_tokens(input_ids)
+        return hidden_BTD, self.place(hidden_BTD, attention_mask, position_ids, past_key_values)
+
+    def place(
+        self,
+        hidden_BTD: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: HybridCache | None = None,
+    ) -> Placement:
+        """Placement of the tokens of `hidden_BTD`, of which only shape, dtype and device matter.
+
+        Args:
+            hidden_BTD: hidden states of the new tokens.
+            attention_mask: (B, slots seen + T), zero for padding, on either side; None means no
+                padding.
+            position_ids: (B or 1, T), ascending; by default each row counts its real tokens from 0.
+            past_key_values: the cache that the pass will continue.
+
+        Raises:
+            ValueError: a mask or positions that do not fit.
+        """
+        past = past_key_values
+        past_tokens = 0 if past is None else past.seen_tokens
+        past_positions = None if past is None else past.positions
+        batch, tokens = hidden_BTD.shape[:2]
+        positions, contiguous = place_tokens(
+            batch,
+            tokens,
+            hidden_BTD.device,
+            attention_mask,
+            position_ids,
+            past_tokens,
+            past_positions,
+        )
+        rotary = self.rotary_emb(hidden_BTD, position_ids=positions.clamp_min(0))
+        return Placement(positions, rotary, past_tokens, past_positions, contiguous)
+
+    def run_layers(
+        self,
+        hidden_BTD: Tensor,
+        placement: Placement,
+        start: int = 0,
+        stop: int | None = None,
+        past_key_values: HybridCache | None = None,
+    ) -> Tensor:
+        """Output (B, T, D) of layers start .. stop - 1, given the input of layer `start`."""
+        for layer in self.layers[start:stop]:
+            hidden_BTD = layer(hidden_BTD, placement, past_key_values=past_key_values)
+        return hidden_BTD
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: HybridCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states after the final norm, (B, T, D); see `place` for masks and positions.
+
+        Raises:
+            ValueError: not exactly one of input_ids and inputs_embeds, or a cache of another kind.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        self._check_cache(past_key_values)
+        if use_cache and past_key_values is None:
+            past_key_values = HybridCache(self.config)
+        hidden_BTD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        placement = self.place(hidden_BTD, attention_mask, position_ids, past_key_values)
+        hidden_BTD = self.run_layers(hidden_BTD, placement, past_key_values=past_key_values)
+        if past_key_values is not None:
+            past_key_values.advance(placement, batch=hidden_BTD.shape[0])
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_BTD), past_key_values=past_key_values
+        )
+
+    def _check_cache(self, cache: Any) -> None:
+        if cache is None:
+            return
+        if not isinstance(cache, HybridCache):
+            raise ValueError(
+                f"past_key_values must be a HybridCache, got {type(cache).__name__}: other caches "
+                "would keep the wrong tokens. Pass none, and the model makes its own."
+            )
+        if cache.layer_specs != self.config.layer_specs:
+            raise ValueError("past_key_values was made for other layer specs than this model's")
+
+
+class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
+    """The model with its language-model head."""
+
+    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: HybridConfig):
+        super().__init__(config)
+        self.model = HybridModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def set_layer_spec(self, index: int, spec: dict[str, Any]) -> dict[str, Any]:
+        """Turns layer `index` into what `spec` says, in place, with the same projection weights.
+
+        Args:
+            index: the layer, from 0.
+            spec: the whole layer's spec, such as {"mixer": {"kind": "streaming", "sinks": 4,
+                "window": 252}}.
+
+        Returns:
+            The spec that the layer had: setting it again puts the layer back.
+
+        Raises:
+            ValueError: a spec that is not allowed.
+            IndexError: no such layer.
+        """
+        index = range(self.config.num_hidden_layers)[index]
+        before = self.config.layer_specs[index]
+        self.config.replace_layer_spec(index, spec)
+        layer = self.model.layers[index]
+        layer.self_attn = build_mixer(self.config, index, donor=layer.self_attn)
+        return before
+
+    def head(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits (B, T, V) of the last layer's output: final norm, then head."""
+        return self.lm_head(self.model.norm(hidden_BTD))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: HybridCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, V), and the loss where labels are given.
+
+        Args:
+            labels: (B, T), -100 where no loss is taken; shifted inside.
+            logits_to_keep: a number of last tokens (0 for all), or indices of tokens.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        tokens = logits_to_keep
+        if isinstance(tokens, int):
+            tokens = slice(-tokens, None) if tokens else slice(None)
+        logits = self.lm_head(outputs.last_hidden_state[:, tokens])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        """Gives `generate` a HybridCache where Transformers would build a cache of full layers."""
+        implementation = generation_config.cache_implementation
+        if implementation not in (None, "dynamic"):
+            raise ValueError(
+                f"cache_implementation={implementation!r} is not supported: a hybrid model makes "
+                "its own cache"
+            )
+        if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
+            super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        else:
+            model_kwargs["past_key_values"] = HybridCache(self.config)

@@ -1,0 +1,127 @@
+"""Where the tokens of one forward pass stand: positions, masks and rotary tables, built once.
+
+Shapes: B batch, T new tokens, K keys held or new, R is B or 1, d head size.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Positions of the new tokens and of the ones before them.
+
+    Attributes:
+        positions: absolute positions of the new tokens, int64, -1 for padding; one row where the
+            tokens follow each other from 0 in every row.
+        rotary: cos and sin tables (R, T, d) at those positions.
+        past_tokens: slots that the cache saw before this pass.
+        past_positions: their positions; None where they are 0 .. past_tokens - 1 in every row.
+        contiguous: no padding anywhere: masks need no positions, and single queries need no mask.
+    """
+
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor]
+    past_tokens: int
+    past_positions: Tensor | None
+    contiguous: bool
+
+    @property
+    def stored_positions(self) -> Tensor | None:
+        """What a cache must store with the new keys: None where positions follow from the count."""
+        return None if self.contiguous else self.positions
+
+    @cached_property
+    def key_positions(self) -> Tensor:
+        """Positions (R, K) of all slots, old and new."""
+        if self.past_positions is not None:
+            return torch.cat([self.past_positions, self.positions], dim=1)
+        past = torch.arange(self.past_tokens, device=self.positions.device)
+        return torch.cat([past.expand(len(self.positions), -1), self.positions], dim=1)
+
+    @cached_property
+    def causal_mask(self) -> Tensor | None:
+        """Boolean mask (R, 1, T, K) of full attention; None where is_causal says the same."""
+        if self.contiguous and (self.past_tokens == 0 or self.positions.shape[1] == 1):
+            return None
+        queries, keys = self.positions[:, None, :, None], self.key_positions[:, None, None, :]
+        visible = (keys >= 0) & (keys <= queries)
+        # A padding query sees nothing; it is let see all, because a softmax of nothing is NaN.
+        return visible | (queries < 0)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Placement":
+        """The same placement on another device (accelerate calls this between layers)."""
+        if self.positions.device == torch.device(device):
+            return self
+        past = self.past_positions
+        return replace(
+            self,
+            positions=self.positions.to(device, non_blocking=non_blocking),
+            rotary=tuple(x.to(device, non_blocking=non_blocking) for x in self.rotary),
+            past_positions=None if past is None else past.to(device, non_blocking=non_blocking),
+        )
+
+
+def place_tokens(
+    batch: int,
+    tokens: int,
+    device: torch.device,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    past_tokens: int = 0,
+    past_positions: Tensor | None = None,
+) -> tuple[Tensor, bool]:
+    """Positions of the new tokens and whether they are contiguous.
+
+    Args:
+        batch, tokens: shape of the new tokens.
+        attention_mask: (B, past_tokens + tokens), non-zero for real tokens; None means all real.
+        position_ids: (B or 1, tokens); by default each row counts its real tokens from 0.
+        past_tokens, past_positions: as in `Placement`.
+
+    Returns:
+        positions (R, T) with -1 for padding, and the flag.
+
+    Raises:
+        ValueError: a mask that is not 2-D, has the wrong width or contradicts the padding seen so
+            far; positions that do not ascend.
+    """
+    expected_1T = torch.arange(past_tokens, past_tokens + tokens, device=device)[None]
+    if attention_mask is not None:
+        if attention_mask.shape != (batch, past_tokens + tokens):
+            raise ValueError(
+                f"attention_mask must have shape {(batch, past_tokens + tokens)} (all slots seen "
+                f"so far and the new ones), got {tuple(attention_mask.shape)}"
+            )
+        attention_mask = attention_mask.to(device).bool()
+        before = attention_mask[:, :past_tokens]
+        if not (before.all() if past_positions is None else before.equal(past_positions >= 0)):
+            raise ValueError("attention_mask contradicts the padding that the cache has seen")
+        attention_mask = attention_mask[:, past_tokens:]
+        if attention_mask.all():
+            attention_mask = None
+    if position_ids is not None:
+        positions = position_ids.to(device).long()
+        in_order = attention_mask is None and past_positions is None
+        if in_order and (positions == expected_1T).all():
+            return expected_1T, True
+        positions = positions.expand(batch, tokens)
+    elif attention_mask is None and past_positions is None:
+        return expected_1T, True
+    else:
+        real = torch.ones(batch, tokens) if attention_mask is None else attention_mask
+        last = past_tokens - 1 if past_positions is None else past_positions.amax(1, keepdim=True)
+        positions = last + real.to(device).long().cumsum(1)
+    if attention_mask is not None:
+        positions = positions.masked_fill(~attention_mask, -1)
+    if position_ids is not None and tokens > 1:
+        before = positions.cummax(1).values[:, :-1]
+        if ((positions[:, 1:] >= 0) & (positions[:, 1:] <= before)).any():
+            raise ValueError(
+                "position_ids must ascend along each row: several sequences packed in one row are "
+                "not supported"
+            )
+    return positions, False

@@ -1,0 +1,194 @@
+"""YAML whose errors know their place: file, line and field of everything that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from tasks.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+class Located:
+    """A YAML document, kept with the line of each of its fields.
+
+    Args:
+        path: the file, as messages name it.
+        text: its content; read from ``path`` when left out.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or repeats a key.
+    """
+
+    def __init__(self, path: Path | str, text: str | None = None) -> None:
+        self.path = Path(path)
+        if text is None:
+            try:
+                text = self.path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"cannot be read: {getattr(error, 'strerror', None) or error}",
+                    where=str(path),
+                    expected="a YAML file in UTF-8",
+                ) from error
+        try:
+            self.root = YAML(typ="rt").load(text)
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise InputError(
+                f"is not valid YAML: {error.problem}", where=f"{path}:{line}"
+            ) from error
+        except Exception as error:  # ruamel raises bare ValueErrors for odd scalars
+            raise InputError(f"is not valid YAML: {error}", where=str(path)) from error
+        if not isinstance(self.root, CommentedMap):
+            raise InputError(
+                "holds no fields", where=f"{path}:1", expected="a mapping of fields at the top"
+            )
+        self._set: dict[str, str] = {}
+
+    def override(self, assignment: str) -> None:
+        """Apply one ``--set a.b=c``; ``c`` is read as YAML, list items by their index.
+
+        Raises:
+            InputError: the assignment has no ``=`` or its path runs through a plain value.
+        """
+        dotted, equals, value = assignment.partition("=")
+        parts = dotted.split(".")
+        if not equals or not all(parts):
+            raise InputError(f"--set {assignment}: not an assignment", expected="--set a.b=c")
+        try:
+            parsed = YAML(typ="safe").load(value) if value else None
+        except Exception as error:
+            raise InputError(f"--set {assignment}: the value is not valid YAML") from error
+        node: Any = self.root
+        for part in parts[:-1]:
+            node = self._child(node, part, assignment)
+        if isinstance(node, CommentedSeq):
+            node[self._index(node, parts[-1], assignment)] = parsed
+        elif isinstance(node, dict):
+            node[parts[-1]] = parsed
+        else:
+            raise InputError(f"--set {assignment}: {'.'.join(parts[:-1])} has no fields")
+        self._set[dotted] = assignment
+
+    @classmethod
+    def _child(cls, node: Any, part: str, assignment: str) -> Any:
+        if isinstance(node, CommentedSeq):
+            return node[cls._index(node, part, assignment)]
+        if isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = CommentedMap()
+            return node[part]
+        raise InputError(f"--set {assignment}: {part} lies inside a plain value")
+
+    @staticmethod
+    def _index(node: CommentedSeq, part: str, assignment: str) -> int:
+        if not part.isdigit() or int(part) >= len(node):
+            raise InputError(
+                f"--set {assignment}: no item {part}", expected=f"an index below {len(node)}"
+            )
+        return int(part)
+
+    def place(self, location: Location) -> str:
+        """``file:line: field`` for a path into the document (the nearest line that exists)."""
+        node, line = self.root, 1
+        walked: list[str] = []
+        for part in location:
+            walked.append(str(part))
+            try:
+                if isinstance(node, CommentedMap) and part in node:
+                    line = node.lc.key(part)[0] + 1
+                elif isinstance(node, CommentedSeq):
+                    line = node.lc.item(part)[0] + 1
+                node = node[part]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                node = None
+        dotted = ".".join(str(part) for part in location)
+        for name, assignment in self._set.items():
+            if dotted == name or dotted.startswith(name + ".") or name.startswith(dotted + "."):
+                return f"--set {assignment}: {dotted}"
+        return f"{self.path}:{line}: {dotted}" if dotted else f"{self.path}:{line}"
+
+    def validate(self, model: type[Model]) -> Model:
+        """The document as ``model``.
+
+        Raises:
+            InputError: the first thing that is wrong, at its line and field.
+        """
+        try:
+            return model.model_validate(plain(self.root))
+        except ValidationError as error:
+            first = error.errors()[0]
+            location = _strip_tags(first["loc"], self.root)
+            where = self.place(location)
+            if first["type"] == "extra_forbidden":
+                known = _fields_at(model, location[:-1])
+                raise InputError(
+                    f"unknown field {location[-1]!r}",
+                    where=where,
+                    expected=f"one of {', '.join(known)}" if known else None,
+                ) from error
+            if first["type"] == "missing":
+                raise InputError("a required field is missing", where=where) from error
+            got = first.get("input")
+            shown = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
+            raise InputError(
+                "impossible value",
+                where=where,
+                expected=first["msg"].removeprefix("Value error, ") + shown,
+            ) from error
+
+
+def plain(node: Any) -> Any:
+    """The document without ruamel's own types."""
+    if isinstance(node, dict):
+        return {str(key): plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _strip_tags(location: tuple[Any, ...], root: Any) -> Location:
+    """Drop what pydantic adds to a path (union tags) and keep what the document has."""
+    kept: list[str | int] = []
+    node = root
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(node, dict) and (part in node or last):
+            kept.append(part)
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int):
+            kept.append(part)
+            node = node[part] if part < len(node) else None
+    return tuple(kept)
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The fields that a model allows at a path, for the message about an unknown one."""
+    current: Any = model
+    for part in location:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            continue  # an index or a free key: the annotation already names the model inside
+        current = _inner_model(field.annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _inner_model(inner)
+        if found is not None:
+            return found
+    return None

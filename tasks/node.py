@@ -1,0 +1,194 @@
+"""What makes a step's plain function a node of the DAG: Prefect task, cache key, place.
+
+The node in the parent flow owns the cache key: step, identity of the inputs, seed, version of the
+step's code, and the device where the result depends on it. What runs behind it, here or in a child
+flow, is the plain function, once, on JSON that either side can read.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
+
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.locking.filesystem import FileSystemLockManager
+from prefect.results import ResultRecord
+from prefect.transactions import IsolationLevel
+from pydantic import BaseModel, TypeAdapter
+
+from tasks.code_version import code_version
+from tasks.context import Context, resolve_device
+from tasks.contracts import Contract, identity
+from tasks.recipe import Compute
+from tasks.results import result_storage
+from tasks.store import Store, open_store
+
+logger = logging.getLogger("layerwright")
+
+P = ParamSpec("P")
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class Place(Contract):
+    """Where a run works: JSON, so that a child flow on another machine can be given it."""
+
+    home: str
+    store: str
+    seed: int = 0
+    compute: Compute = Compute()
+
+    @property
+    def tree_cache(self) -> Path:
+        return Path(self.home) / "cache" / "trees"
+
+    def open_store(self) -> Store:
+        return open_store(self.store, self.tree_cache)
+
+
+class NotCached(Exception):  # noqa: N818 - not an error: a dry run stops here
+    """In a dry run: this step would have to do its work."""
+
+
+@dataclass
+class Run:
+    """One pass through the DAG: its place, and what it saw of each step."""
+
+    place: Place
+    dry: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    hits: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def cache_hits(self) -> tuple[str, ...]:
+        """Steps whose every call was answered from the cache."""
+        return tuple(step for step, hit in self.hits.items() if hit)
+
+    def saw(self, step: str, seconds: float, hit: bool) -> None:
+        self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        self.hits[step] = self.hits.get(step, True) and hit
+
+
+class Node(Generic[P, Result]):
+    """A step of the DAG. Call it inside a flow with the step's inputs and ``run``."""
+
+    def __init__(
+        self, step: str, function: Callable[..., Result], *, cached: bool, timed: bool
+    ) -> None:
+        self.step, self.function, self.cached, self.timed = step, function, cached, timed
+        self.returns = TypeAdapter(get_type_hints(function)["return"])
+        self.inputs = {
+            name: TypeAdapter(hint)
+            for name, hint in get_type_hints(function).items()
+            if name not in ("ctx", "return")
+        }
+        self.__doc__ = function.__doc__
+        self.task = task(
+            self._execute,
+            name=step,
+            task_run_name=step,
+            description=function.__doc__,
+            persist_result=cached,
+            result_serializer="json",
+        )
+
+    def __call__(self, *args: Any, run: Run, **kwargs: Any) -> Result:
+        """Run the step, or answer from the cache.
+
+        Raises:
+            NotCached: in a dry run, where the answer is not in the cache.
+        """
+        bound = inspect.signature(self.function).bind(*args, ctx=None, **kwargs).arguments
+        inputs = {
+            name: adapter.dump_python(bound[name], mode="json")
+            for name, adapter in self.inputs.items()
+            if name in bound
+        }
+        key = self.key(inputs, run.place)
+        started = time.perf_counter()
+        if run.dry:
+            found = self.lookup(key, run.place)
+            run.saw(self.step, 0.0, hit=found is not None)
+            if found is None:
+                raise NotCached(self.step)
+            return found
+        state = self._placed(key, run.place)(inputs, run.place, key, return_state=True)
+        value = state.result(raise_on_failure=True)
+        hit = state.name == "Cached"
+        seconds = time.perf_counter() - started
+        run.saw(self.step, seconds, hit)
+        logger.info("%-9s %s", self.step, "cached" if hit else f"done in {seconds:.1f} s")
+        return self.returns.validate_python(value)
+
+    def key(self, inputs: dict[str, Any], place: Place) -> str:
+        """The cache key: equal keys mean interchangeable results."""
+        parts: dict[str, Any] = {
+            "inputs": inputs,
+            "seed": place.seed,
+            "code": code_version(self.function.__module__),
+        }
+        if self.timed:
+            device = resolve_device(place.compute.of(self.step).device)
+            parts["device"] = f"{device} {platform.machine()} {platform.node()}"
+        return f"{self.step}-{identity(parts)[:40]}"
+
+    def lookup(self, key: str, place: Place) -> Result | None:
+        """The cached result under a key, or None."""
+        data = place.open_store().read(f"results/{key}") if self.cached else None
+        if data is None:
+            return None
+        return self.returns.validate_python(ResultRecord.deserialize(data).result)
+
+    def execute(self, inputs: dict[str, Any], place: Place, key: str) -> dict[str, Any]:
+        """The plain step on JSON: what a child flow on another machine would run too."""
+        arguments = {name: self.inputs[name].validate_python(v) for name, v in inputs.items()}
+        workdir = Path(place.home) / "work" / key
+        workdir.mkdir(parents=True, exist_ok=True)
+        context = Context(
+            store=place.open_store(),
+            workdir=workdir,
+            seed=place.seed,
+            device=resolve_device(place.compute.of(self.step).device),
+            log=logger.info,
+        )
+        result = self.function(**arguments, ctx=context)
+        shutil.rmtree(workdir, ignore_errors=True)
+        return self.returns.dump_python(result, mode="json")
+
+    def _execute(self, inputs: dict[str, Any], place: Place, key: str) -> dict[str, Any]:
+        logger.info("%-9s started", self.step)
+        return self.execute(inputs, place, key)
+
+    def _placed(self, key: str, place: Place) -> Any:
+        """The Prefect task with this run's cache key, result storage and locks."""
+        if not self.cached:
+            return self.task
+        policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: key)
+        return self.task.with_options(
+            # runs that need the same step at once share it: one works, the others wait and read
+            cache_policy=policy.configure(
+                isolation_level=IsolationLevel.SERIALIZABLE,
+                lock_manager=FileSystemLockManager(Path(place.home) / "locks"),
+            ),
+            result_storage=result_storage(place.store, place.tree_cache),
+        )
+
+
+def node(
+    step: str, *, cached: bool = True, timed: bool = False
+) -> Callable[[Callable[..., Result]], Node[..., Result]]:
+    """Decorate ``f(inputs..., *, ctx: Context) -> Contract`` to be the node of a step.
+
+    Args:
+        step: the DAG's verb; several nodes may belong to one step.
+        cached: keep results by key. Off for what must be judged anew each time.
+        timed: the result holds timings, so it is only good for this device.
+    """
+    return lambda function: Node(step, function, cached=cached, timed=timed)

