@@ -49,7 +49,8 @@ def discover(kind: type[Kind]) -> dict[str, type[Kind]]:
     """Import every module of the kind's room; return its components by name, sorted."""
     package = importlib.import_module(kind.room)
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+        if not module.name.endswith(".task"):  # the room's node needs an orchestrator
+            importlib.import_module(module.name)
     found = {n: c for (k, n), c in Component._known.items() if k == kind.kind}
     return dict(sorted(found.items()))  # type: ignore[arg-type]
 

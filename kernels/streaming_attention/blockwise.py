@@ -29,15 +29,16 @@ def streaming_attention_blockwise(
     sinks: int,
     window: int,
     return_lse: bool = False,
-    block: int = 128,
+    block: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Streaming attention where a block of queries reads the sinks and its own range of keys only.
 
     Differentiable. Args and returns are those of `streaming_attention`; `block` is the number of
-    queries taken together. One copy of about (sinks + window + block) keys and values lives at a
-    time.
+    queries taken together, by default 128 on a CPU (least work) and 1024 elsewhere (few launches).
+    One copy of about (sinks + window + block) keys and values lives at a time.
     """
     Q = q_BHQd.shape[2]
+    block = block or (128 if q_BHQd.device.type == "cpu" else 1024)
     q_positions, k_positions = (x.to(q_BHQd.device) for x in (q_positions_RQ, k_positions_RK))
     if _in_order(k_positions_RK) and _in_order(q_positions_RQ):
         gather = _range_gather(k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK, sinks, window)

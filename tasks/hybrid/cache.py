@@ -67,8 +67,11 @@ class HybridCache(Cache):
         """Forgets the last -tokens_to_remove slots (a negative count, as in Transformers).
 
         Raises:
+            ValueError: a positive count, which older versions read as a length.
             RuntimeError: a layer cannot bring back what it dropped; nothing is changed then.
         """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop takes a negative count of slots, got {tokens_to_remove}")
         if tokens_to_remove == 0:
             return
         kept = [i for i, layer in enumerate(self.layers) if not layer.is_croppable]

@@ -54,8 +54,8 @@ def in_chunks(model, ids, sizes, mask=None) -> torch.Tensor:
 
 
 def test_stepwise_is_one_shot(model):
-    ids = tiny_tokens(2, 40)
-    assert relative_rms(in_chunks(model, ids, [1] * 40), model(ids).logits) <= LIMIT
+    ids = tiny_tokens(2, 24)
+    assert relative_rms(in_chunks(model, ids, [1] * 24), model(ids).logits) <= LIMIT
 
 
 @pytest.mark.parametrize("sizes", [[13, 27], [1, 2, 30, 7], [25, 1, 1, 13]])
@@ -109,7 +109,7 @@ def test_cached_generation_is_uncached(model):
     ids, mask, _ = padded_batch("left")
     for inputs in ({"input_ids": tiny_tokens(2, 20)}, {"input_ids": ids, "attention_mask": mask}):
         cached, uncached = (
-            model.generate(**inputs, max_new_tokens=20, do_sample=False, use_cache=use_cache)
+            model.generate(**inputs, max_new_tokens=12, do_sample=False, use_cache=use_cache)
             for use_cache in (True, False)
         )
         assert cached.equal(uncached)
@@ -117,10 +117,11 @@ def test_cached_generation_is_uncached(model):
 
 def test_generation_from_a_padded_batch_is_one_by_one(model):
     ids, mask, real = padded_batch("left")
-    batched = model.generate(ids, attention_mask=mask, max_new_tokens=16, do_sample=False)
+    batched = model.generate(ids, attention_mask=mask, max_new_tokens=10, do_sample=False)
     for row, where in enumerate(real):
-        alone = model.generate(ids[row : row + 1, where], max_new_tokens=16, do_sample=False)
-        assert batched[row, ids.shape[1] :].equal(alone[0, where.stop - where.start :])
+        alone = model.generate(ids[row : row + 1, where], max_new_tokens=10, do_sample=False)
+        expected = alone[0, where.stop - where.start :]  # shorter where it ended by itself
+        assert batched[row, ids.shape[1] :][: len(expected)].equal(expected)
 
 
 def test_generation_in_prefill_chunks(model):
@@ -138,7 +139,7 @@ def test_beam_search_cached_is_uncached(model):
             ids,
             attention_mask=mask,
             num_beams=3,
-            max_new_tokens=10,
+            max_new_tokens=8,
             do_sample=False,
             use_cache=use_cache,
         )

@@ -105,10 +105,9 @@ def test_shipped_code_imports_nothing_of_ours(checkpoint):
                 assert all(alias.name.split(".")[0] in allowed for alias in node.names), path
             elif isinstance(node, ast.ImportFrom) and node.level:
                 assert node.module in names
-                # Transformers finds siblings by this pattern, one line each.
-                assert re.match(
-                    rf"\s*from \.{node.module} import", source.splitlines()[node.lineno - 1]
-                )
+                # Transformers finds siblings by this pattern.
+                line = source.splitlines()[node.lineno - 1]
+                assert re.match(rf"\s*from \.{node.module} import", line)
             elif isinstance(node, ast.ImportFrom):
                 assert node.module.split(".")[0] in allowed, path
 

@@ -19,6 +19,11 @@ class FullCacheLayer(DynamicLayer):
         keys, values = super().update(key_states, value_states)
         return keys, values, None
 
+    def reset(self) -> None:
+        """Drops everything; Transformers 5.17 would leave zeros of the old length behind."""
+        self.keys = self.values = None
+        self.is_initialized = False
+
 
 class FullAttention(AttentionMixer):
     """softmax(q kᵀ / sqrt(d)) v over all earlier tokens."""

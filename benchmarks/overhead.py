@@ -1,0 +1,126 @@
+"""What orchestration costs: the convert command against the same step functions in a plain script.
+
+    python -m benchmarks.overhead [--recipe recipes/quickstart.yaml] [--set A.B=C] [--repeats 1]
+
+Both start from an empty home in a process of their own, imports included; arms alternate. The plain
+script calls each step's function in order and keeps nothing but the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
+    """The DAG by hand: no Prefect, no cache, no server."""
+    from tasks.choose.plan import choose_plan
+    from tasks.context import Context
+    from tasks.convert.checkpoint import convert_model
+    from tasks.evaluate.base import Metric
+    from tasks.evaluate.models import evaluate_models
+    from tasks.fetch.model import fetch_model
+    from tasks.fetch.text import fetch_text
+    from tasks.finetune.healing import finetune_model
+    from tasks.gate.policy import decide
+    from tasks.profile.model import profile_model
+    from tasks.recipe import load_recipe
+    from tasks.register.registry import register_model
+    from tasks.registry import build
+    from tasks.store import LocalStore
+
+    recipe, _ = load_recipe(recipe_path, assignments)
+    assert recipe.choose and recipe.finetune  # the mypy-visible part of what convert needs
+    assert recipe.evaluate and recipe.gate
+    store = LocalStore(home / "store")
+
+    def context(step: str) -> Context:
+        workdir = home / "work" / step
+        workdir.mkdir(parents=True)
+        return Context(store=store, workdir=workdir, seed=recipe.seed)
+
+    evaluated = {n for spec in recipe.evaluate.metrics for n in build(Metric, spec).needed_texts()}
+    names = {recipe.profile.text, recipe.finetune.text, *evaluated}
+    model = fetch_model(recipe.model, context("model"), recipe.data_root)
+    texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in sorted(names)}
+    profile = profile_model(
+        model,
+        texts[recipe.profile.text],
+        recipe.profile,
+        recipe.choose.strategies,
+        context("profile"),
+    )
+    plan = choose_plan(profile, recipe.choose, recipe.seed)
+    converted = convert_model(model, plan, context("convert"))
+    healing = finetune_model(
+        model, converted, texts[recipe.finetune.text], recipe.finetune, context("finetune")
+    )
+    wanted = {name: texts[name] for name in evaluated}
+    report = evaluate_models(
+        model, healing.checkpoint, None, wanted, recipe.evaluate, context("evaluate")
+    )
+    decision = decide(report, recipe.gate, datetime.now(UTC))
+    if decision.accepted:
+        register_model(
+            healing.checkpoint,
+            plan,
+            report,
+            decision,
+            recipe.registry,
+            tracking_uri=f"sqlite:///{home}/mlflow.db",
+            run_id="plain",
+            page=None,
+            store=store,
+        )
+
+
+def wall(command: list[str]) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode not in (0, 3):
+        raise SystemExit(done.stderr)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/quickstart.yaml"))
+    parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="A.B=C")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only-plain", type=Path, metavar="HOME", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only_plain:
+        plain(options.recipe, options.assignments, options.only_plain)
+        return
+    changes = [part for a in options.assignments for part in ("--set", a)]
+    times: dict[str, list[float]] = {"plain": [], "orchestrated": []}
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as home:
+            command = [sys.executable, "-m", "benchmarks.overhead", "--recipe", str(options.recipe)]
+            times["plain"].append(wall([*command, *changes, "--only-plain", home]))
+        with tempfile.TemporaryDirectory() as home:
+            command = [sys.executable, "-m", "flows.cli", "convert", str(options.recipe)]
+            times["orchestrated"].append(wall([*command, *changes, "--home", home]))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    extra = medians["orchestrated"] - medians["plain"]
+    result = {
+        "recipe": str(options.recipe),
+        "changes": options.assignments,
+        "seconds": {name: [round(v, 1) for v in values] for name, values in times.items()},
+        "overhead_seconds": round(extra, 1),
+        "overhead_ratio": round(extra / medians["plain"], 3),
+        "machine": platform.machine(),
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

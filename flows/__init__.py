@@ -1,0 +1,1 @@
+"""The flows, and the command line in front of them."""

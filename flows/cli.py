@@ -1,0 +1,229 @@
+"""The command line.
+
+Exit status: 0 accepted, 3 rejected by the gate, 2 bad input, 1 fault. With ``--json`` the last line
+on stdout is one JSON object; progress and messages go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tasks.errors import LayerwrightError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turn a pretrained language model into a cheaper hybrid, layer by layer, "
+    "and promote it only if it passes.",
+)
+plan_app = typer.Typer(no_args_is_help=True, help="Check and compare plans that you edit by hand.")
+app.add_typer(plan_app, name="plan")
+
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+Home = Annotated[
+    Path,
+    typer.Option(envvar="LAYERWRIGHT_HOME", help="Folder that holds everything a run keeps."),
+]
+Assignments = Annotated[
+    list[str], typer.Option("--set", metavar="A.B=C", help="Change one field of the recipe.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Last line on stdout is one JSON object.")]
+HOME = Path(".layerwright")
+REJECTED = 3
+
+
+@app.command()
+def convert(
+    recipe: RecipeArgument,
+    plan: Annotated[
+        Path | None, typer.Option(help="Use this plan instead of choosing one.")
+    ] = None,
+    home: Home = HOME,
+    assignments: Assignments = [],  # noqa: B006 - typer reads the default, nobody changes it
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show steps, cache hits and estimates; run nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole DAG of a recipe: fetch, profile, choose, convert, finetune, evaluate, gate,
+    register."""
+    from flows import launch, screen
+
+    ready = launch.prepare(recipe, assignments, home, flow="convert", plan=plan)
+    if dry_run:
+        from flows.dry_run import dry_run as walk
+
+        outlook = walk(ready)
+        _out(outlook, as_json, screen.outlook)
+        return
+    _finish(launch.run_convert(ready), as_json)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="Run id, its beginning, or `latest`.")],
+    home: Home = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a convert run where it stopped."""
+    from flows import launch
+
+    ready, folder = launch.relaunch(home, run)
+    _finish(launch.run_convert(ready, folder), as_json)
+
+
+@app.command()
+def survey(
+    recipe: RecipeArgument,
+    home: Home = HOME,
+    assignments: Assignments = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Compare selectors on the same tokens: profile and choose only, nothing is trained."""
+    from flows import launch, screen
+
+    ready = launch.prepare(recipe, assignments, home, flow="survey")
+    _out(launch.run_survey(ready), as_json, screen.survey)
+
+
+@app.command()
+def runs(home: Home = HOME, as_json: AsJson = False) -> None:
+    """List the runs under a home folder."""
+    from flows import screen
+    from flows.runs import RunFolder
+
+    records = [
+        record.model_dump(
+            mode="json", include={"run_id", "state", "started_at", "finished_at", "reason"}
+        )
+        for record in RunFolder.all(home)
+    ]
+    _out({"runs": records}, as_json, screen.runs)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Run id, its beginning, or `latest`.")],
+    home: Home = HOME,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a run's report lies, and what it concluded."""
+    from flows import screen
+    from flows.runs import RunFolder
+    from tasks.errors import InputError
+
+    folder = RunFolder.find(home, run)
+    summary = folder.summary()
+    if summary is None:
+        record = folder.record()
+        raise InputError(
+            f"run {record.run_id} has no report: it is {record.state} {record.reason}".rstrip(),
+            remedy=f"layerwright resume {record.run_id}",
+        )
+    _out(summary, as_json, screen.summary)
+    if open_page:
+        typer.launch(summary["report"])
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List strategies, profilers, selectors, metrics and model families."""
+    from flows import screen
+    from flows.catalogue import catalogue
+
+    _out(catalogue(), as_json, screen.methods)
+
+
+@app.command()
+def doctor(
+    home: Home = HOME,
+    store: Annotated[str | None, typer.Option(help="Also check this store.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, devices, stores and known clashes; exit status 1 if something is broken."""
+    from flows import doctor as checks
+    from flows import embedded, screen
+
+    embedded.configure(home.resolve())
+    findings = checks.examine(home.resolve(), store)
+    _out({"checks": findings}, as_json, screen.findings)
+    if any(finding["state"] == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+@plan_app.command("validate")
+def plan_validate(plan: Annotated[Path, typer.Argument(help="A plan, a YAML file.")]) -> None:
+    """Check a plan: it covers every layer, and its strategies exist and take their options."""
+    from flows.preflight import check_plan
+
+    checked = check_plan(plan)
+    typer.echo(f"{plan}: {checked.layers} layers, {len(checked.items)} items, valid")
+
+
+@plan_app.command("diff")
+def plan_diff(first: Path, second: Path) -> None:
+    """Show the layers that two plans treat differently."""
+    from tasks.convert.plan_file import diff_plans, read_plan
+
+    for line in diff_plans(read_plan(first), read_plan(second)):
+        typer.echo(line)
+
+
+def _finish(summary: dict[str, Any], as_json: bool) -> None:
+    from flows import screen
+
+    _out(summary, as_json, screen.summary)
+    if summary["decision"] == "rejected":
+        raise typer.Exit(REJECTED)
+
+
+def _out(value: dict[str, Any], as_json: bool, show: Any) -> None:
+    if as_json:
+        sys.stdout.flush()
+        print(json.dumps(value), flush=True)
+    else:
+        show(Console(), value)
+
+
+def _log_to_stderr() -> None:
+    console = Console(stderr=True)
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("layerwright")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # Prefect's root handler would say everything twice
+
+
+def main() -> None:
+    """Entry point of the ``layerwright`` command."""
+    _log_to_stderr()
+    try:
+        app()
+    except LayerwrightError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The convert flow: the whole DAG, from a recipe to a registered challenger or a rejection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.inputs import evaluated_texts, fetch_texts
+from flows.outcome import Outcome, keep_outcome
+from tasks.choose.task import choose_plan
+from tasks.contracts import (
+    CheckpointRef,
+    ConversionPlan,
+    FinetuneReport,
+    ModelRef,
+    PlanItem,
+    RunSummary,
+    TextRef,
+)
+from tasks.convert.task import convert_model
+from tasks.evaluate.task import evaluate_models
+from tasks.fetch.task import fetch_model
+from tasks.finetune.task import finetune_model
+from tasks.gate.task import decide
+from tasks.node import Place, Run
+from tasks.profile.task import profile_model
+from tasks.recipe import Recipe
+from tasks.register.task import register_model
+from tasks.report.task import write_report
+
+
+@flow(name="convert", flow_run_name="{run_id}", validate_parameters=False)
+def convert(
+    recipe: Recipe, pins: dict[str, str], run_id: str, place: Place, plan: ConversionPlan | None
+) -> RunSummary:
+    """fetch -> profile -> choose -> convert -> finetune -> evaluate -> gate -> register."""
+    return conversion(recipe, pins, run_id, Run(place), plan)
+
+
+def conversion(
+    recipe: Recipe, pins: dict[str, str], run_id: str, run: Run, plan: ConversionPlan | None
+) -> RunSummary:
+    """The DAG itself. A dry run walks it until the first step that is not cached."""
+    model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
+    texts = fetch_texts(recipe, pins, run)
+    profile = profile_model(
+        model, texts[recipe.profile.text], recipe.profile, recipe.choose.strategies, run=run
+    )
+    plan = plan or choose_plan(profile, recipe.choose, run=run)
+    converted = convert_model(model, plan, run=run)
+    healing = heal(recipe, model, converted, texts, run)
+    candidate = healing.checkpoint if healing else converted
+    control = None
+    if recipe.evaluate.control:
+        unchanged = convert_model(model, unchanged_plan(model, plan.context_tokens), run=run)
+        trained = heal(recipe, model, unchanged, texts, run)
+        control = trained.checkpoint if trained else unchanged
+    wanted = {name: texts[name] for name in evaluated_texts(recipe)}
+    report = evaluate_models(model, candidate, control, wanted, recipe.evaluate, run=run)
+    decision = decide(report, recipe.gate, run=run)
+
+    outcome = Outcome(
+        run_id, recipe, model, texts, profile, plan, converted, healing, report, decision
+    )
+    folder = Path(run.place.home) / "runs" / run_id
+    page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
+    if decision.accepted:
+        outcome.registered = register_model(
+            candidate, plan, report, decision, recipe.registry,
+            recipe.registry.tracking_uri or f"sqlite:///{run.place.home}/mlflow.db",
+            run_id, str(folder / "report.html"), run=run,
+        )  # fmt: skip
+        page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
+    return keep_outcome(outcome, run, folder, page.uri)
+
+
+def heal(
+    recipe: Recipe, base: ModelRef, checkpoint: CheckpointRef, texts: dict[str, TextRef], run: Run
+) -> FinetuneReport | None:
+    """The finetune step, where the recipe has one."""
+    if recipe.finetune is None:
+        return None
+    return finetune_model(base, checkpoint, texts[recipe.finetune.text], recipe.finetune, run=run)
+
+
+def unchanged_plan(model: ModelRef, context_tokens: int) -> ConversionPlan:
+    """Every layer kept: what the control arm is made of."""
+    return ConversionPlan(
+        model_sha256=model.sha256,
+        layers=model.layers,
+        context_tokens=context_tokens,
+        selector="control",
+        items=(PlanItem(start=0, stop=model.layers, strategy="keep", reason="control arm"),),
+    )

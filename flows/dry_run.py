@@ -1,0 +1,100 @@
+"""What a run would do: which steps are cached, and rough time, memory and disk of the others."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flows.launch import Launch
+from tasks.contracts import ModelRef
+from tasks.evaluate.base import Metric
+from tasks.profile.base import Profiler
+from tasks.recipe import STEPS, Recipe
+from tasks.registry import build
+
+# what a token costs in a step, in plain forward passes over it
+FORWARDS = {"profile": 1.6, "train": 6.0}
+
+
+def dry_run(launch: Launch) -> dict[str, Any]:
+    """Walk the DAG along the cache until the first step that must do its work.
+
+    Returns:
+        ``{"steps": [{"step", "state", "seconds"}], "memory_bytes", "disk_bytes", "basis"}``.
+        Times are estimates from a matrix product timed now, good to a factor of about two.
+    """
+    from flows.convert import conversion
+    from tasks.fetch.task import fetch_model
+    from tasks.node import NotCached, Run
+
+    run = Run(launch.place, dry=True)
+    model: ModelRef | None = None
+    recipe = launch.recipe
+    try:
+        model = fetch_model(
+            recipe.model, recipe.data_root, launch.pins["model"], run=Run(launch.place, dry=True)
+        )
+        conversion(recipe, launch.pins, "dry-run", run, launch.plan)
+    except NotCached:
+        pass
+    if model is None:
+        run.hits["fetch"] = False
+    parameters = model.parameters if model else None
+    estimates = _seconds(recipe, parameters, model.layers if model else 0) if parameters else {}
+    steps = [
+        {
+            "step": step,
+            "state": "cached" if run.hits.get(step) else "to do",
+            "seconds": 0.0 if run.hits.get(step) else estimates.get(step),
+        }
+        for step in STEPS
+        if step != "finetune" or recipe.finetune
+    ]
+    width = 4
+    return {
+        "steps": steps,
+        # base, candidate and their logits; training keeps a gradient path besides
+        "memory_bytes": int(2.5 * parameters * width + 1.2e9) if parameters else None,
+        "disk_bytes": 3 * parameters * width if parameters else None,
+        "basis": "measured matrix product" if parameters else "unknown until the model is fetched",
+    }
+
+
+def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
+    """Seconds per step from token counts: 2 flops per parameter and token, at a measured rate."""
+    per_token = 2 * parameters / _flops_per_second()
+    profiled = recipe.profile.rows * recipe.profile.row_tokens * FORWARDS["profile"]
+    profiled += sum(
+        build(Profiler, spec).estimate_tokens(layers, len(recipe.choose.strategies))
+        for spec in recipe.profile.profilers
+    )
+    trained = 0.0
+    if heal := recipe.finetune:
+        trained = heal.steps * heal.row_tokens * heal.rows_per_step * FORWARDS["train"]
+    arms = 3 if recipe.evaluate.control else 2
+    metrics = [build(Metric, spec) for spec in recipe.evaluate.metrics]
+    passes = {text_pass for metric in metrics for text_pass in metric.passes()}  # shared ones once
+    evaluated = sum(text_pass.tokens for text_pass in passes)
+    evaluated = arms * (evaluated + sum(metric.estimate_tokens() for metric in metrics))
+    return {
+        "profile": round(profiled * per_token, 1),
+        "choose": 0.1,
+        "convert": round(8 * parameters / 300e6, 1),
+        "finetune": round(trained * (2 if recipe.evaluate.control else 1) * per_token, 1),
+        "evaluate": round(evaluated * per_token, 1),
+        "gate": 0.1,
+        "register": 5.0,
+    }
+
+
+def _flops_per_second(size: int = 768, repeats: int = 5) -> float:
+    import torch
+
+    a = torch.randn(size, size)
+    a @ a  # the first product pays for start-up
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / sorted(times)[repeats // 2]

@@ -1,0 +1,123 @@
+"""The embedded default: nothing to start. Prefect's ephemeral server lives and ends with a run.
+
+Everything lies under one home folder. A server whose run was killed is found by the process id that
+was recorded for it, and ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.store import write_atomically
+
+SETTINGS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "layerwright",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def configure(home: Path) -> None:
+    """Set the environment of an embedded run, before Prefect and MLflow are first imported.
+
+    A ``PREFECT_API_URL`` in the environment means that a server is there: then only telemetry is
+    turned off and that server is used.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(home / "prefect")
+        # checking a recipe imports Prefect, which must not make folders before a run starts
+        warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+
+
+@contextlib.contextmanager
+def server(home: Path) -> Iterator[None]:
+    """Run with a Prefect server: the one of the environment, or an ephemeral one of our own."""
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    record = home / "prefect" / "servers" / f"{os.getpid()}.json"
+
+    class RecordedServer(SubprocessASGIServer):
+        """The instance that Prefect's own clients then find and use."""
+
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            process = super()._run_uvicorn_command()
+            # recorded before it answers: a run killed while its server starts leaves a trace too
+            _write_record(record, process.pid)
+            return process
+
+    end_leftovers(home)
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    ephemeral = RecordedServer()
+    try:
+        ephemeral.start()
+        yield
+    finally:
+        ephemeral.stop()
+        record.unlink(missing_ok=True)
+
+
+def _write_record(path: Path, server_pid: int) -> None:
+    owner, child = psutil.Process(), psutil.Process(server_pid)
+    content = {
+        "owner": [owner.pid, owner.create_time()],
+        "server": [child.pid, child.create_time()],
+    }
+    write_atomically(path, json.dumps(content).encode())
+
+
+def _alive(pid: int, created: float) -> psutil.Process | None:
+    """The process, if it is still the same one: ids are used again, start times are not."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def end_leftovers(home: Path) -> list[int]:
+    """End servers whose run is gone, and free the locks that dead runs held.
+
+    Returns:
+        The process ids that were ended.
+    """
+    ended = []
+    live_runs = 0
+    for record in sorted((home / "prefect" / "servers").glob("*.json")):
+        content = json.loads(record.read_bytes())
+        if _alive(*content["owner"]):
+            live_runs += 1
+            continue
+        if process := _alive(*content["server"]):
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=10)
+            ended.append(process.pid)
+        record.unlink(missing_ok=True)
+    if not live_runs:
+        for lock in (home / "locks").glob("*.lock"):
+            lock.unlink(missing_ok=True)
+    return ended

@@ -1,0 +1,29 @@
+"""Which versions and device a run had, for reports and `doctor`."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "layerwright",
+    "prefect",
+    "mlflow",
+    "torch",
+    "transformers",
+    "peft",
+    "triton",
+    "datasets",
+    "boto3",
+)
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each package that numbers can depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,38 @@
+"""What a recipe names from outside: its sources, pinned, and the texts that each flow needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tasks.contracts import Spec, TextRef
+from tasks.evaluate.base import Metric
+from tasks.fetch.task import fetch_text
+from tasks.node import Run
+from tasks.recipe import Recipe
+from tasks.registry import build
+
+
+def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
+    """The texts that metrics read, each once, in order."""
+    return tuple(dict.fromkeys(name for spec in metrics for name in build(Metric, spec).needed_texts()))
+
+
+def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:
+    return texts_of(recipe.evaluate.metrics) if recipe.evaluate else ()
+
+
+def needed_texts(recipe: Recipe) -> tuple[str, ...]:
+    """Every text that converting needs; the recipe may define more."""
+    trained = (recipe.finetune.text,) if recipe.finetune else ()
+    return tuple(dict.fromkeys((recipe.profile.text, *trained, *evaluated_texts(recipe))))
+
+
+def fetch_texts(
+    recipe: Recipe, pins: dict[str, str], run: Run, names: Iterable[str] | None = None
+) -> dict[str, TextRef]:
+    """Fetch texts by name (default: all that converting needs)."""
+    wanted = needed_texts(recipe) if names is None else names
+    return {
+        name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)
+        for name in wanted
+    }

@@ -1,0 +1,146 @@
+"""From a recipe on disk to a flow run: what the commands `convert`, `survey` and `resume` share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import embedded
+from flows.runs import RunFolder
+from tasks.contracts import ConversionPlan
+from tasks.errors import InputError, LayerwrightError
+from tasks.located import Located
+from tasks.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A recipe that was read and checked, with its sources pinned."""
+
+    recipe: Recipe
+    document: Located
+    path: Path
+    home: Path
+    pins: dict[str, str]
+    plan: ConversionPlan | None = None
+
+    @property
+    def place(self) -> Any:
+        from tasks.node import Place
+
+        return Place(
+            home=str(self.home),
+            store=self.recipe.store or str(self.home / "store"),
+            seed=self.recipe.seed,
+            compute=self.recipe.compute,
+        )
+
+
+def prepare(
+    path: Path, overrides: list[str], home: Path, *, flow: str, plan: Path | None = None
+) -> Launch:
+    """Read and check everything that can be checked before a run starts.
+
+    Raises:
+        InputError: the first thing that is wrong; nothing was started and nothing written.
+    """
+    recipe, document = load_recipe(path, overrides)
+    home = home.resolve()
+    embedded.configure(home)
+    from flows.preflight import check_plan, check_recipe, pin_sources, sources_of
+
+    check_recipe(recipe, document, flow=flow)
+    chosen = check_plan(plan) if plan else None
+    sources = sources_of(recipe, document, flow=flow)
+    launch = Launch(recipe, document, path, home, pin_sources(sources, document), chosen)
+    _check_missing(launch, sources)
+    return launch
+
+
+def _check_missing(launch: Launch, sources: dict[str, Any]) -> None:
+    """Probe the sources whose fetch is not cached: a cached run needs no network."""
+    from flows.preflight import check_sources
+    from tasks.fetch.task import fetch_model, fetch_text
+    from tasks.node import NotCached, Run
+
+    recipe, pins = launch.recipe, launch.pins
+    run = Run(launch.place, dry=True)
+    missing = {}
+    for where, source in sources.items():
+        try:
+            if where == "model":
+                fetch_model(recipe.model, recipe.data_root, pins[where], run=run)
+            else:
+                text = recipe.data[where.removeprefix("data.")]
+                fetch_text(text, recipe.data_root, pins[where], run=run)
+        except NotCached:
+            missing[where] = source
+    check_sources(missing, launch.document, launch.home)
+
+
+@contextlib.contextmanager
+def recorded(folder: RunFolder) -> Iterator[None]:
+    """Note in the run's record how it ended when it does not end well."""
+    try:
+        yield
+    except LayerwrightError as error:
+        folder.finish("failed", str(error))
+        raise
+    except KeyboardInterrupt:
+        folder.finish("failed", "interrupted")
+        raise
+    except Exception as error:
+        folder.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+
+
+def run_convert(launch: Launch, folder: RunFolder | None = None) -> dict[str, Any]:
+    """Run the convert flow; with ``folder``, an earlier run goes on under its own id.
+
+    Returns:
+        The RunSummary as JSON.
+    """
+    folder = folder or RunFolder.create(launch.home, launch.recipe, launch.path, launch.plan)
+    folder.update(state="running", reason="", finished_at=None)
+    with recorded(folder), embedded.server(launch.home):
+        from flows.convert import convert
+
+        summary = convert(launch.recipe, launch.pins, folder.run_id, launch.place, launch.plan)
+    return summary.model_dump(mode="json")
+
+
+def run_survey(launch: Launch) -> dict[str, Any]:
+    """Run the survey flow; its result is kept as ``survey.json`` in the run's folder."""
+    import json
+
+    folder = RunFolder.create(launch.home, launch.recipe, launch.path, None)
+    with recorded(folder), embedded.server(launch.home):
+        from flows.survey import survey
+
+        result = survey(launch.recipe, launch.pins, folder.run_id, launch.place)
+    folder.write("survey.json", json.dumps(result, indent=1))
+    folder.finish("accepted", "survey")
+    return {"run_id": folder.run_id, **result}
+
+
+def relaunch(home: Path, run_id: str) -> tuple[Launch, RunFolder]:
+    """An earlier convert run again: the recipe and plan as they were recorded.
+
+    Raises:
+        InputError: no such run, or its sources are gone.
+    """
+    home = home.resolve()
+    embedded.configure(home)
+    folder = RunFolder.find(home, run_id)
+    record = folder.record()
+    if record.recipe.choose is None:
+        raise InputError(f"run {record.run_id} is a survey", remedy="run `layerwright survey`")
+    from flows.preflight import pin_sources, sources_of
+
+    document = Located(record.recipe_path, record.recipe_text)
+    pins = pin_sources(sources_of(record.recipe, document, flow="convert"), document)
+    path = Path(record.recipe_path)
+    return Launch(record.recipe, document, path, home, pins, record.plan), folder

@@ -1,0 +1,113 @@
+"""What a convert run leaves behind: summary, files in its folder, Prefect artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from flows.environment import versions
+from flows.runs import RunFolder
+from tasks.contracts import (
+    CheckpointRef,
+    ConversionPlan,
+    EvalReport,
+    FinetuneReport,
+    GateDecision,
+    ModelProfile,
+    ModelRef,
+    Registration,
+    RunSummary,
+    TextRef,
+    TreeRef,
+)
+from tasks.convert.plan_file import write_plan
+from tasks.node import Run
+from tasks.recipe import Recipe
+from tasks.report.bundle import ReportBundle
+from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+
+
+@dataclass
+class Outcome:
+    """Everything that the steps of one run returned."""
+
+    run_id: str
+    recipe: Recipe
+    model: ModelRef
+    texts: dict[str, TextRef]
+    profile: ModelProfile
+    plan: ConversionPlan
+    converted: CheckpointRef
+    healing: FinetuneReport | None
+    report: EvalReport
+    decision: GateDecision
+    registered: Registration | None = None
+
+    @property
+    def candidate(self) -> CheckpointRef:
+        return self.healing.checkpoint if self.healing else self.converted
+
+    def bundle(self, run: Run) -> ReportBundle:
+        """What the report page is made from."""
+        record = RunFolder(Path(run.place.home), self.run_id).record()
+        return ReportBundle(
+            run_id=self.run_id,
+            recipe_name=self.recipe.name,
+            recipe_yaml=record.recipe_text,
+            started_at=record.started_at,
+            finished_at=self.decision.decided_at,
+            model=self.model,
+            texts=self.texts,
+            profile=self.profile,
+            plan=self.plan,
+            converted=self.converted,
+            finetune=self.healing,
+            evaluation=self.report,
+            gate=self.decision,
+            registration=self.registered,
+            seconds=run.seconds,
+            cache_hits=run.cache_hits,
+            environment=versions() | {"device": self.report.device},
+        )
+
+    def summary(self, run: Run, page_uri: str) -> RunSummary:
+        tree = {name: getattr(self.candidate, name) for name in TreeRef.model_fields}
+        arms = ("base", "candidate", "control") if self.report.control_sha256 else (
+            "base", "candidate",
+        )  # fmt: skip
+        return RunSummary(
+            run_id=self.run_id,
+            decision="accepted" if self.decision.accepted else "rejected",
+            registered=self.registered,
+            checkpoint=TreeRef(**tree),
+            plan=self.plan.summary(),
+            metrics={arm: self.report.by_arm(arm) for arm in arms},
+            seconds={step: round(spent, 2) for step, spent in run.seconds.items()},
+            cache_hits=run.cache_hits,
+            report=page_uri,
+            failed_checks=tuple(
+                f"{c.rule}: {c.reason}"
+                for c in self.decision.checks
+                if not c.passed and c.severity == "fail"
+            ),
+        )
+
+
+def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> RunSummary:
+    """Write the run's files and its Prefect artifacts; the summary last."""
+    summary = outcome.summary(run, page_uri)
+    record = RunFolder(Path(run.place.home), outcome.run_id)
+    write_plan(outcome.plan, folder / "plan.yaml")
+    record.write("profile.json", outcome.profile.model_dump_json(indent=1))
+    record.write("evaluation.json", outcome.report.model_dump_json(indent=1))
+    record.write("decision.json", outcome.decision.model_dump_json(indent=1))
+    create_markdown_artifact(plan_markdown(outcome.plan, outcome.profile), key="plan")
+    create_markdown_artifact(metrics_markdown(outcome.report), key="metrics")
+    create_markdown_artifact(gate_markdown(outcome.decision), key="gate")
+    create_link_artifact(page_uri, key="report", link_text=f"Report of {outcome.run_id}")
+    record.write("summary.json", summary.model_dump_json(indent=1))
+    reason = "; ".join(summary.failed_checks)
+    record.finish(summary.decision, reason)
+    return summary

@@ -1,0 +1,98 @@
+"""The record of each run, as files in its own folder under ``runs/`` in the home."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.contracts import Contract, ConversionPlan
+from tasks.errors import InputError
+from tasks.recipe import Recipe
+from tasks.store import write_atomically
+
+
+class RunRecord(Contract):
+    """What a run was asked to do, enough to do it again, and how it stands."""
+
+    run_id: str
+    recipe_path: str
+    recipe_text: str
+    recipe: Recipe
+    plan: ConversionPlan | None = None
+    started_at: str
+    finished_at: str | None = None
+    state: str = "running"  # running, accepted, rejected, failed
+    reason: str = ""
+
+
+class RunFolder:
+    """``runs/<run id>/``: run.json, and what the run leaves behind."""
+
+    def __init__(self, home: Path, run_id: str) -> None:
+        self.run_id = run_id
+        self.path = home / "runs" / run_id
+
+    @classmethod
+    def create(
+        cls, home: Path, recipe: Recipe, recipe_path: Path, plan: ConversionPlan | None
+    ) -> RunFolder:
+        now = datetime.now(UTC)
+        folder = cls(home, f"{recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+        record = RunRecord(
+            run_id=folder.run_id,
+            recipe_path=str(recipe_path),
+            recipe_text=Path(recipe_path).read_text(encoding="utf-8"),
+            recipe=recipe,
+            plan=plan,
+            started_at=now.isoformat(timespec="seconds"),
+        )
+        folder.write("run.json", record.model_dump_json(indent=1))
+        return folder
+
+    @classmethod
+    def find(cls, home: Path, run_id: str) -> RunFolder:
+        """An existing run; a unique beginning of its id is enough, ``latest`` is the newest.
+
+        Raises:
+            InputError: no such run, or several.
+        """
+        known = sorted(p.parent.name for p in (home / "runs").glob("*/run.json"))
+        if run_id == "latest" and known:
+            return max((cls(home, k) for k in known), key=lambda f: f.record().started_at)
+        fitting = [k for k in known if k == run_id] or [k for k in known if k.startswith(run_id)]
+        if len(fitting) != 1:
+            raise InputError(
+                f"{'no run' if not fitting else 'several runs'} named {run_id!r} under {home}",
+                remedy="`layerwright runs` lists them",
+            )
+        return cls(home, fitting[0])
+
+    @classmethod
+    def all(cls, home: Path) -> list[RunRecord]:
+        """Every run under a home, oldest first."""
+        paths = (home / "runs").glob("*/run.json")
+        records = [RunRecord.model_validate_json(path.read_bytes()) for path in paths]
+        return sorted(records, key=lambda record: record.started_at)
+
+    def record(self) -> RunRecord:
+        return RunRecord.model_validate_json((self.path / "run.json").read_bytes())
+
+    def update(self, **changes: Any) -> None:
+        record = self.record().model_copy(update=changes)
+        self.write("run.json", record.model_dump_json(indent=1))
+
+    def finish(self, state: str, reason: str = "") -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.update(state=state, reason=reason, finished_at=now)
+
+    def write(self, name: str, content: str) -> Path:
+        path = self.path / name
+        write_atomically(path, content.encode())
+        return path
+
+    def summary(self) -> dict[str, Any] | None:
+        path = self.path / "summary.json"
+        return json.loads(path.read_bytes()) if path.is_file() else None

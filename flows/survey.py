@@ -1,0 +1,75 @@
+"""The survey flow: profile and choose only; every selector's plan measured on the same tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.inputs import fetch_texts, texts_of
+from tasks.choose.task import choose_plan
+from tasks.contracts import ConversionPlan, PlanComparison, Spec
+from tasks.evaluate.task import measure_plans
+from tasks.fetch.task import fetch_model
+from tasks.node import Place, Run
+from tasks.profile.task import profile_model
+from tasks.recipe import ChooseOptions, Recipe
+
+
+@flow(name="survey", flow_run_name="{run_id}", validate_parameters=False)
+def survey(recipe: Recipe, pins: dict[str, str], run_id: str, place: Place) -> dict[str, Any]:
+    """fetch -> profile -> choose, once per plan of the survey -> measure."""
+    return comparison(recipe, pins, Run(place))
+
+
+def comparison(recipe: Recipe, pins: dict[str, str], run: Run) -> dict[str, Any]:
+    """The survey's result as JSON: plans and figures by the survey's names, and the frontier."""
+    options = recipe.survey
+    names = dict.fromkeys((recipe.profile.text, *texts_of(options.metrics)))
+    model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
+    texts = fetch_texts(recipe, pins, run, names)
+    asked = options.plans | frontier_options(recipe)
+    strategies = {
+        spec.model_dump_json(): spec for plan in asked.values() for spec in plan.strategies
+    }
+    profile = profile_model(
+        model, texts[recipe.profile.text], recipe.profile, tuple(strategies.values()), run=run
+    )
+    plans = {name: choose_plan(profile, wanted, run=run) for name, wanted in asked.items()}
+    measured = measure_plans(model, plans, texts, options.metrics, run=run)
+    return {
+        "selectors": {name: _row(plans[name], measured, name) for name in options.plans},
+        "frontier": [
+            {"kv_bytes_ratio": ratio, **_row(plans[name], measured, name)}
+            for ratio, name in zip(options.frontier, frontier_options(recipe), strict=True)
+        ],
+        "seconds": {step: round(spent, 2) for step, spent in run.seconds.items()},
+        "cache_hits": list(run.cache_hits),
+    }
+
+
+def frontier_options(recipe: Recipe) -> dict[str, ChooseOptions]:
+    """One plan per budget of the frontier: the frontier plan's selector at that KV-byte ratio."""
+    survey_options = recipe.survey
+    if not survey_options.frontier:
+        return {}
+    wanted = survey_options.plans[survey_options.frontier_plan]
+    return {
+        f"{survey_options.frontier_plan} at {ratio:g}": wanted.model_copy(
+            update={
+                "selector": Spec(
+                    name=wanted.selector.name,
+                    **(wanted.selector.options | {"kv_bytes_ratio": ratio}),
+                )
+            }
+        )
+        for ratio in survey_options.frontier
+    }
+
+
+def _row(plan: ConversionPlan, measured: PlanComparison, name: str) -> dict[str, Any]:
+    metrics = measured.values(name)
+    perplexities = [m for m in metrics if m.startswith("perplexity.")]
+    if len(perplexities) == 1:  # one text: its figure under the plain name as well
+        metrics["perplexity"] = metrics[perplexities[0]]
+    return {"plan": plan.summary(), "metrics": metrics}

@@ -1,0 +1,1 @@
+"""Profile -> plan: which layer becomes what, and why."""

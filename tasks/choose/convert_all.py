@@ -1,0 +1,19 @@
+"""Every layer becomes the first strategy: the other end of the frontier."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tasks.choose.base import Problem, Selector
+from tasks.contracts import PlanItem
+
+
+class ConvertAll(Selector):
+    """Convert everything, whatever it costs."""
+
+    name: ClassVar[str] = "convert_all"
+
+    def select(self, problem: Problem) -> tuple[PlanItem, ...]:
+        candidate = problem.candidates[0]
+        reason = f"every layer is converted; {problem.saving(candidate)}"
+        return tuple(problem.converted(layer, candidate, reason) for layer in problem.layers)

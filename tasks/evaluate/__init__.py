@@ -1,0 +1,1 @@
+"""evaluate: base and candidate (and control) measured in one run, on the same items."""

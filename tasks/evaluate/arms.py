@@ -1,0 +1,147 @@
+"""The models under comparison, and what they have been measured on already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from zlib import crc32
+
+import numpy as np
+
+from tasks.contracts import Arm, identity
+from tasks.evaluate.base import Metric, TextPass
+from tasks.evaluate.passes import TextScores, run_pass
+from tasks.evaluate.texts import Texts
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.progress import Bar
+from tasks.store import write_atomically
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ArmModel:
+    """One model, loaded when it is first run.
+
+    Attributes:
+        key: identity of weights and layers; arms with the same key are the same model.
+        load: gives the model, on its device and in evaluation mode.
+    """
+
+    key: str
+    load: Callable[[], HybridForCausalLM]
+
+
+class Arms:
+    """What a metric measures: models by arm, texts, and a memory that survives a kill.
+
+    Args:
+        models: ``base`` and ``candidate``, and ``control`` where there is one.
+        texts: those that the metrics need.
+        metrics: all metrics that will ask, so that those of one text share its pass.
+        keep_out_tokens: sinks + window that recall prompts must stay out of; None takes the
+            largest of the candidate's layers.
+        device: that the models run on.
+        seed: from the recipe.
+        workdir: finished passes are kept here.
+        bar: shows what is running.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[Arm, ArmModel],
+        texts: Texts,
+        metrics: Iterable[Metric],
+        *,
+        keep_out_tokens: int | None = None,
+        device: str,
+        seed: int,
+        workdir: Path,
+        bar: Bar,
+    ) -> None:
+        self.names: tuple[Arm, ...] = tuple(models)
+        self.texts, self.device, self.seed, self.bar = texts, device, seed, bar
+        self._models = models
+        self._loaded: dict[str, HybridForCausalLM] = {}
+        self._keep_out_tokens = keep_out_tokens
+        self._workdir = workdir
+        self._compared = {
+            replace(wanted, divergence=False)
+            for metric in metrics
+            for wanted in metric.passes()
+            if wanted.divergence
+        }
+
+    def model(self, arm: Arm) -> HybridForCausalLM:
+        wanted = self._models[arm]
+        if wanted.key not in self._loaded:
+            self._loaded[wanted.key] = wanted.load().eval()
+        return self._loaded[wanted.key]
+
+    @property
+    def keep_out_tokens(self) -> int:
+        """The most tokens that a layer of the candidate keeps, if it does not keep all."""
+        if self._keep_out_tokens is None:
+            return kept_tokens(self.model("candidate").config.layer_specs)
+        return self._keep_out_tokens
+
+    def seed_of(self, purpose: str) -> int:
+        """A seed for one purpose, apart from every other purpose's and from the profile's."""
+        stream = np.random.SeedSequence([self.seed, crc32(f"evaluate/{purpose}".encode())])
+        return int(stream.generate_state(1)[0])
+
+    def passed(self, arm: Arm, wanted: TextPass) -> TextScores:
+        """The outcome of one pass; run now if it was not run before.
+
+        Raises:
+            InputError: the text is too short for its rows.
+        """
+        plain = replace(wanted, divergence=False)
+        wanted = replace(wanted, divergence=plain in self._compared)
+        key, base_key = self._models[arm].key, self._models["base"].key
+        name = identity([wanted.text, wanted.rows, wanted.row_tokens, wanted.divergence])[:16]
+        path = self._workdir / key / f"pass-{name}.safetensors"
+        if not path.is_file():
+            base = None
+            if wanted.divergence and key != base_key:
+                self.passed("base", wanted)
+                base = self._workdir / base_key / path.name
+            run_pass(
+                self.model(arm),
+                self.texts.rows(wanted),
+                path,
+                keep_states=wanted.divergence and key == base_key,
+                base=(base, self.model("base").lm_head) if base else None,
+                track=lambda rows: self.track(rows, f"{arm}: {wanted.text}"),
+            )
+        scores = TextScores.load(path)
+        same = wanted.divergence and arm != "base" and key == base_key
+        return scores.equal_to_base() if same else scores
+
+    def remembered(
+        self, arm: Arm, name: str, options: object, compute: Callable[[HybridForCausalLM], list]
+    ) -> list:
+        """``compute(model)`` as JSON, once for each model, name and options."""
+        path = self._workdir / self._models[arm].key / f"{name}-{identity(options)[:16]}.json"
+        if not path.is_file():
+            write_atomically(path, json.dumps(compute(self.model(arm))).encode())
+        return json.loads(path.read_bytes())
+
+    def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
+        """The items, with a bar of their own while they last."""
+        job = self.bar.add_task(what, total=len(items))
+        try:
+            for item in items:
+                yield item
+                self.bar.advance(job)
+        finally:
+            self.bar.remove_task(job)
+
+
+def kept_tokens(layer_specs: Iterable[Mapping]) -> int:
+    """The most positions that a layer with a bounded window keeps: sinks + window; 0 if none."""
+    mixers = [spec["mixer"] for spec in layer_specs]
+    return max((m.get("sinks", 0) + m["window"] for m in mixers if "window" in m), default=0)

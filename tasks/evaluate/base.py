@@ -1,0 +1,92 @@
+"""What a metric is: options, what it needs, the names of its figures, and the measuring itself."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from tasks.contracts import Arm, Measurement
+from tasks.registry import Component
+
+if TYPE_CHECKING:  # arms reads TextPass from here
+    from tasks.evaluate.arms import Arms
+
+
+@dataclass(frozen=True)
+class TextPass:
+    """Rows of a text that every arm is run over once, whichever metrics read the outcome.
+
+    Attributes:
+        divergence: an arm other than the base is also compared with the base, token by token.
+    """
+
+    text: str
+    rows: int
+    row_tokens: int
+    divergence: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.row_tokens
+
+
+class Metric(Component):
+    """One way to measure the arms. A new metric is one file in this room."""
+
+    kind: ClassVar[str] = "metric"
+    room: ClassVar[str] = "tasks.evaluate"
+
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The names of all measurements that ``measure`` yields, for any arm."""
+
+    @abstractmethod
+    def measure(self, arms: Arms) -> Iterator[Measurement]:
+        """Measure every arm that the metric applies to.
+
+        What is not a finite number becomes a measurement without a value, with the reason in its
+        ``detail``; it is never an exception.
+        """
+
+    def passes(self) -> tuple[TextPass, ...]:
+        """The passes over texts that ``measure`` reads; metrics share equal ones."""
+        return ()
+
+    def needed_texts(self) -> tuple[str, ...]:
+        """The texts of the recipe's ``data`` that must be there."""
+        return tuple(dict.fromkeys(wanted.text for wanted in self.passes()))
+
+    def estimate_tokens(self) -> int:
+        """Roughly how many tokens each arm is run over outside the passes."""
+        return 0
+
+
+def measured(
+    metric: str,
+    arm: Arm,
+    value: float,
+    *,
+    unit: str,
+    higher_is_better: bool,
+    interval: tuple[float, float] | None = None,
+    count: int = 0,
+    detail: str = "",
+    not_finite: str = "the result is not a finite number",
+) -> Measurement:
+    """A measurement; if ``value`` is not finite, one without a value that says why."""
+    finite = math.isfinite(value)
+    low, high = interval if interval and finite else (None, None)
+    return Measurement(
+        metric=metric,
+        arm=arm,
+        value=value if finite else None,
+        unit=unit,
+        higher_is_better=higher_is_better,
+        low=low,
+        high=high,
+        count=count,
+        detail=detail if finite else not_finite,
+    )

@@ -1,0 +1,82 @@
+"""Bytes that the cache really holds after a context of a given length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tasks.contracts import Measurement
+from tasks.evaluate.arms import Arms
+from tasks.evaluate.base import Metric, measured
+from tasks.hybrid.cache import HybridCache
+from tasks.hybrid.modeling import HybridForCausalLM
+
+Length = Annotated[int, Field(gt=0)]
+
+
+class KVCache(Metric):
+    """``kv_bytes.<n>``: bytes of the cache's tensors after n tokens, batch 1, in the model's dtype.
+
+    Counted on the cache itself, never computed from a formula. Up to ``prefill_tokens`` the context
+    is a real prefill; a longer one is n zero keys and values that go through the same
+    ``cache.update`` layer by layer, which needs no forward pass.
+    """
+
+    name: ClassVar[str] = "kv_cache"
+
+    tokens: Annotated[tuple[Length, ...], Field(min_length=1)] = (1024, 8192)
+    prefill_tokens: Annotated[int, Field(ge=0)] = 1024
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"kv_bytes.{tokens}" for tokens in self.tokens)
+
+    def estimate_tokens(self) -> int:
+        return sum(tokens for tokens in self.tokens if tokens <= self.prefill_tokens)
+
+    def measure(self, arms: Arms) -> Iterator[Measurement]:
+        for tokens in self.tokens:
+            real = tokens <= self.prefill_tokens
+            count = partial(_count, tokens=tokens, real=real)
+            for arm in arms.names:
+                [held_bytes] = arms.remembered(arm, "kv-cache", [tokens, real], count)
+                yield measured(
+                    f"kv_bytes.{tokens}",
+                    arm,
+                    held_bytes,
+                    unit="bytes",
+                    higher_is_better=False,
+                    count=1,
+                    detail="counted on the cache after "
+                    + ("a prefill" if real else "as many zero keys and values in each layer"),
+                )
+
+
+def _count(model: HybridForCausalLM, tokens: int, real: bool) -> list[int]:
+    cache = prefill(model, tokens)[0] if real else zero_filled_cache(model, tokens)
+    return [cache.nbytes()]
+
+
+@torch.inference_mode()
+def prefill(model: HybridForCausalLM, tokens: int) -> tuple[HybridCache, Tensor]:
+    """The cache and the last logits (1, 1, V) after ``tokens`` tokens, whichever they are."""
+    ids = torch.arange(tokens, device=model.device)[None] % model.config.vocab_size
+    cache = HybridCache(model.config)
+    logits = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    return cache, logits
+
+
+@torch.inference_mode()
+def zero_filled_cache(model: HybridForCausalLM, tokens: int) -> HybridCache:
+    """The cache after ``tokens`` zero keys and values were given to each layer."""
+    config = model.config
+    cache = HybridCache(config)
+    shape = (1, config.num_key_value_heads, tokens, config.head_dim)
+    zeros = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    for layer in range(config.num_hidden_layers):
+        cache.update(zeros, zeros, layer)
+    return cache

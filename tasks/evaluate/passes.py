@@ -1,0 +1,123 @@
+"""One forward of one model over rows of a text, and all token scores that metrics read from it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.likelihood import target_nll
+
+POSITIONS_AT_ONCE = 256  # bounds the fp32 logits: 256 x 49,152 x 4 bytes = 50 MB
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """Scores of the T-1 predicted positions of every row.
+
+    Attributes:
+        nll: (rows, T-1) fp32, nats.
+        kl: (rows, T-1) fp32, KL(base || arm) in nats; None where there was no comparison.
+        agrees: (rows, T-1) bool, base and arm have the same most likely token.
+    """
+
+    nll: np.ndarray
+    kl: np.ndarray | None = None
+    agrees: np.ndarray | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> TextScores:
+        with safe_open(path, "numpy") as file:
+            names = set(file.keys()) & {"nll", "kl", "agrees"}
+            return cls(**{name: file.get_tensor(name) for name in names})
+
+    def equal_to_base(self) -> TextScores:
+        """The scores of an arm that is the base itself."""
+        same = np.ones(self.nll.shape, dtype=bool)
+        return TextScores(self.nll, np.zeros_like(self.nll), same)
+
+
+@torch.inference_mode()
+def run_pass(
+    model: HybridForCausalLM,
+    rows: Tensor,
+    path: Path,
+    *,
+    keep_states: bool = False,
+    base: tuple[Path, nn.Module] | None = None,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> None:
+    """Run every row once and write the scores to ``path``, whole or not at all.
+
+    No more logits than those of 256 positions are ever held. The base is not run again for a
+    comparison: its final states are kept, and only its output head is applied to them.
+
+    Args:
+        rows: (rows, T) token ids, one row a forward.
+        keep_states: also write the final states (rows, T-1, D), for others to compare with.
+        base: the file of the base's pass over the same rows, and the base's output head.
+        track: goes through the row numbers and shows it.
+    """
+    parts: list[dict[str, Tensor]] = []
+    for index in track(range(len(rows))):
+        ids = rows[index : index + 1].to(model.device)
+        states = model.model(ids, use_cache=False).last_hidden_state[0, :-1]
+        base_states = _states(base[0], index).to(states.device) if base else None
+        scores = _score(states, ids[0, 1:], model.lm_head, base_states, base and base[1])
+        if keep_states:
+            scores["states"] = states
+        parts.append({name: tensor.cpu() for name, tensor in scores.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    save_file({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, partial)
+    partial.replace(path)
+
+
+def _score(
+    states: Tensor,
+    targets: Tensor,
+    head: nn.Module,
+    base_states: Tensor | None,
+    base_head: nn.Module | None,
+) -> dict[str, Tensor]:
+    """Scores of one row: states (T-1, D), targets (T-1) -> each (T-1)."""
+    chunks: dict[str, list[Tensor]] = {}
+    for start in range(0, len(targets), POSITIONS_AT_ONCE):
+        part = slice(start, start + POSITIONS_AT_ONCE)
+        logits = head(states[part])
+        found = {"nll": target_nll(logits[None], targets[None, part])[0]}
+        if base_states is not None and base_head is not None:
+            base_logits = base_head(base_states[part])
+            found["kl"] = token_kl(base_logits, logits)
+            found["agrees"] = base_logits.argmax(-1) == logits.argmax(-1)
+        for name, tensor in found.items():
+            chunks.setdefault(name, []).append(tensor)
+    return {name: torch.cat(tensors) for name, tensors in chunks.items()}
+
+
+def token_kl(base_logits: Tensor, logits: Tensor) -> Tensor:
+    """KL(base || other) = sum_v p(v) (log p(v) - log q(v)) of each position.
+
+    Args:
+        base_logits, logits: (N, V), any float dtype.
+
+    Returns:
+        (N,) fp32, nats.
+    """
+    log_p = F.log_softmax(base_logits.float(), dim=-1)
+    log_q = F.log_softmax(logits.float(), dim=-1)
+    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
+
+
+def _states(path: Path, row: int) -> Tensor:
+    with safe_open(path, "pt") as file:
+        return file.get_slice("states")[row]

@@ -1,0 +1,68 @@
+"""Perplexity of each arm, and the candidate's relative to the base's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tasks.contracts import Arm, Measurement
+from tasks.evaluate.arms import Arms
+from tasks.evaluate.base import Metric, TextPass, measured
+from tasks.evaluate.interval import token_interval
+
+
+class Perplexity(Metric):
+    """``perplexity.<text>`` = exp(mean NLL over the T-1 predicted positions of every row).
+
+    The first ``rows`` rows of the text, without overlap, each on its own. The arms other than the
+    base also get ``perplexity_ratio.<text>`` = exp(mean of the paired NLL differences), whose
+    interval is much narrower than that of either perplexity: the tokens are the same.
+    """
+
+    name: ClassVar[str] = "perplexity"
+
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    rows: Annotated[int, Field(gt=0)] = 8
+    row_tokens: Annotated[int, Field(gt=1)] = 1024
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(
+            f"{kind}.{t}" for t in self.texts for kind in ("perplexity", "perplexity_ratio")
+        )
+
+    def passes(self) -> tuple[TextPass, ...]:
+        return tuple(TextPass(text, self.rows, self.row_tokens) for text in self.texts)
+
+    def measure(self, arms: Arms) -> Iterator[Measurement]:
+        for wanted in self.passes():
+            base = arms.passed("base", wanted).nll.astype(np.float64)
+            for arm in arms.names:
+                nll = arms.passed(arm, wanted).nll.astype(np.float64)
+                yield _exponential(f"perplexity.{wanted.text}", arm, nll, arms, "perplexity")
+                if arm != "base":
+                    yield _exponential(
+                        f"perplexity_ratio.{wanted.text}", arm, nll - base, arms, "ratio"
+                    )
+
+
+def _exponential(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Measurement:
+    """exp(mean) of nats (rows, T-1), with its interval."""
+    with np.errstate(over="ignore"):  # infinite is reported as not measured
+        value = float(np.exp(nats.mean()))
+    finite = np.isfinite(nats)
+    return measured(
+        metric,
+        arm,
+        value,
+        unit=unit,
+        higher_is_better=False,
+        interval=token_interval(nats, arms.seed_of(metric), np.exp) if finite.all() else None,
+        count=nats.size,
+        detail=f"{nats.shape[0]} rows of {nats.shape[1] + 1} tokens",
+        not_finite=f"{(~finite).sum():,} of {nats.size:,} token losses are not finite"
+        if not finite.all()
+        else "the perplexity is too large to be a number",
+    )

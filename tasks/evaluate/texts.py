@@ -1,0 +1,47 @@
+"""The texts of an evaluation, as folders and as rows of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tasks.evaluate.base import TextPass
+from tasks.measure.batches import token_rows
+
+
+class Texts:
+    """Texts by name, each cut into the same rows for every arm, and tokenized once.
+
+    Args:
+        folders: of each text, with ``documents.jsonl``.
+        tokenizer: loads the base's tokenizer, which all arms share.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], tokenizer: Callable[[], PreTrainedTokenizerBase]
+    ) -> None:
+        self.folders = folders
+        self._load_tokenizer = tokenizer
+        self._rows: dict[tuple[str, int, int], Tensor] = {}
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._load_tokenizer()
+
+    def rows(self, wanted: TextPass) -> Tensor:
+        """(rows, row_tokens) token ids.
+
+        Raises:
+            InputError: the text is too short.
+        """
+        key = (wanted.text, wanted.rows, wanted.row_tokens)
+        if key not in self._rows:
+            text, rows, row_tokens = key
+            self._rows[key] = token_rows(
+                self.folders[text], self.tokenizer, rows, row_tokens, what=text
+            )
+        return self._rows[key]

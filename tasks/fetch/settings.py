@@ -1,0 +1,119 @@
+"""Everything of a checkpoint but its weights, in a form that does not vary between fetches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from tasks.errors import InputError
+
+# who wrote the file, from where: says nothing about the model
+_NOISE = {
+    "config.json": ("_name_or_path", "_model_name_or_path", "transformers_version", "auto_map"),
+    "generation_config.json": ("_from_model_config", "transformers_version"),
+    "tokenizer_config.json": (
+        "name_or_path",
+        "is_local",
+        "local_files_only",
+        "transformers_version",
+        "auto_map",
+    ),
+}
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """The config of a folder, checked to be a decoder's with plain weights.
+
+    Raises:
+        InputError: unknown to Transformers, quantised, or not a decoder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InputError(
+            f"config.json cannot be used: {' '.join(str(error).split())[:300]}",
+            expected="a model type that Transformers knows without code of the model's own",
+        ) from error
+    if getattr(config, "quantization_config", None):
+        raise InputError(
+            "config.json says that the weights are quantised (quantization_config)",
+            expected="weights in float32, bfloat16 or float16, or a GGUF file",
+        )
+    needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+    missing = [name for name in needed if getattr(config, name, None) is None]
+    if missing:
+        raise InputError(
+            f"config.json ({config.model_type}) has no {', '.join(missing)}",
+            expected="a decoder-only language model",
+        )
+    return config
+
+
+def copy_settings(source: Path, folder: Path) -> None:
+    """Copy config and tokenizer of a safetensors checkpoint; make a fast tokenizer of a slow one.
+
+    Raises:
+        InputError: the tokenizer cannot be read.
+    """
+    for name in ("config.json", "generation_config.json", *_TOKENIZER_FILES):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    if not (source / "tokenizer.json").is_file():
+        read_tokenizer(source).save_pretrained(folder)
+
+
+def normalise(folder: Path, **changes: Any) -> None:
+    """Rewrite the JSON settings without what varies, keys sorted, ``changes`` made in the config.
+
+    A folder without generation_config.json gets the one that its config implies.
+    """
+    if not (folder / "generation_config.json").is_file():
+        GenerationConfig.from_model_config(read_config(folder)).save_pretrained(folder)
+    for name, noise in _NOISE.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = {key: value for key, value in settings.items() if key not in noise}
+        if name == "config.json":
+            settings.pop("torch_dtype", None)  # its name before Transformers 5: dtype
+            settings |= changes
+        text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, from its files alone.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise InputError(
+            f"the tokenizer cannot be read: {' '.join(str(error).split())[:300]}",
+            expected="tokenizer files that Transformers reads without code of the model's own",
+        ) from error

@@ -1,0 +1,22 @@
+"""The `fetch` nodes of the DAG: the base model, and each text."""
+
+from tasks.context import Context
+from tasks.contracts import ModelRef, TextRef
+from tasks.node import node
+from tasks.recipe import ModelSource, TextSource
+
+
+@node("fetch")
+def fetch_model(source: ModelSource, data_root: str, pin: str, *, ctx: Context) -> ModelRef:
+    """Source -> normalised checkpoint. ``pin`` is the source's identity, for the cache key."""
+    from tasks.fetch.model import fetch_model as fetch
+
+    return fetch(source, ctx, data_root)
+
+
+@node("fetch")
+def fetch_text(source: TextSource, data_root: str, pin: str, *, ctx: Context) -> TextRef:
+    """Source -> documents.jsonl. ``pin`` is the source's identity, for the cache key."""
+    from tasks.fetch.text import fetch_text as fetch
+
+    return fetch(source, ctx, data_root)

@@ -1,0 +1,167 @@
+"""Weights in safetensors files, from one checkpoint to another without holding a whole model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tasks.errors import InputError
+from tasks.progress import progress
+
+SHARD_BYTES = 2 * 10**9  # what converting holds in memory at most, beside one tensor
+STORED = {  # safetensors' names of the dtypes that a checkpoint may have
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a file's header says of a tensor. ``dtype`` is safetensors' own name: ``BF16``."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return torch.Size(self.shape).numel()
+
+
+def read_headers(files: list[Path]) -> dict[str, Tensor]:
+    """Every tensor in the files, without reading any.
+
+    Raises:
+        InputError: a file is not safetensors or is cut off, two files hold the same tensor, or
+            a dtype is none of STORED (that is, the weights are quantised).
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 (no dict)
+                    if name in tensors:
+                        raise InputError(f"{file.name} holds {name}, and so does another file")
+                    part = opened.get_slice(name)
+                    tensor = Tensor(file, part.get_dtype(), tuple(part.get_shape()))
+                    if tensor.dtype not in STORED:
+                        raise InputError(
+                            f"{file.name} stores {name} as {tensor.dtype}",
+                            expected="weights in float32, bfloat16 or float16, or a GGUF file",
+                        )
+                    tensors[name] = tensor
+        except SafetensorError as error:
+            raise InputError(f"{file.name} is not a whole safetensors file: {error}") from error
+    return tensors
+
+
+def same_values(tensors: dict[str, Tensor], one: str, other: str) -> bool:
+    """Whether two stored tensors are equal, element by element."""
+    if (tensors[one].shape, tensors[one].dtype) != (tensors[other].shape, tensors[other].dtype):
+        return False
+    first, second = (_load(tensors[name].file, name) for name in (one, other))
+    return torch.equal(first, second)
+
+
+def write_weights(
+    tensors: dict[str, Tensor], keep: list[str], folder: Path, dtype: str | None
+) -> None:
+    """Write the tensors to keep as ``model.safetensors``, or as shards with their index.
+
+    Files that need no change are copied, never loaded; else tensors are loaded one by one.
+
+    Args:
+        tensors: as ``read_headers`` returns them.
+        keep: names to write.
+        folder: an empty folder.
+        dtype: what floating-point tensors become: ``float32``, ...; None leaves them as stored.
+    """
+    floating = [STORED[t.dtype] for t in tensors.values() if STORED[t.dtype].is_floating_point]
+    unchanged = dtype is None or all(stored == getattr(torch, dtype) for stored in floating)
+    if len(keep) == len(tensors) and unchanged:
+        files = sorted({tensor.file for tensor in tensors.values()})
+        shards = [[n for n in tensors if tensors[n].file == file] for file in files]
+        for file, name in zip(files, _shard_names(len(files)), strict=True):
+            _copy(file, folder / name)
+    else:
+        shards = list(_shards(tensors, sorted(keep), dtype))
+        _convert(tensors, shards, folder, dtype)
+    if len(shards) > 1:
+        names = _shard_names(len(shards))
+        where = {n: file for file, shard in zip(names, shards, strict=True) for n in shard}
+        size = sum(_bytes(tensors[name], dtype) for name in keep)
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _convert(
+    tensors: dict[str, Tensor], shards: list[list[str]], folder: Path, dtype: str | None
+) -> None:
+    with progress() as bar:
+        job = bar.add_task("write weights", total=sum(map(len, shards)))
+        for file, names in zip(_shard_names(len(shards)), shards, strict=True):
+            held = {}
+            for name in names:
+                tensor = _load(tensors[name].file, name)
+                if dtype is not None and tensor.is_floating_point():
+                    tensor = tensor.to(getattr(torch, dtype))
+                held[name] = tensor
+                bar.advance(job)
+            save_file(held, folder / file, metadata={"format": "pt"})
+            (folder / file).chmod(0o644)  # safetensors makes it the owner's alone
+
+
+def _shards(tensors: dict[str, Tensor], names: list[str], dtype: str | None) -> Iterator[list[str]]:
+    shard: list[str] = []
+    size = 0
+    for name in names:
+        more = _bytes(tensors[name], dtype)
+        if shard and size + more > SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+        shard.append(name)
+        size += more
+    yield shard
+
+
+def _bytes(tensor: Tensor, dtype: str | None) -> int:
+    stored = STORED[tensor.dtype]
+    kept = getattr(torch, dtype) if dtype and stored.is_floating_point else stored
+    return tensor.elements * kept.itemsize
+
+
+def _load(file: Path, name: str) -> torch.Tensor:
+    with safe_open(file, framework="pt") as opened:
+        return opened.get_tensor(name)
+
+
+def _shard_names(count: int) -> list[str]:
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file that is not ours (a link); give one that is ours a second name, if it can be."""
+    try:
+        if source.is_symlink():
+            raise OSError("not ours")
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    target.chmod(0o644)

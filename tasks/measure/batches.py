@@ -1,0 +1,129 @@
+"""Rows of tokens from a text tree: documents packed end to end and cut without overlap."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tasks.errors import InputError
+
+DOCUMENTS = "documents.jsonl"
+
+
+def token_rows(
+    text_folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: int,
+    row_tokens: int,
+    *,
+    seed: int | None = None,
+    what: str = "text",
+) -> Tensor:
+    """The first ``rows`` rows of a text.
+
+    The documents' tokens follow one another with EOS between two documents; a text of one document
+    is exactly ``tokenizer(text).input_ids``. Only as many documents are read as are needed.
+
+    Args:
+        text_folder: a text tree, with ``documents.jsonl``.
+        seed: shuffles the documents first; None keeps their order.
+        what: the text's name, for messages.
+
+    Returns:
+        (rows, row_tokens) int64.
+
+    Raises:
+        InputError: the text is too short, or its lines are no documents.
+    """
+    wanted = rows * row_tokens
+    tokens = _take(text_folder, tokenizer, seed, what, limit=wanted)
+    if len(tokens) < wanted:
+        raise InputError(
+            f"the text {what!r} has only {len(tokens):,} tokens",
+            expected=f"{rows} rows of {row_tokens} tokens = {wanted:,} tokens",
+            remedy="give it more text, or ask for fewer or shorter rows",
+        )
+    return torch.tensor(tokens[:wanted]).view(rows, row_tokens)
+
+
+def all_rows(
+    text_folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    row_tokens: int,
+    *,
+    seed: int | None = None,
+    what: str = "text",
+) -> Tensor:
+    """Every whole row of a text, as :func:`token_rows` cuts them: (rows, row_tokens) int64.
+
+    Raises:
+        InputError: there is not one whole row.
+    """
+    tokens = _take(text_folder, tokenizer, seed, what, limit=None)
+    rows = len(tokens) // row_tokens
+    if not rows:
+        raise InputError(
+            f"the text {what!r} has only {len(tokens):,} tokens",
+            expected=f"at least one row of {row_tokens} tokens",
+            remedy="give it more text, or ask for shorter rows",
+        )
+    return torch.tensor(tokens[: rows * row_tokens]).view(rows, row_tokens)
+
+
+def _take(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int | None,
+    what: str,
+    limit: int | None,
+) -> list[int]:
+    """The packed tokens of the documents, at least ``limit`` of them where there are as many."""
+    tokens: list[int] = []
+    for document in _documents(folder, seed, what):
+        if tokens and tokenizer.eos_token_id is not None:
+            tokens.append(tokenizer.eos_token_id)
+        tokens.extend(_encode(document, tokenizer, what))
+        if limit is not None and len(tokens) >= limit:
+            break
+    return tokens
+
+
+def _documents(folder: Path, seed: int | None, what: str) -> Iterator[dict]:
+    path = folder / DOCUMENTS
+    if not path.is_file():
+        raise InputError(f"the text {what!r} has no {DOCUMENTS}", where=str(folder))
+    with path.open(encoding="utf-8") as file:
+        lines = file if seed is None else _shuffled(file.readlines(), seed)
+        for line in lines:
+            document = json.loads(line)
+            if not isinstance(document, dict) or not ({"text", "messages"} & document.keys()):
+                raise InputError(
+                    f"a line of the text {what!r} is no document",
+                    where=str(path),
+                    expected='{"text": ...} or {"messages": [...]}',
+                )
+            yield document
+
+
+def _shuffled(lines: list[str], seed: int) -> list[str]:
+    random.Random(seed).shuffle(lines)
+    return lines
+
+
+def _encode(document: dict, tokenizer: PreTrainedTokenizerBase, what: str) -> list[int]:
+    if "text" in document:
+        # verbose=False: a document longer than the model's positions is cut into rows afterwards
+        return tokenizer(document["text"], verbose=False).input_ids
+    if tokenizer.chat_template is None:
+        raise InputError(
+            f"the text {what!r} is chat data, and the model has no chat template",
+            remedy="give a plain text, or a model with a chat template",
+        )
+    rendered = tokenizer.apply_chat_template(document["messages"], tokenize=False)
+    return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids

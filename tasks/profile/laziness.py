@@ -1,0 +1,99 @@
+"""Lazy ratio: the share of attention that falls on sinks and window."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from tasks.errors import InputError
+from tasks.hybrid.mixers.attention import AttentionMixer
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.blocks import Visit
+from tasks.profile.base import BlockProfiler, Findings
+
+
+class Laziness(BlockProfiler):
+    """Lazy ratio of LightTransfer (arXiv 2410.13846, section 3.2), from log-sum-exps.
+
+    r = mean over rows, heads and the last ``last_queries`` queries q of
+    sum over visible k of A(q, k) = exp(logsumexp of visible scores - logsumexp of all scores),
+    where visible is k <= q and (q - k < window or k < sinks). Higher is lazier: 1 means that
+    streaming attention loses nothing at these queries. Score: ``lazy_ratio``.
+
+    Only ``last_queries`` x T scores exist at a time, never T x T.
+    """
+
+    name: ClassVar[str] = "laziness"
+
+    sinks: int = Field(default=4, ge=0)
+    window: int = Field(default=1020, ge=1)
+    last_queries: int = Field(default=32, ge=1)
+
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _LazyRatio:
+        tokens = rows.shape[1]
+        if tokens <= self.sinks + self.window:
+            raise InputError(
+                f"laziness: rows of {tokens} tokens lie within sinks + window "
+                f"({self.sinks} + {self.window}): every layer's lazy ratio would be 1",
+                where="profile.row_tokens",
+                expected=f"more than {self.sinks + self.window} tokens a row",
+                remedy="lengthen the rows, or give laziness a smaller window",
+            )
+        return _LazyRatio(self, len(model.model.layers))
+
+
+class _LazyRatio:
+    def __init__(self, options: Laziness, layers: int) -> None:
+        self.options = options
+        self.sums = torch.zeros(layers, dtype=torch.float64)
+        self.count = 0
+
+    def visit(self, visit: Visit) -> None:
+        q, k = _last_queries(visit, self.options.last_queries)
+        ratio = covered_mass(q, k, self.options.sinks, self.options.window)
+        self.sums[visit.layer] += ratio.mean(dim=(1, 2)).double().sum().cpu()
+        if visit.layer == 0:
+            self.count += len(visit.ids)
+
+    def findings(self) -> Findings:
+        return Findings(scores=[{"lazy_ratio": r} for r in (self.sums / self.count).tolist()])
+
+
+def covered_mass(q_BHQd: Tensor, k_BGTd: Tensor, sinks: int, window: int) -> Tensor:
+    """Attention mass of the last Q queries on sinks and window: (B, H, Q) fp32.
+
+    Args:
+        q_BHQd: rotated queries of the last Q of T positions.
+        k_BGTd: rotated keys of all T positions; H / G query heads share a key head.
+    """
+    B, H, Q, d = q_BHQd.shape
+    G, T = k_BGTd.shape[1:3]
+    grouped = q_BHQd.float().reshape(B, G, H // G * Q, d)  # the group's heads become rows
+    scores = (grouped @ k_BGTd.float().mT * d**-0.5).view(B, H, Q, T)
+    keys = torch.arange(T, device=q_BHQd.device)
+    queries = keys[T - Q :, None]
+    causal = keys <= queries
+    visible = causal & ((queries - keys < window) | (keys < sinks))
+    everything = scores.masked_fill(~causal, -torch.inf).logsumexp(-1)
+    return torch.exp(scores.masked_fill_(~visible, -torch.inf).logsumexp(-1) - everything)
+
+
+def _last_queries(visit: Visit, count: int) -> tuple[Tensor, Tensor]:
+    """Rotated queries (B, H, Q, d) of the last positions, and all rotated keys (B, G, T, d).
+
+    As ``AttentionMixer.project``, but without the queries and values that nothing here needs.
+    """
+    mixer: AttentionMixer = visit.block.self_attn
+    cos, sin = visit.placement.rotary
+    hidden = visit.block.input_layernorm(visit.x_in)
+    last = hidden[:, -count:]
+    q, _, _ = mixer.project(last, (cos[:, -count:], sin[:, -count:]))
+    k = mixer.k_proj(hidden).unflatten(-1, (-1, mixer.head_dim))
+    if mixer.k_norm is not None:
+        k = mixer.k_norm(k)
+    k = k.transpose(1, 2)
+    return q, apply_rotary_pos_emb(k, k, cos, sin)[1]

@@ -1,0 +1,104 @@
+"""How nearly a block is a linear map, from sums that never hold the hidden states."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tasks.errors import InputError
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.blocks import Visit
+from tasks.profile.base import BlockProfiler, Findings
+from tasks.profile.moments import Moments
+
+
+class Linearity(BlockProfiler):
+    """Linearity of arXiv 2405.12250, eq. 1, and what is left of it on the delta and out of sample.
+
+    X (N, D) are a block's inputs, Y its outputs, E = Y - X what the block adds; all centred.
+    With A* = argmin ||X A - E||_F, the residual map's error is the same, because
+    X (A + I) - Y = X A - E. Scores, higher is more linear, 1 is exactly linear:
+
+    - ``linearity`` = 1 - ||X A* - E||^2 / ||Y||^2: the paper's, in sample, with the residual;
+    - ``linearity_delta`` = 1 - ||X A* - E||^2 / ||E||^2: in sample, on what the block adds;
+    - ``linearity_delta_held_out`` = 1 - ||X' A - E'||^2 / ||E'||^2 on every
+      ``held_out_every``-th row, with A = (X^T X + ridge diag(X^T X))^-1 X^T E and the means from
+      the other rows. It may be negative: worse than the mean.
+
+    Left out: the first token of each row, BOS tokens, and tokens of massive activation (norm above
+    ``massive`` times the row's median, before or after the block), which alone would fit.
+
+    Kept per layer: two sums of X^T X and X^T E (D, D) in fp64 (rows fitted on, rows held out).
+    X^T X of the next block is this one's Y^T Y, and only ||Y||^2 is needed of it: nothing is
+    computed twice.
+    """
+
+    name: ClassVar[str] = "linearity"
+
+    ridge: float = Field(default=1e-3, gt=0)
+    held_out_every: int = Field(default=4, ge=2)
+    massive: float = Field(default=10.0, gt=1)
+
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Linearity:
+        if len(rows) < self.held_out_every:
+            raise InputError(
+                f"linearity: {len(rows)} rows leave none to hold out",
+                where="profile.rows",
+                expected=f"at least held_out_every = {self.held_out_every} rows",
+            )
+        width = model.config.hidden_size
+        if len(rows) * (rows.shape[1] - 1) <= 2 * width:
+            raise InputError(
+                f"linearity: {rows.numel():,} tokens fit any map of {width} x {width}",
+                where="profile.rows",
+                expected=f"more than {2 * width:,} tokens, twice the hidden size",
+            )
+        return _Linearity(self, model)
+
+
+class _Linearity:
+    def __init__(self, options: Linearity, model: HybridForCausalLM) -> None:
+        self.options = options
+        self.bos = model.config.bos_token_id
+        self.layers: list[tuple[Moments, Moments]] = []  # fitted on, held out
+
+    def visit(self, visit: Visit) -> None:
+        x, y = visit.x_in.float(), visit.x_out.float()
+        weight = self._ordinary(x, y, visit.ids)[..., None].float()
+        if visit.layer == len(self.layers):
+            shift = (x * weight).sum((0, 1)) / weight.sum().clamp_min(1)
+            width = x.shape[-1]
+            self.layers.append((Moments.empty(width, shift), Moments.empty(width, shift)))
+        e = y - x
+        every = self.options.held_out_every
+        for row in range(len(x)):
+            held_out = (visit.first_row + row) % every == every - 1
+            self.layers[visit.layer][held_out].add(x[row], e[row], weight[row])
+
+    def _ordinary(self, x_BTD: Tensor, y_BTD: Tensor, ids_BT: Tensor) -> Tensor:
+        """(B, T) bool: no first token, no BOS, no massive activation."""
+        ordinary = torch.ones_like(ids_BT, dtype=torch.bool)
+        ordinary[:, 0] = False
+        if self.bos is not None:
+            ordinary &= ids_BT != self.bos
+        for states in (x_BTD, y_BTD):
+            norms = torch.linalg.vector_norm(states, dim=-1)
+            ordinary &= norms <= self.options.massive * norms.median(dim=1, keepdim=True).values
+        return ordinary
+
+    def findings(self) -> Findings:
+        return Findings(scores=[self._scores(*moments) for moments in self.layers])
+
+    def _scores(self, fitted_on: Moments, held_out: Moments) -> dict[str, float]:
+        everything = (fitted_on + held_out).centred()
+        least = everything.least_error()
+        unseen = held_out.about(*fitted_on.means())
+        unseen_error = unseen.error(fitted_on.centred().ridge_map(self.options.ridge))
+        return {
+            "linearity": (1 - least / everything.yy).item(),
+            "linearity_delta": (1 - least / everything.ee).item(),
+            "linearity_delta_held_out": (1 - unseen_error / unseen.ee).item(),
+        }

@@ -1,0 +1,105 @@
+"""The step: one pass that all block profilers share, then those that run the model themselves."""
+
+from __future__ import annotations
+
+import time
+
+from tasks.context import Context
+from tasks.contracts import LayerProfile, ModelProfile, ModelRef, Spec, TextRef
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.batches import token_rows
+from tasks.measure.blocks import run_blocks
+from tasks.measure.models import load_base, load_tokenizer
+from tasks.profile.base import BlockProfiler, Findings, ModelProfiler, Profiler, Subject
+from tasks.progress import progress
+from tasks.recipe import ProfileOptions
+from tasks.registry import build
+from tasks.strategies.base import Strategy
+from tasks.strategies.keep import Keep
+
+
+def profile_model(
+    model: ModelRef,
+    text: TextRef,
+    options: ProfileOptions,
+    strategies: tuple[Spec, ...],
+    ctx: Context,
+) -> ModelProfile:
+    """Measure every layer of a base model.
+
+    Args:
+        text: calibration text.
+        strategies: what the layers may become; sensitivity tries each but ``keep``.
+
+    Raises:
+        InputError: an unknown profiler or option, a text that is too short, or rows that cannot
+            give what a profiler measures.
+    """
+    started = time.perf_counter()
+    profilers = [
+        build(Profiler, spec, where=f"profile.profilers.{index}")
+        for index, spec in enumerate(options.profilers)
+    ]
+    for index, spec in enumerate(strategies):
+        build(Strategy, spec, where=f"strategies.{index}")
+    folder = ctx.store.open_tree(model.sha256)
+    tokenizer = load_tokenizer(folder)
+    rows = token_rows(
+        ctx.store.open_tree(text.sha256),
+        tokenizer,
+        options.rows,
+        options.row_tokens,
+        what=options.text,
+    )
+    loaded = load_base(folder, ctx.device)
+    with progress() as bar:
+        subject = Subject(loaded, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar)
+        found = run_profilers(profilers, subject)
+    ctx.log(f"profiled {model.layers} layers on {rows.numel():,} tokens")
+    return ModelProfile(
+        model_sha256=model.sha256,
+        text_sha256=text.sha256,
+        tokens=rows.numel(),
+        layers=_by_layer(found, len(loaded.model.layers)),
+        kv_bytes_per_token=kv_bytes_per_token(loaded),
+        reference={key: value for one in found for key, value in one.reference.items()},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]:
+    """All findings; the block profilers share one pass over the rows."""
+    visitors = [
+        profiler.begin(subject.model, subject.rows)
+        for profiler in profilers
+        if isinstance(profiler, BlockProfiler)
+    ]
+    found = []
+    if visitors:
+        job = subject.bar.add_task("profile", total=len(subject.rows))
+        run_blocks(
+            subject.model,
+            subject.rows,
+            visitors,
+            batch_rows=1 if subject.model.device.type == "cpu" else 8,
+            after_batch=lambda rows: subject.bar.advance(job, rows),
+        )
+        found += [visitor.findings() for visitor in visitors]
+    found += [p.run(subject) for p in profilers if isinstance(p, ModelProfiler)]
+    return found
+
+
+def kv_bytes_per_token(model: HybridForCausalLM) -> int:
+    """Bytes of one token's keys and values in one layer that is kept, in the model's own dtype."""
+    return Keep().kv_bytes(model.config, 1, element_bytes=model.dtype.itemsize)
+
+
+def _by_layer(found: list[Findings], layers: int) -> tuple[LayerProfile, ...]:
+    return tuple(
+        LayerProfile(
+            layer=layer,
+            scores={k: v for one in found if one.scores for k, v in one.scores[layer].items()},
+            damage=tuple(d for one in found if one.damage for d in one.damage[layer]),
+        )
+        for layer in range(layers)
+    )

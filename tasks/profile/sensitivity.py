@@ -1,0 +1,162 @@
+"""What it costs to convert one layer alone: language and recall."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tasks.contracts import Damage, Spec, identity
+from tasks.errors import InputError
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.conversion import converted
+from tasks.measure.likelihood import token_nll
+from tasks.measure.passkey import PasskeyPrompt, last_logits, passkey_prompts, score_keys
+from tasks.profile.base import Findings, ModelProfiler, Subject
+from tasks.progress import Bar
+from tasks.registry import build
+from tasks.store import write_atomically
+from tasks.strategies.base import Strategy
+
+
+class Sensitivity(ModelProfiler):
+    """Per layer and strategy: rise of the NLL, fall of the key's log-probability.
+
+    language_nats(l, s) = mean NLL per predicted token with layer l alone converted to s, minus the
+    base's, on the first ``rows`` rows of ``row_tokens`` tokens of the profile's rows;
+    recall_nats(l, s) = base's mean log-probability per key token minus the converted model's, on
+    ``prompts`` generated passkey prompts of ``prompt_tokens`` tokens whose keys stand outside the
+    reach of every strategy. Both are worse when greater. NLL rise alone is the rule of
+    arXiv 2606.27791; METHODS.md section 8 shows why recall is needed beside it.
+
+    The input of layer l is kept, and only layers l and above run again. Each layer's result is
+    written down when it is known; a second attempt in the same folder goes on behind the last one.
+    """
+
+    name: ClassVar[str] = "sensitivity"
+
+    rows: int | None = Field(default=None, ge=1)  # None: all of the profile's
+    row_tokens: int | None = Field(default=None, ge=2)  # None: the profile's
+    prompts: int = Field(default=12, ge=1)
+    prompt_tokens: int = Field(default=600, ge=1)
+
+    def run(self, subject: Subject) -> Findings:
+        specs = [spec for spec in subject.strategies if spec.name != "keep"]
+        strategies = [(spec, build(Strategy, spec)) for spec in specs]
+        reaches = [strategy.reach_tokens() or 0 for _, strategy in strategies]
+        prompts = passkey_prompts(
+            subject.tokenizer,
+            self.prompts,
+            self.prompt_tokens,
+            subject.seed,
+            keep_out_tokens=max(reaches, default=0),
+        )
+        what = identity([self.model_dump(), specs, subject.seed])[:16]
+        scan = _Scan(subject.model, self._text(subject.rows), prompts)
+        return scan.run(strategies, subject.workdir / f"sensitivity-{what}", subject.bar)
+
+    def _text(self, rows: Tensor) -> Tensor:
+        wanted = self.rows or len(rows), self.row_tokens or rows.shape[1]
+        if wanted[0] > rows.shape[0] or wanted[1] > rows.shape[1]:
+            raise InputError(
+                f"sensitivity asks for {wanted[0]} rows of {wanted[1]} tokens",
+                where="profile",
+                expected=f"at most the profile's {len(rows)} rows of {rows.shape[1]} tokens",
+            )
+        return rows[: wanted[0], : wanted[1]]
+
+
+class _Stream:
+    """Some rows on their way through the base: the input of one layer, batch by batch."""
+
+    def __init__(self, model: HybridForCausalLM, ids: Tensor) -> None:
+        self.model = model
+        at_once = 1 if model.device.type == "cpu" else 8  # one row fills a CPU, and its cache
+        self.ids = [batch.to(model.device) for batch in ids.split(at_once)]
+        self.states, self.placements = zip(*map(model.model.prepare, self.ids), strict=True)
+
+    def advance(self, layer: int) -> None:
+        """From the input of ``layer`` to that of the next."""
+        block = self.model.model.layers[layer]
+        pairs = zip(self.states, self.placements, strict=True)
+        self.states = tuple(block(state, placement) for state, placement in pairs)
+
+    def logits(self, layer: int, last: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids, logits) per batch: ``layer`` and all above it run; logits of the last tokens."""
+        for ids, state, placement in zip(self.ids, self.states, self.placements, strict=True):
+            out = self.model.model.run_layers(state, placement, layer)
+            yield ids, self.model.head(out if last is None else out[:, -last:])
+
+
+class _Scan:
+    """All layers, each converted alone, from the bottom to the top."""
+
+    def __init__(
+        self, model: HybridForCausalLM, rows: Tensor, prompts: list[PasskeyPrompt]
+    ) -> None:
+        self.model, self.rows, self.prompts = model, rows, prompts
+
+    @torch.inference_mode()
+    def run(self, strategies: list[tuple[Spec, Strategy]], folder: Path, bar: Bar) -> Findings:
+        layers = len(self.model.model.layers)
+        files = [folder / f"layer_{layer:03d}.json" for layer in range(layers)]
+        known = [json.loads(file.read_text()) if file.is_file() else None for file in files]
+        base_file = folder / "base.json"
+        base = json.loads(base_file.read_text()) if base_file.is_file() else None
+        job = bar.add_task("sensitivity", total=layers, completed=len([k for k in known if k]))
+        if base is None or None in known:
+            text = _Stream(self.model, self.rows)
+            recall = _Stream(self.model, torch.stack([prompt.ids for prompt in self.prompts]))
+            if base is None:
+                base = self._measure(text, recall, 0)
+                write_atomically(base_file, json.dumps(base).encode())
+            for layer in range(layers):
+                if known[layer] is None:
+                    known[layer] = [
+                        self._damage(text, recall, layer, spec, strategy, base)
+                        for spec, strategy in strategies
+                    ]
+                    write_atomically(files[layer], json.dumps(known[layer]).encode())
+                    bar.advance(job)
+                text.advance(layer)
+                recall.advance(layer)
+        return Findings(
+            damage=[tuple(map(Damage.model_validate, found)) for found in known],
+            reference=base,
+        )
+
+    def _damage(
+        self,
+        text: _Stream,
+        recall: _Stream,
+        layer: int,
+        spec: Spec,
+        strategy: Strategy,
+        base: dict[str, float],
+    ) -> dict:
+        wanted = strategy.layer_spec(self.model.config.layer_specs[layer])
+        with converted(self.model, {layer: wanted}):
+            found = self._measure(text, recall, layer)
+        return Damage(
+            strategy=spec,
+            language_nats=found["nll"] - base["nll"],
+            recall_nats=base["key_log_prob"] - found["key_log_prob"],
+        ).model_dump(mode="json")
+
+    def _measure(self, text: _Stream, recall: _Stream, layer: int) -> dict[str, float]:
+        """Means over all predicted tokens and all keys, from the inputs of ``layer``."""
+        nll = [token_nll(logits, ids).double().mean(1) for ids, logits in text.logits(layer)]
+        scores, waiting = [], list(self.prompts)
+        for ids, logits in recall.logits(layer, last_logits(self.prompts)):
+            some, waiting = waiting[: len(ids)], waiting[len(ids) :]
+            scores += score_keys(logits, some)
+        return {
+            "nll": torch.cat(nll).mean().item(),
+            "key_log_prob": sum(score.log_prob for score in scores) / len(scores),
+            "exact_keys": sum(score.exact for score in scores) / len(scores),
+        }

@@ -1,0 +1,1 @@
+"""An accepted checkpoint -> a version in the model registry."""

@@ -1,0 +1,253 @@
+"""An accepted checkpoint becomes a version in MLflow's model registry.
+
+The weights are neither loaded nor copied: the version's source is the checkpoint's tree in the
+store, so ``mlflow.artifacts.download_artifacts("models:/NAME@challenger")`` gives the checkpoint.
+The evidence (plan, evaluation, gate decision, manifest, report) is a logged model of MLflow, named
+by the version's tag ``layerwright.model_id``, and carries the metrics.
+
+Every part is looked for before it is made, so that a registration may be repeated, and one that
+was cut off is completed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.contracts import (
+    CheckpointRef,
+    ConversionPlan,
+    EvalReport,
+    GateDecision,
+    Registration,
+    identity,
+)
+from tasks.errors import LayerwrightError, StepError
+from tasks.recipe import RegisterOptions
+from tasks.register.connection import connect, experiment_id, refuse_unreachable
+from tasks.register.evidence import Evidence
+from tasks.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+TAG = "layerwright."
+FIRST_DECISION = (f"{TAG}decided_at", f"{TAG}expires_at", f"{TAG}run_id")
+READY = "READY"
+
+
+class RegistrationError(LayerwrightError):
+    """This checkpoint must not be registered; nothing was."""
+
+
+def register_model(
+    candidate: CheckpointRef,
+    plan: ConversionPlan,
+    report: EvalReport,
+    decision: GateDecision,
+    options: RegisterOptions,
+    *,
+    tracking_uri: str,
+    run_id: str,
+    page: Path | None,
+    store: Store,
+    now: datetime | None = None,
+) -> Registration:
+    """Register a checkpoint under ``options.model_name`` and let ``options.alias`` point at it.
+
+    The same manifest, plan and place in the store are the same version: it is found, verified and
+    completed where something is missing. A decision on measurements that the version has already
+    does not extend its expiry; new measurements do.
+
+    Args:
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``; evidence then lies beside the file.
+        run_id: the run that asks, for the tags.
+        page: the HTML report.
+        now: for tests; the time by which the decision must not have expired.
+
+    Raises:
+        RegistrationError: not accepted, expired, or about another checkpoint.
+        IntegrityError: the store does not have the checkpoint's bytes.
+        InputError: an MLflow server, but a store that only this machine can read.
+        StepError: MLflow cannot be reached or refuses.
+    """
+    refuse_unreachable(tracking_uri, store.uri)
+    evidence = Evidence(candidate, plan, report, decision, page)
+    _refuse_unless_accepted(evidence, now or datetime.now(UTC))
+    tree = store.open_tree(candidate.sha256)
+    source = store.tree_uri(candidate.sha256)
+    name = options.model_name
+    with connect(tracking_uri) as client:
+        found = _versions(client, name, source, evidence)
+        model = _logged_evidence(client, evidence, name, run_id, tree)
+        tags = _tags(evidence, source, model, run_id)
+        version = found[0] if found else _create(client, name, source, evidence, model, tags)
+        if version.status != READY:
+            raise StepError(f"version {version.version} of {name} is {version.status}, not READY")
+        _complete_tags(client, version, tags)
+        _point(client, name, options.alias, str(version.version))
+    return Registration(
+        name=name, version=str(version.version), alias=options.alias, found=bool(found)
+    )
+
+
+def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
+    candidate, decision = evidence.candidate, evidence.decision
+    if not decision.accepted:
+        failed = [c.metric for c in decision.checks if not c.passed and c.severity == "fail"]
+        raise RegistrationError(f"the gate rejected this checkpoint: {', '.join(failed)}")
+    if now >= datetime.fromisoformat(decision.expires_at):
+        raise RegistrationError(f"the gate's decision expired at {decision.expires_at}")
+    about = {
+        "the gate's decision": (decision.candidate_sha256, candidate.sha256),
+        "the evaluation": (evidence.report.candidate_sha256, candidate.sha256),
+        "the evaluation's base": (evidence.report.base_sha256, candidate.base_sha256),
+        "the plan's base": (evidence.plan.model_sha256, candidate.base_sha256),
+        "the plan": (identity(evidence.plan), candidate.plan_sha256),
+    }
+    for what, (given, expected) in about.items():
+        if given != expected:
+            raise RegistrationError(f"{what} is about {given}, not about {expected}")
+
+
+def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> dict[str, str]:
+    """The version's tags; ``evidence_sha256`` last, as it says that the others are up to date."""
+    candidate, decision = evidence.candidate, evidence.decision
+    tags = {
+        "checkpoint_uri": source,
+        "manifest_sha256": candidate.sha256,
+        "checkpoint_bytes": str(candidate.bytes),
+        "plan_sha256": candidate.plan_sha256,
+        "base_sha256": candidate.base_sha256,
+        "decision": "accepted",
+        "decided_at": decision.decided_at,
+        "expires_at": decision.expires_at,
+        "run_id": run_id,
+        "model_id": model.model_id,
+        "evidence_sha256": evidence.sha256,
+    }
+    return {f"{TAG}{key}": value for key, value in tags.items()}
+
+
+def _versions(
+    client: MlflowClient, name: str, source: str, evidence: Evidence
+) -> list[ModelVersion]:
+    """Versions of this very checkpoint, oldest first; one without tags was cut off early."""
+    plan = evidence.candidate.plan_sha256
+    same = [
+        version
+        for version in client.search_model_versions(f"source_path = '{source}'")
+        if version.name == name and version.tags.get(f"{TAG}plan_sha256", plan) == plan
+    ]
+    return sorted(same, key=lambda version: int(version.version))
+
+
+def _create(
+    client: MlflowClient,
+    name: str,
+    source: str,
+    evidence: Evidence,
+    model: LoggedModel,
+    tags: dict[str, str],
+) -> ModelVersion:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    strategies = list(evidence.plan.summary().values())
+    changed = len(strategies) - strategies.count("keep")
+    made = client.create_model_version(
+        name,
+        source,
+        run_id=model.source_run_id,
+        model_id=model.model_id,
+        tags=tags,
+        description=f"{changed} of {len(strategies)} layers converted; evidence in the logged "
+        f"model {model.model_id}",
+    )
+    # MLflow has no lock: of two runs that registered the same at once, the first one's stays
+    first = _versions(client, name, source, evidence)[0]
+    if first.version != made.version:
+        client.delete_model_version(name, str(made.version))
+    return first
+
+
+def _complete_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    """Set the tags that are missing or out of date; on the same evidence the first decision stays.
+
+    A decision is no younger than the measurements that it judged.
+    """
+    marker = f"{TAG}evidence_sha256"
+    kept = FIRST_DECISION if version.tags.get(marker) == tags[marker] else ()
+    for key, value in tags.items():
+        held = version.tags.get(key)
+        if held is None or (held != value and key not in kept):
+            client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Move the alias to ``version`` and record on it which one it replaced."""
+    before = client.get_registered_model(name).aliases.get(alias)
+    if before is not None and str(before) == version:
+        return
+    if before is not None:
+        client.set_model_version_tag(name, version, f"{TAG}replaced_version", str(before))
+    client.set_registered_model_alias(name, alias, version)
+
+
+def _logged_evidence(
+    client: MlflowClient,
+    evidence: Evidence,
+    name: str,
+    run_id: str,
+    tree: Path,
+) -> LoggedModel:
+    """The logged model that holds this evidence, complete and READY."""
+    experiment = experiment_id(client)
+    marker = {f"{TAG}evidence_sha256": evidence.sha256, f"{TAG}registered_model": name}
+    same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in marker.items())
+    runs = client.search_runs([experiment], same, max_results=1)
+    run = runs[0] if runs else client.create_run(experiment, tags=marker, run_name=run_id)
+    models = client.search_logged_models([experiment], same, max_results=1)
+    model = (
+        models[0]
+        if models
+        else client.create_logged_model(
+            experiment,
+            name="evidence",
+            source_run_id=run.info.run_id,
+            tags=marker,
+            model_type="layerwright-evidence",
+        )
+    )
+    _complete_artifacts(client, evidence, model, tree)
+    _complete_metrics(client, evidence, model)
+    if model.status.value != READY:
+        model = client.finalize_logged_model(model.model_id, READY)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id)
+    return model
+
+
+def _complete_artifacts(
+    client: MlflowClient, evidence: Evidence, model: LoggedModel, tree: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        evidence.write(Path(scratch), tree)
+        there = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
+        if not {file.name for file in Path(scratch).iterdir()} <= there:
+            client.log_model_artifacts(model.model_id, scratch)
+
+
+def _complete_metrics(client: MlflowClient, evidence: Evidence, model: LoggedModel) -> None:
+    there = {metric.key: metric.value for metric in model.metrics or ()}
+    for key, value in evidence.metrics().items():
+        if there.get(key) != value:
+            client.log_metric(model.source_run_id, key, value, model_id=model.model_id)

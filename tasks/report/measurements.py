@@ -1,0 +1,151 @@
+"""Measurements sorted for reading: which figure belongs to which part of the page.
+
+A name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192``. A family that is not in the
+catalogue is still shown, in the table of other measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tasks.contracts import Arm, EvalReport, GateDecision, Measurement
+
+ARMS: tuple[Arm, ...] = ("base", "candidate", "control")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the measurements of one family are shown."""
+
+    label: str
+    part: str  # "quality", "by_length", "overlap" or "other"
+    help: str
+    log: bool = False
+    reference: float | None = None  # where nothing has changed
+
+
+CATALOGUE = {
+    "perplexity": Family("Perplexity", "quality", "exp of the mean NLL per token; lower is better"),
+    "perplexity_ratio": Family(
+        "Perplexity, ratio to base", "quality", "1 is unchanged; lower is better", reference=1.0
+    ),
+    "top1_agreement": Family(
+        "Top-1 agreement", "quality", "share of tokens with the base's first choice"
+    ),
+    "kl_mean": Family(
+        "KL to base, mean", "quality", "nats per token; 0 is the base itself", log=True
+    ),
+    "kl_p99": Family(
+        "KL to base, 99th percentile", "quality", "nats; the worst 1 % of tokens", log=True
+    ),
+    "recall": Family("Recall", "quality", "share of exact keys, outside every window"),
+    "key_log_prob": Family(
+        "Log-probability of the key", "quality", "nats per key token; 0 is best"
+    ),
+    "kv_bytes": Family("KV cache", "by_length", "measured, batch 1; lower is better"),
+    "decode_tokens_per_s": Family("Decoding", "by_length", "tokens/s; higher is better"),
+    "prefill_ms": Family("Prefill", "by_length", "ms; lower is better"),
+    "overlap": Family("n-gram overlap", "overlap", "share of n-grams seen in fine-tuning"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric over the arms. ``subject`` is what follows the first dot of its name."""
+
+    metric: str
+    family: str
+    subject: str
+    arms: dict[Arm, Measurement]
+
+    @property
+    def known(self) -> Family:
+        return CATALOGUE.get(self.family) or Family(self.family, "other", "")
+
+    @property
+    def any(self) -> Measurement:
+        return next(iter(self.arms.values()))
+
+    def value(self, arm: Arm) -> float | None:
+        found = self.arms.get(arm)
+        return found.value if found else None
+
+    @property
+    def change(self) -> float | None:
+        """Candidate over base, minus one."""
+        base, candidate = self.value("base"), self.value("candidate")
+        return candidate / base - 1 if base and candidate is not None and base > 0 else None
+
+    @property
+    def note(self) -> str:
+        """What the figure is and how it was measured, once where all arms say the same."""
+        details = (m.detail for m in self.arms.values() if m.value is not None and m.detail)
+        name = self.known.label
+        if self.known.part == "other":
+            name = (
+                f"{self.any.unit}, {'higher' if self.any.higher_is_better else 'lower'} is better"
+            )
+        return "; ".join(dict.fromkeys((name, *details)))
+
+    @property
+    def tokens(self) -> int | None:
+        """The context length in the name, where it is one."""
+        return (int(self.subject) or None) if self.subject.isdecimal() else None
+
+
+def rows(report: EvalReport, part: str | None = None) -> list[Row]:
+    """One row per metric, families in the catalogue's order, then the unknown ones."""
+    order = list(CATALOGUE)
+    found: dict[str, dict[Arm, Measurement]] = {}
+    for measurement in report.measurements:
+        found.setdefault(measurement.metric, {})[measurement.arm] = measurement
+    all_rows = []
+    for metric, arms in found.items():
+        family, _, subject = metric.partition(".")
+        row = Row(metric, family, subject, {arm: arms[arm] for arm in ARMS if arm in arms})
+        if row.known.part == "by_length" and row.tokens is None:
+            row = Row(metric, metric, "", row.arms)  # no length in its name: no curve for it
+        all_rows.append(row)
+    all_rows.sort(key=lambda r: order.index(r.family) if r.family in order else len(order))
+    return [row for row in all_rows if part in (None, row.known.part)]
+
+
+def families(some: list[Row]) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = {}
+    for row in some:
+        grouped.setdefault(row.family, []).append(row)
+    return grouped
+
+
+def limit_of(row: Row, all_rows: list[Row], decision: GateDecision) -> float | None:
+    """The gate's limit on the scale of ``row``'s own values, where a check gives one.
+
+    A check compares a value, a ratio or a difference; which of them is seen from its figures.
+    """
+    source = {r.metric: r for r in all_rows}
+    for check in decision.checks:
+        judged = source.get(check.metric)
+        if judged is None or check.value is None:
+            continue
+        base, candidate = judged.value("base"), judged.value("candidate")
+        if candidate is None:
+            continue
+        is_ratio = math.isclose(check.value, candidate / base, rel_tol=1e-6) if base else False
+        if row.metric == f"perplexity_ratio.{judged.subject}" and is_ratio:
+            return check.limit
+        if judged is not row:
+            continue
+        if math.isclose(check.value, candidate, rel_tol=1e-6, abs_tol=1e-12):
+            return check.limit
+        if base is not None and is_ratio:
+            return check.limit * base
+        if base is not None and math.isclose(check.value, candidate - base, rel_tol=1e-6):
+            return base + check.limit
+    return None
+
+
+def longest(found: list[Row], family: str) -> Row | None:
+    """The family's row at the longest context where base and candidate were measured."""
+    some = [r for r in found if r.family == family and r.change is not None and r.tokens]
+    return max(some, key=lambda r: r.tokens or 0, default=None)

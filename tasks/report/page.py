@@ -1,0 +1,121 @@
+"""The report page: one self-contained HTML file, a pure function of its bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tasks.contracts import Check
+from tasks.report import formats
+from tasks.report.bundle import ReportBundle
+from tasks.report.dots import dot_panel
+from tasks.report.layers import item_rows, layer_map, looks, map_columns
+from tasks.report.lineage import digests, parameters_text, steps
+from tasks.report.lines import LinePanel, curve_panel, length_panel
+from tasks.report.measurements import ARMS, families, rows
+from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
+from tasks.report.strips import strips
+from tasks.report.verdict import (
+    costs,
+    done,
+    failures,
+    outcome,
+    saves,
+)
+
+
+def render_page(bundle: ReportBundle) -> str:
+    """The whole page. It names no address that a browser would fetch, and the same bundle gives
+    the same bytes.
+
+    Args:
+        bundle: the run; missing parts (no fine-tuning, no registration, None values, unknown
+            metrics) are shown as such.
+    """
+    found = rows(bundle.evaluation)
+    return _template().render(
+        bundle=bundle,
+        arms=[arm for arm in ARMS if any(arm in row.arms for row in found)],
+        sentences=[
+            ("What was done", done(bundle)),
+            ("What it saves", saves(bundle)),
+            ("What it costs", costs(bundle)),
+            ("What became of it", outcome(bundle)),
+        ],
+        failures=failures(bundle),
+        tiles=tiles(bundle),
+        parameters=parameters_text(bundle),
+        checks=[(check, _status(check)) for check in bundle.gate.checks],
+        quality=[row for row in found if row.known.part == "quality"],
+        quality_panels=[
+            dot_panel(some, found, bundle.gate)
+            for some in families([r for r in found if r.known.part == "quality"]).values()
+            if any(m.value is not None for row in some for m in row.arms.values())
+        ],
+        overlap=[row for row in found if row.known.part == "overlap"],
+        by_length=[row for row in found if row.known.part == "by_length"],
+        length_panels=[
+            length_panel(some)
+            for some in families([r for r in found if r.known.part == "by_length"]).values()
+        ],
+        savings=[saving(bundle, row) for row in found if row.family == "kv_bytes"],
+        planned=planned_saving(bundle),
+        predictions=damage_predictions(bundle),
+        others=[row for row in found if row.known.part == "other"],
+        looks=list(looks(bundle.plan).values()),
+        cells=layer_map(bundle.plan),
+        columns=map_columns(bundle.plan.layers),
+        items=item_rows(bundle.plan),
+        strips=strips(bundle.profile, bundle.plan),
+        curves=_curves(bundle),
+        steps=steps(bundle),
+        digests=digests(bundle),
+    )
+
+
+@cache
+def _template():  # type: ignore[no-untyped-def]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["f"] = formats
+    return environment.get_template("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Word, sign and CSS class of a check's outcome."""
+
+    word: str
+    sign: str
+    kind: str
+
+
+def _status(check: Check) -> Status:
+    if check.passed:
+        return Status("Passed", "✓", "good")
+    return (
+        Status("Failed", "✕", "bad") if check.severity == "fail" else Status("Warning", "!", "warn")
+    )
+
+
+def _curves(bundle: ReportBundle) -> list[LinePanel]:
+    points = bundle.finetune.points if bundle.finetune else ()
+    if not points:
+        return []
+    steps = [point.step for point in points]
+    return [
+        curve_panel(title, steps, [getattr(p, name) for p in points], formats.number)
+        for title, name in (
+            ("Loss that is minimised", "loss"),
+            ("Next-token loss, nats", "next_token_nats"),
+            ("KL to the base, nats", "kl_nats"),
+        )
+    ]

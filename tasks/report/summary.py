@@ -1,0 +1,97 @@
+"""The run's three tables as Markdown, for the terminal and for the orchestrator's artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tasks.contracts import ConversionPlan, EvalReport, GateDecision, ModelProfile
+from tasks.report.formats import data_size, interval, moment, number, percent, quantity
+from tasks.report.layers import item_rows
+from tasks.report.measurements import ARMS, rows
+from tasks.report.verdict import plan_sentence
+
+
+def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
+    """What each layer becomes, its predicted damage and KV bytes, and why."""
+    full = profile.kv_bytes_per_token * plan.layers * plan.context_tokens
+    parts = [item.predicted_kv_bytes for item in plan.items]
+    known = [part for part in parts if part is not None]
+    predicted = (
+        f"Predicted KV cache at {plan.context_tokens:,} tokens: {data_size(sum(known))} instead of "
+        f"{data_size(full)} ({percent(sum(known) / full - 1, signed=True)})."
+        if full and len(known) == len(parts)
+        else "The plan predicts no KV bytes for some layers."
+    )
+    sentence = plan_sentence(plan)
+    table = _table(
+        ("Layer", "Became", "Language, nats", "Recall, nats", "KV bytes", "Reason"),
+        (
+            (
+                row.layers,
+                row.look.strategy + (f" ({row.params})" if row.params else ""),
+                row.language,
+                row.recall,
+                row.kv,
+                row.reason,
+            )
+            for row in item_rows(plan)
+        ),
+    )
+    return f"{sentence[:1].upper()}{sentence[1:]}. {predicted}\n\n{table}"
+
+
+def metrics_markdown(report: EvalReport) -> str:
+    """Every measurement, one metric a row, the arms side by side, with 95 % intervals."""
+    found = rows(report)
+    arms = [arm for arm in ARMS if any(arm in row.arms for row in found)]
+
+    def cell(row, arm) -> str:  # type: ignore[no-untyped-def]
+        m = row.arms.get(arm)
+        if m is None:
+            return ""
+        text = quantity(m.value, m.unit)
+        if m.low is None or m.high is None:
+            return text
+        return f"{text} ({interval(m.low, m.high, m.unit)})"
+
+    return _table(
+        ("Metric", *(arm.capitalize() for arm in arms), "Change"),
+        (
+            (
+                row.metric,
+                *(cell(row, arm) for arm in arms),
+                "" if row.change is None else percent(row.change, signed=True),
+            )
+            for row in found
+        ),
+    )
+
+
+def gate_markdown(decision: GateDecision) -> str:
+    """The verdict, and every check with value, limit and margin."""
+    verdict = "Accepted" if decision.accepted else "Rejected"
+    table = _table(
+        ("Result", "Metric", "Rule", "Value", "Limit", "Margin", "Reason"),
+        (
+            (
+                "passed" if c.passed else "FAILED" if c.severity == "fail" else "warning",
+                c.metric,
+                c.rule,
+                number(c.value),
+                number(c.limit),
+                "" if c.margin is None else number(c.margin, signed=True),
+                c.reason,
+            )
+            for c in decision.checks
+        ),
+    )
+    return f"**{verdict}**; the decision holds until {moment(decision.expires_at)}.\n\n{table}"
+
+
+def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        # a pipe would end the cell, and a line break or a tag would leave the table
+        safe = (c.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for c in cells)
+        return "| " + " | ".join(" ".join(c.split()) for c in safe) + " |"
+
+    return "\n".join([line(header), "|" + " --- |" * len(header), *map(line, body)]) + "\n"

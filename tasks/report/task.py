@@ -1,0 +1,24 @@
+"""The `report` node of the DAG: the page, written for accepted and rejected runs alike."""
+
+from pathlib import Path
+
+from tasks.context import Context
+from tasks.contracts import Contract
+from tasks.node import node
+from tasks.report.bundle import ReportBundle
+
+
+class Page(Contract):
+    """Where a report lies."""
+
+    uri: str
+
+
+@node("report", cached=False)
+def write_report(bundle: ReportBundle, path: str, *, ctx: Context) -> Page:
+    """Everything a run found out -> one HTML file that needs no network."""
+    from tasks.report.page import render_page
+    from tasks.store import write_atomically
+
+    write_atomically(Path(path), render_page(bundle).encode())
+    return Page(uri=Path(path).resolve().as_uri())

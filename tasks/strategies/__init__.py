@@ -1,0 +1,1 @@
+"""What a layer can become: one strategy per file."""

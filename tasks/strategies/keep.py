@@ -1,0 +1,16 @@
+"""Keep the layer as it is in the base."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tasks.strategies.base import LayerSpec, Strategy
+
+
+class Keep(Strategy):
+    """The layer stays what it is: no damage, no saving."""
+
+    name: ClassVar[str] = "keep"
+
+    def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
+        return base_spec

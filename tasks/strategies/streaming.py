@@ -1,0 +1,31 @@
+"""Streaming attention: sinks and a recent window, at their original positions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from tasks.strategies.base import LayerSpec, Strategy
+
+
+class Streaming(Strategy):
+    """The layer attends to the first ``sinks`` and the last ``window`` tokens only.
+
+    Key j is visible to query i where 0 <= j <= i and (i - j < window or j < sinks); the window
+    counts the query's own position. Weights are untouched; the cache stops growing at
+    sinks + window - 1 tokens. StreamingLLM (arXiv 2309.17453) without its re-numbering of
+    positions, as LightTransfer uses it (arXiv 2410.13846, defaults from its section 4).
+    """
+
+    name: ClassVar[str] = "streaming"
+
+    sinks: int = Field(default=4, ge=0)
+    window: int = Field(default=1020, ge=1)
+
+    def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
+        mixer = {"kind": "streaming", "sinks": self.sinks, "window": self.window}
+        return {**base_spec, "mixer": mixer}
+
+    def reach_tokens(self) -> int:
+        return self.sinks + self.window

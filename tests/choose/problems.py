@@ -1,0 +1,60 @@
+"""Profiles for the selectors: figures of a real model, and made-up ones."""
+
+from tasks.choose.base import Candidate, Problem
+from tasks.contracts import Damage, LayerProfile, ModelProfile, Spec
+
+STREAMING = Spec(name="streaming", sinks=4, window=64)
+CONTEXT, BYTES_PER_TOKEN = 8192, 1536
+FULL = CONTEXT * BYTES_PER_TOKEN
+
+# SmolLM2-135M-Instruct, each layer alone as streaming with S=4 W=64: measured rise of the NLL
+NLL_RISES = [
+    *(0.0064, 0.0060, 0.0199, 0.0181, 0.0107, 0.0154, 0.0066, 0.0198, 0.0365, 0.0021),
+    *(0.0058, 0.0018, 0.0019, 0.0005, 0.0199, 0.0097, 0.0008, 0.0345, 0.0217, 0.0058),
+    *(0.0902, 0.0046, 0.0074, 0.0405, 0.0631, 0.0005, -0.0001, -0.0022, 0.0118, 0.0302),
+]
+
+
+def profile(
+    language: list[float],
+    recall: list[float] | None = None,
+    *,
+    lazy: list[float] | None = None,
+    spec: Spec = STREAMING,
+) -> ModelProfile:
+    """One layer per figure, each with its damage as ``spec``."""
+    recall = recall or [0.0] * len(language)
+    return ModelProfile(
+        model_sha256="a" * 64,
+        text_sha256="b" * 64,
+        tokens=1024,
+        kv_bytes_per_token=BYTES_PER_TOKEN,
+        layers=tuple(
+            LayerProfile(
+                layer=i,
+                scores={"lazy_ratio": lazy[i]} if lazy else {},
+                damage=(Damage(strategy=spec, language_nats=x, recall_nats=y),),
+            )
+            for i, (x, y) in enumerate(zip(language, recall, strict=True))
+        ),
+    )
+
+
+def problem(of: ModelProfile, kv_bytes: int = 67 * BYTES_PER_TOKEN) -> Problem:
+    return Problem(
+        profile=of,
+        candidates=(Candidate(spec=STREAMING, kv_bytes=kv_bytes),),
+        context_tokens=CONTEXT,
+    )
+
+
+def converted(items) -> set[int]:
+    """The layers that are not kept."""
+    return {item.start for item in items if item.strategy != "keep"}
+
+
+def covers(items, layers: int) -> bool:
+    """One item per layer, in order, each with a reason."""
+    return [(i.start, i.stop) for i in items] == [(n, n + 1) for n in range(layers)] and all(
+        i.reason for i in items
+    )

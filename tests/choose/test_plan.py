@@ -1,0 +1,72 @@
+"""From options to a plan, with the strategies' own prediction of KV bytes."""
+
+import pytest
+from choose.problems import BYTES_PER_TOKEN, NLL_RISES, STREAMING, converted, covers, profile
+
+from tasks.choose.base import Selector, ordinal
+from tasks.choose.plan import choose_plan
+from tasks.contracts import Spec
+from tasks.errors import InputError
+from tasks.recipe import ChooseOptions
+from tasks.registry import discover
+
+PROFILE = profile(NLL_RISES, lazy=[0.9 - 0.01 * i for i in range(30)])
+OPTIONS = {
+    "keep_all": {},
+    "convert_all": {},
+    "lightransfer": {"layers": 15},
+    "milp": {"kv_bytes_ratio": 0.505},
+}
+
+
+def options(name: str, **update) -> ChooseOptions:
+    given = {"selector": Spec(name=name, **OPTIONS.get(name, {})), "strategies": (STREAMING,)}
+    return ChooseOptions(**(given | update))
+
+
+def test_every_selector_is_tried_here() -> None:
+    assert set(discover(Selector)) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_selector_makes_a_whole_plan_and_the_same_one_again(name: str) -> None:
+    plan = choose_plan(PROFILE, options(name))
+    assert covers(plan.items, 30)
+    assert (plan.selector, plan.model_sha256, plan.context_tokens) == (name, "a" * 64, 8192)
+    assert choose_plan(PROFILE, options(name)) == plan
+
+
+def test_the_ends_of_the_frontier() -> None:
+    assert converted(choose_plan(PROFILE, options("keep_all")).items) == set()
+    assert converted(choose_plan(PROFILE, options("convert_all")).items) == set(range(30))
+
+
+def test_kv_bytes_are_what_the_strategy_predicts() -> None:
+    plan = choose_plan(PROFILE, options("convert_all"))
+    # sinks + window - 1 past tokens are held; the query brings its own
+    assert {i.predicted_kv_bytes for i in plan.items} == {67 * BYTES_PER_TOKEN}
+    short = choose_plan(PROFILE, options("convert_all", context_tokens=32))
+    assert {i.predicted_kv_bytes for i in short.items} == {32 * BYTES_PER_TOKEN}
+
+
+def test_keep_among_the_strategies_changes_nothing() -> None:
+    both = options("milp", strategies=(Spec(name="keep"), STREAMING))
+    assert choose_plan(PROFILE, both) == choose_plan(PROFILE, options("milp"))
+    with pytest.raises(InputError, match="every strategy keeps"):
+        choose_plan(PROFILE, options("milp", strategies=(Spec(name="keep"),)))
+
+
+def test_wrong_options_say_where() -> None:
+    with pytest.raises(InputError) as error:
+        choose_plan(PROFILE, options("milp", selector=Spec(name="milp", kv_bytes_ratio=1.5)))
+    assert error.value.where == "choose.selector.kv_bytes_ratio"
+    with pytest.raises(InputError) as error:
+        choose_plan(PROFILE, options("milp", strategies=(Spec(name="streaming", window=0),)))
+    assert error.value.where == "choose.strategies.0.window"
+
+
+def test_ordinals() -> None:
+    numbers = [1, 2, 3, 4, 10, 11, 12, 13, 20, 21, 22, 111, 112]
+    assert " ".join(map(ordinal, numbers)) == (
+        "1st 2nd 3rd 4th 10th 11th 12th 13th 20th 21st 22nd 111th 112th"
+    )

@@ -1,0 +1,162 @@
+"""Tiny random models, a byte tokenizer and texts, as the metrics see them."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import LAYERS, VOCABULARY, tiny_llama
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tasks.context import Context
+from tasks.contracts import Arm, CheckpointRef, ModelRef, TextRef
+from tasks.evaluate.arms import ArmModel, Arms
+from tasks.evaluate.base import Metric
+from tasks.evaluate.texts import Texts
+from tasks.hybrid.families import from_base_config
+from tasks.hybrid.modeling import HybridForCausalLM, HybridModel
+from tasks.progress import progress
+from tasks.store import LocalStore
+
+STREAMING = {"mixer": {"kind": "streaming", "sinks": 2, "window": 6}}
+
+
+def build_hybrid(streaming: tuple[int, ...] = (), seed: int = 0) -> HybridForCausalLM:
+    """The tiny Llama as a hybrid model, some of its layers streaming."""
+    base = tiny_llama(seed)
+    model = HybridForCausalLM(from_base_config(base.config))
+    model.load_state_dict(base.state_dict())
+    for layer in streaming:
+        model.set_layer_spec(layer, STREAMING)
+    return model.eval()
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte; the special tokens of the tiny model's config."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
+    )
+    assert len(fast) == VOCABULARY
+    return fast
+
+
+@pytest.fixture
+def hybrid() -> Callable[..., HybridForCausalLM]:
+    return build_hybrid
+
+
+def write_text(folder: Path, *documents: str) -> Path:
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"text": text}) for text in documents]
+    (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def english(tmp_path: Path) -> Path:
+    words = ["the", "fog", "lay", "over", "fields", "while", "an", "old", "fisherman", "mended"]
+    return write_text(tmp_path / "english", " ".join(words[i * i % 7 + i % 4] for i in range(300)))
+
+
+@pytest.fixture
+def make_arms(tmp_path: Path, english: Path) -> Callable[..., Arms]:
+    """``make_arms(metrics, candidate=model)``; the base is ``hybrid()`` unless given."""
+
+    def make(metrics: list[Metric], texts: dict[str, Path] | None = None, **models) -> Arms:
+        models = {"base": build_hybrid(), **models}
+        loaders: dict[Arm, ArmModel] = {
+            arm: ArmModel(arm, lambda model=model: model) for arm, model in models.items()
+        }
+        return Arms(
+            loaders,
+            Texts(texts or {"english": english}, byte_tokenizer),
+            metrics,
+            device="cpu",
+            seed=0,
+            workdir=tmp_path / "work",
+            bar=progress(),
+        )
+
+    return make
+
+
+@pytest.fixture
+def values() -> Callable[..., dict]:
+    """``values(metric, arms)``: measurements by (name, arm)."""
+    return lambda metric, arms: {(m.metric, m.arm): m for m in metric.measure(arms)}
+
+
+@dataclass
+class Stored:
+    """Trees of the context's store."""
+
+    base: ModelRef
+    candidate: CheckpointRef
+    texts: dict[str, TextRef]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(store=LocalStore(tmp_path / "store"), workdir=tmp_path / "workdir")
+
+
+@pytest.fixture
+def stored(tmp_path: Path, context: Context, english: Path) -> Stored:
+    """The tiny base, a candidate with two streaming layers, and two texts."""
+    trees = {}
+    for name, model in {"base": tiny_llama(), "candidate": build_hybrid((0, 2))}.items():
+        model.save_pretrained(tmp_path / name)
+        byte_tokenizer().save_pretrained(tmp_path / name)
+        trees[name] = context.store.put_tree(tmp_path / name).model_dump()
+    write_text(tmp_path / "other", "quite another text, of which no words are in the first " * 5)
+    base = ModelRef(
+        **trees["base"],
+        source="tiny",
+        family="llama",
+        layers=LAYERS,
+        hidden_size=48,
+        kv_heads=2,
+        head_dim=8,
+        vocabulary=VOCABULARY,
+        max_positions=512,
+        parameters=0,
+        dtype="float32",
+    )
+    candidate = CheckpointRef(**trees["candidate"], base_sha256=base.sha256, plan_sha256="0" * 64)
+    texts = {
+        name: TextRef(
+            **context.store.put_tree(tmp_path / name).model_dump(),
+            source="test",
+            documents=1,
+            characters=1,
+        )
+        for name in ("english", "other")
+    }
+    return Stored(base, candidate, texts)
+
+
+class Forwards(list):
+    """One entry per forward pass of any hybrid model; ``limit`` ends the one after so many."""
+
+    limit: int | None = None
+
+    def count(self, module: torch.nn.Module, arguments: object) -> None:
+        if isinstance(module, HybridModel):
+            if len(self) == self.limit:
+                raise KeyboardInterrupt
+            self.append(1)
+
+
+@pytest.fixture
+def forwards() -> Iterator[Forwards]:
+    seen = Forwards()
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(seen.count)
+    yield seen
+    hook.remove()

@@ -1,0 +1,117 @@
+"""The step on stored checkpoints: its report, its resume after kill -9, its control arm."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.contracts import Spec
+from tasks.errors import InputError
+from tasks.evaluate.models import evaluate_models
+from tasks.recipe import EvaluateOptions
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = EvaluateOptions(
+    metrics=(
+        Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),
+        Spec(name="divergence", texts=["english"], rows=2, row_tokens=200),
+        Spec(name="passkey", prompts=3, prompt_tokens=400),
+        Spec(name="kv_cache", tokens=[64], prefill_tokens=64),
+        Spec(name="overlap", texts=["english"], against="other"),
+    )
+)
+FORWARDS = 2 * (2 + 3 + 1)  # rows, prompts and one prefill, two arms
+
+
+def test_the_report_has_both_arms(stored, context, forwards):
+    report = evaluate_models(stored.base, stored.candidate, None, stored.texts, OPTIONS, context)
+    assert len(forwards) == FORWARDS
+    assert report.base_sha256 == stored.base.sha256
+    assert report.candidate_sha256 == stored.candidate.sha256
+    assert report.control_sha256 is None
+    assert report.value("kv_bytes.64", "candidate") < report.value("kv_bytes.64", "base")
+    assert report.value("kl_mean.english", "candidate") > 0
+    assert report.value("overlap.english", "candidate") == 0
+    assert set(report.by_arm("base")) == {
+        "perplexity.english", "recall.passkey", "key_log_prob.passkey", "kv_bytes.64",
+    }  # fmt: skip
+    assert type(report).model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_control_is_measured_like_the_candidate(stored, context):
+    report = evaluate_models(
+        stored.base, stored.candidate, stored.candidate, stored.texts, OPTIONS, context
+    )
+    assert report.control_sha256 == stored.candidate.sha256
+    control, candidate = report.by_arm("control"), report.by_arm("candidate")
+    candidate.pop("overlap.english")
+    assert control == candidate
+
+
+def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
+    inputs = {
+        "base": stored.base.model_dump(),
+        "candidate": stored.candidate.model_dump(),
+        "texts": {name: text.model_dump() for name, text in stored.texts.items()},
+        "options": OPTIONS.model_dump(),
+        "store": str(context.store.root),
+        "workdir": str(context.workdir),
+    }
+    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
+    command = [sys.executable, "-c", DIES, str(tmp_path / "inputs.json"), "8"]
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    kept = sorted(path.name for path in (context.workdir / "metrics").iterdir())
+    assert kept == ["0-perplexity.json", "1-divergence.json"]
+    report = evaluate_models(stored.base, stored.candidate, None, stored.texts, OPTIONS, context)
+    # it died on the first prompt of the candidate, after 4 rows and the base's 3 prompts
+    assert len(forwards) == FORWARDS - 7
+    fresh = evaluate_models(
+        stored.base, stored.candidate, None, stored.texts, OPTIONS, context_in(context, tmp_path)
+    )
+    assert report.measurements == fresh.measurements
+
+
+def context_in(context, tmp_path):
+    return type(context)(store=context.store, workdir=tmp_path / "fresh")
+
+
+DIES = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from tasks.context import Context
+from tasks.contracts import CheckpointRef, ModelRef, TextRef
+from tasks.evaluate.models import evaluate_models
+from tasks.hybrid.modeling import HybridModel
+from tasks.recipe import EvaluateOptions
+from tasks.store import LocalStore
+
+inputs, left = json.loads(Path(sys.argv[1]).read_text()), [int(sys.argv[2])]
+
+def die(module, arguments):
+    if isinstance(module, HybridModel):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.nn.modules.module.register_module_forward_pre_hook(die)
+evaluate_models(
+    ModelRef(**inputs["base"]),
+    CheckpointRef(**inputs["candidate"]),
+    None,
+    {name: TextRef(**text) for name, text in inputs["texts"].items()},
+    EvaluateOptions(**inputs["options"]),
+    Context(store=LocalStore(inputs["store"]), workdir=Path(inputs["workdir"])),
+)
+"""
+
+
+def test_a_text_that_the_recipe_lacks_is_refused_before_anything_runs(stored, context, forwards):
+    options = EvaluateOptions(metrics=(Spec(name="perplexity", texts=["french"]),))
+    with pytest.raises(InputError, match="french"):
+        evaluate_models(stored.base, stored.candidate, None, stored.texts, options, context)
+    assert not forwards

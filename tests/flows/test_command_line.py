@@ -1,0 +1,280 @@
+"""The commands, driven as a user drives them: a process of its own each time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_checkpoint import write_tiny_inputs
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "flows.cli"]
+
+
+def environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+
+def layerwright(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True
+    )
+
+
+def last_line(result: subprocess.CompletedProcess[str]) -> dict:
+    assert result.stdout.strip(), result.stderr
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory) -> tuple[Path, dict]:
+    """One accepted run, that the tests of this module look at."""
+    folder = tmp_path_factory.mktemp("accepted")
+    write_tiny_inputs(folder)
+    result = layerwright("convert", "recipe.yaml", "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, last_line(result)
+
+
+def test_an_accepted_run_is_registered_with_its_report(accepted) -> None:
+    _, summary = accepted
+    assert summary["decision"] == "accepted"
+    assert summary["registered"] == {
+        "name": "tiny-hybrid",
+        "version": "1",
+        "alias": "challenger",
+        "found": False,
+    }
+    assert set(summary["plan"]) == {"0", "1", "2", "3"}
+    assert set(summary["plan"].values()) == {"keep", "streaming"}
+    assert summary["metrics"]["candidate"]["kv_bytes.1024"] < (
+        0.6 * summary["metrics"]["base"]["kv_bytes.1024"]
+    )
+    assert summary["cache_hits"] == []
+    assert {"fetch", "profile", "choose", "convert", "finetune", "evaluate"} <= set(
+        summary["seconds"]
+    )
+    page = Path(summary["report"].removeprefix("file://")).read_text()
+    assert summary["run_id"] in page
+    checkpoint = Path(summary["checkpoint"]["uri"].removeprefix("file://"))
+    assert (checkpoint / "manifest.json").is_file()
+
+
+def test_the_second_run_is_cached_and_finds_its_registration(accepted) -> None:
+    folder, first = accepted
+    second = last_line(layerwright("convert", "recipe.yaml", "--json", cwd=folder))
+    assert second["cache_hits"] == [
+        "fetch", "profile", "choose", "convert", "finetune", "evaluate",
+    ]  # fmt: skip
+    assert second["registered"] == first["registered"] | {"found": True}
+    assert second["checkpoint"] == first["checkpoint"]
+    assert second["metrics"] == first["metrics"]
+    assert second["run_id"] != first["run_id"]
+
+
+def test_a_tighter_gate_rejects_without_a_version(accepted) -> None:
+    folder, first = accepted
+    ratio = (
+        first["metrics"]["candidate"]["kv_bytes.1024"] / first["metrics"]["base"]["kv_bytes.1024"]
+    )
+    result = layerwright(
+        "convert", "recipe.yaml", "--json", "--set", f"gate.rules.0.max={ratio * 0.99}", cwd=folder
+    )
+    assert result.returncode == 3, result.stderr
+    summary = last_line(result)
+    assert summary["decision"] == "rejected"
+    assert summary["registered"] is None
+    assert any("kv_bytes.1024" in check for check in summary["failed_checks"])
+    page = Path(summary["report"].removeprefix("file://")).read_text()
+    assert "kv_bytes.1024" in page
+    assert "ejected" in page
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/.layerwright/mlflow.db")
+    assert len(client.search_model_versions("name='tiny-hybrid'")) == 1
+
+
+def test_runs_and_report_and_dry_run(accepted) -> None:
+    folder, summary = accepted
+    listed = last_line(layerwright("runs", "--json", cwd=folder))["runs"]
+    assert listed[0]["run_id"] == summary["run_id"]
+    assert listed[0]["state"] == "accepted"
+    shown = last_line(layerwright("report", summary["run_id"], "--json", cwd=folder))
+    assert shown["report"] == summary["report"]
+    before = {p for p in (folder / ".layerwright").rglob("*") if p.is_file()}
+    steps = last_line(layerwright("convert", "recipe.yaml", "--dry-run", "--json", cwd=folder))
+    states = {step["step"]: step["state"] for step in steps["steps"]}
+    assert states["evaluate"] == "cached"
+    assert states["gate"] == "to do"
+    changed = last_line(
+        layerwright(
+            "convert", "recipe.yaml", "--dry-run", "--json", "--set", "finetune.steps=7", cwd=folder
+        )
+    )
+    states = {step["step"]: step["state"] for step in changed["steps"]}
+    assert (states["convert"], states["finetune"]) == ("cached", "to do")
+    assert {p for p in (folder / ".layerwright").rglob("*") if p.is_file()} == before
+
+
+def test_an_edited_plan_is_used(accepted) -> None:
+    folder, summary = accepted
+    chosen = folder / ".layerwright" / "runs" / summary["run_id"] / "plan.yaml"
+    edited = folder / "plan.yaml"
+    edited.write_text(chosen.read_text().replace("window: 28", "window: 20"))
+    assert layerwright("plan", "validate", "plan.yaml", cwd=folder).returncode == 0
+    difference = layerwright("plan", "diff", str(chosen), "plan.yaml", cwd=folder).stdout
+    assert "window" in difference
+    result = layerwright("convert", "recipe.yaml", "--plan", "plan.yaml", "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    other = last_line(result)
+    assert other["checkpoint"]["sha256"] != summary["checkpoint"]["sha256"]
+    assert other["registered"]["version"] == "2"
+    edited.write_text(chosen.read_text().replace("streaming", "steaming", 1))
+    result = layerwright("plan", "validate", "plan.yaml", cwd=folder)
+    assert result.returncode == 2
+    assert "plan.yaml:" in result.stderr
+    assert "steaming" in result.stderr
+
+
+def test_survey_compares_selectors(accepted) -> None:
+    folder, _ = accepted
+    result = layerwright("survey", "recipe.yaml", "--json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    survey = last_line(result)
+    assert list(survey["selectors"]) == ["dense", "laziest", "by_damage", "all"]
+    perplexity = {n: row["metrics"]["perplexity"] for n, row in survey["selectors"].items()}
+    assert all(value > 1 for value in perplexity.values())
+    assert set(survey["selectors"]["all"]["plan"].values()) == {"streaming"}
+    assert [row["kv_bytes_ratio"] for row in survey["frontier"]] == [0.8, 0.6]
+
+
+def test_the_control_arm_is_measured(tmp_path: Path) -> None:
+    write_tiny_inputs(tmp_path)
+    result = layerwright(
+        "convert", "recipe.yaml", "--json", "--set", "evaluate.control=true", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = last_line(result)["metrics"]
+    control, base = (metrics[arm]["perplexity.held-out"] for arm in ("control", "base"))
+    assert control != base
+    assert metrics["control"]["kv_bytes.1024"] == metrics["base"]["kv_bytes.1024"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("finetune:", "finetine:", ("recipe.yaml:24", "finetine")),
+        ("rows: 4\n  row_tokens", "rows: many\n  row_tokens", ("recipe.yaml:10", "profile.rows")),
+        ("kv_bytes_ratio: 0.6}\nfine", "kv_bytes: 0.6}\nfine", ("recipe.yaml:20", "kv_bytes")),
+        ("name: milp, kv", "name: magic, kv", ("magic", "milp")),
+        ("texts: [held-out], rows", "texts: [elsewhere], rows", ("elsewhere", "held-out")),
+        ("train.txt", "absent.txt", ("recipe.yaml:5", "absent.txt")),
+    ],
+)
+def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected) -> None:
+    recipe = write_tiny_inputs(tmp_path)
+    text = recipe.read_text()
+    assert old in text
+    recipe.write_text(text.replace(old, new, 1))
+    result = layerwright("convert", "recipe.yaml", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for part in expected:
+        assert part in result.stderr
+    assert not (tmp_path / ".layerwright").exists()
+
+
+def test_too_little_disk_starts_nothing(tmp_path: Path, monkeypatch) -> None:
+    import shutil
+
+    from flows import preflight
+    from tasks.errors import InputError
+
+    usage = shutil.disk_usage(tmp_path)
+    with pytest.raises(InputError, match="not enough disk"):
+        preflight.check_disk(tmp_path / "not-yet" / "home", usage.free + usage.total)
+
+
+def run_until(marker: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start a convert run; return when its log shows ``marker``."""
+    process = subprocess.Popen(
+        [*COMMAND, "convert", "recipe.yaml", "--json"],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if marker in line:
+            return process
+    raise AssertionError(f"{marker!r} never came:\n{''.join(seen)}")
+
+
+def servers(home: Path) -> list[psutil.Process]:
+    """Prefect servers that work under a home folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "uvicorn" in process.cmdline() and process.environ().get("PREFECT_HOME") == str(
+                home / "prefect"
+            ):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
+    write_tiny_inputs(tmp_path)
+    done: list[str] = []
+    for step in ("fetch", "convert", "finetune", "evaluate"):
+        process = run_until(f"{step:9} started", tmp_path)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        left = servers(tmp_path / ".layerwright")
+        assert left, "the killed run leaves its server behind"
+        done.append(left[0].pid)
+    first = last_line(layerwright("runs", "--json", cwd=tmp_path))["runs"][0]
+    result = layerwright("resume", first["run_id"], "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    summary = last_line(result)
+    assert summary["run_id"] == first["run_id"]
+    assert summary["cache_hits"] == ["fetch", "profile", "choose", "convert", "finetune"]
+    assert not any(psutil.pid_exists(pid) for pid in done)
+    assert not servers(tmp_path / ".layerwright")
+
+    # the same inputs, never interrupted, give the same bytes
+    plain = tmp_path / "plain"
+    untouched = layerwright("convert", "recipe.yaml", "--home", str(plain), "--json", cwd=tmp_path)
+    assert last_line(untouched)["checkpoint"]["sha256"] == summary["checkpoint"]["sha256"]
+
+
+def test_methods_and_doctor(tmp_path: Path) -> None:
+    listed = last_line(layerwright("methods", "--json", cwd=tmp_path))
+    assert {"keep", "streaming"} <= set(listed["strategies"])
+    assert {"laziness", "linearity", "sensitivity"} <= set(listed["profilers"])
+    assert {"lightransfer", "milp"} <= set(listed["selectors"])
+    assert {"perplexity", "passkey"} <= set(listed["metrics"])
+    assert "llama" in listed["families"]
+    result = layerwright("doctor", "--json", cwd=tmp_path)
+    states = {c["check"]: c["state"] for c in last_line(result)["checks"]}
+    assert result.returncode == 0, result.stdout
+    assert "broken" not in states.values()
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    started = time.monotonic()
+    shown = layerwright("--help", cwd=tmp_path).stdout
+    for command in ("convert", "survey", "resume", "runs", "report", "methods", "doctor", "plan"):
+        assert command in shown
+    assert time.monotonic() - started < 60

@@ -1,0 +1,116 @@
+"""One registration: everything that `register_model` is given."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tasks.contracts import (
+    Check,
+    CheckpointRef,
+    ConversionPlan,
+    EvalReport,
+    GateDecision,
+    Measurement,
+    Registration,
+)
+from tasks.recipe import RegisterOptions
+from tasks.register.connection import connect
+from tasks.register.registry import register_model
+from tasks.store import LocalStore
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+NAME = "tiny"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that `register_model` is given."""
+
+    store: LocalStore
+    uri: str
+    page: Path
+    candidate: CheckpointRef
+    plan: ConversionPlan
+    report: EvalReport
+    decision: GateDecision
+
+    def register(self, now: datetime = NOW, run_id: str = "run-1") -> Registration:
+        return register_model(
+            self.candidate,
+            self.plan,
+            self.report,
+            self.decision,
+            RegisterOptions(model_name=NAME),
+            tracking_uri=self.uri,
+            run_id=run_id,
+            page=self.page,
+            store=self.store,
+            now=now,
+        )
+
+    def but(self, **changes: Any) -> "Case":
+        """The same case with other contracts, or with fields of theirs changed by a dict."""
+        return replace(
+            self,
+            **{
+                name: getattr(self, name).model_copy(update=change)
+                if isinstance(change, dict)
+                else change
+                for name, change in changes.items()
+            },
+        )
+
+    @property
+    def model_dir(self) -> Path:
+        return self.store.root / "trees" / self.candidate.sha256
+
+    def client(self):
+        return connect(self.uri)
+
+    def versions(self) -> list:
+        with self.client() as client:
+            return sorted(
+                client.search_model_versions(f"name = '{NAME}'"), key=lambda v: int(v.version)
+            )
+
+    def alias(self) -> str:
+        with self.client() as client:
+            return str(client.get_model_version_by_alias(NAME, "challenger").version)
+
+
+def evaluation(candidate: CheckpointRef, perplexity: float = 20.5) -> EvalReport:
+    values = {
+        ("base", "perplexity.wiki"): 20.0,
+        ("candidate", "perplexity.wiki"): perplexity,
+        ("candidate", "agreement@8k"): 0.9,
+        ("candidate", "lost"): None,
+    }
+    return EvalReport(
+        base_sha256=candidate.base_sha256,
+        candidate_sha256=candidate.sha256,
+        device="cpu",
+        measurements=tuple(
+            Measurement(metric=metric, arm=arm, value=value, unit="", higher_is_better=False)
+            for (arm, metric), value in values.items()
+        ),
+    )
+
+
+def accepted(candidate: CheckpointRef, at: datetime = NOW) -> GateDecision:
+    check = Check(
+        metric="perplexity.wiki",
+        rule="ratio to the base <= 1.05",
+        value=1.025,
+        limit=1.05,
+        margin=0.025,
+        passed=True,
+        severity="fail",
+    )
+    return GateDecision(
+        accepted=True,
+        checks=(check,),
+        candidate_sha256=candidate.sha256,
+        decided_at=at.isoformat(timespec="seconds"),
+        expires_at=(at + timedelta(days=30)).isoformat(timespec="seconds"),
+    )

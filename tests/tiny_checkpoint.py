@@ -1,0 +1,105 @@
+"""A tiny base checkpoint on disk, with a byte-level tokenizer, and recipes that use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiny import VOCABULARY, tiny_llama
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+RECIPE = """\
+name: tiny
+seed: 3
+model: {{source: "local:{folder}/model"}}
+data:
+  train: {{source: "local:{folder}/train.txt"}}
+  calibration: {{source: "local:{folder}/calibration.txt"}}
+  held-out: {{source: "local:{folder}/held-out.txt"}}
+profile:
+  text: calibration
+  rows: 4
+  row_tokens: 128
+  profilers:
+    - {{name: laziness, window: 16}}
+    - {{name: linearity}}
+    - {{name: sensitivity, rows: 1, row_tokens: 128, prompts: 2, prompt_tokens: 400}}
+choose:
+  context_tokens: 1024
+  strategies:
+    - {{name: streaming, sinks: 4, window: 28}}
+  selector: {{name: milp, kv_bytes_ratio: 0.6}}
+finetune:
+  text: train
+  steps: 6
+  row_tokens: 64
+  rank: 2
+  alpha: 4
+  checkpoint_every: 2
+evaluate:
+  metrics:
+    - {{name: perplexity, texts: [held-out], rows: 4, row_tokens: 128}}
+    - {{name: divergence, texts: [held-out], rows: 4, row_tokens: 128}}
+    - {{name: kv_cache, tokens: [64, 1024]}}
+    - {{name: overlap, texts: [held-out], against: train}}
+gate:
+  rules:
+    - {{metric: kv_bytes.1024, max: 0.6}}
+    - {{metric: perplexity.*, max: {perplexity_limit}}}
+registry:
+  model_name: tiny-hybrid
+survey:
+  metrics:
+    - {{name: perplexity, texts: [held-out], rows: 4, row_tokens: 128}}
+  frontier: [0.8, 0.6]
+  frontier_plan: by_damage
+  plans:
+    dense:
+      selector: {{name: keep_all}}
+      strategies: &streaming [{{name: streaming, sinks: 4, window: 28}}]
+    laziest:
+      selector: {{name: lightransfer, layers: 2}}
+      strategies: *streaming
+    by_damage:
+      selector: {{name: milp, kv_bytes_ratio: 0.6}}
+      strategies: *streaming
+    all:
+      selector: {{name: convert_all}}
+      strategies: *streaming
+"""
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte; the special tokens of the tiny model's config."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
+    )
+    assert len(fast) == VOCABULARY
+    return fast
+
+
+def write_checkpoint(folder: Path, **overrides) -> Path:
+    """A random tiny Llama with its tokenizer, as a local source."""
+    tiny_llama(**({"max_position_embeddings": 2048} | overrides)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_tiny_inputs(folder: Path, perplexity_limit: float = 1.5) -> Path:
+    """Model, texts and a recipe under ``folder``; returns the recipe's path."""
+    write_checkpoint(folder / "model")
+    subjects = ("The harbour master", "A tired clerk", "My neighbour's cat", "The old engine")
+    verbs = ("counted", "forgot", "repaired", "followed")
+    for shift, name in enumerate(("train", "calibration", "held-out")):
+        lines = [
+            f"{subjects[(i + shift) % 4]} {verbs[(i * i + shift) % 4]} item {i * 7} of {name}."
+            for i in range(120)
+        ]
+        (folder / f"{name}.txt").write_text(" ".join(lines))
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(folder=folder, perplexity_limit=perplexity_limit))
+    return recipe
