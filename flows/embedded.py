@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,8 @@ def configure(home: Path) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():  # libraries' own bars would fill a log
+        os.environ.setdefault("TQDM_DISABLE", "1")
     if "PREFECT_API_URL" not in os.environ:
         os.environ["PREFECT_HOME"] = str(home / "prefect")
         # checking a recipe imports Prefect, which must not make folders before a run starts

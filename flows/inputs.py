@@ -14,7 +14,9 @@ from tasks.registry import build
 
 def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
     """The texts that metrics read, each once, in order."""
-    return tuple(dict.fromkeys(name for spec in metrics for name in build(Metric, spec).needed_texts()))
+    return tuple(
+        dict.fromkeys(name for spec in metrics for name in build(Metric, spec).needed_texts())
+    )
 
 
 def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tasks.fetch.sources import Source, model_source, text_source
 from tasks.located import Located
 from tasks.profile.base import Profiler
 from tasks.recipe import Recipe
+from tasks.register.connection import refuse_unreachable
 from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
 
@@ -37,6 +38,16 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             raise InputError(
                 f"`layerwright {flow}` needs the field {name!r}", where=f"{document.path}:1"
             )
+    if (
+        recipe.registry
+        and recipe.registry.tracking_uri
+        and not (recipe.store or "").startswith("s3:")
+    ):
+        try:
+            refuse_unreachable(recipe.registry.tracking_uri, f"file:{recipe.store or 'home'}")
+        except InputError as error:
+            place = document.place(("registry", "tracking_uri"))
+            raise InputError(error.message, where=place, remedy=error.remedy) from error
     for kind, spec, where in _components(recipe):
         try:
             build(kind, spec)

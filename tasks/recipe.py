@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from tasks.contracts import Contract, Severity, Spec
 from tasks.located import Located
@@ -96,8 +96,8 @@ class GateRule(Contract):
 
     metric: str = Field(min_length=1)
     compare: Literal["value", "ratio", "difference"] = "ratio"
-    min: float | None = None
-    max: float | None = None
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
     severity: Severity = "fail"
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
@@ -69,10 +69,7 @@ class Arms:
         self._keep_out_tokens = keep_out_tokens
         self._workdir = workdir
         self._compared = {
-            replace(wanted, divergence=False)
-            for metric in metrics
-            for wanted in metric.passes()
-            if wanted.divergence
+            wanted for metric in metrics for wanted in metric.passes() if wanted.divergence
         }
 
     def model(self, arm: Arm) -> HybridForCausalLM:
@@ -85,7 +82,7 @@ class Arms:
     def keep_out_tokens(self) -> int:
         """The most tokens that a layer of the candidate keeps, if it does not keep all."""
         if self._keep_out_tokens is None:
-            return kept_tokens(self.model("candidate").config.layer_specs)
+            return kept_tokens(self.model("candidate").config.layer_specs or ())
         return self._keep_out_tokens
 
     def seed_of(self, purpose: str) -> int:
@@ -99,26 +96,25 @@ class Arms:
         Raises:
             InputError: the text is too short for its rows.
         """
-        plain = replace(wanted, divergence=False)
-        wanted = replace(wanted, divergence=plain in self._compared)
+        compared = wanted in self._compared
         key, base_key = self._models[arm].key, self._models["base"].key
-        name = identity([wanted.text, wanted.rows, wanted.row_tokens, wanted.divergence])[:16]
+        name = identity([wanted.text, wanted.rows, wanted.row_tokens, compared])[:16]
         path = self._workdir / key / f"pass-{name}.safetensors"
         if not path.is_file():
             base = None
-            if wanted.divergence and key != base_key:
+            if compared and key != base_key:
                 self.passed("base", wanted)
                 base = self._workdir / base_key / path.name
             run_pass(
                 self.model(arm),
                 self.texts.rows(wanted),
                 path,
-                keep_states=wanted.divergence and key == base_key,
+                keep_states=compared and key == base_key,
                 base=(base, self.model("base").lm_head) if base else None,
                 track=lambda rows: self.track(rows, f"{arm}: {wanted.text}"),
             )
         scores = TextScores.load(path)
-        same = wanted.divergence and arm != "base" and key == base_key
+        same = compared and arm != "base" and key == base_key
         return scores.equal_to_base() if same else scores
 
     def remembered(

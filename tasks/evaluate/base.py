@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from tasks.contracts import Arm, Measurement
@@ -21,12 +21,13 @@ class TextPass:
 
     Attributes:
         divergence: an arm other than the base is also compared with the base, token by token.
+            Passes that differ in this alone are equal: one pass serves both.
     """
 
     text: str
     rows: int
     row_tokens: int
-    divergence: bool = False
+    divergence: bool = field(default=False, compare=False)
 
     @property
     def tokens(self) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tasks.contracts import Measurement
+from tasks.contracts import Arm, Measurement
 from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Metric, TextPass, measured
 from tasks.evaluate.interval import token_interval
@@ -39,33 +39,35 @@ class Divergence(Metric):
     def measure(self, arms: Arms) -> Iterator[Measurement]:
         for wanted in self.passes():
             for arm in arms.names:
-                if arm == "base":
-                    continue
-                scores = arms.passed(arm, wanted)
-                kl, agrees = scores.kl.astype(np.float64), scores.agrees.astype(np.float64)
-                finite = np.isfinite(kl)
-                if not finite.all():  # the argmax of logits that are no numbers means nothing
-                    agrees = np.full_like(agrees, np.nan)
-                common = {
-                    "count": kl.size,
-                    "not_finite": f"{(~finite).sum():,} of {kl.size:,} tokens have no finite "
-                    "divergence from the base",
-                }
-                for name, values, value, interval, unit, higher in (
-                    ("kl_mean", kl, kl.mean(), True, "nats", False),
-                    ("kl_p99", kl, np.quantile(kl, 0.99), False, "nats", False),
-                    ("top1_agreement", agrees, agrees.mean(), True, "share", True),
-                ):
-                    metric = f"{name}.{wanted.text}"
-                    seed = arms.seed_of(metric)
-                    yield measured(
-                        metric,
-                        arm,
-                        float(value),
-                        unit=unit,
-                        higher_is_better=higher,
-                        interval=token_interval(values, seed)
-                        if interval and finite.all()
-                        else None,
-                        **common,
-                    )
+                if arm != "base":
+                    yield from self._compare(arms, arm, wanted)
+
+    def _compare(self, arms: Arms, arm: Arm, wanted: TextPass) -> Iterator[Measurement]:
+        scores = arms.passed(arm, wanted)
+        assert scores.kl is not None  # its pass was asked for with divergence
+        assert scores.agrees is not None
+        kl, agrees = scores.kl.astype(np.float64), scores.agrees.astype(np.float64)
+        finite = np.isfinite(kl)
+        if not finite.all():  # the argmax of logits that are no numbers means nothing
+            agrees = np.full_like(agrees, np.nan)
+        for name, values, value, unit in (
+            ("kl_mean", kl, kl.mean(), "nats"),
+            ("kl_p99", kl, np.quantile(kl, 0.99), "nats"),
+            ("top1_agreement", agrees, agrees.mean(), "share"),
+        ):
+            metric = f"{name}.{wanted.text}"
+            is_mean = name != "kl_p99"
+            yield measured(
+                metric,
+                arm,
+                float(value),
+                unit=unit,
+                higher_is_better=name == "top1_agreement",
+                interval=token_interval(values, arms.seed_of(metric))
+                if is_mean and finite.all()
+                else None,
+                count=kl.size,
+                detail=f"{self.rows} rows of {self.row_tokens} tokens",
+                not_finite=f"{(~finite).sum():,} of {kl.size:,} tokens have no finite "
+                "divergence from the base",
+            )

@@ -59,8 +59,10 @@ def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:
     """Roughly how many tokens each arm is run over; a pass that metrics share counts once."""
-    passes = {(p.text, p.rows, p.row_tokens): p.tokens for m in metrics for p in m.passes()}
-    return sum(passes.values()) + sum(metric.estimate_tokens() for metric in metrics)
+    passes = {wanted for metric in metrics for wanted in metric.passes()}
+    return sum(wanted.tokens for wanted in passes) + sum(
+        metric.estimate_tokens() for metric in metrics
+    )
 
 
 def measure_metrics(

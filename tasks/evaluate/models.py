@@ -56,9 +56,7 @@ def evaluate_models(
             workdir=ctx.workdir / "arms",
             bar=bar,
         )
-        measurements = measure_metrics(
-            metrics, arms, ctx.workdir / "metrics", "evaluate", ctx.log
-        )
+        measurements = measure_metrics(metrics, arms, ctx.workdir / "metrics", "evaluate", ctx.log)
     return EvalReport(
         base_sha256=base.sha256,
         candidate_sha256=candidate.sha256,

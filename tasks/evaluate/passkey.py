@@ -58,29 +58,28 @@ class Passkey(Metric):
             finite = bool(np.isfinite(log_probs).all())
             right = int(exact.sum())
             bounds = binomtest(right, len(exact)).proportion_ci(method="wilson")
-            common = {
-                "higher_is_better": True,
-                "count": len(exact),
-                "detail": f"prompts of {self.prompt_tokens} tokens, key at least {keep_out} tokens "
+            figure = partial(
+                measured,
+                higher_is_better=True,
+                count=len(exact),
+                detail=f"prompts of {self.prompt_tokens} tokens, key at least {keep_out} tokens "
                 "before the answer",
-                "not_finite": "the key's log-probability is not finite on "
+                not_finite="the key's log-probability is not finite on "
                 f"{(~np.isfinite(log_probs)).sum()} of {len(exact)} prompts",
-            }
-            yield measured(
+            )
+            yield figure(
                 "recall.passkey",
                 arm,
                 right / len(exact) if finite else float("nan"),
                 unit="share",
                 interval=(bounds.low, bounds.high),
-                **common,
             )
-            yield measured(
+            yield figure(
                 "key_log_prob.passkey",
                 arm,
                 float(log_probs.mean()),
                 unit="nats",
                 interval=token_interval(log_probs[:, None], seed) if finite else None,
-                **common,
             )
 
 

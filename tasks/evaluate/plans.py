@@ -50,14 +50,13 @@ def measure_plans(
     started = time.perf_counter()
     chosen = build_metrics(metrics, texts, where="survey.metrics")
     strategies = {name: strategies_of(plan) for name, plan in plans.items()}
-    folder = ctx.store.open_tree(base.sha256)
-    base_specs = base_config(folder).layer_specs
+    base_folder = ctx.store.open_tree(base.sha256)
+    base_specs = base_config(base_folder).layer_specs or []
     widest = max(
         kept_tokens(s.layer_spec(spec) for s, spec in zip(per_layer, base_specs, strict=True))
         for per_layer in strategies.values()
     )
-
-    loaded = cache(partial(load_base, folder, ctx.device))
+    loaded = cache(partial(load_base, base_folder, ctx.device))
 
     def candidate(per_layer: Sequence[Strategy]) -> ArmModel:
         key = plan_key(base.sha256, per_layer)

@@ -26,7 +26,7 @@ class Texts:
     ) -> None:
         self.folders = folders
         self._load_tokenizer = tokenizer
-        self._rows: dict[tuple[str, int, int], Tensor] = {}
+        self._rows: dict[TextPass, Tensor] = {}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -38,10 +38,12 @@ class Texts:
         Raises:
             InputError: the text is too short.
         """
-        key = (wanted.text, wanted.rows, wanted.row_tokens)
-        if key not in self._rows:
-            text, rows, row_tokens = key
-            self._rows[key] = token_rows(
-                self.folders[text], self.tokenizer, rows, row_tokens, what=text
+        if wanted not in self._rows:
+            self._rows[wanted] = token_rows(
+                self.folders[wanted.text],
+                self.tokenizer,
+                wanted.rows,
+                wanted.row_tokens,
+                what=wanted.text,
             )
-        return self._rows[key]
+        return self._rows[wanted]

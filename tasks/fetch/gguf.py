@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import mmap
+import struct
 from pathlib import Path
 
 import torch
-from gguf import GGUFReader
+from gguf import GGUFValueType
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
 from tasks.errors import InputError
 from tasks.fetch.weights import SHARD_BYTES
@@ -31,7 +34,13 @@ def dequantise(file: Path, folder: Path, dtype: str) -> None:
     """
     wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=wanted)
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            dtype=wanted,
+            # else the weights stay packed wherever a kernel for that is installed
+            quantization_config=GgufConfig(dequantize=True),
+        )
         tokenizer = read_tokenizer(file)
     except Exception as error:  # the readers raise whatever a broken file makes them stumble on
         raise InputError(
@@ -45,14 +54,14 @@ def dequantise(file: Path, folder: Path, dtype: str) -> None:
     for weights in folder.glob("*.safetensors"):
         weights.chmod(0o644)  # safetensors makes them the owner's alone
     tokenizer.save_pretrained(folder)
+    _drop_strangers(folder / "tokenizer.json", model.config.vocab_size)
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
     """The tokenizer inside a GGUF file, with the digit rule that its ``pre`` name stands for."""
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    field = GGUFReader(file).fields.get("tokenizer.ggml.pre")
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and field is not None and field.contents() in _DIGIT_BY_DIGIT:
+    if backend is not None and _text_field(file, "tokenizer.ggml.pre") in _DIGIT_BY_DIGIT:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),
@@ -60,3 +69,24 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
             ]
         )
     return tokenizer
+
+
+def _text_field(file: Path, key: str) -> str | None:
+    """One text of the metadata; gguf's own reader takes seconds, as it unpacks every token."""
+    head = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", GGUFValueType.STRING)
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(head)
+        if at < 0:
+            return None
+        (length,) = struct.unpack_from("<Q", data, at + len(head))
+        start = at + len(head) + 8
+        return data[start : start + length].decode(errors="replace")
+
+
+def _drop_strangers(path: Path, vocabulary: int) -> None:
+    """Drop the unknown token that Transformers adds, past the vocabulary, where GGUF names none."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    known = [token for token in settings["added_tokens"] if token["id"] < vocabulary]
+    if len(known) < len(settings["added_tokens"]):
+        settings["added_tokens"] = known
+        path.write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")

@@ -44,7 +44,7 @@ def finetune_model(
     """
     _check(options)
     device = torch.device(ctx.device)
-    # bf16 matmuls are slower than fp32 ones on most CPUs, and adapters learn better next to fp32
+    # on the CPU fp32 is the faster one, whatever the weights are stored in
     dtype = torch.float32 if device.type == "cpu" else None
     source = ctx.store.open_tree(checkpoint.sha256)
     base_folder = ctx.store.open_tree(base.sha256)

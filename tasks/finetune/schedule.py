@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,8 +25,11 @@ def row_indices(step: int, *, rows: int, rows_per_step: int, seed: int) -> list[
     The text is read in a random order, pass after pass; each pass has an order of its own, and no
     row comes twice in one pass.
     """
-    chosen = []
-    for position in range(step * rows_per_step, (step + 1) * rows_per_step):
-        epoch, offset = divmod(position, rows)
-        chosen.append(int(np.random.default_rng((seed, epoch)).permutation(rows)[offset]))
-    return chosen
+    positions = range(step * rows_per_step, (step + 1) * rows_per_step)
+    places = (divmod(position, rows) for position in positions)
+    return [int(_order(rows, seed, number)[offset]) for number, offset in places]
+
+
+@lru_cache(maxsize=2)  # a step touches one pass, or two
+def _order(rows: int, seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng((seed, number)).permutation(rows)

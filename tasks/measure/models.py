@@ -60,8 +60,9 @@ def base_config(folder: Path) -> HybridConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base or of a converted checkpoint."""
-    return AutoTokenizer.from_pretrained(folder)
+    """The tokenizer of a base or of a converted checkpoint; code inside the checkpoint is not run."""
+    # without a word on remote code, Transformers asks for leave on stdin
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _load(

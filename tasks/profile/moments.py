@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-_RANK_TOLERANCE = 1e-7  # of the largest eigenvalue; below it is rounding of the fp32 products
+_LEAST_RIDGE = 1e-7  # of a channel's variance: the size of the rounding of the fp32 products
 
 
 @dataclass
@@ -109,12 +109,8 @@ class Centred:
         return self.ee + (map_DD * (self.xx @ map_DD - 2 * self.xe)).sum()
 
     def least_error(self) -> Tensor:
-        """min over A of ||X A - E||²; directions in which X does not vary are left out."""
-        scale = self._scale()
-        values, vectors = torch.linalg.eigh(self.xx * scale * scale[:, None])
-        kept = values > values[-1] * _RANK_TOLERANCE
-        explained = (vectors.T @ (self.xe * scale[:, None]))[kept].square().sum(1) / values[kept]
-        return (self.ee - explained.sum()).clamp_min(0)
+        """min over A of ||X A - E||²; a hair of ridge bars directions in which X does not vary."""
+        return self.error(self.ridge_map(_LEAST_RIDGE)).clamp_min(0)
 
     def _scale(self) -> Tensor:
         """(D,) 1 / standard deviation per channel: the fit does not depend on it, rounding does."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.contracts import (
     CheckpointRef,
@@ -14,7 +17,14 @@ from tasks.contracts import (
     GateDecision,
     identity,
 )
+from tasks.register.connection import experiment_id
 from tasks.store import MANIFEST
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.tracking import MlflowClient
+
+TAG = "layerwright."  # of everything that is written to MLflow
 
 
 @dataclass(frozen=True)
@@ -66,3 +76,62 @@ class Evidence:
 def _allowed(metric: str) -> str:
     """The metric's name in the characters that MLflow takes."""
     return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in metric)
+
+
+def log_evidence(client: MlflowClient, evidence: Evidence, run_id: str, tree: Path) -> LoggedModel:
+    """The logged model that holds this evidence, complete and READY.
+
+    Args:
+        run_id: names the MLflow run that the figures are logged to.
+        tree: the verified checkpoint.
+    """
+    experiment = experiment_id(client)
+    marker = {f"{TAG}evidence_sha256": evidence.sha256}
+    same = f"tags.`{TAG}evidence_sha256` = '{evidence.sha256}'"
+    runs = client.search_runs([experiment], same, max_results=1)
+    run = runs[0] if runs else client.create_run(experiment, tags=marker, run_name=run_id)
+    models = client.search_logged_models([experiment], same, max_results=1)
+    model = (
+        models[0]
+        if models
+        else client.create_logged_model(
+            experiment,
+            name="evidence",
+            source_run_id=run.info.run_id,
+            tags=marker,
+            model_type="layerwright-evidence",
+        )
+    )
+    _complete_artifacts(client, evidence, model, tree)
+    _complete_metrics(client, evidence, model, run.info.run_id)
+    if model.status.value != "READY":
+        model = client.finalize_logged_model(model.model_id, "READY")
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id)
+    return model
+
+
+def _complete_artifacts(
+    client: MlflowClient, evidence: Evidence, model: LoggedModel, tree: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        evidence.write(Path(scratch), tree)
+        there = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
+        if not {file.name for file in Path(scratch).iterdir()} <= there:
+            client.log_model_artifacts(model.model_id, scratch)
+
+
+def _complete_metrics(
+    client: MlflowClient, evidence: Evidence, model: LoggedModel, run_id: str
+) -> None:
+    from mlflow.entities import Metric
+
+    there = {metric.key: metric.value for metric in model.metrics or ()}
+    now_ms = int(time.time() * 1000)
+    missing = [
+        Metric(key, value, now_ms, step=0, model_id=model.model_id)
+        for key, value in evidence.metrics().items()
+        if there.get(key) != value
+    ]
+    if missing:
+        client.log_batch(run_id, metrics=missing)

@@ -11,7 +11,6 @@ was cut off is completed.
 
 from __future__ import annotations
 
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +25,8 @@ from tasks.contracts import (
 )
 from tasks.errors import LayerwrightError, StepError
 from tasks.recipe import RegisterOptions
-from tasks.register.connection import connect, experiment_id, refuse_unreachable
-from tasks.register.evidence import Evidence
+from tasks.register.connection import connect, refuse_unreachable
+from tasks.register.evidence import TAG, Evidence, log_evidence
 from tasks.store import Store
 
 if TYPE_CHECKING:
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-TAG = "layerwright."
 FIRST_DECISION = (f"{TAG}decided_at", f"{TAG}expires_at", f"{TAG}run_id")
-READY = "READY"
 
 
 class RegistrationError(LayerwrightError):
@@ -83,10 +80,10 @@ def register_model(
     name = options.model_name
     with connect(tracking_uri) as client:
         found = _versions(client, name, source, evidence)
-        model = _logged_evidence(client, evidence, name, run_id, tree)
+        model = log_evidence(client, evidence, run_id, tree)
         tags = _tags(evidence, source, model, run_id)
         version = found[0] if found else _create(client, name, source, evidence, model, tags)
-        if version.status != READY:
+        if version.status != "READY":
             raise StepError(f"version {version.version} of {name} is {version.status}, not READY")
         _complete_tags(client, version, tags)
         _point(client, name, options.alias, str(version.version))
@@ -200,54 +197,3 @@ def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
     if before is not None:
         client.set_model_version_tag(name, version, f"{TAG}replaced_version", str(before))
     client.set_registered_model_alias(name, alias, version)
-
-
-def _logged_evidence(
-    client: MlflowClient,
-    evidence: Evidence,
-    name: str,
-    run_id: str,
-    tree: Path,
-) -> LoggedModel:
-    """The logged model that holds this evidence, complete and READY."""
-    experiment = experiment_id(client)
-    marker = {f"{TAG}evidence_sha256": evidence.sha256, f"{TAG}registered_model": name}
-    same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in marker.items())
-    runs = client.search_runs([experiment], same, max_results=1)
-    run = runs[0] if runs else client.create_run(experiment, tags=marker, run_name=run_id)
-    models = client.search_logged_models([experiment], same, max_results=1)
-    model = (
-        models[0]
-        if models
-        else client.create_logged_model(
-            experiment,
-            name="evidence",
-            source_run_id=run.info.run_id,
-            tags=marker,
-            model_type="layerwright-evidence",
-        )
-    )
-    _complete_artifacts(client, evidence, model, tree)
-    _complete_metrics(client, evidence, model)
-    if model.status.value != READY:
-        model = client.finalize_logged_model(model.model_id, READY)
-    if run.info.status != "FINISHED":
-        client.set_terminated(run.info.run_id)
-    return model
-
-
-def _complete_artifacts(
-    client: MlflowClient, evidence: Evidence, model: LoggedModel, tree: Path
-) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        evidence.write(Path(scratch), tree)
-        there = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
-        if not {file.name for file in Path(scratch).iterdir()} <= there:
-            client.log_model_artifacts(model.model_id, scratch)
-
-
-def _complete_metrics(client: MlflowClient, evidence: Evidence, model: LoggedModel) -> None:
-    there = {metric.key: metric.value for metric in model.metrics or ()}
-    for key, value in evidence.metrics().items():
-        if there.get(key) != value:
-            client.log_metric(model.source_run_id, key, value, model_id=model.model_id)

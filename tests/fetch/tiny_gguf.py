@@ -30,7 +30,9 @@ _NAMES = {
 
 def write_gguf(path: Path, *, quantised: bool = False, pre: str = "smollm") -> LlamaForCausalLM:
     """Write the file; returns the model whose weights are in it (before quantisation)."""
-    config = tiny_llama_config(hidden_size=96, head_dim=16, tie_word_embeddings=True)
+    config = tiny_llama_config(
+        vocab_size=260, hidden_size=96, head_dim=16, tie_word_embeddings=True
+    )
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval()
     writer = GGUFWriter(path, "llama")
@@ -71,12 +73,13 @@ def write_gguf(path: Path, *, quantised: bool = False, pre: str = "smollm") -> L
 
 def _write_tokenizer(writer: GGUFWriter, pre: str) -> None:
     tokenizer = byte_tokenizer()
-    tokens = [tokenizer.convert_ids_to_tokens(i) for i in range(len(tokenizer))]
-    kinds = [TokenType.NORMAL] * 256 + [TokenType.CONTROL] * 3
+    tokens = [tokenizer.convert_ids_to_tokens(i) for i in range(len(tokenizer))] + ["ĠĠ"]
+    kinds = [TokenType.NORMAL] * 256 + [TokenType.CONTROL] * 3 + [TokenType.NORMAL]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
+    writer.add_token_merges(["Ġ Ġ"])  # the reader wants one at least
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)
     writer.add_pad_token_id(258)

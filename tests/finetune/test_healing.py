@@ -91,9 +91,14 @@ def test_nothing_is_pickled(healed):
 def test_killed_between_two_snapshots_it_comes_to_the_same_weights(healed, tmp_path):
     _, expected = healed
     script = Path(__file__).with_name("healing_case.py")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    killed = subprocess.run([sys.executable, script, tmp_path, "10"], env=env, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    killed = subprocess.run(
+        [sys.executable, script, tmp_path, "10"], env=env, capture_output=True, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     case = HealingCase(tmp_path)
     report = case.heal()
     assert "finetune goes on from step 8 of 24" in case.log

@@ -1,5 +1,8 @@
 """The loop learns, keeps its teacher, resumes exactly and stops at what is not finite."""
 
+import io
+import sys
+
 import pytest
 import torch
 from finetune.tiny_hybrid import FULL, STREAMING, tiny_hybrid
@@ -152,7 +155,8 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_snapshot(tmp_pat
     assert log[0] == "finetune goes on from step 5 of 12"
 
 
-def test_progress_is_logged_where_there_is_no_terminal(tmp_path):
+def test_progress_is_logged_where_there_is_no_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     log = []
     run(tmp_path, log=log.append)
     assert [line.split(":")[0] for line in log] == [

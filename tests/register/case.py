@@ -21,6 +21,7 @@ from tasks.store import LocalStore
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NAME = "tiny"
+OPTIONS = RegisterOptions(model_name=NAME)
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Case:
     report: EvalReport
     decision: GateDecision
 
-    def register(self, now: datetime = NOW, run_id: str = "run-1") -> Registration:
+    def register(
+        self, now: datetime = NOW, run_id: str = "run-1", options: RegisterOptions = OPTIONS
+    ) -> Registration:
         return register_model(
             self.candidate,
             self.plan,
             self.report,
             self.decision,
-            RegisterOptions(model_name=NAME),
+            options,
             tracking_uri=self.uri,
             run_id=run_id,
             page=self.page,

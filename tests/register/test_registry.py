@@ -14,6 +14,7 @@ from register.case import NAME, NOW, Case, accepted, evaluation
 
 from tasks.contracts import Registration, identity
 from tasks.errors import InputError, IntegrityError, StepError
+from tasks.recipe import RegisterOptions
 from tasks.register.connection import connect
 from tasks.register.registry import RegistrationError
 
@@ -128,7 +129,7 @@ def test_a_version_that_was_cut_off_is_completed(case: Case, tags: str) -> None:
     assert case.versions()[0].tags == whole.tags
 
 
-STAGES = ("create_run", "create_logged_model", "log_model_artifacts", "log_metric",
+STAGES = ("create_run", "create_logged_model", "log_model_artifacts", "log_batch",
           "finalize_logged_model", "set_terminated", "create_registered_model",
           "create_model_version", "set_registered_model_alias")  # fmt: skip
 
@@ -180,6 +181,15 @@ def test_another_checkpoint_is_version_2_and_the_alias_moves(
     assert first.register().version == "1"  # asked for again, it is the challenger again
     assert first.alias() == "1"
     assert len(first.versions()) == 2
+
+
+def test_a_name_may_hold_a_quote(case: Case) -> None:
+    options = RegisterOptions(model_name="Ann's", alias="canary")
+    assert case.register(options=options).found is False
+    assert case.register(options=options).found is True
+    # another name is another version, with the same evidence
+    assert case.register() == FOUND.model_copy(update={"found": False})
+    assert len(evidence_models(case)) == 1
 
 
 def test_another_plan_for_the_same_bytes_is_a_version_of_its_own(case: Case) -> None:
