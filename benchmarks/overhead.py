@@ -38,8 +38,8 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     from tasks.store import LocalStore
 
     recipe, _ = load_recipe(recipe_path, assignments)
-    assert recipe.choose and recipe.finetune  # the mypy-visible part of what convert needs
-    assert recipe.evaluate and recipe.gate
+    for part in ("choose", "finetune", "evaluate", "gate", "registry"):
+        assert getattr(recipe, part), f"{recipe_path}: {part} is not there"
     store = LocalStore(home / "store")
 
     def context(step: str) -> Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from tasks.contracts import Spec, TextRef
@@ -14,9 +15,8 @@ from tasks.registry import build
 
 def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
     """The texts that metrics read, each once, in order."""
-    return tuple(
-        dict.fromkeys(name for spec in metrics for name in build(Metric, spec).needed_texts())
-    )
+    needed = (build(Metric, spec).needed_texts() for spec in metrics)
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(needed)))
 
 
 def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from flows.inputs import needed_texts, texts_of
@@ -38,16 +39,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             raise InputError(
                 f"`layerwright {flow}` needs the field {name!r}", where=f"{document.path}:1"
             )
-    if (
-        recipe.registry
-        and recipe.registry.tracking_uri
-        and not (recipe.store or "").startswith("s3:")
-    ):
-        try:
-            refuse_unreachable(recipe.registry.tracking_uri, f"file:{recipe.store or 'home'}")
-        except InputError as error:
-            place = document.place(("registry", "tracking_uri"))
-            raise InputError(error.message, where=place, remedy=error.remedy) from error
+    _check_registry(recipe, document)
     for kind, spec, where in _components(recipe):
         try:
             build(kind, spec)
@@ -57,6 +49,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             raise InputError(
                 error.message, where=place, expected=error.expected, remedy=error.remedy
             ) from error
+    _check_rules(recipe, document)
     for where, metrics in _metric_lists(recipe):
         for index, spec in enumerate(metrics):
             for text in texts_of((spec,)):
@@ -66,6 +59,33 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
                         where=document.place((*where.split("."), index)),
                         expected=f"one of {', '.join(recipe.data)}",
                     )
+
+
+def _check_rules(recipe: Recipe, document: Located) -> None:
+    """A rule that no metric of the recipe can meet would reject after all the work was done."""
+    if recipe.gate is None or recipe.evaluate is None:
+        return
+    names = [name for spec in recipe.evaluate.metrics for name in build(Metric, spec).names()]
+    for index, rule in enumerate(recipe.gate.rules):
+        if not any(fnmatchcase(name, rule.metric) for name in names):
+            raise InputError(
+                f"no metric of this recipe measures {rule.metric!r}",
+                where=document.place(("gate", "rules", index, "metric")),
+                expected=f"one of {', '.join(names)}",
+            )
+
+
+def _check_registry(recipe: Recipe, document: Located) -> None:
+    if recipe.registry is None or recipe.registry.tracking_uri is None:
+        return
+    store = recipe.store or "the home folder"
+    try:
+        refuse_unreachable(
+            recipe.registry.tracking_uri, store if store.startswith("s3:") else f"file:{store}"
+        )
+    except InputError as error:
+        place = document.place(("registry", "tracking_uri"))
+        raise InputError(error.message, where=place, remedy=error.remedy) from error
 
 
 def check_plan(path: Path) -> ConversionPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,13 +81,17 @@ class Located:
 
     @classmethod
     def _child(cls, node: Any, part: str, assignment: str) -> Any:
+        key: str | int
         if isinstance(node, CommentedSeq):
-            return node[cls._index(node, part, assignment)]
-        if isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = CommentedMap()
-            return node[part]
-        raise InputError(f"--set {assignment}: {part} lies inside a plain value")
+            key = cls._index(node, part, assignment)
+            inner = node[key]
+        elif isinstance(node, dict):
+            key, inner = part, node.get(part)
+        else:
+            raise InputError(f"--set {assignment}: {part} lies inside a plain value")
+        # a copy: other places may share this node through a YAML alias
+        node[key] = CommentedMap() if inner is None else copy.deepcopy(inner)
+        return node[key]
 
     @staticmethod
     def _index(node: CommentedSeq, part: str, assignment: str) -> int:
@@ -125,7 +130,7 @@ class Located:
         try:
             return model.model_validate(plain(self.root))
         except ValidationError as error:
-            first = error.errors()[0]
+            first = _most_telling(error.errors())
             location = _strip_tags(first["loc"], self.root)
             where = self.place(location)
             if first["type"] == "extra_forbidden":
@@ -137,12 +142,17 @@ class Located:
                 ) from error
             if first["type"] == "missing":
                 raise InputError("a required field is missing", where=where) from error
+            if at := first.get("ctx", {}).get("at"):  # found by a check over several fields
+                raise InputError(
+                    "impossible value", where=self.place(at), expected=first["msg"]
+                ) from error
             got = first.get("input")
             shown = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
             raise InputError(
                 "impossible value",
                 where=where,
-                expected=first["msg"].removeprefix("Value error, ") + shown,
+                expected=first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+                + shown,
             ) from error
 
 
@@ -156,6 +166,15 @@ def plain(node: Any) -> Any:
         if isinstance(node, kind):
             return kind(node)
     return node
+
+
+def _most_telling(errors: list[Any]) -> Any:
+    """The first error; but a misspelt field is the cause of the missing one beside it."""
+    first = errors[0]
+    if first["type"] == "missing":
+        beside = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
+        return next((e for e in beside if e["type"] == "extra_forbidden"), first)
+    return first
 
 
 def _strip_tags(location: tuple[Any, ...], root: Any) -> Location:

@@ -10,13 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tasks.contracts import Contract, Severity, Spec
 from tasks.located import Located
 
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+# strict: `rows: true` and `rows: "4"` are mistakes, not numbers
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class ModelSource(Contract):
@@ -70,15 +74,15 @@ class FinetuneOptions(Contract):
     steps: Positive
     row_tokens: Positive = 512
     rows_per_step: Positive = 1
-    learning_rate: float = Field(default=2e-4, gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    learning_rate: Number = Field(default=2e-4, gt=0)
+    warmup_steps: Count = 0
+    weight_decay: Number = Field(default=0.0, ge=0)
+    max_grad_norm: Number = Field(default=1.0, gt=0)
     rank: Positive = 16
     alpha: Positive = 32
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    next_token_weight: float = Field(default=0.5, ge=0)
-    kl_weight: float = Field(default=1.0, ge=0)
+    next_token_weight: Number = Field(default=0.5, ge=0)
+    kl_weight: Number = Field(default=1.0, ge=0)
     checkpoint_every: Positive = 10
 
 
@@ -96,8 +100,8 @@ class GateRule(Contract):
 
     metric: str = Field(min_length=1)
     compare: Literal["value", "ratio", "difference"] = "ratio"
-    min: FiniteFloat | None = None
-    max: FiniteFloat | None = None
+    min: Number | None = None
+    max: Number | None = None
     severity: Severity = "fail"
 
     @model_validator(mode="after")
@@ -109,7 +113,7 @@ class GateRule(Contract):
 
 class GatePolicy(Contract):
     rules: tuple[GateRule, ...] = Field(min_length=1)
-    expires_after_days: float = Field(default=30, gt=0)
+    expires_after_days: Number = Field(default=30, gt=0)
 
 
 class RegisterOptions(Contract):
@@ -157,7 +161,7 @@ class Recipe(Contract):
     """Everything that a run does."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(default=0, ge=0)
+    seed: Count = 0
     data_root: str | None = None  # where `local:` paths start; the recipe's folder if not given
     store: str | None = None  # s3://bucket/prefix or a folder; under the home folder if not given
     model: ModelSource
@@ -175,16 +179,21 @@ class Recipe(Contract):
     def _texts_exist(self) -> Recipe:
         for step, text in self._texts():
             if text not in self.data:
-                raise ValueError(f"{step} names the text {text!r}; data has {', '.join(self.data)}")
-        unknown = set(self.compute.steps) - set(STEPS)
-        if unknown:
-            raise ValueError(f"compute.steps has {sorted(unknown)}; steps are {', '.join(STEPS)}")
+                raise _misplaced((step, "text"), f"one of {', '.join(self.data)}, not {text!r}")
+        for step in self.compute.steps:
+            if step not in STEPS:
+                raise _misplaced(("compute", "steps", step), f"one of {', '.join(STEPS)}")
         return self
 
     def _texts(self) -> Iterable[tuple[str, str]]:
-        yield "profile.text", self.profile.text
+        yield "profile", self.profile.text
         if self.finetune:
-            yield "finetune.text", self.finetune.text
+            yield "finetune", self.finetune.text
+
+
+def _misplaced(at: tuple[str, ...], expected: str) -> PydanticCustomError:
+    """An error that a check over several fields found at one of them."""
+    return PydanticCustomError("misplaced", "{expected}", {"at": at, "expected": expected})
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> tuple[Recipe, Located]:

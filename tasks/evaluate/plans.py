@@ -106,8 +106,8 @@ def converted_copy(base: HybridForCausalLM, strategies: Sequence[Strategy]) -> H
     """
     shared = {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())}
     model = deepcopy(base, shared)
-    for layer, strategy in enumerate(strategies):
-        spec = model.config.layer_specs[layer]
+    specs = list(model.config.layer_specs or ())
+    for layer, (strategy, spec) in enumerate(zip(strategies, specs, strict=True)):
         if strategy.layer_spec(spec) != spec:
             model.set_layer_spec(layer, strategy.layer_spec(spec))
         block = model.model.layers[layer]

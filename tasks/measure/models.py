@@ -60,7 +60,7 @@ def base_config(folder: Path) -> HybridConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base or of a converted checkpoint; code inside the checkpoint is not run."""
+    """The tokenizer of a base or of a converted checkpoint; code inside it is not run."""
     # without a word on remote code, Transformers asks for leave on stdin
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 

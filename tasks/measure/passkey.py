@@ -1,9 +1,8 @@
 """Generated passkey prompts: a five-digit key in running English text, and its likelihood.
 
-The recall test of METHODS.md section 8 (the task is that of arXiv 2305.16300, section 4.2): the
-key is stated once, far outside every window, and asked for at the end. Scored by teacher forcing,
-so one forward pass per prompt and no sampling: the mean log-probability per key token, and whether
-the key would be decoded greedily.
+The task of arXiv 2305.16300, section 4.2: the key is stated once, far outside every window, and
+asked for at the end. Scored by teacher forcing, so one forward pass per prompt and no sampling:
+the mean log-probability per key token, and whether the key would be decoded greedily.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts import Damage, Spec
 from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.blocks import Visitor
+from tasks.measure.blocks import Visitor, run_blocks
 from tasks.progress import Bar
 from tasks.registry import Component
 
@@ -66,6 +67,10 @@ class Profiler(Component):
     kind: ClassVar[str] = "profiler"
     room: ClassVar[str] = "tasks.profile"
 
+    def estimate_tokens(self, layers: int, strategies: int) -> int:
+        """Tokens of whole-model forward passes that the profiler adds to the shared pass, about."""
+        return 0
+
 
 class BlockProfiler(Profiler):
     """Sees every block on every row, in the one pass that all block profilers share."""
@@ -85,3 +90,27 @@ class ModelProfiler(Profiler):
     def run(self, subject: Subject) -> Findings:
         """Measure; leave the model as it was."""
         raise NotImplementedError
+
+
+class SharedPass:
+    """One pass over the rows for all block profilers together; others are left out.
+
+    Raises:
+        InputError: the rows cannot give what a profiler measures.
+    """
+
+    def __init__(
+        self, profilers: Sequence[Profiler], model: HybridForCausalLM, rows: Tensor
+    ) -> None:
+        self.model, self.rows = model, rows
+        self.visitors = [p.begin(model, rows) for p in profilers if isinstance(p, BlockProfiler)]
+
+    def run(self, after_batch: Callable[[int], None] = lambda rows: None) -> list[Findings]:
+        """The findings, in the profilers' order; ``after_batch`` hears how many rows were done."""
+        if not self.visitors:
+            return []
+        at_once = 1 if self.model.device.type == "cpu" else 8  # one row fills a CPU
+        run_blocks(
+            self.model, self.rows, self.visitors, batch_rows=at_once, after_batch=after_batch
+        )
+        return [visitor.findings() for visitor in self.visitors]

@@ -38,7 +38,7 @@ class Linearity(BlockProfiler):
 
     name: ClassVar[str] = "linearity"
 
-    ridge: float = Field(default=1e-3, gt=0)
+    ridge: float = Field(default=0.1, gt=0)  # of each channel's variance
     held_out_every: int = Field(default=4, ge=2)
     massive: float = Field(default=10.0, gt=1)
 

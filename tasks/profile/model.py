@@ -8,9 +8,8 @@ from tasks.context import Context
 from tasks.contracts import LayerProfile, ModelProfile, ModelRef, Spec, TextRef
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import token_rows
-from tasks.measure.blocks import run_blocks
 from tasks.measure.models import load_base, load_tokenizer
-from tasks.profile.base import BlockProfiler, Findings, ModelProfiler, Profiler, Subject
+from tasks.profile.base import Findings, ModelProfiler, Profiler, SharedPass, Subject
 from tasks.progress import progress
 from tasks.recipe import ProfileOptions
 from tasks.registry import build
@@ -69,22 +68,9 @@ def profile_model(
 
 def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]:
     """All findings; the block profilers share one pass over the rows."""
-    visitors = [
-        profiler.begin(subject.model, subject.rows)
-        for profiler in profilers
-        if isinstance(profiler, BlockProfiler)
-    ]
-    found = []
-    if visitors:
-        job = subject.bar.add_task("profile", total=len(subject.rows))
-        run_blocks(
-            subject.model,
-            subject.rows,
-            visitors,
-            batch_rows=1 if subject.model.device.type == "cpu" else 8,
-            after_batch=lambda rows: subject.bar.advance(job, rows),
-        )
-        found += [visitor.findings() for visitor in visitors]
+    shared = SharedPass(profilers, subject.model, subject.rows)
+    job = subject.bar.add_task("profile", total=len(subject.rows))
+    found = shared.run(after_batch=lambda rows: subject.bar.advance(job, rows))
     found += [p.run(subject) for p in profilers if isinstance(p, ModelProfiler)]
     return found
 

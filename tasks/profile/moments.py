@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-_LEAST_RIDGE = 1e-7  # of a channel's variance: the size of the rounding of the fp32 products
+_LEAST_RIDGE = 1e-7  # the size of the rounding of fp32 products; X may lack some directions
 
 
 @dataclass
@@ -98,21 +98,25 @@ class Centred:
 
     def ridge_map(self, ridge: float) -> Tensor:
         """A (D, D) = (XᵀX + ridge diag(XᵀX))⁻¹ XᵀE: each channel penalised by its own variance."""
-        scale = self._scale()
-        correlations = self.xx * scale * scale[:, None]
-        correlations.diagonal().add_(ridge)
-        solved = torch.cholesky_solve(self.xe * scale[:, None], torch.linalg.cholesky(correlations))
-        return solved * scale[:, None]
+        scale, factor = self._factor(ridge)
+        return torch.cholesky_solve(self.xe * scale[:, None], factor) * scale[:, None]
 
     def error(self, map_DD: Tensor) -> Tensor:
         """||X A - E||² of a map on these tokens."""
         return self.ee + (map_DD * (self.xx @ map_DD - 2 * self.xe)).sum()
 
     def least_error(self) -> Tensor:
-        """min over A of ||X A - E||²; a hair of ridge bars directions in which X does not vary."""
-        return self.error(self.ridge_map(_LEAST_RIDGE)).clamp_min(0)
+        """min over A of ||X A - E||² = ||E||² - ||L⁻¹ XᵀE||², where L Lᵀ = XᵀX."""
+        scale, factor = self._factor(_LEAST_RIDGE)
+        half = torch.linalg.solve_triangular(factor, self.xe * scale[:, None], upper=False)
+        return (self.ee - half.square().sum()).clamp_min(0)
 
-    def _scale(self) -> Tensor:
-        """(D,) 1 / standard deviation per channel: the fit does not depend on it, rounding does."""
+    def _factor(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """1 / standard deviation per channel (D,), and the Cholesky factor of XᵀX so scaled, plus
+        ``ridge`` on its diagonal of ones. The fit does not depend on the scale, its rounding does.
+        """
         deviation = self.xx.diagonal().clamp_min(0).sqrt()
-        return torch.where(deviation > 0, 1 / deviation, 0.0)
+        scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+        correlations = self.xx * scale * scale[:, None]
+        correlations.diagonal().add_(ridge)
+        return scale, torch.linalg.cholesky(correlations)

@@ -32,7 +32,7 @@ class Sensitivity(ModelProfiler):
     recall_nats(l, s) = base's mean log-probability per key token minus the converted model's, on
     ``prompts`` generated passkey prompts of ``prompt_tokens`` tokens whose keys stand outside the
     reach of every strategy. Both are worse when greater. NLL rise alone is the rule of
-    arXiv 2606.27791; METHODS.md section 8 shows why recall is needed beside it.
+    arXiv 2606.27791; it is blind to recall, which one or two layers may carry.
 
     The input of layer l is kept, and only layers l and above run again. Each layer's result is
     written down when it is known; a second attempt in the same folder goes on behind the last one.
@@ -40,8 +40,8 @@ class Sensitivity(ModelProfiler):
 
     name: ClassVar[str] = "sensitivity"
 
-    rows: int | None = Field(default=None, ge=1)  # None: all of the profile's
-    row_tokens: int | None = Field(default=None, ge=2)  # None: the profile's
+    rows: int = Field(default=2, ge=1)
+    row_tokens: int | None = Field(default=None, ge=2)  # None: as long as the profile's
     prompts: int = Field(default=12, ge=1)
     prompt_tokens: int = Field(default=600, ge=1)
 
@@ -60,8 +60,13 @@ class Sensitivity(ModelProfiler):
         scan = _Scan(subject.model, self._text(subject.rows), prompts)
         return scan.run(strategies, subject.workdir / f"sensitivity-{what}", subject.bar)
 
+    def estimate_tokens(self, layers: int, strategies: int) -> int:
+        tokens = self.rows * (self.row_tokens or 1024) + self.prompts * self.prompt_tokens
+        # the base once through, and half the layers, on average, for each layer and strategy
+        return round(tokens * (2 + layers * strategies / 2))
+
     def _text(self, rows: Tensor) -> Tensor:
-        wanted = self.rows or len(rows), self.row_tokens or rows.shape[1]
+        wanted = self.rows, self.row_tokens or rows.shape[1]
         if wanted[0] > rows.shape[0] or wanted[1] > rows.shape[1]:
             raise InputError(
                 f"sensitivity asks for {wanted[0]} rows of {wanted[1]} tokens",
@@ -108,7 +113,7 @@ class _Scan:
         known = [json.loads(file.read_text()) if file.is_file() else None for file in files]
         base_file = folder / "base.json"
         base = json.loads(base_file.read_text()) if base_file.is_file() else None
-        job = bar.add_task("sensitivity", total=layers, completed=len([k for k in known if k]))
+        job = bar.add_task("sensitivity", total=layers, completed=layers - known.count(None))
         if base is None or None in known:
             text = _Stream(self.model, self.rows)
             recall = _Stream(self.model, torch.stack([prompt.ids for prompt in self.prompts]))

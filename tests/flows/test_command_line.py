@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "flows.cli"]
 
 def environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def layerwright(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -174,6 +174,7 @@ def test_the_control_arm_is_measured(tmp_path: Path) -> None:
         ("kv_bytes_ratio: 0.6}\nfine", "kv_bytes: 0.6}\nfine", ("recipe.yaml:20", "kv_bytes")),
         ("name: milp, kv", "name: magic, kv", ("magic", "milp")),
         ("texts: [held-out], rows", "texts: [elsewhere], rows", ("elsewhere", "held-out")),
+        ("metric: perplexity.*", "metric: perplexiti.*", ("recipe.yaml:37", "perplexiti")),
         ("train.txt", "absent.txt", ("recipe.yaml:5", "absent.txt")),
     ],
 )

@@ -1,0 +1,92 @@
+"""Passkey prompts: exact length, key and needle where they should be, honest scores."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import LAYER_SPECS, tiny_hybrid
+from tiny_checkpoint import byte_tokenizer
+
+from tasks.errors import InputError
+from tasks.measure.passkey import key_scores, last_logits, passkey_prompts, score_keys
+
+TOKENIZER = byte_tokenizer()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(1, 6),
+    prompt_tokens=st.integers(420, 700),
+    keep_out=st.integers(0, 150),
+    seed=st.integers(0, 2**31),
+)
+def test_needle_and_key_stand_where_they_should(count, prompt_tokens, keep_out, seed) -> None:
+    prompts = passkey_prompts(TOKENIZER, count, prompt_tokens, seed, keep_out_tokens=keep_out)
+    assert len(prompts) == count
+    for prompt in prompts:
+        assert len(prompt.ids) == prompt_tokens == prompt.key_stop
+        assert TOKENIZER.decode(prompt.ids[prompt.key_start : prompt.key_stop]) == prompt.key
+        needle = TOKENIZER.decode(prompt.ids[prompt.needle_start : prompt.needle_stop])
+        assert needle == f" The pass key is {prompt.key}. Remember it."
+        # the first key token is predicted at key_start - 1; its window ends at its own position
+        assert prompt.needle_stop <= prompt.key_start - keep_out
+        assert prompt.needle_start >= 100, "behind the introduction, so outside the sinks"
+        text = TOKENIZER.decode(prompt.ids)
+        assert text.count(prompt.key) == 2
+        assert text.endswith(f"What is the pass key? The pass key is {prompt.key}")
+
+
+def test_depths_spread_over_what_is_allowed() -> None:
+    prompts = passkey_prompts(TOKENIZER, 8, 1000, 0, keep_out_tokens=300)
+    depths = [prompt.depth for prompt in prompts]
+    assert depths == sorted(depths)
+    assert depths[0] < 0.2
+    assert depths[-1] > 0.58
+    assert max(b - a for a, b in zip(depths, depths[1:], strict=False)) < 0.08
+
+
+def test_seed_decides_and_prompts_differ() -> None:
+    def ids(seed: int) -> list[list[int]]:
+        return [p.ids.tolist() for p in passkey_prompts(TOKENIZER, 3, 500, seed, keep_out_tokens=9)]
+
+    assert ids(1) == ids(1)
+    assert len({tuple(one) for one in ids(1) + ids(2)}) == 6
+
+
+def test_filler_does_not_repeat_itself() -> None:
+    (prompt,) = passkey_prompts(TOKENIZER, 1, 4000, 0, keep_out_tokens=0)
+    sentences = [s.strip() for s in TOKENIZER.decode(prompt.ids).split(".") if s.strip()]
+    assert len(set(sentences)) >= 0.95 * len(sentences)
+
+
+def test_too_short_a_prompt_says_what_would_do() -> None:
+    with pytest.raises(InputError) as caught:
+        passkey_prompts(TOKENIZER, 1, 400, 0, keep_out_tokens=300)
+    enough = int(str(caught.value).split("at least ")[1].split()[0])
+    passkey_prompts(TOKENIZER, 1, enough, 0, keep_out_tokens=300)
+    with pytest.raises(InputError):
+        passkey_prompts(TOKENIZER, 1, enough - 1, 0, keep_out_tokens=300)
+
+
+def test_scores_are_the_full_logits_at_the_keys() -> None:
+    model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
+    prompts = passkey_prompts(TOKENIZER, 3, 420, 0, keep_out_tokens=0)
+    ids = torch.stack([prompt.ids for prompt in prompts])
+    with torch.inference_mode():
+        probabilities = model(ids).logits.double().log_softmax(-1)
+    for one, score in enumerate(key_scores(model, prompts, batch=2)):
+        expected = [probabilities[one, t - 1, ids[one, t]].item() for t in range(415, 420)]
+        assert score.log_prob == pytest.approx(sum(expected) / 5, rel=1e-4)
+        assert not score.exact
+
+
+def test_exact_needs_every_token_of_the_key() -> None:
+    prompts = passkey_prompts(TOKENIZER, 2, 420, 0, keep_out_tokens=0)
+    kept = last_logits(prompts)
+    logits = torch.zeros(2, kept, len(TOKENIZER))
+    for row, prompt in zip(logits, prompts, strict=True):
+        row[:-1].scatter_(1, prompt.ids[-kept + 1 :, None], 9.0)
+    logits[1, -2] = 0.0  # the last digit of the second key is anyone's guess
+    first, second = score_keys(logits, prompts)
+    assert (first.exact, second.exact) == (True, False)
+    assert first.log_prob > second.log_prob
