@@ -74,14 +74,14 @@ class FinetuneOptions(Contract):
     steps: Positive
     row_tokens: Positive = 512
     rows_per_step: Positive = 1
-    learning_rate: Number = Field(default=2e-4, gt=0)
+    learning_rate: Number = Field(default=3e-4, gt=0)
     warmup_steps: Count = 0
     weight_decay: Number = Field(default=0.0, ge=0)
     max_grad_norm: Number = Field(default=1.0, gt=0)
     rank: Positive = 16
     alpha: Positive = 32
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    next_token_weight: Number = Field(default=0.5, ge=0)
+    next_token_weight: Number = Field(default=0.1, ge=0)
     kl_weight: Number = Field(default=1.0, ge=0)
     checkpoint_every: Positive = 10
 

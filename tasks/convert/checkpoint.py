@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -61,7 +61,7 @@ def convert_model(model: ModelRef, plan: ConversionPlan, ctx: Context) -> Checkp
     plan_sha256 = identity(plan)
     (target / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
     lineage = {
-        "base": {"source": model.source, "sha256": model.sha256},
+        "base": {"source": _public(model.source), "sha256": model.sha256},
         "plan_sha256": plan_sha256,
     }
     (target / LINEAGE).write_text(json.dumps(lineage, indent=1) + "\n")
@@ -83,6 +83,14 @@ def _check_fits(model: ModelRef, plan: ConversionPlan) -> None:
             where="plan layers",
             expected=f"{model.layers}, as the model has",
         )
+
+
+def _public(source: str) -> str:
+    """The source without the folders of this machine: a checkpoint travels."""
+    scheme, colon, rest = source.partition(":")
+    if colon and scheme != "local":
+        return source
+    return f"local:{PurePath(rest or scheme).name}"
 
 
 def write_weights(source: Path, target: Path, strategies: list[Strategy]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-_LEAST_RIDGE = 1e-7  # the size of the rounding of fp32 products; X may lack some directions
+_LEAST_RIDGE = 1e-7  # the size of the rounding of fp32 products
 
 
 @dataclass
@@ -114,9 +114,17 @@ class Centred:
     def _factor(self, ridge: float) -> tuple[Tensor, Tensor]:
         """1 / standard deviation per channel (D,), and the Cholesky factor of XᵀX so scaled, plus
         ``ridge`` on its diagonal of ones. The fit does not depend on the scale, its rounding does.
+
+        Where X lacks directions, their eigenvalues are rounding, of either sign: the ridge then
+        grows until it outweighs them.
         """
         deviation = self.xx.diagonal().clamp_min(0).sqrt()
         scale = torch.where(deviation > 0, 1 / deviation, 0.0)
         correlations = self.xx * scale * scale[:, None]
-        correlations.diagonal().add_(ridge)
-        return scale, torch.linalg.cholesky(correlations)
+        eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
+        while True:
+            factor, failed = torch.linalg.cholesky_ex(correlations + ridge * eye)
+            # without rounding no pivot is below the smallest eigenvalue, so none below the ridge
+            if not failed and factor.diagonal().square().min() >= ridge / 2:
+                return scale, factor
+            ridge *= 10

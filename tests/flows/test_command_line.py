@@ -1,35 +1,15 @@
 """The commands, driven as a user drives them: a process of its own each time."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from layerwright_process import COMMAND, environment, last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
-
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "flows.cli"]
-
-
-def environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
-def layerwright(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True
-    )
-
-
-def last_line(result: subprocess.CompletedProcess[str]) -> dict:
-    assert result.stdout.strip(), result.stderr
-    return json.loads(result.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +187,7 @@ def run_until(marker: str, cwd: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [*COMMAND, "convert", "recipe.yaml", "--json"],
         cwd=cwd,
-        env=environment(),
+        env=environment(OMP_NUM_THREADS="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -33,7 +33,7 @@ def test_one_document_is_exactly_its_tokens_cut_without_overlap(tmp_path: Path) 
 
 def test_documents_are_joined_by_eos_and_no_row_is_padded(tmp_path: Path) -> None:
     rows = all_rows(text_tree(tmp_path, "abcd", "ef", "ghijk"), TOKENIZER, 4)
-    ids = TOKENIZER("abcd").input_ids + [EOS] + TOKENIZER("ef").input_ids + [EOS]
+    ids = [*TOKENIZER("abcd").input_ids, EOS, *TOKENIZER("ef").input_ids, EOS]
     ids += TOKENIZER("ghijk").input_ids
     assert rows.tolist() == [ids[0:4], ids[4:8], ids[8:12]]
 

@@ -36,7 +36,7 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
-    with pytest.raises(InputError, match="gpt2.*not supported"):
+    with pytest.raises(InputError, match=r"gpt2.*not supported"):
         load_base(folder)
 
 

@@ -1,5 +1,7 @@
 """Passkey prompts: exact length, key and needle where they should be, honest scores."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,7 +44,7 @@ def test_depths_spread_over_what_is_allowed() -> None:
     assert depths == sorted(depths)
     assert depths[0] < 0.2
     assert depths[-1] > 0.58
-    assert max(b - a for a, b in zip(depths, depths[1:], strict=False)) < 0.08
+    assert max(b - a for a, b in itertools.pairwise(depths)) < 0.08
 
 
 def test_seed_decides_and_prompts_differ() -> None:

@@ -1,0 +1,97 @@
+"""The step as a whole, on a tiny checkpoint in a store."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import LAYERS
+from tiny_checkpoint import write_checkpoint
+
+from tasks.context import Context
+from tasks.contracts import ModelRef, Spec, TextRef
+from tasks.errors import InputError
+from tasks.profile.base import Profiler
+from tasks.profile.model import profile_model
+from tasks.recipe import ProfileOptions
+from tasks.registry import discover
+from tasks.store import LocalStore
+
+STREAMING = Spec(name="streaming", sinks=2, window=14)
+PROFILERS = (
+    Spec(name="laziness", sinks=2, window=14),
+    Spec(name="linearity"),
+    Spec(name="sensitivity", rows=1, prompts=1, prompt_tokens=420),
+)
+
+
+def inputs(folder: Path) -> tuple[ModelRef, TextRef, Context]:
+    store = LocalStore(folder / "store")
+    tree = store.put_tree(write_checkpoint(folder / "model"))
+    model = ModelRef(
+        **tree.model_dump(),
+        source="local:tiny",
+        family="llama",
+        layers=LAYERS,
+        hidden_size=48,
+        kv_heads=2,
+        head_dim=8,
+        vocabulary=259,
+        max_positions=2048,
+        parameters=1,
+        dtype="float32",
+    )
+    text = folder / "text"
+    text.mkdir()
+    words = " ".join(f"Item {i * i} was counted." for i in range(60))
+    (text / "documents.jsonl").write_text(json.dumps({"text": words}) + "\n")
+    tree = store.put_tree(text)
+    ref = TextRef(**tree.model_dump(), source="made", documents=1, characters=len(words))
+    return model, ref, Context(store=store, workdir=folder / "work", seed=1)
+
+
+def options(*profilers: Spec) -> ProfileOptions:
+    return ProfileOptions(text="calibration", rows=5, row_tokens=80, profilers=profilers)
+
+
+def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Path) -> None:
+    model, text, ctx = inputs(tmp_path)
+    profile = profile_model(model, text, options(*PROFILERS), (STREAMING,), ctx)
+    assert [one.layer for one in profile.layers] == list(range(LAYERS))
+    for one in profile.layers:
+        assert set(one.scores) == {
+            "lazy_ratio",
+            "linearity",
+            "linearity_delta",
+            "linearity_delta_held_out",
+        }
+        assert 0 < one.scores["lazy_ratio"] < 1
+        assert one.damage_of(STREAMING) is not None
+    assert profile.tokens == 400
+    assert profile.kv_bytes_per_token == 2 * 2 * 8 * 4, "keys and values, heads, size, fp32"
+    assert profile.reference["nll"] > 0 > profile.reference["key_log_prob"]
+    shutil.rmtree(ctx.workdir)
+    again = profile_model(model, text, options(*PROFILERS), (STREAMING,), ctx)
+    assert again.model_copy(update={"seconds": profile.seconds}) == profile
+
+
+def test_profilers_are_found_and_one_alone_will_do(tmp_path: Path) -> None:
+    assert {"laziness", "linearity", "sensitivity"} <= set(discover(Profiler))
+    model, text, ctx = inputs(tmp_path)
+    profile = profile_model(model, text, options(PROFILERS[0]), (STREAMING,), ctx)
+    assert set(profile.layers[0].scores) == {"lazy_ratio"}
+    assert profile.layers[0].damage == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        (Spec(name="lazyness"), "profile.profilers.0.name"),
+        (Spec(name="laziness", windows=3), "profile.profilers.0.windows"),
+    ],
+)
+def test_an_unknown_profiler_or_option_is_refused(tmp_path: Path, wrong: Spec, where: str) -> None:
+    model, text, ctx = inputs(tmp_path)
+    with pytest.raises(InputError) as caught:
+        profile_model(model, text, options(wrong), (STREAMING,), ctx)
+    assert caught.value.where == where
