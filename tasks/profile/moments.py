@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from tasks.errors import StepError
+
 _LEAST_RIDGE = 1e-7  # the size of the rounding of fp32 products
 
 
@@ -117,14 +119,18 @@ class Centred:
 
         Where X lacks directions, their eigenvalues are rounding, of either sign: the ridge then
         grows until it outweighs them.
+
+        Raises:
+            StepError: the sums are not finite.
         """
         deviation = self.xx.diagonal().clamp_min(0).sqrt()
         scale = torch.where(deviation > 0, 1 / deviation, 0.0)
         correlations = self.xx * scale * scale[:, None]
         eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
-        while True:
+        for _ in range(7):
             factor, failed = torch.linalg.cholesky_ex(correlations + ridge * eye)
             # without rounding no pivot is below the smallest eigenvalue, so none below the ridge
             if not failed and factor.diagonal().square().min() >= ridge / 2:
                 return scale, factor
             ridge *= 10
+        raise StepError("the hidden states are not finite: linearity cannot be measured")

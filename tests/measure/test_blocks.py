@@ -1,6 +1,5 @@
 """The block-by-block runner shows every block what it really saw, and keeps nothing."""
 
-import gc
 import weakref
 
 import pytest
@@ -46,7 +45,6 @@ def test_only_one_blocks_states_live_at_a_time() -> None:
 
         def visit(self, visit: Visit) -> None:
             self.states += [weakref.ref(visit.x_out)]
-            gc.collect()
             self.alive.append(sum(state() is not None for state in self.states))
 
     for rows in (2, 9):

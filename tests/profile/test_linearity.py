@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 
-from tasks.errors import InputError
+from tasks.errors import InputError, StepError
 from tasks.measure.blocks import Visit, run_blocks
 from tasks.profile.base import SharedPass
 from tasks.profile.linearity import Linearity
@@ -161,6 +161,15 @@ def test_a_large_common_offset_costs_no_precision() -> None:
     near, far = plain.centred(), offset.centred()
     torch.testing.assert_close(far.xx, near.xx, rtol=1e-4, atol=1e-2)
     assert far.least_error().item() == pytest.approx(near.least_error().item(), rel=1e-5)
+
+
+def test_states_that_are_not_finite_are_no_score() -> None:
+    x = normal(8, 60, WIDTH)
+    x[0, 7, 3] = torch.nan
+    moments = Moments.empty(WIDTH, torch.zeros(WIDTH))
+    moments.add(x.flatten(0, 1), x.flatten(0, 1), torch.ones(480, 1))
+    with pytest.raises(StepError, match="not finite"):
+        moments.centred().least_error()
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(3, 500), (4, 24)])

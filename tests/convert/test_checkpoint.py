@@ -1,0 +1,213 @@
+"""Base and plan to checkpoint: the base's bytes, the plan's behaviour, the same digest always."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import LAYERS, tiny_llama, tiny_tokens
+from tiny_checkpoint import write_checkpoint
+
+from tasks.context import Context
+from tasks.contracts import ConversionPlan, ModelRef, PlanItem, identity
+from tasks.convert.checkpoint import convert_model, write_weights
+from tasks.errors import InputError
+from tasks.measure.conversion import converted
+from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
+from tasks.store import LocalStore
+from tasks.strategies.keep import Keep
+from tasks.strategies.specs import specs_of
+from tasks.strategies.streaming import Streaming
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {here!r}]
+import test_checkpoint as case
+from tasks.convert import checkpoint
+
+done = []
+def copy_and_die(source, target):
+    if len(done) == {at}:
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(target)
+    return original(source, target)
+original, shutil.copyfile = shutil.copyfile, copy_and_die
+model, ctx = case.inputs(Path({folder!r}))
+checkpoint.convert_model(model, case.plan_for(model), ctx)
+"""
+
+
+def inputs(folder: Path, **overrides) -> tuple[ModelRef, Context]:
+    """A tiny base in a store; made again, it is the same."""
+    store = LocalStore(folder / "store")
+    tree = store.put_tree(write_checkpoint(folder / "model", **overrides))
+    model = ModelRef(
+        **tree.model_dump(),
+        source="local:/home/someone/models/tiny",
+        family="llama",
+        layers=LAYERS,
+        hidden_size=48,
+        kv_heads=2,
+        head_dim=8,
+        vocabulary=259,
+        max_positions=2048,
+        parameters=1,
+        dtype="float32",
+    )
+    return model, Context(store=store, workdir=folder / "work")
+
+
+def plan_for(model: ModelRef, **changes) -> ConversionPlan:
+    streaming = {"strategy": "streaming", "params": {"sinks": 2, "window": 6}}
+    fields = {
+        "model_sha256": model.sha256,
+        "layers": LAYERS,
+        "context_tokens": 64,
+        "selector": "by hand",
+        "items": (
+            PlanItem(start=0, stop=1, strategy="keep", reason="the first"),
+            PlanItem(start=1, stop=3, **streaming, reason="lazy"),
+            PlanItem(start=3, stop=4, strategy="keep"),
+        ),
+    }
+    return ConversionPlan(**(fields | changes))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_checkpoint_computes_what_conversion_in_memory_does(tmp_path: Path, tied) -> None:
+    model, ctx = inputs(tmp_path, tie_word_embeddings=tied)
+    plan = plan_for(model)
+    folder = ctx.store.open_tree(convert_model(model, plan, ctx).sha256)
+    base = load_base(ctx.store.open_tree(model.sha256))
+    ids = tiny_tokens(2, 40)
+    with converted(base, dict(enumerate(specs_of(plan)))):
+        expected = base(ids).logits
+    assert torch.equal(load_checkpoint(folder)(ids).logits, expected)
+    assert not torch.equal(base(ids).logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_tensor_is_the_bases_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    model, ctx = inputs(tmp_path, dtype=dtype)
+    folder = ctx.store.open_tree(convert_model(model, plan_for(model), ctx).sha256)
+    base = load_file(ctx.store.open_tree(model.sha256) / "model.safetensors")
+    written = load_file(folder / "model.safetensors")
+    assert written.keys() == base.keys()
+    for name, tensor in base.items():
+        assert written[name].dtype == tensor.dtype
+        assert torch.equal(written[name].view(torch.uint8), tensor.view(torch.uint8)), name
+
+
+def test_shards_stay_shards(tmp_path: Path) -> None:
+    model, ctx = inputs(tmp_path)
+    whole = load_base(ctx.store.open_tree(model.sha256))
+    shutil.copytree(ctx.store.open_tree(model.sha256), tmp_path / "sharded")
+    (tmp_path / "sharded/model.safetensors").unlink()
+    tiny_llama(max_position_embeddings=2048).save_pretrained(
+        tmp_path / "sharded", max_shard_size="100KB"
+    )
+    tree = ctx.store.put_tree(tmp_path / "sharded")
+    sharded = model.model_copy(update=tree.model_dump())
+    plan = plan_for(sharded)
+    folder = ctx.store.open_tree(convert_model(sharded, plan, ctx).sha256)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    loaded = load_checkpoint(folder).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.state_dict().items())
+
+
+def test_the_checkpoint_is_whole_and_says_where_it_comes_from(tmp_path: Path) -> None:
+    model, ctx = inputs(tmp_path)
+    plan = plan_for(model)
+    reference = convert_model(model, plan, ctx)
+    folder = ctx.store.open_tree(reference.sha256)
+    assert (reference.base_sha256, reference.plan_sha256) == (model.sha256, identity(plan))
+    assert ConversionPlan.model_validate_json((folder / "plan.json").read_text()) == plan
+    lineage = json.loads((folder / "layerwright.json").read_text())
+    assert lineage == {
+        "base": {"source": "local:tiny", "sha256": model.sha256},
+        "plan_sha256": identity(plan),
+    }
+    config = json.loads((folder / "config.json").read_text())
+    kinds = [spec["mixer"]["kind"] for spec in config["layer_specs"]]
+    assert kinds == ["full", "streaming", "streaming", "full"]
+    assert config["capabilities"]["mixers"] == ["full", "streaming"]
+    assert (folder / "layerwright_modeling.py").is_file()
+    assert (folder / "generation_config.json").is_file()
+    assert (
+        load_tokenizer(folder)("ab").input_ids
+        == load_tokenizer(ctx.store.open_tree(model.sha256))("ab").input_ids
+    )
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".py"):
+            text = file.read_text()
+            assert str(tmp_path) not in text, file.name
+            assert "/home/someone" not in text, file.name
+
+
+def test_the_digest_depends_on_base_and_plan_alone(tmp_path: Path) -> None:
+    (model, here), (same, there) = inputs(tmp_path / "a"), inputs(tmp_path / "b")
+    first = convert_model(model, plan_for(model), here)
+    assert convert_model(same, plan_for(same), there).sha256 == first.sha256
+    keep = (PlanItem(start=0, stop=4, strategy="keep"),)
+    assert convert_model(model, plan_for(model, items=keep), here).sha256 != first.sha256
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_killed_midway_the_next_run_gives_the_same_digest(tmp_path: Path, at: int) -> None:
+    model, ctx = inputs(tmp_path / "whole")
+    expected = convert_model(model, plan_for(model), ctx).sha256
+    folder = tmp_path / "killed"
+    script = KILLED.format(
+        tests=str(ROOT / "tests"), here=str(Path(__file__).parent), folder=str(folder), at=at
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    model, ctx = inputs(folder)
+    assert any((ctx.workdir / "checkpoint").iterdir()), "it was killed in the middle"
+    (ctx.workdir / "checkpoint" / "left-over.bin").write_bytes(os.urandom(9))
+    assert convert_model(model, plan_for(model), ctx).sha256 == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_sha256": "0" * 64}, "the plan is for the model 000000000000"),
+        (
+            {"layers": 5, "items": (PlanItem(start=0, stop=5, strategy="keep"),)},
+            "the plan covers 5 layers",
+        ),
+        (
+            {"items": (PlanItem(start=0, stop=4, strategy="streeming"),)},
+            "unknown strategy 'streeming'",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    model, ctx = inputs(tmp_path)
+    with pytest.raises(InputError, match=message):
+        convert_model(model, plan_for(model, **change), ctx)
+
+
+def test_a_strategy_that_changes_tensors_changes_its_own_layers_only(tmp_path: Path) -> None:
+    class Doubling(Keep):  # without a name of its own it is not registered
+        def transform(self, name, tensor, layer):
+            return tensor * 2 if name == "mlp.down_proj.weight" else tensor
+
+    source = write_checkpoint(tmp_path / "model") / "model.safetensors"
+    strategies = [Keep(), Doubling(), Streaming(), Doubling()]
+    write_weights(source, tmp_path / "out.safetensors", strategies)
+    before, after = load_file(source), load_file(tmp_path / "out.safetensors")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        doubled = name in {f"model.layers.{i}.mlp.down_proj.weight" for i in (1, 3)}
+        assert torch.equal(after[name], tensor * 2 if doubled else tensor), name
