@@ -59,7 +59,7 @@ def convert(
     register."""
     from flows import launch, screen
 
-    ready = launch.prepare(recipe, assignments, home, flow="convert", plan=plan)
+    ready = launch.prepare(recipe, assignments, home, flow="convert", plan=plan, serve=not dry_run)
     if dry_run:
         from flows.dry_run import dry_run as walk
 

@@ -6,13 +6,12 @@ was recorded for it, and ended.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +48,65 @@ def configure(home: Path) -> None:
         warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
 
 
-@contextlib.contextmanager
-def server(home: Path) -> Iterator[None]:
-    """Run with a Prefect server: the one of the environment, or an ephemeral one of our own."""
-    if os.environ.get("PREFECT_API_URL"):
-        yield
-        return
-    from prefect.server.api.server import SubprocessASGIServer
+class Server:
+    """A Prefect server for one command: that of the environment, or an ephemeral one of our own.
 
-    record = home / "prefect" / "servers" / f"{os.getpid()}.json"
+    Used as a context. ``begin`` starts the ephemeral one without waiting for it: its seconds pass
+    while the command imports what it needs.
+    """
 
-    class RecordedServer(SubprocessASGIServer):
-        """The instance that Prefect's own clients then find and use."""
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.record = home / "prefect" / "servers" / f"{os.getpid()}.json"
+        self.ephemeral: Any = None
+        self.starting: Future[None] | None = None
 
-        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-            process = super()._run_uvicorn_command()
-            # recorded before it answers: a run killed while its server starts leaves a trace too
-            _write_record(record, process.pid)
-            return process
+    def begin(self) -> None:
+        if os.environ.get("PREFECT_API_URL") or self.starting:
+            return
+        from prefect.server.api.server import SubprocessASGIServer
 
-    end_leftovers(home)
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
-    ephemeral = RecordedServer()
-    try:
-        ephemeral.start()
-        yield
-    finally:
-        ephemeral.stop()
-        record.unlink(missing_ok=True)
+        record = self.record
+
+        class RecordedServer(SubprocessASGIServer):
+            """The instance that Prefect's own clients then find and use."""
+
+            def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+                process = super()._run_uvicorn_command()
+                # recorded before it answers: a run killed meanwhile leaves a trace as well
+                _write_record(record, process.pid)
+                return process
+
+        end_leftovers(self.home)
+        (self.home / "prefect").mkdir(parents=True, exist_ok=True)
+        self.ephemeral = RecordedServer()
+        pool = ThreadPoolExecutor(1)
+        self.starting = pool.submit(self.ephemeral.start)
+        pool.shutdown(wait=False)
+
+    def __enter__(self) -> Server:
+        self.begin()
+        if self.starting:
+            self.starting.result()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.starting:
+            return
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        # what is still queued must reach the server before it goes, or it is retried for a minute
+        EventsWorker.drain_all(timeout=10)
+        APILogWorker.drain_all(timeout=10)
+        self.end()
+
+    def end(self) -> None:
+        """Stop the ephemeral server, ready or not."""
+        if self.starting:
+            self.starting.exception()
+            self.ephemeral.stop()
+            self.record.unlink(missing_ok=True)
 
 
 def _write_record(path: Path, server_pid: int) -> None:

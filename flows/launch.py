@@ -25,6 +25,7 @@ class Launch:
     path: Path
     home: Path
     pins: dict[str, str]
+    server: embedded.Server
     plan: ConversionPlan | None = None
 
     @property
@@ -40,9 +41,18 @@ class Launch:
 
 
 def prepare(
-    path: Path, overrides: list[str], home: Path, *, flow: str, plan: Path | None = None
+    path: Path,
+    overrides: list[str],
+    home: Path,
+    *,
+    flow: str,
+    plan: Path | None = None,
+    serve: bool = True,
 ) -> Launch:
     """Read and check everything that can be checked before a run starts.
+
+    A recipe that ran in this home before is known to be good: then the server starts meanwhile
+    (unless ``serve`` is False).
 
     Raises:
         InputError: the first thing that is wrong; nothing was started and nothing written.
@@ -50,13 +60,21 @@ def prepare(
     recipe, document = load_recipe(path, overrides)
     home = home.resolve()
     embedded.configure(home)
-    from flows.preflight import check_plan, check_recipe, pin_sources, sources_of
+    server = embedded.Server(home)
+    if serve and any(record.recipe == recipe for record in RunFolder.all(home)):
+        server.begin()
+    try:
+        from flows.preflight import check_plan, check_recipe, pin_sources, sources_of
 
-    check_recipe(recipe, document, flow=flow)
-    chosen = check_plan(plan) if plan else None
-    sources = sources_of(recipe, document, flow=flow)
-    launch = Launch(recipe, document, path, home, pin_sources(sources, document), chosen)
-    _check_missing(launch, sources)
+        check_recipe(recipe, document, flow=flow)
+        chosen = check_plan(plan) if plan else None
+        sources = sources_of(recipe, document, flow=flow)
+        pins = pin_sources(sources, document)
+        launch = Launch(recipe, document, path, home, pins, server, chosen)
+        _check_missing(launch, sources)
+    except BaseException:
+        server.end()
+        raise
     return launch
 
 
@@ -105,7 +123,7 @@ def run_convert(launch: Launch, folder: RunFolder | None = None) -> dict[str, An
     """
     folder = folder or RunFolder.create(launch.home, launch.recipe, launch.path, launch.plan)
     folder.update(state="running", reason="", finished_at=None)
-    with recorded(folder), embedded.server(launch.home):
+    with recorded(folder), launch.server:
         from flows.convert import convert
 
         summary = convert(launch.recipe, launch.pins, folder.run_id, launch.place, launch.plan)
@@ -117,7 +135,7 @@ def run_survey(launch: Launch) -> dict[str, Any]:
     import json
 
     folder = RunFolder.create(launch.home, launch.recipe, launch.path, None)
-    with recorded(folder), embedded.server(launch.home):
+    with recorded(folder), launch.server:
         from flows.survey import survey
 
         result = survey(launch.recipe, launch.pins, folder.run_id, launch.place)
@@ -142,5 +160,5 @@ def relaunch(home: Path, run_id: str) -> tuple[Launch, RunFolder]:
 
     document = Located(record.recipe_path, record.recipe_text)
     pins = pin_sources(sources_of(record.recipe, document, flow="convert"), document)
-    path = Path(record.recipe_path)
-    return Launch(record.recipe, document, path, home, pins, record.plan), folder
+    path, server = Path(record.recipe_path), embedded.Server(home)
+    return Launch(record.recipe, document, path, home, pins, server, record.plan), folder
