@@ -32,6 +32,14 @@ SETTINGS = {
 }
 
 
+APP = "prefect.server.api.server:create_app"
+SERVER_SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
 def configure(home: Path) -> None:
     """Set the environment of an embedded run, before Prefect and MLflow are first imported.
 
@@ -64,21 +72,35 @@ class Server:
     def begin(self) -> None:
         if os.environ.get("PREFECT_API_URL") or self.starting:
             return
+        import prefect
         from prefect.server.api.server import SubprocessASGIServer
+        from prefect.settings import get_current_settings
 
-        record = self.record
+        folder, record = self.home / "prefect", self.record
 
         class RecordedServer(SubprocessASGIServer):
             """The instance that Prefect's own clients then find and use."""
 
             def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-                process = super()._run_uvicorn_command()
+                # not on this command's stdout and stderr: if the command is killed, whoever reads
+                # them would wait for this server to end
+                where = ["--app-dir", str(Path(prefect.__file__).parent), "--host", "127.0.0.1"]
+                how = ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+                settings = get_current_settings().to_environment_variables(exclude_unset=True)
+                with (folder / "server.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", "uvicorn", "--factory", APP, *where, *how],
+                        env=os.environ | SERVER_SETTINGS | settings,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                    )
                 # recorded before it answers: a run killed meanwhile leaves a trace as well
                 _write_record(record, process.pid)
                 return process
 
         end_leftovers(self.home)
-        (self.home / "prefect").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.ephemeral = RecordedServer()
         pool = ThreadPoolExecutor(1)
         self.starting = pool.submit(self.ephemeral.start)

@@ -88,7 +88,7 @@ class Outcome:
             cache_hits=run.cache_hits,
             report=page_uri,
             failed_checks=tuple(
-                f"{c.rule}: {c.reason}"
+                f"{c.metric}: {c.reason}"
                 for c in self.decision.checks
                 if not c.passed and c.severity == "fail"
             ),

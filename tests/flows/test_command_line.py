@@ -115,7 +115,7 @@ def test_an_edited_plan_is_used(accepted) -> None:
     other = last_line(result)
     assert other["checkpoint"]["sha256"] != summary["checkpoint"]["sha256"]
     assert other["registered"]["version"] == "2"
-    edited.write_text(chosen.read_text().replace("streaming", "steaming", 1))
+    edited.write_text(chosen.read_text().replace("strategy: streaming", "strategy: steaming", 1))
     result = layerwright("plan", "validate", "plan.yaml", cwd=folder)
     assert result.returncode == 2
     assert "plan.yaml:" in result.stderr
@@ -149,13 +149,13 @@ def test_the_control_arm_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("finetune:", "finetine:", ("recipe.yaml:24", "finetine")),
-        ("rows: 4\n  row_tokens", "rows: many\n  row_tokens", ("recipe.yaml:10", "profile.rows")),
-        ("kv_bytes_ratio: 0.6}\nfine", "kv_bytes: 0.6}\nfine", ("recipe.yaml:20", "kv_bytes")),
+        ("finetune:", "finetine:", ("finetine", "finetune")),
+        ("  rows: 4\n", "  rows: many\n", ("profile.rows", "integer")),
+        ("kv_bytes_ratio: 0.6}\nfine", "kv_bytes: 0.6}\nfine", ("kv_bytes", "kv_bytes_ratio")),
         ("name: milp, kv", "name: magic, kv", ("magic", "milp")),
         ("texts: [held-out], rows", "texts: [elsewhere], rows", ("elsewhere", "held-out")),
-        ("metric: perplexity.*", "metric: perplexiti.*", ("recipe.yaml:37", "perplexiti")),
-        ("train.txt", "absent.txt", ("recipe.yaml:5", "absent.txt")),
+        ("metric: perplexity.*", "metric: perplexiti.*", ("perplexiti", "perplexity.held-out")),
+        ("train.txt", "absent.txt", ("data.train.source", "absent.txt")),
     ],
 )
 def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected) -> None:
@@ -163,10 +163,11 @@ def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected)
     text = recipe.read_text()
     assert old in text
     recipe.write_text(text.replace(old, new, 1))
+    line = text[: text.index(old)].count("\n") + 1
     result = layerwright("convert", "recipe.yaml", cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
-    for part in expected:
+    for part in (f"recipe.yaml:{line}:", *expected):
         assert part in result.stderr
     assert not (tmp_path / ".layerwright").exists()
 
