@@ -50,6 +50,7 @@ class Subject:
         workdir: survives a kill; holds what a second attempt need not measure again.
         seed: of anything generated.
         bar: for a task of the profiler's own.
+        log: a line now and then, for those who see no bar.
     """
 
     model: HybridForCausalLM
@@ -59,6 +60,7 @@ class Subject:
     workdir: Path
     seed: int
     bar: Bar
+    log: Callable[[str], None] = lambda message: None
 
 
 class Profiler(Component):

@@ -52,7 +52,7 @@ def profile_model(
     )
     loaded = load_base(folder, ctx.device)
     with progress() as bar:
-        subject = Subject(loaded, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar)
+        subject = Subject(loaded, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar, ctx.log)
         found = run_profilers(profilers, subject)
     ctx.log(f"profiled {model.layers} layers on {rows.numel():,} tokens")
     return ModelProfile(

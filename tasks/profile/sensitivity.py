@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,7 +57,7 @@ class Sensitivity(ModelProfiler):
             keep_out_tokens=max(reaches, default=0),
         )
         what = identity([self.model_dump(), specs, subject.seed])[:16]
-        scan = _Scan(subject.model, self._text(subject.rows), prompts)
+        scan = _Scan(subject.model, self._text(subject.rows), prompts, subject.log)
         return scan.run(strategies, subject.workdir / f"sensitivity-{what}", subject.bar)
 
     def estimate_tokens(self, layers: int, strategies: int) -> int:
@@ -102,9 +102,13 @@ class _Scan:
     """All layers, each converted alone, from the bottom to the top."""
 
     def __init__(
-        self, model: HybridForCausalLM, rows: Tensor, prompts: list[PasskeyPrompt]
+        self,
+        model: HybridForCausalLM,
+        rows: Tensor,
+        prompts: list[PasskeyPrompt],
+        log: Callable[[str], None],
     ) -> None:
-        self.model, self.rows, self.prompts = model, rows, prompts
+        self.model, self.rows, self.prompts, self.log = model, rows, prompts, log
 
     @torch.inference_mode()
     def run(self, strategies: list[tuple[Spec, Strategy]], folder: Path, bar: Bar) -> Findings:
@@ -128,6 +132,8 @@ class _Scan:
                     ]
                     write_atomically(files[layer], json.dumps(known[layer]).encode())
                     bar.advance(job)
+                    if (layer + 1) % 5 == 0 or layer + 1 == layers:
+                        self.log(f"sensitivity: layer {layer + 1} of {layers}")
                 text.advance(layer)
                 recall.advance(layer)
         return Findings(
