@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import LAYERS, VOCABULARY, tiny_llama
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tiny_checkpoint import byte_tokenizer
 
 from tasks.context import Context
 from tasks.contracts import Arm, CheckpointRef, ModelRef, TextRef
@@ -32,19 +31,6 @@ def build_hybrid(streaming: tuple[int, ...] = (), seed: int = 0) -> HybridForCau
     for layer in streaming:
         model.set_layer_spec(layer, STREAMING)
     return model.eval()
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte; the special tokens of the tiny model's config."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
-    )
-    assert len(fast) == VOCABULARY
-    return fast
 
 
 @pytest.fixture
