@@ -1,20 +1,22 @@
 """The version of a step's code: a digest over the source files that the step can reach.
 
 A cached result is reused only while none of these files changed. The closure is read from import
-statements, without importing: late imports inside functions count, and so does a whole room where
-its components are discovered by name.
+statements, without importing: late imports inside functions count, and so does a module that a
+string names, with its whole room if it is one: components are discovered, and code is shipped, so.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tasks", "kernels")
+_NAME = re.compile(r"[a-z_.]+")
 
 
 @cache
@@ -55,13 +57,15 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             # `from tasks.hybrid import cache` names a module, `from tasks.errors import X` a class
             inner = (f"{node.module}.{a.name}" for a in node.names)
             yield from (name for name in inner if _find(name))
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            # a kind of component says in `room` where its components are discovered
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            named_room = any(isinstance(t, ast.Name) and t.id == "room" for t in targets)
-            if named_room and isinstance(node.value, ast.Constant):
-                room = ROOT / str(node.value.value).replace(".", "/")
-                yield from (f"{node.value.value}.{p.stem}" for p in room.glob("[!_]*.py"))
+        elif isinstance(node, ast.Constant) and _names_a_module(node.value):
+            # what is reached by name: the room of a kind of component, the code to be shipped
+            yield node.value
+            room = ROOT / node.value.replace(".", "/")
+            yield from (f"{node.value}.{p.stem}" for p in room.glob("[!_]*.py"))
+
+
+def _names_a_module(value: object) -> bool:
+    return isinstance(value, str) and "." in value and bool(_NAME.fullmatch(value)) and _ours(value)
 
 
 def _ours(module: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,3 +51,12 @@ def resolve_device(wanted: str) -> str:
     import torch  # late: a run whose steps are all cached never needs it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """What timings depend on: the accelerator's model, or the processor's kind and core count."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"

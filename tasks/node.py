@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -25,8 +24,8 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, TypeAdapter
 
 from tasks.code_version import code_version
-from tasks.context import Context, resolve_device
-from tasks.contracts import Contract, identity
+from tasks.context import Context, device_name, resolve_device
+from tasks.contracts import Contract, TreeRef, identity
 from tasks.recipe import Compute
 from tasks.results import result_storage
 from tasks.store import Store, open_store
@@ -135,16 +134,26 @@ class Node(Generic[P, Result]):
             "code": code_version(self.function.__module__),
         }
         if self.timed:
-            device = resolve_device(place.compute.of(self.step).device)
-            parts["device"] = f"{device} {platform.machine()} {platform.node()}"
+            parts["device"] = device_name(resolve_device(place.compute.of(self.step).device))
         return f"{self.step}-{identity(parts)[:40]}"
 
     def lookup(self, key: str, place: Place) -> Result | None:
         """The cached result under a key, or None."""
+        found = self._stored(key, place)
+        return found if found is not None and self._whole(found, place) else None
+
+    def _stored(self, key: str, place: Place) -> Result | None:
         data = place.open_store().read(f"results/{key}") if self.cached else None
         if data is None:
             return None
         return self.returns.validate_python(ResultRecord.deserialize(data).result)
+
+    @staticmethod
+    def _whole(result: BaseModel, place: Place) -> bool:
+        """Whether the store still has every tree that a result names."""
+        parts = [result, *(getattr(result, name) for name in type(result).model_fields)]
+        store = place.open_store()
+        return all(store.has_tree(part.sha256) for part in parts if isinstance(part, TreeRef))
 
     def execute(self, inputs: dict[str, Any], place: Place, key: str) -> dict[str, Any]:
         """The plain step on JSON: what a child flow on another machine would run too."""
@@ -171,7 +180,10 @@ class Node(Generic[P, Result]):
         if not self.cached:
             return self.task
         policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: key)
+        stored = self._stored(key, place)
         return self.task.with_options(
+            # a result whose tree is gone must not answer; Prefect alone cannot know that
+            refresh_cache=stored is not None and not self._whole(stored, place),
             # runs that need the same step at once share it: one works, the others wait and read
             cache_policy=policy.configure(
                 isolation_level=IsolationLevel.SERIALIZABLE,

@@ -1,6 +1,7 @@
 """The commands, driven as a user drives them: a process of its own each time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -122,6 +123,15 @@ def test_an_edited_plan_is_used(accepted) -> None:
     assert "steaming" in result.stderr
 
 
+def test_a_tree_that_was_deleted_is_made_again(accepted) -> None:
+    folder, first = accepted
+    shutil.rmtree(first["checkpoint"]["uri"].removeprefix("file://"))
+    second = last_line(layerwright("convert", "recipe.yaml", "--json", cwd=folder))
+    assert second["cache_hits"] == ["fetch", "profile", "choose", "convert", "evaluate"]
+    assert second["checkpoint"] == first["checkpoint"]
+    assert Path(first["checkpoint"]["uri"].removeprefix("file://")).is_dir()
+
+
 def test_survey_compares_selectors(accepted) -> None:
     folder, _ = accepted
     result = layerwright("survey", "recipe.yaml", "--json", cwd=folder)
@@ -173,8 +183,6 @@ def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected)
 
 
 def test_too_little_disk_starts_nothing(tmp_path: Path, monkeypatch) -> None:
-    import shutil
-
     from flows import preflight
     from tasks.errors import InputError
 
