@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -184,9 +185,11 @@ def check_sources(sources: dict[str, Source], document: Located, home: Path) -> 
         InputError: a missing source or too little disk.
     """
     sizes = {}
-    for where, source in sources.items():
+    with ThreadPoolExecutor() as pool:  # each probe waits for an index
+        probes = {where: pool.submit(source.size_bytes) for where, source in sources.items()}
+    for where, probe in probes.items():
         try:
-            sizes[where] = source.size_bytes() or 0
+            sizes[where] = probe.result() or 0
         except InputError as error:
             raise _at(error, document, where) from error
     total = sum(sizes.values())
