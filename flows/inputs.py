@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 
 from tasks.contracts import Spec, TextRef
 from tasks.evaluate.base import Metric
+from tasks.evaluate.metrics import needed_texts as texts_needed_by
 from tasks.fetch.task import fetch_text
 from tasks.node import Run
 from tasks.recipe import Recipe
@@ -15,8 +15,7 @@ from tasks.registry import build
 
 def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
     """The texts that metrics read, each once, in order."""
-    needed = (build(Metric, spec).needed_texts() for spec in metrics)
-    return tuple(dict.fromkeys(itertools.chain.from_iterable(needed)))
+    return texts_needed_by(build(Metric, spec) for spec in metrics)
 
 
 def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ class LayerProfile(Contract):
 
 
 class ModelProfile(Contract):
-    """One profile pass over a model. ``curves`` are per-layer series for the report's plots."""
+    """One profile pass over a model."""
 
     model_sha256: str
     text_sha256: str
@@ -219,7 +219,7 @@ class Measurement(Contract):
     """One figure of one arm. ``value`` None means that it could not be measured.
 
     ``low`` and ``high`` bound its 95 % interval where the metric gives one; ``count`` is the
-    number of items (tokens, prompts, repeats) behind it; ``curve`` is for plots.
+    number of items (tokens, prompts, repeats) behind it.
     """
 
     metric: str
