@@ -50,13 +50,21 @@ LAYER_SPECS = {
     "streaming_no_sinks": {"mixer": {"kind": "streaming", "sinks": 0, "window": 5}},
     "streaming_narrowest": {"mixer": {"kind": "streaming", "sinks": 1, "window": 1}},
     "streaming_wider_than_context": {"mixer": {"kind": "streaming", "sinks": 3, "window": 1000}},
+    "no_attention": {"mixer": {"kind": "none"}},
+    "linear": {"mixer": {"kind": "none"}, "feed_forward": {"kind": "linear"}},
+    "removed": {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}},
 }
 
 
 def tiny_hybrid(spec: dict, layers: tuple[int, ...] = (0, 1, 3), seed: int = 0, **overrides):
-    """The tiny Llama as a HybridForCausalLM with `spec` at the given layers, full elsewhere."""
+    """The tiny Llama as a HybridForCausalLM with `spec` at the given layers, full elsewhere.
+
+    Weights that the Llama has not, such as a map, are random by the same seed.
+    """
     base = tiny_llama(seed, **overrides)
     specs = [spec if i in layers else LAYER_SPECS["full"] for i in range(LAYERS)]
-    model = HybridForCausalLM(from_base_config(base.config, specs)).eval()
-    model.load_state_dict(base.state_dict())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = HybridForCausalLM(from_base_config(base.config, specs)).eval()
+    model.load_state_dict(base.state_dict(), strict=False)
     return model

@@ -15,6 +15,7 @@ from tasks.contracts import Arm, identity
 from tasks.evaluate.base import Metric, TextPass
 from tasks.evaluate.passes import TextScores, run_pass
 from tasks.evaluate.texts import Texts
+from tasks.hybrid.mixers import MIXERS
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.progress import Bar
 from tasks.store import write_atomically
@@ -138,6 +139,6 @@ class Arms:
 
 
 def kept_tokens(layer_specs: Iterable[Mapping]) -> int:
-    """The most positions that a layer with a bounded window keeps: sinks + window; 0 if none."""
+    """The most tokens that a layer with a bounded reach sees one by one; 0 if none is bounded."""
     mixers = [spec["mixer"] for spec in layer_specs]
-    return max((m.get("sinks", 0) + m["window"] for m in mixers if "window" in m), default=0)
+    return max((MIXERS[mixer["kind"]].reach_tokens(mixer) or 0 for mixer in mixers), default=0)

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 from tasks.hybrid.mixers import MIXERS
 
 FORMAT = 1  # of the specs and the shipped code
-FEED_FORWARDS = ("mlp",)
+FEED_FORWARDS = ("linear", "mlp", "none")
 FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 
 
@@ -19,7 +19,8 @@ class HybridConfig(PretrainedConfig):
     Attributes:
         base_model_type: the family that the weights come from, such as "llama".
         layer_specs: one dict per layer, {"mixer": {"kind": ..., parameters}, "feed_forward":
-            {"kind": "mlp"}}; None means that every layer is full attention.
+            {"kind": "mlp", "linear" or "none"}}; None means that every layer is full attention.
+            A layer keeps its index whatever it becomes: a removed one has neither part.
         capabilities: derived from layer_specs, never set by hand; see `derive_capabilities`.
         attention_bias: biases on the query, key and value projections.
         attention_output_bias: bias on the output projection.
@@ -101,6 +102,8 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
             f"layer {index}: feed-forward kind {feed_forward.get('kind')!r} is not one of "
             f"{sorted(FEED_FORWARDS)}"
         )
+    if len(feed_forward) > 1:
+        raise ValueError(f"layer {index}: a feed-forward has a kind alone, got {feed_forward}")
     parameters = {key: value for key, value in mixer.items() if key != "kind"}
     try:
         MIXERS[kind].check_parameters(parameters)
@@ -112,15 +115,16 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
 def derive_capabilities(layer_specs: list[dict[str, Any]]) -> dict[str, Any]:
     """What a loader must have and may expect, so that it can refuse before it loads a weight.
 
-    Keys: format, mixers (the kinds in use), needs (trust_remote_code, transformers), stateful (a
-        layer
-    carries a state that is not keys and values), crop (the cache can be rolled back), padding
-    (sides that batches may be padded on), serving (which engines can run the checkpoint as it is).
+    Keys: format, mixers and feed_forwards (the kinds in use), needs (trust_remote_code,
+    transformers), stateful (a layer carries a state that is not keys and values), crop (the cache
+    can be rolled back), padding (sides that batches may be padded on), serving (which engines can
+    run the checkpoint as it is).
     """
     kinds = sorted({spec["mixer"]["kind"] for spec in layer_specs})
     return {
         "format": FORMAT,
         "mixers": kinds,
+        "feed_forwards": sorted({spec["feed_forward"]["kind"] for spec in layer_specs}),
         "needs": {"trust_remote_code": True, "transformers": ">=5.17,<6"},
         "stateful": any(MIXERS[kind].stateful for kind in kinds),
         "crop": all(MIXERS[kind].croppable for kind in kinds),

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from tasks.hybrid.configuration import HybridConfig
+from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 
 # Rotations whose tables do not depend on the length of the context, so that cached keys stay right.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -59,6 +59,14 @@ FAMILIES = {
             attention_output_bias="attention_bias",
             mlp_bias="mlp_bias",
         ),
+        Family("mistral"),
+        Family("qwen2", attention_bias=True),
+        Family(
+            "qwen3",
+            attention_bias="attention_bias",
+            attention_output_bias="attention_bias",
+            query_key_norm=True,
+        ),
     )
 }
 
@@ -70,8 +78,8 @@ def from_base_config(
 
     Args:
         base: config of the base model, as Transformers loads it.
-        layer_specs: one spec per layer; by default every layer stays full attention, and the logits
-            equal the base's.
+        layer_specs: one spec per layer; by default every layer stays what it is in the base, and
+            the logits equal the base's.
 
     Raises:
         ValueError: something about the base, or a spec, is not supported; the message names it.
@@ -98,8 +106,19 @@ def from_base_config(
         attention_output_bias=trait(family.attention_output_bias),
         mlp_bias=trait(family.mlp_bias),
         query_key_norm=family.query_key_norm,
-        layer_specs=layer_specs,
+        layer_specs=base_layer_specs(base) if layer_specs is None else layer_specs,
     )
+
+
+def base_layer_specs(base: PretrainedConfig) -> list[dict[str, Any]]:
+    """What each layer is in the base: full attention, or a sliding window, which has no sinks."""
+    window = getattr(base, "sliding_window", None)
+    kinds = (
+        getattr(base, "layer_types", None)
+        or ["full_attention" if window is None else "sliding_attention"] * base.num_hidden_layers
+    )
+    sliding = {**FULL_LAYER, "mixer": {"kind": "streaming", "sinks": 0, "window": window}}
+    return [FULL_LAYER if kind == "full_attention" else sliding for kind in kinds]
 
 
 def head_dim(base: PretrainedConfig) -> int:
@@ -111,7 +130,10 @@ def unsupported_features(base: PretrainedConfig, family: Family) -> list[str]:
     """Reasons why a base of this family cannot be converted; empty when it can."""
     rope = base.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
+    layer_types = set(getattr(base, "layer_types", None) or ())
+    unknown_layers = sorted(layer_types - {"full_attention", "sliding_attention"})
     checks = [
+        (bool(unknown_layers), f"layers of the types {', '.join(unknown_layers)}"),
         (
             rope_type not in ROPE_TYPES,
             f"rope_type {rope_type!r} (supported: {', '.join(ROPE_TYPES)})",

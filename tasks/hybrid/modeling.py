@@ -3,50 +3,21 @@
 Shapes: B batch, T new tokens, D hidden size, V vocabulary.
 """
 
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.mixers import MIXERS, AttentionMixer
+from tasks.hybrid.layer import HybridLayer
 from tasks.hybrid.placement import Placement, place_tokens
-
-
-def build_mixer(
-    config: HybridConfig, layer_idx: int, donor: AttentionMixer | None = None
-) -> AttentionMixer:
-    """The mixer that the layer's spec asks for, sharing the donor's projections if given."""
-    spec = config.layer_specs[layer_idx]["mixer"]
-    return MIXERS[spec["kind"]](config, spec, layer_idx, donor)
-
-
-class HybridLayer(GradientCheckpointingLayer):
-    """One pre-norm block: x + mixer(norm(x)), then x + feed_forward(norm(x))."""
-
-    def __init__(self, config: HybridConfig, layer_idx: int):
-        super().__init__()
-        self.self_attn = build_mixer(config, layer_idx)
-        self.mlp = LlamaMLP(config)
-        self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-
-    def forward(
-        self,
-        hidden_BTD: Tensor,
-        placement: Placement,
-        past_key_values: HybridCache | None = None,
-    ) -> Tensor:
-        mixed = self.self_attn(self.input_layernorm(hidden_BTD), placement, past_key_values)
-        hidden_BTD = hidden_BTD + mixed
-        return hidden_BTD + self.mlp(self.post_attention_layernorm(hidden_BTD))
 
 
 class HybridPreTrainedModel(PreTrainedModel):
@@ -122,8 +93,9 @@ class HybridModel(HybridPreTrainedModel):
             past_tokens,
             past_positions,
         )
-        rotary = self.rotary_emb(hidden_BTD, position_ids=positions.clamp_min(0))
-        return Placement(positions, rotary, past_tokens, past_positions, contiguous)
+        rotary_at = partial(self.rotary_emb, hidden_BTD[:, :0])  # of which it reads the dtype
+        rotary = rotary_at(positions.clamp_min(0))
+        return Placement(positions, rotary, past_tokens, past_positions, contiguous, rotary_at)
 
     def run_layers(
         self,
@@ -193,8 +165,8 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def set_layer_spec(self, index: int, spec: dict[str, Any]) -> dict[str, Any]:
-        """Turns layer `index` into what `spec` says, in place, with the same projection weights.
+    def set_layer_spec(self, index: int, spec: dict[str, Any]) -> HybridLayer:
+        """Turns layer `index` into what `spec` says, in place, with the same weights.
 
         Args:
             index: the layer, from 0.
@@ -202,18 +174,28 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
                 "window": 252}}.
 
         Returns:
-            The spec that the layer had: setting it again puts the layer back.
+            The layer that was there; `put_layer` brings it back. Modules that both have are
+            shared; what the old one lacks is new, and its map, if any, is zero.
 
         Raises:
             ValueError: a spec that is not allowed.
             IndexError: no such layer.
         """
         index = range(self.config.num_hidden_layers)[index]
-        before = self.config.layer_specs[index]
+        before = self.model.layers[index]
         self.config.replace_layer_spec(index, spec)
-        layer = self.model.layers[index]
-        layer.self_attn = build_mixer(self.config, index, donor=layer.self_attn)
+        layer = HybridLayer(self.config, index, donor=before)
+        if layer.linear is not None and before.linear is None:
+            nn.init.zeros_(layer.linear.weight)
+            nn.init.zeros_(layer.linear.bias)
+        weight = self.model.embed_tokens.weight
+        self.model.layers[index] = layer.to(weight.device, weight.dtype)
         return before
+
+    def put_layer(self, index: int, layer: HybridLayer) -> None:
+        """Puts a layer that `set_layer_spec` gave back into its place, spec and all."""
+        self.config.replace_layer_spec(index, layer.spec)
+        self.model.layers[index] = layer
 
     def head(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) of the last layer's output: final norm, then head."""

@@ -3,6 +3,7 @@
 Shapes: B batch, T new tokens, K keys held or new, R is B or 1, d head size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +22,8 @@ class Placement:
         past_tokens: slots that the cache saw before this pass.
         past_positions: their positions; None where they are 0 .. past_tokens - 1 in every row.
         contiguous: no padding anywhere: masks need no positions, and single queries need no mask.
+        rotary_at: positions (R, N) int64 -> cos and sin tables (R, N, d), for mixers that rotate
+            what stands at no new token's position.
     """
 
     positions: Tensor
@@ -28,6 +31,7 @@ class Placement:
     past_tokens: int
     past_positions: Tensor | None
     contiguous: bool
+    rotary_at: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     @property
     def stored_positions(self) -> Tensor | None:

@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tasks.hybrid.modeling import HybridForCausalLM, HybridLayer
+from tasks.hybrid.layer import HybridLayer
+from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.hybrid.placement import Placement
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tasks.hybrid.layer import HybridLayer
 from tasks.hybrid.modeling import HybridForCausalLM
 
 
@@ -24,13 +25,11 @@ def converted(
     Raises:
         ValueError: a spec that is not allowed; nothing stays changed.
     """
-    before: dict[int, tuple[dict[str, Any], Any]] = {}
+    before: dict[int, HybridLayer] = {}
     try:
         for layer, spec in specs.items():
-            mixer = model.model.layers[layer].self_attn
-            before[layer] = model.set_layer_spec(layer, spec), mixer
+            before[layer] = model.set_layer_spec(layer, spec)
         yield model
     finally:
-        for layer, (spec, mixer) in before.items():
-            model.set_layer_spec(layer, spec)
-            model.model.layers[layer].self_attn = mixer
+        for layer, module in before.items():
+            model.put_layer(layer, module)

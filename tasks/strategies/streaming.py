@@ -26,6 +26,3 @@ class Streaming(Strategy):
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
         mixer = {"kind": "streaming", "sinks": self.sinks, "window": self.window}
         return {**base_spec, "mixer": mixer}
-
-    def reach_tokens(self) -> int:
-        return self.sinks + self.window

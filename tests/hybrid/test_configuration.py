@@ -32,7 +32,8 @@ def specs_with(index: int, spec: dict) -> list[dict]:
         ),
         ({"mixer": {"kind": "streaming", "sinks": True, "window": 1}}, "sinks must be .* got True"),
         ({"mixer": {"kind": "streaming", "sinks": 1, "window": 1.5}}, "window must be .* got 1.5"),
-        (FULL | {"feed_forward": {"kind": "moe"}}, r"kind 'moe' is not one of \['mlp'\]"),
+        (FULL | {"feed_forward": {"kind": "moe"}}, r"'moe' is not one of \['linear', 'mlp'"),
+        (FULL | {"feed_forward": {"kind": "mlp", "wide": 3}}, "layer 2: a feed-forward has a kind"),
         ({"attention": "full"}, "layer 2: a spec has the parts"),
         ({}, "layer 2: a spec has the parts"),
     ],
@@ -55,6 +56,7 @@ def test_capabilities_follow_the_specs():
     assert mixed == {
         "format": 1,
         "mixers": ["full", "streaming"],
+        "feed_forwards": ["mlp"],
         "needs": {"trust_remote_code": True, "transformers": ">=5.17,<6"},
         "stateful": False,
         "crop": False,

@@ -190,7 +190,8 @@ def test_gradient_reaches_lora_in_every_layer(model):
     ids = tiny_tokens(2, 30)
     adapted(ids, labels=ids).loss.backward()
     gradients = {name: p.grad for name, p in adapted.named_parameters() if p.requires_grad}
-    assert len(gradients) == 4 * 2 * 2
+    mixing = sum(layer["mixer"]["kind"] != "none" for layer in model.config.layer_specs)
+    assert len(gradients) == mixing * 2 * 2
     # The queries of a layer that sees one key have no say, so theirs may be zero there.
     lone = spec["mixer"].get("window") == 1 and spec["mixer"]["sinks"] == 0
     for name, gradient in gradients.items():
@@ -207,7 +208,7 @@ def test_gradient_checkpointing_changes_nothing(model):
         if checkpointing:
             trained.gradient_checkpointing_enable()
         trained(ids, labels=ids).loss.backward()
-        gradients.append(trained.model.layers[0].self_attn.v_proj.weight.grad)
+        gradients.append(trained.model.embed_tokens.weight.grad)
     assert relative_rms(*gradients) <= LIMIT
 
 

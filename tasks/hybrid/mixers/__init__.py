@@ -2,8 +2,9 @@
 
 from tasks.hybrid.mixers.attention import AttentionMixer
 from tasks.hybrid.mixers.full import FullAttention
+from tasks.hybrid.mixers.none import NoMixer
 from tasks.hybrid.mixers.streaming import StreamingAttention
 
 MIXERS: dict[str, type[AttentionMixer]] = {
-    mixer.kind: mixer for mixer in (FullAttention, StreamingAttention)
+    mixer.kind: mixer for mixer in (FullAttention, NoMixer, StreamingAttention)
 }

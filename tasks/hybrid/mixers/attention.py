@@ -53,18 +53,22 @@ class AttentionMixer(nn.Module):
         self.q_norm = LlamaRMSNorm(d, eps=config.rms_norm_eps) if normed else None
         self.k_norm = LlamaRMSNorm(d, eps=config.rms_norm_eps) if normed else None
 
-    def project(
-        self, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, d) and keys (B, G, T, d), rotated, and values (B, G, T, d)."""
-        heads = (*hidden_BTD.shape[:-1], -1, self.head_dim)
+    def heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, d), keys and values (B, G, T, d): normed, but not rotated."""
+        shape = (*hidden_BTD.shape[:-1], -1, self.head_dim)
         q, k, v = (
-            projection(hidden_BTD).view(heads)
+            projection(hidden_BTD).view(shape)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def project(
+        self, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, d) and keys (B, G, T, d), rotated, and values (B, G, T, d)."""
+        q, k, v = self.heads(hidden_BTD)
         q, k = apply_rotary_pos_emb(q, k, *rotary)
         return q, k, v
 
@@ -85,6 +89,14 @@ class AttentionMixer(nn.Module):
         """Raises ValueError where the spec's parameters (all but its kind) are not this mixer's."""
         if parameters:
             raise ValueError(f"takes no parameters, got {sorted(parameters)}")
+
+    @classmethod
+    def reach_tokens(cls, spec: dict[str, Any]) -> int | None:
+        """How many tokens a query can see one by one, at most; None: all before it.
+
+        Recall is tested on keys that lie further back than this.
+        """
+        return None
 
     @classmethod
     def cache_layer(cls, spec: dict[str, Any]) -> CacheLayerMixin:

@@ -171,6 +171,10 @@ class StreamingAttention(AttentionMixer):
                 raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
     @classmethod
+    def reach_tokens(cls, spec) -> int:
+        return spec["sinks"] + spec["window"]
+
+    @classmethod
     def cache_layer(cls, spec) -> StreamingCacheLayer:
         return StreamingCacheLayer(spec["sinks"], spec["window"])
 

@@ -1,0 +1,62 @@
+"""One block of the hybrid model, built from its spec.
+
+Shapes: B batch, T new tokens, D hidden size.
+"""
+
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+
+from tasks.hybrid.mixers import MIXERS
+from tasks.hybrid.placement import Placement
+
+
+class HybridLayer(GradientCheckpointingLayer):
+    """A pre-norm block: x + mixer(norm(x)), then x + feed_forward(norm(x)).
+
+    A part that the spec leaves out ("none") is absent, norm and all; a block without both is the
+    identity. The feed-forward kind "linear" is x + W x + b, without a norm: a map that replaces
+    what a whole block, or a run of blocks, added to the stream.
+
+    Args:
+        config: HybridConfig.
+        layer_idx: which layer this is.
+        donor: a layer whose modules this one shares where both have them; what it lacks is new.
+    """
+
+    def __init__(self, config, layer_idx: int, donor: "HybridLayer | None" = None):
+        super().__init__()
+        self.spec = config.layer_specs[layer_idx]
+        mixer, feed_forward = self.spec["mixer"]["kind"], self.spec["feed_forward"]["kind"]
+
+        def norm() -> LlamaRMSNorm:
+            return LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+        def shared(part: str) -> nn.Module | None:
+            return getattr(donor, part, None)
+
+        self.self_attn = self.input_layernorm = None
+        if mixer != "none":
+            self.self_attn = MIXERS[mixer](
+                config, self.spec["mixer"], layer_idx, shared("self_attn")
+            )
+            self.input_layernorm = shared("input_layernorm") or norm()
+        self.mlp = self.post_attention_layernorm = self.linear = None
+        if feed_forward == "mlp":
+            self.mlp = shared("mlp") or LlamaMLP(config)
+            self.post_attention_layernorm = shared("post_attention_layernorm") or norm()
+        elif feed_forward == "linear":
+            self.linear = shared("linear") or nn.Linear(config.hidden_size, config.hidden_size)
+        if donor is not None:
+            self.train(donor.training)
+
+    def forward(self, hidden_BTD: Tensor, placement: Placement, past_key_values=None) -> Tensor:
+        """Output of the block, (B, T, D); `past_key_values` is a HybridCache or None."""
+        if self.self_attn is not None:
+            normed = self.input_layernorm(hidden_BTD)
+            hidden_BTD = hidden_BTD + self.self_attn(normed, placement, past_key_values)
+        if self.mlp is not None:
+            return hidden_BTD + self.mlp(self.post_attention_layernorm(hidden_BTD))
+        if self.linear is not None:
+            return hidden_BTD + self.linear(hidden_BTD)
+        return hidden_BTD
