@@ -22,6 +22,7 @@ from pathlib import Path
 
 def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     """The DAG by hand: no Prefect, no cache, no server."""
+    from flows.inputs import calibration, measured_texts
     from tasks.choose.plan import choose_plan
     from tasks.context import Context
     from tasks.convert.checkpoint import convert_model
@@ -48,7 +49,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
         return Context(store=store, workdir=workdir, seed=recipe.seed)
 
     evaluated = {n for spec in recipe.evaluate.metrics for n in build(Metric, spec).needed_texts()}
-    names = {recipe.profile.text, recipe.finetune.text, *evaluated}
+    names = {*measured_texts(recipe), recipe.finetune.text, *evaluated}
     model = fetch_model(recipe.model, context("model"), recipe.data_root)
     texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in sorted(names)}
     profile = profile_model(
@@ -59,7 +60,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
         context("profile"),
     )
     plan = choose_plan(profile, recipe.choose, recipe.seed)
-    converted = convert_model(model, plan, context("convert"))
+    converted = convert_model(model, plan, calibration(recipe, texts), context("convert"))
     healing = finetune_model(
         model, converted, texts[recipe.finetune.text], recipe.finetune, context("finetune")
     )

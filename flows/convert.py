@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.inputs import evaluated_texts, fetch_texts
+from flows.inputs import calibration, evaluated_texts, fetch_texts
 from flows.outcome import Outcome, keep_outcome
 from tasks.choose.task import choose_plan
 from tasks.contracts import (
@@ -48,12 +48,13 @@ def conversion(
         model, texts[recipe.profile.text], recipe.profile, recipe.choose.strategies, run=run
     )
     plan = plan or choose_plan(profile, recipe.choose, run=run)
-    converted = convert_model(model, plan, run=run)
+    rows = calibration(recipe, texts)
+    converted = convert_model(model, plan, rows, run=run)
     healing = heal(recipe, model, converted, texts, run)
     candidate = healing.checkpoint if healing else converted
     control = None
     if recipe.evaluate.control:
-        unchanged = convert_model(model, unchanged_plan(model, plan.context_tokens), run=run)
+        unchanged = convert_model(model, unchanged_plan(model, plan.context_tokens), rows, run=run)
         trained = heal(recipe, model, unchanged, texts, run)
         control = trained.checkpoint if trained else unchanged
     wanted = {name: texts[name] for name in evaluated_texts(recipe)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tasks.contracts import Spec, TextRef
+from tasks.contracts import Calibration, Spec, TextRef
 from tasks.evaluate.base import Metric
 from tasks.evaluate.metrics import needed_texts as texts_needed_by
 from tasks.fetch.task import fetch_text
@@ -25,7 +25,18 @@ def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:
 def needed_texts(recipe: Recipe) -> tuple[str, ...]:
     """Every text that converting needs; the recipe may define more."""
     trained = (recipe.finetune.text,) if recipe.finetune else ()
-    return tuple(dict.fromkeys((recipe.profile.text, *trained, *evaluated_texts(recipe))))
+    return tuple(dict.fromkeys((*measured_texts(recipe), *trained, *evaluated_texts(recipe))))
+
+
+def measured_texts(recipe: Recipe) -> tuple[str, ...]:
+    """The texts that layers are profiled and fitted on."""
+    return (recipe.profile.text, *((recipe.convert.text,) if recipe.convert else ()))
+
+
+def calibration(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
+    """What strategies are fitted on: the recipe's convert block, or the profile's rows."""
+    wanted = recipe.convert or recipe.profile
+    return Calibration(text=texts[wanted.text], rows=wanted.rows, row_tokens=wanted.row_tokens)
 
 
 def fetch_texts(

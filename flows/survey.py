@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.inputs import fetch_texts, texts_of
+from flows.inputs import calibration, fetch_texts, measured_texts, texts_of
 from tasks.choose.task import choose_plan
 from tasks.contracts import ConversionPlan, PlanComparison, Spec
 from tasks.evaluate.task import measure_plans
@@ -25,7 +25,7 @@ def survey(recipe: Recipe, pins: dict[str, str], run_id: str, place: Place) -> d
 def comparison(recipe: Recipe, pins: dict[str, str], run: Run) -> dict[str, Any]:
     """The survey's result as JSON: plans and figures by the survey's names, and the frontier."""
     options = recipe.survey
-    names = dict.fromkeys((recipe.profile.text, *texts_of(options.metrics)))
+    names = dict.fromkeys((*measured_texts(recipe), *texts_of(options.metrics)))
     model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
     texts = fetch_texts(recipe, pins, run, names)
     asked = options.plans | frontier_options(recipe)
@@ -36,7 +36,8 @@ def comparison(recipe: Recipe, pins: dict[str, str], run: Run) -> dict[str, Any]
         model, texts[recipe.profile.text], recipe.profile, tuple(strategies.values()), run=run
     )
     plans = {name: choose_plan(profile, wanted, run=run) for name, wanted in asked.items()}
-    measured = measure_plans(model, plans, texts, options.metrics, run=run)
+    rows = calibration(recipe, texts)
+    measured = measure_plans(model, plans, texts, options.metrics, rows, run=run)
     return {
         "selectors": {name: _row(plans[name], measured, name) for name in options.plans},
         "frontier": [

@@ -99,6 +99,14 @@ class TextRef(TreeRef):
     characters: int
 
 
+class Calibration(Contract):
+    """Rows of a text that conversion may fit on: ``rows`` of ``row_tokens`` tokens."""
+
+    text: TextRef
+    rows: int
+    row_tokens: int
+
+
 class Damage(Contract):
     """What converting one layer alone, all others kept, costs.
 
@@ -123,6 +131,30 @@ class LayerProfile(Contract):
         return next((d for d in self.damage if d.strategy == strategy), None)
 
 
+class CacheGeometry(Contract):
+    """What the caches of a base's layers are made of.
+
+    ``window_tokens``: per layer, how many tokens the base itself keeps; None keeps all. Empty
+    where all layers do.
+    """
+
+    kv_heads: int
+    head_dim: int
+    element_bytes: int
+    window_tokens: tuple[int | None, ...] = ()
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Of one layer's keys and values."""
+        return 2 * self.kv_heads * self.head_dim * self.element_bytes
+
+    def layer_bytes(self, layer: int, context_tokens: int) -> int:
+        """KV bytes of one layer as it is in the base, batch 1."""
+        window = self.window_tokens[layer] if self.window_tokens else None
+        kept = context_tokens if window is None else min(window, context_tokens)
+        return kept * self.bytes_per_token
+
+
 class ModelProfile(Contract):
     """One profile pass over a model."""
 
@@ -130,9 +162,13 @@ class ModelProfile(Contract):
     text_sha256: str
     tokens: int
     layers: tuple[LayerProfile, ...]
-    kv_bytes_per_token: int  # of one layer that keeps full attention
+    geometry: CacheGeometry
     reference: dict[str, float] = {}  # whole-model figures: "nll", "key_log_prob", ...
     seconds: float = 0.0
+
+    def base_kv_bytes(self, context_tokens: int) -> int:
+        """KV bytes of the whole base model, batch 1."""
+        return sum(self.geometry.layer_bytes(p.layer, context_tokens) for p in self.layers)
 
 
 class PlanItem(Contract):

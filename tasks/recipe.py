@@ -67,6 +67,14 @@ class ChooseOptions(Contract):
     context_tokens: Positive = 8192
 
 
+class ConvertOptions(Contract):
+    """What strategies that fit tensors are fitted on; the profile's rows where left out."""
+
+    text: str
+    rows: Positive = 16
+    row_tokens: Positive = 1024
+
+
 class FinetuneOptions(Contract):
     """LoRA healing: next-token loss plus KL to the base as teacher."""
 
@@ -168,6 +176,7 @@ class Recipe(Contract):
     data: dict[str, TextSource] = Field(min_length=1)
     profile: ProfileOptions
     choose: ChooseOptions | None = None
+    convert: ConvertOptions | None = None
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
@@ -187,6 +196,8 @@ class Recipe(Contract):
 
     def _texts(self) -> Iterable[tuple[str, str]]:
         yield "profile", self.profile.text
+        if self.convert:
+            yield "convert", self.convert.text
         if self.finetune:
             yield "finetune", self.finetune.text
 

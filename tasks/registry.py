@@ -32,6 +32,11 @@ class Component(BaseModel):
     name: ClassVar[str]
     _known: ClassVar[dict[tuple[str, str], type[Component]]] = {}
 
+    @property
+    def spec(self) -> Spec:
+        """The component as a recipe would name it, with the options that are not at default."""
+        return Spec(name=self.name, **self.model_dump(mode="json", exclude_defaults=True))
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)

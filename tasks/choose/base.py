@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -14,14 +15,22 @@ from tasks.registry import Component
 KEEP = "keep"
 
 
-class Candidate(Contract):
-    """Something that a layer can become, with the KV bytes of one such layer.
+class LayerOption(Contract):
+    """What one layer would become, with the KV bytes that it would take.
 
-    ``kv_bytes`` is at the problem's ``context_tokens``, batch 1.
+    ``spec`` has what the strategy takes from the layer's profile filled in; ``kv_bytes`` is at the
+    problem's ``context_tokens``, batch 1.
     """
 
     spec: Spec
     kv_bytes: int = Field(ge=0)
+
+
+class Candidate(Contract):
+    """Something that a layer can become: ``spec`` as the recipe says it, and each layer's own."""
+
+    spec: Spec
+    layers: tuple[LayerOption, ...]
 
 
 class Problem(Contract):
@@ -36,15 +45,14 @@ class Problem(Contract):
     def layers(self) -> tuple[LayerProfile, ...]:
         return self.profile.layers
 
-    @property
-    def full_kv_bytes(self) -> int:
-        """KV bytes of one layer that is kept, at ``context_tokens``, batch 1."""
-        return self.profile.kv_bytes_per_token * self.context_tokens
+    def kept_kv_bytes(self, layer: LayerProfile) -> int:
+        """KV bytes of a layer that is kept, at ``context_tokens``, batch 1."""
+        return self.profile.geometry.layer_bytes(layer.layer, self.context_tokens)
 
     @property
     def base_kv_bytes(self) -> int:
         """KV bytes of the whole base model, at ``context_tokens``, batch 1."""
-        return self.full_kv_bytes * len(self.layers)
+        return self.profile.base_kv_bytes(self.context_tokens)
 
     def score(self, layer: LayerProfile, score: str, profiler: str) -> float:
         """A layer's score.
@@ -85,27 +93,34 @@ class Problem(Contract):
             reason=reason,
             predicted_language_nats=0.0,
             predicted_recall_nats=0.0,
-            predicted_kv_bytes=self.full_kv_bytes,
+            predicted_kv_bytes=self.kept_kv_bytes(layer),
         )
 
     def converted(self, layer: LayerProfile, candidate: Candidate, reason: str) -> PlanItem:
         """The plan item of a layer that becomes ``candidate``, with its damage where measured."""
-        damage = layer.damage_of(candidate.spec)
+        return self.converted_run((layer,), candidate, reason)
+
+    def converted_run(
+        self, layers: Sequence[LayerProfile], candidate: Candidate, reason: str
+    ) -> PlanItem:
+        """The plan item of neighbouring layers; damage is known of single layers alone."""
+        options = [candidate.layers[layer.layer] for layer in layers]
+        damage = layers[0].damage_of(candidate.spec) if len(layers) == 1 else None
         return PlanItem(
-            start=layer.layer,
-            stop=layer.layer + 1,
-            strategy=candidate.spec.name,
-            params=candidate.spec.options,
+            start=layers[0].layer,
+            stop=layers[-1].layer + 1,
+            strategy=options[0].spec.name,
+            params=options[0].spec.options,
             reason=reason,
             predicted_language_nats=damage.language_nats if damage else None,
             predicted_recall_nats=damage.recall_nats if damage else None,
-            predicted_kv_bytes=candidate.kv_bytes,
+            predicted_kv_bytes=sum(option.kv_bytes for option in options),
         )
 
-    def saving(self, candidate: Candidate) -> str:
+    def saving(self, layer: LayerProfile, candidate: Candidate) -> str:
         """``saves 9.4 MB at 8,192 tokens``, for reasons."""
-        megabytes = (self.full_kv_bytes - candidate.kv_bytes) / 1e6
-        return f"saves {megabytes:,.1f} MB at {self.context_tokens:,} tokens"
+        saved = self.kept_kv_bytes(layer) - candidate.layers[layer.layer].kv_bytes
+        return f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
 
 
 class Selector(Component):

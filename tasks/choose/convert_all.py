@@ -15,5 +15,11 @@ class ConvertAll(Selector):
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate = problem.candidates[0]
-        reason = f"every layer is converted; {problem.saving(candidate)}"
-        return tuple(problem.converted(layer, candidate, reason) for layer in problem.layers)
+        return tuple(
+            problem.converted(
+                layer,
+                candidate,
+                f"every layer is converted; {problem.saving(layer, candidate)}",
+            )
+            for layer in problem.layers
+        )

@@ -40,21 +40,21 @@ class LightTransfer(Selector):
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate, total = problem.candidates[0], len(problem.layers)
-        count = self._count(problem, candidate)
         scores = {p.layer: problem.score(p, SCORE, PROFILER) for p in problem.layers}
         order = sorted(scores, key=lambda layer: (-scores[layer], layer))
+        count = self._count(problem, candidate, order)
         items = []
         for layer in problem.layers:
             rank = order.index(layer.layer) + 1
             reason = f"laziest {ordinal(rank)} of {total}: lazy ratio {scores[layer.layer]:.3f}"
             if rank <= count:
-                reason = f"{reason}; {problem.saving(candidate)}"
+                reason = f"{reason}; {problem.saving(layer, candidate)}"
                 items.append(problem.converted(layer, candidate, reason))
             else:
                 items.append(problem.kept(layer, f"{reason}; only the first {count} are converted"))
         return tuple(items)
 
-    def _count(self, problem: Problem, candidate: Candidate) -> int:
+    def _count(self, problem: Problem, candidate: Candidate, order: list[int]) -> int:
         total = len(problem.layers)
         if self.layers is not None:
             if self.layers > total:
@@ -65,14 +65,17 @@ class LightTransfer(Selector):
                 )
             return self.layers
         assert self.kv_bytes_ratio is not None
-        to_save = problem.base_kv_bytes * (1 - self.kv_bytes_ratio)
-        if to_save <= 0:
-            return 0
-        each = problem.full_kv_bytes - candidate.kv_bytes
-        # 1 - 0.6 leaves rounding behind, which must not cost a layer
-        count = math.ceil(to_save / each - 1e-9) if each > 0 else total + 1
-        if count > total:
-            best = min(candidate.kv_bytes / problem.full_kv_bytes, 1.0)
+        base = problem.base_kv_bytes
+        # 0.6 of something is seldom exact in binary, and rounding must not cost a layer
+        budget, kv_bytes = self.kv_bytes_ratio * base * (1 + 1e-9), base
+        count = 0
+        while kv_bytes > budget and count < total:
+            layer = order[count]
+            kept = problem.kept_kv_bytes(problem.layers[layer])
+            kv_bytes += min(candidate.layers[layer].kv_bytes - kept, 0)
+            count += 1
+        if kv_bytes > budget:
+            best = kv_bytes / base
             raise InputError(
                 f"kv_bytes_ratio {self.kv_bytes_ratio:g} is out of reach at "
                 f"{problem.context_tokens:,} tokens: with every layer converted it is {best:.4f}",

@@ -137,7 +137,7 @@ class Milp(Selector):
 
     def _item(self, problem: Problem, option: Option, options: list[Option]) -> PlanItem:
         if option.candidate is not None and option.damage is not None:
-            reason = f"{_figures(option.damage)}; {problem.saving(option.candidate)}"
+            reason = f"{_figures(option.damage)}; {problem.saving(option.layer, option.candidate)}"
             return problem.converted(option.layer, option.candidate, reason)
         others = [o for o in options if o.layer is option.layer and o.candidate is not None]
         best = min(others, key=lambda o: o.cost(self.recall_weight), default=None)
@@ -146,7 +146,7 @@ class Milp(Selector):
         return problem.kept(
             option.layer,
             f"kept: as {named(best.candidate.spec)} {_figures(best.damage)}, "
-            f"and it {problem.saving(best.candidate)}",
+            f"and it {problem.saving(best.layer, best.candidate)}",
         )
 
 
@@ -155,19 +155,22 @@ def _options(problem: Problem) -> list[Option]:
         option
         for layer in problem.layers
         for option in (
-            Option(layer, None, None, problem.full_kv_bytes),
-            *(Option(layer, c, problem.damage(layer, c), c.kv_bytes) for c in problem.candidates),
+            Option(layer, None, None, problem.kept_kv_bytes(layer)),
+            *(
+                Option(layer, c, problem.damage(layer, c), c.layers[layer.layer].kv_bytes)
+                for c in problem.candidates
+            ),
         )
     ]
 
 
 def _kv_tokens(problem: Problem, options: list[Option]) -> Vector:
     """(N,) KV bytes of each option, in tokens of a full layer: HiGHS is exact to 1e-6 of one."""
-    return np.array([o.kv_bytes for o in options]) / problem.profile.kv_bytes_per_token
+    return np.array([o.kv_bytes for o in options]) / problem.profile.geometry.bytes_per_token
 
 
-def _base_tokens(problem: Problem) -> int:
-    return problem.context_tokens * len(problem.layers)
+def _base_tokens(problem: Problem) -> float:
+    return problem.base_kv_bytes / problem.profile.geometry.bytes_per_token
 
 
 def _least(cost: Vector, options: list[Option], limits: list[Limit]) -> NDArray[np.bool_] | None:

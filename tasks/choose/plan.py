@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tasks.choose.base import KEEP, Candidate, Problem, Selector
+from tasks.choose.base import KEEP, Candidate, LayerOption, Problem, Selector
 from tasks.contracts import ConversionPlan, ModelProfile, Spec
 from tasks.errors import InputError
-from tasks.hybrid.configuration import HybridConfig
+from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 from tasks.recipe import ChooseOptions
 from tasks.registry import build
 from tasks.strategies.base import Strategy
@@ -39,9 +39,9 @@ def choose_plan(profile: ModelProfile, options: ChooseOptions, ctx_seed: int = 0
 
 def _candidates(profile: ModelProfile, options: ChooseOptions) -> tuple[Candidate, ...]:
     """The recipe's strategies with their KV bytes; a layer may always be kept besides."""
-    config = _cache_geometry(profile)
+    config = _cache_config(profile)
     found = tuple(
-        Candidate(spec=spec, kv_bytes=_kv_bytes(spec, index, config, options.context_tokens))
+        _candidate(spec, f"choose.strategies.{index}", profile, config, options.context_tokens)
         for index, spec in enumerate(options.strategies)
         if spec.name != KEEP
     )
@@ -54,20 +54,36 @@ def _candidates(profile: ModelProfile, options: ChooseOptions) -> tuple[Candidat
     return found
 
 
-def _kv_bytes(spec: Spec, index: int, config: HybridConfig, context_tokens: int) -> int:
-    strategy = build(Strategy, spec, where=f"choose.strategies.{index}")
-    return strategy.kv_bytes(config, context_tokens, element_bytes=1)
+def _candidate(
+    spec: Spec, where: str, profile: ModelProfile, config: HybridConfig, context_tokens: int
+) -> Candidate:
+    strategy = build(Strategy, spec, where=where)
+    layers = []
+    for layer in profile.layers:
+        own = strategy.resolved(layer.scores)
+        resolved = spec if own is strategy else own.spec
+        kv_bytes = own.kv_bytes(
+            config,
+            context_tokens,
+            element_bytes=profile.geometry.element_bytes,
+            layer=layer.layer,
+        )
+        layers.append(LayerOption(spec=resolved, kv_bytes=kv_bytes))
+    return Candidate(spec=spec, layers=tuple(layers))
 
 
-def _cache_geometry(profile: ModelProfile) -> HybridConfig:
-    """A config whose full layer takes the profile's KV bytes per token, as one head of bytes.
-
-    The profile does not carry the model's config. Caches of keys and values grow with the number of
-    elements alone, however they are split into heads.
-    """
+def _cache_config(profile: ModelProfile) -> HybridConfig:
+    """A config whose caches are the base's: all that the prediction of KV bytes reads."""
+    geometry = profile.geometry
+    windows = geometry.window_tokens or [None] * len(profile.layers)
+    sliding = [{"kind": "streaming", "sinks": 0, "window": (kept or 0) + 1} for kept in windows]
     return HybridConfig(
         num_hidden_layers=len(profile.layers),
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        head_dim=profile.kv_bytes_per_token // 2,
+        num_attention_heads=geometry.kv_heads,
+        num_key_value_heads=geometry.kv_heads,
+        head_dim=geometry.head_dim,
+        layer_specs=[
+            FULL_LAYER if kept is None else {**FULL_LAYER, "mixer": mixer}
+            for kept, mixer in zip(windows, sliding, strict=True)
+        ],
     )

@@ -8,10 +8,9 @@ from copy import deepcopy
 from functools import cache, partial
 from itertools import chain
 
-from torch import nn
-
 from tasks.context import Context
 from tasks.contracts import (
+    Calibration,
     ConversionPlan,
     Measurement,
     ModelRef,
@@ -24,11 +23,12 @@ from tasks.evaluate.arms import ArmModel, Arms, kept_tokens
 from tasks.evaluate.metrics import build_metrics, measure_metrics
 from tasks.evaluate.models import open_texts
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.batches import calibration_rows
+from tasks.measure.fitting import Rows, convert_in_place
 from tasks.measure.models import base_config, load_base
 from tasks.progress import progress
-from tasks.strategies.base import Strategy
 from tasks.strategies.keep import Keep
-from tasks.strategies.specs import strategies_of
+from tasks.strategies.specs import Assignment, assignments_of, specs_of
 
 
 def measure_plans(
@@ -36,6 +36,7 @@ def measure_plans(
     plans: Mapping[str, ConversionPlan],
     texts: Mapping[str, TextRef],
     metrics: Sequence[Spec],
+    calibration: Calibration,
     ctx: Context,
 ) -> PlanComparison:
     """Measure what each plan does to the base before any healing.
@@ -44,29 +45,31 @@ def measure_plans(
     every layer costs no forward pass of its own. All recall prompts keep out of the widest window
     of any plan, so that they are the same for all. Finished work stays in ``ctx.workdir``.
 
+    Args:
+        calibration: what strategies that fit are fitted on.
+
     Raises:
-        InputError: a metric, strategy, option or text that does not exist, or a text too short.
+        InputError: a metric, strategy, option or text that does not exist, a text too short, or a
+            strategy that cannot be fitted where a plan puts it.
     """
     started = time.perf_counter()
     chosen = build_metrics(metrics, texts, where="survey.metrics")
-    strategies = {name: strategies_of(plan) for name, plan in plans.items()}
+    assigned = {name: assignments_of(plan) for name, plan in plans.items()}
     base_folder = ctx.store.open_tree(base.sha256)
     base_specs = base_config(base_folder).layer_specs or []
-    widest = max(
-        kept_tokens(s.layer_spec(spec) for s, spec in zip(per_layer, base_specs, strict=True))
-        for per_layer in strategies.values()
-    )
+    widest = max(kept_tokens(specs_of(parts, base_specs)) for parts in assigned.values())
     loaded = cache(partial(load_base, base_folder, ctx.device))
+    rows = cache(partial(calibration_rows, calibration, ctx.store, base_folder))
 
-    def candidate(per_layer: Sequence[Strategy]) -> ArmModel:
-        key = plan_key(base.sha256, per_layer)
-        return ArmModel(key, lambda: converted_copy(loaded(), per_layer))
+    def candidate(parts: Sequence[Assignment]) -> ArmModel:
+        key = plan_key(base.sha256, parts, calibration)
+        return ArmModel(key, lambda: converted_copy(loaded(), parts, rows))
 
     opened = open_texts(base, texts, chosen, ctx)
     measured: dict[str, tuple[Measurement, ...]] = {}
     with progress() as bar:
-        for name, per_layer in bar.track(strategies.items(), description="survey"):
-            plan = candidate(per_layer)
+        for name, parts in bar.track(assigned.items(), description="survey"):
+            plan = candidate(parts)
             arms = Arms(
                 {"base": ArmModel(base.sha256, loaded), "candidate": plan},
                 opened,
@@ -87,33 +90,29 @@ def measure_plans(
     )
 
 
-def plan_key(base_sha256: str, strategies: Sequence[Strategy]) -> str:
+def plan_key(base_sha256: str, assignments: Sequence[Assignment], calibration: Calibration) -> str:
     """Identity of a converted base: that of the base itself where every layer is kept."""
     converted = [
-        [layer, strategy.name, strategy.model_dump(mode="json")]
-        for layer, strategy in enumerate(strategies)
+        [start, stop, strategy.name, strategy.model_dump(mode="json")]
+        for start, stop, strategy in assignments
         if not isinstance(strategy, Keep)
     ]
-    return identity([base_sha256, converted]) if converted else base_sha256
+    if not converted:
+        return base_sha256
+    fitted_on = [calibration] if any(part.strategy.fits for part in assignments) else []
+    return identity([base_sha256, converted, *fitted_on])
 
 
-def converted_copy(base: HybridForCausalLM, strategies: Sequence[Strategy]) -> HybridForCausalLM:
-    """The base with every layer as its strategy says; tensors that stay the same are shared.
+def converted_copy(
+    base: HybridForCausalLM, assignments: Sequence[Assignment], rows: Rows
+) -> HybridForCausalLM:
+    """The base as a plan wants it; tensors that stay the same are shared.
 
     Args:
         base: left as it is.
-        strategies: one per layer.
+        rows: gives calibration rows, for strategies that fit.
     """
     shared = {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())}
     model = deepcopy(base, shared)
-    specs = list(model.config.layer_specs or ())
-    for layer, (strategy, spec) in enumerate(zip(strategies, specs, strict=True)):
-        if strategy.layer_spec(spec) != spec:
-            model.set_layer_spec(layer, strategy.layer_spec(spec))
-        block = model.model.layers[layer]
-        for name, weight in list(block.named_parameters()):
-            changed = strategy.transform(name, weight.detach(), layer)
-            if changed.data_ptr() != weight.data_ptr():
-                module, _, leaf = name.rpartition(".")
-                setattr(block.get_submodule(module), leaf, nn.Parameter(changed, False))
+    convert_in_place(model, assignments, rows)
     return model

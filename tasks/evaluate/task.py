@@ -2,6 +2,7 @@
 
 from tasks.context import Context
 from tasks.contracts import (
+    Calibration,
     CheckpointRef,
     ConversionPlan,
     EvalReport,
@@ -36,10 +37,11 @@ def measure_plans(
     plans: dict[str, ConversionPlan],
     texts: dict[str, TextRef],
     metrics: tuple[Spec, ...],
+    calibration: Calibration,
     *,
     ctx: Context,
 ) -> PlanComparison:
     """Plans side by side on the same tokens, converted in memory, without any training."""
     from tasks.evaluate.plans import measure_plans as measure
 
-    return measure(base, plans, texts, metrics, ctx)
+    return measure(base, plans, texts, metrics, calibration, ctx)

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tasks.contracts import Calibration
 from tasks.errors import InputError
+from tasks.measure.models import load_tokenizer
+from tasks.store import Store
 
 DOCUMENTS = "documents.jsonl"
 
@@ -50,6 +53,24 @@ def token_rows(
             remedy="give it more text, or ask for fewer or shorter rows",
         )
     return torch.tensor(tokens[:wanted]).view(rows, row_tokens)
+
+
+def calibration_rows(calibration: Calibration, store: Store, model_folder: Path) -> Tensor:
+    """The rows that strategies are fitted on, (rows, row_tokens) int64.
+
+    Args:
+        model_folder: a checkpoint, for its tokenizer.
+
+    Raises:
+        InputError: the text is too short.
+    """
+    return token_rows(
+        store.open_tree(calibration.text.sha256),
+        load_tokenizer(model_folder),
+        calibration.rows,
+        calibration.row_tokens,
+        what="calibration",
+    )
 
 
 def all_rows(

@@ -1,35 +1,79 @@
-"""Conversion in memory and back: what a plan would do, without a second model."""
+"""Conversion in memory and back: what specs and fitted tensors would do, without a second model."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor, nn
+
 from tasks.hybrid.layer import HybridLayer
 from tasks.hybrid.modeling import HybridForCausalLM
+
+LAYERS = "model.layers."
 
 
 @contextmanager
 def converted(
-    model: HybridForCausalLM, specs: Mapping[int, dict[str, Any]]
+    model: HybridForCausalLM,
+    specs: Mapping[int, dict[str, Any]],
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> Iterator[HybridForCausalLM]:
-    """The model with some layers' specs replaced, for the length of the block.
+    """The model with some layers' specs and tensors replaced, for the length of the block.
 
     The very same layer modules are put back afterwards, whatever happens inside.
 
     Args:
         model: changed in place; its weights are shared, not copied.
         specs: layer index -> the layer's whole spec.
+        tensors: full name -> value, in any float dtype; of layers alone.
 
     Raises:
         ValueError: a spec that is not allowed; nothing stays changed.
     """
     before: dict[int, HybridLayer] = {}
+    tensors = tensors or {}
+    touched = {layer: model.config.layer_specs[layer] for layer in map(layer_of, tensors)}
     try:
-        for layer, spec in specs.items():
+        for layer, spec in (touched | dict(specs)).items():
             before[layer] = model.set_layer_spec(layer, spec)
+        give_tensors(model, tensors)
         yield model
     finally:
         for layer, module in before.items():
             model.put_layer(layer, module)
+
+
+def layer_of(name: str) -> int:
+    """Index of the layer that a tensor belongs to, by its full name."""
+    assert name.startswith(LAYERS), name
+    return int(name.removeprefix(LAYERS).partition(".")[0])
+
+
+def give_tensors(model: HybridForCausalLM, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors into their places, in the dtype of what stands there.
+
+    Modules below a layer may be shared with other models: those on the way to a tensor are
+    replaced by copies that hold the same tensors, and nobody else sees the change.
+    """
+    for name, tensor in tensors.items():
+        *path, leaf = name.removeprefix(LAYERS).split(".")
+        module: nn.Module = model.model.layers[int(path[0])]
+        for part in path[1:]:
+            child = _with_own_dicts(getattr(module, part))
+            setattr(module, part, child)
+            module = child
+        before = getattr(module, leaf)
+        assert before.shape == tensor.shape, f"{name}: {tensor.shape} for {before.shape}"
+        value = tensor.to(before.device, before.dtype)
+        setattr(module, leaf, nn.Parameter(value, requires_grad=before.requires_grad))
+
+
+def _with_own_dicts(module: nn.Module) -> nn.Module:
+    """A copy of a module whose parts can be replaced without touching the original's."""
+    clone = copy.copy(module)
+    clone._modules = dict(module._modules)
+    clone._parameters = dict(module._parameters)
+    return clone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -12,7 +11,8 @@ from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
 from tasks.profile.base import BlockProfiler, Findings
-from tasks.profile.moments import Moments
+from tasks.strategies.moments import Moments
+from tasks.strategies.stretch import ordinary_tokens
 
 
 class Linearity(BlockProfiler):
@@ -67,7 +67,8 @@ class _Linearity:
 
     def visit(self, visit: Visit) -> None:
         x, y = visit.x_in.float(), visit.x_out.float()
-        weight = self._ordinary(x, y, visit.ids)[..., None].float()
+        ordinary = ordinary_tokens(visit.ids, (x, y), self.bos, self.options.massive)
+        weight = ordinary[..., None].float()
         if visit.layer == len(self.layers):
             shift = (x * weight).sum((0, 1)) / weight.sum().clamp_min(1)
             width = x.shape[-1]
@@ -77,17 +78,6 @@ class _Linearity:
         for row in range(len(x)):
             held_out = (visit.first_row + row) % every == every - 1
             self.layers[visit.layer][held_out].add(x[row], e[row], weight[row])
-
-    def _ordinary(self, x_BTD: Tensor, y_BTD: Tensor, ids_BT: Tensor) -> Tensor:
-        """(B, T) bool: no first token, no BOS, no massive activation."""
-        ordinary = torch.ones_like(ids_BT, dtype=torch.bool)
-        ordinary[:, 0] = False
-        if self.bos is not None:
-            ordinary &= ids_BT != self.bos
-        for states in (x_BTD, y_BTD):
-            norms = torch.linalg.vector_norm(states, dim=-1)
-            ordinary &= norms <= self.options.massive * norms.median(dim=1, keepdim=True).values
-        return ordinary
 
     def findings(self) -> Findings:
         return Findings(scores=[self._scores(*moments) for moments in self.layers])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tasks.context import Context
-from tasks.contracts import LayerProfile, ModelProfile, ModelRef, Spec, TextRef
+from tasks.contracts import CacheGeometry, LayerProfile, ModelProfile, ModelRef, Spec, TextRef
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import token_rows
 from tasks.measure.models import load_base, load_tokenizer
@@ -14,7 +14,6 @@ from tasks.progress import progress
 from tasks.recipe import ProfileOptions
 from tasks.registry import build
 from tasks.strategies.base import Strategy
-from tasks.strategies.keep import Keep
 
 
 def profile_model(
@@ -60,7 +59,7 @@ def profile_model(
         text_sha256=text.sha256,
         tokens=rows.numel(),
         layers=_by_layer(found, len(loaded.model.layers)),
-        kv_bytes_per_token=kv_bytes_per_token(loaded),
+        geometry=cache_geometry(loaded),
         reference={key: value for one in found for key, value in one.reference.items()},
         seconds=time.perf_counter() - started,
     )
@@ -75,9 +74,18 @@ def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]
     return found
 
 
-def kv_bytes_per_token(model: HybridForCausalLM) -> int:
-    """Bytes of one token's keys and values in one layer that is kept, in the model's own dtype."""
-    return Keep().kv_bytes(model.config, 1, element_bytes=model.dtype.itemsize)
+def cache_geometry(model: HybridForCausalLM) -> CacheGeometry:
+    """What the caches of the base's layers are made of, in the model's own dtype."""
+    config = model.config
+    mixers = [spec["mixer"] for spec in config.layer_specs]
+    # a sliding window counts the query itself, which the cache need not hold before it comes
+    kept = tuple(m["window"] - 1 if m["kind"] == "streaming" else None for m in mixers)
+    return CacheGeometry(
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        element_bytes=model.dtype.itemsize,
+        window_tokens=kept if any(kept) else (),
+    )
 
 
 def _by_layer(found: list[Findings], layers: int) -> tuple[LayerProfile, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tasks.contracts import Damage, Spec, identity
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.conversion import converted
+from tasks.measure.conversion import converted, layer_of
 from tasks.measure.likelihood import token_nll
 from tasks.measure.passkey import PasskeyPrompt, last_logits, passkey_prompts, score_keys
 from tasks.profile.base import Findings, ModelProfiler, Subject
@@ -22,6 +22,7 @@ from tasks.progress import Bar
 from tasks.registry import build
 from tasks.store import write_atomically
 from tasks.strategies.base import Strategy
+from tasks.strategies.stretch import Stretch, StretchBatch
 
 
 class Sensitivity(ModelProfiler):
@@ -34,7 +35,8 @@ class Sensitivity(ModelProfiler):
     reach of every strategy. Both are worse when greater. NLL rise alone is the rule of
     arXiv 2606.27791; it is blind to recall, which one or two layers may carry.
 
-    The input of layer l is kept, and only layers l and above run again. Each layer's result is
+    The input of layer l is kept, and only layers l and above run again. Strategies that fit tensors
+    are fitted on all of the profile's rows. Each layer's result is
     written down when it is known; a second attempt in the same folder goes on behind the last one.
     """
 
@@ -57,7 +59,7 @@ class Sensitivity(ModelProfiler):
             keep_out_tokens=max(reaches, default=0),
         )
         what = identity([self.model_dump(), specs, subject.seed])[:16]
-        scan = _Scan(subject.model, self._text(subject.rows), prompts, subject.log)
+        scan = _Scan(subject.model, self._text(subject.rows), prompts, subject.rows, subject.log)
         return scan.run(strategies, subject.workdir / f"sensitivity-{what}", subject.bar)
 
     def estimate_tokens(self, layers: int, strategies: int) -> int:
@@ -84,18 +86,38 @@ class _Stream:
         at_once = 1 if model.device.type == "cpu" else 8  # one row fills a CPU, and its cache
         self.ids = [batch.to(model.device) for batch in ids.split(at_once)]
         self.states, self.placements = zip(*map(model.model.prepare, self.ids), strict=True)
+        self.before: tuple[Tensor, ...] | None = None  # the input of the layer below
+        self.layer = 0
 
-    def advance(self, layer: int) -> None:
-        """From the input of ``layer`` to that of the next."""
-        block = self.model.model.layers[layer]
-        pairs = zip(self.states, self.placements, strict=True)
-        self.states = tuple(block(state, placement) for state, placement in pairs)
+    def advance(self) -> None:
+        """To the input of the next layer."""
+        self.before, self.states = self.states, self._outputs()
+        self.layer += 1
 
-    def logits(self, layer: int, last: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """(ids, logits) per batch: ``layer`` and all above it run; logits of the last tokens."""
-        for ids, state, placement in zip(self.ids, self.states, self.placements, strict=True):
-            out = self.model.model.run_layers(state, placement, layer)
+    def logits(self, first: int, last: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids, logits) per batch: layers ``first`` and above run; logits of the last tokens.
+
+        ``first`` is the layer whose input is held, or the one below it.
+        """
+        states = self.states if first == self.layer else self.before
+        for ids, state, placement in zip(self.ids, states, self.placements, strict=True):
+            out = self.model.model.run_layers(state, placement, first)
             yield ids, self.model.head(out if last is None else out[:, -last:])
+
+    def stretch(self) -> Stretch:
+        """The one layer whose input is held, for a strategy to be fitted on."""
+        first_row, batches = 0, []
+        before = self.before or [None] * len(self.ids)
+        streams = zip(self.ids, self.placements, before, self.states, self._outputs(), strict=True)
+        for ids, placement, below, x, target in streams:
+            batches.append(StretchBatch(ids, placement, first_row, below, x, target))
+            first_row += len(ids)
+        return Stretch(self.model, self.layer, self.layer + 1, tuple(batches))
+
+    def _outputs(self) -> tuple[Tensor, ...]:
+        block = self.model.model.layers[self.layer]
+        pairs = zip(self.states, self.placements, strict=True)
+        return tuple(block(state, placement) for state, placement in pairs)
 
 
 class _Scan:
@@ -106,11 +128,13 @@ class _Scan:
         model: HybridForCausalLM,
         rows: Tensor,
         prompts: list[PasskeyPrompt],
+        calibration: Tensor,
         log: Callable[[str], None],
     ) -> None:
         self.model, self.rows, self.prompts, self.log = model, rows, prompts, log
+        self.calibration = calibration
 
-    @torch.inference_mode()
+    @torch.no_grad()  # fitted tensors become parameters, which inference mode would not let go
     def run(self, strategies: list[tuple[Spec, Strategy]], folder: Path, bar: Bar) -> Findings:
         layers = len(self.model.model.layers)
         files = [folder / f"layer_{layer:03d}.json" for layer in range(layers)]
@@ -121,21 +145,24 @@ class _Scan:
         if base is None or None in known:
             text = _Stream(self.model, self.rows)
             recall = _Stream(self.model, torch.stack([prompt.ids for prompt in self.prompts]))
+            streams = [text, recall]
+            if any(strategy.fits for _, strategy in strategies):
+                streams.append(_Stream(self.model, self.calibration))
             if base is None:
                 base = self._measure(text, recall, 0)
                 write_atomically(base_file, json.dumps(base).encode())
             for layer in range(layers):
                 if known[layer] is None:
                     known[layer] = [
-                        self._damage(text, recall, layer, spec, strategy, base)
+                        self._damage(streams, layer, spec, strategy, base)
                         for spec, strategy in strategies
                     ]
                     write_atomically(files[layer], json.dumps(known[layer]).encode())
                     bar.advance(job)
                     if (layer + 1) % 5 == 0 or layer + 1 == layers:
                         self.log(f"sensitivity: layer {layer + 1} of {layers}")
-                text.advance(layer)
-                recall.advance(layer)
+                for stream in streams:
+                    stream.advance()
         return Findings(
             damage=[tuple(map(Damage.model_validate, found)) for found in known],
             reference=base,
@@ -143,16 +170,17 @@ class _Scan:
 
     def _damage(
         self,
-        text: _Stream,
-        recall: _Stream,
+        streams: list[_Stream],
         layer: int,
         spec: Spec,
         strategy: Strategy,
         base: dict[str, float],
     ) -> dict:
-        wanted = strategy.layer_spec(self.model.config.layer_specs[layer])
-        with converted(self.model, {layer: wanted}):
-            found = self._measure(text, recall, layer)
+        text, recall, *calibration = streams
+        tensors = strategy.fit(calibration[0].stretch()) if strategy.fits else {}
+        (wanted,) = strategy.layer_specs([self.model.config.layer_specs[layer]])
+        with converted(self.model, {layer: wanted}, tensors):
+            found = self._measure(text, recall, min(map(layer_of, tensors), default=layer))
         return Damage(
             strategy=spec,
             language_nats=found["nll"] - base["nll"],
@@ -160,7 +188,7 @@ class _Scan:
         ).model_dump(mode="json")
 
     def _measure(self, text: _Stream, recall: _Stream, layer: int) -> dict[str, float]:
-        """Means over all predicted tokens and all keys, from the inputs of ``layer``."""
+        """Means over all predicted tokens and all keys; ``layer`` and all above it are run."""
         nll = [token_nll(logits, ids).double().mean(1) for ids, logits in text.logits(layer)]
         scores, waiting = [], list(self.prompts)
         for ids, logits in recall.logits(layer, last_logits(self.prompts)):

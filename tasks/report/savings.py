@@ -102,7 +102,7 @@ def planned_saving(bundle: ReportBundle) -> str:
     mine = bundle.predicted_kv(plan.context_tokens)
     if mine is None:
         return "The plan predicts no KV bytes for some of its layers."
-    base = bundle.profile.kv_bytes_per_token * plan.layers * plan.context_tokens
+    base = bundle.profile.base_kv_bytes(plan.context_tokens)
     saved = f", {percent(1 - mine / base)} saved" if base else ""
     return (
         f"The plan was made for {plan.context_tokens:,} tokens and predicts a KV cache of "

@@ -13,7 +13,7 @@ from tasks.report.verdict import plan_sentence
 
 def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
     """What each layer becomes, its predicted damage and KV bytes, and why."""
-    full = profile.kv_bytes_per_token * plan.layers * plan.context_tokens
+    full = profile.base_kv_bytes(plan.context_tokens)
     parts = [item.predicted_kv_bytes for item in plan.items]
     known = [part for part in parts if part is not None]
     predicted = (

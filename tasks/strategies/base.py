@@ -1,50 +1,71 @@
-"""What every strategy says: the layer's spec, its tensors, and the cache that it will need."""
+"""What every strategy says: the specs of the layers, tensors of its own, and the cache needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tasks.hybrid.configuration import HybridConfig, normalised_spec
+from tasks.hybrid.configuration import FULL_LAYER, HybridConfig, normalised_spec
 from tasks.hybrid.mixers import MIXERS
 from tasks.registry import Component
+from tasks.strategies.stretch import Stretch
 
 LayerSpec = dict[str, Any]
 
 
 class Strategy(Component):
-    """One thing that a layer can become.
+    """One thing that a layer, or a stretch of layers, can become.
 
     A new transform of weights is one file here; a new kind of mixer needs a second one in
     tasks/hybrid/mixers/.
+
+    Attributes:
+        joins: a plan item of several layers becomes one thing, instead of one thing a layer.
+        merges: neighbouring items of this strategy with the same options are one item.
     """
 
     kind: ClassVar[str] = "strategy"
     room: ClassVar[str] = "tasks.strategies"
+    joins: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
-        """The hybrid model's spec for the layer, given the one that the layer has in the base."""
+        """The hybrid model's spec for one layer, given the one that the layer has in the base."""
         raise NotImplementedError
 
-    def transform(self, name: str, tensor: Tensor, layer: int) -> Tensor:
-        """What is written in place of one tensor of the layer; the very same one by default.
+    def layer_specs(self, base_specs: Sequence[LayerSpec]) -> list[LayerSpec]:
+        """The specs of a stretch of layers; each by itself unless the strategy joins them."""
+        return [self.layer_spec(spec) for spec in base_specs]
 
-        Tensors come one at a time, so that a conversion never holds a second model.
+    def resolved(self, scores: Mapping[str, float]) -> Strategy:
+        """The strategy with what it takes from one layer's profile filled in; itself by default.
 
-        Args:
-            name: inside the layer, such as ``self_attn.q_proj.weight``.
-            tensor: the base's, in the base's dtype.
-            layer: index of the layer.
+        Raises:
+            InputError: the profile lacks a score that the options ask for.
         """
-        return tensor
+        return self
+
+    @property
+    def fits(self) -> bool:
+        """Whether `fit` has tensors to give, so that converting needs calibration text."""
+        return False
+
+    def fit(self, stretch: Stretch) -> dict[str, Tensor]:
+        """Tensors that the base does not have, or has with other values, by their full names.
+
+        Called from the bottom of the model to the top, with everything below already converted.
+
+        Raises:
+            InputError: the stretch's surroundings, or its data, do not allow it.
+        """
+        return {}
 
     def reach_tokens(self) -> int | None:
-        """How many tokens a query of the layer can see at most; None: all before it.
-
-        Recall is tested on keys that lie further back than this.
-        """
-        return None
+        """How many tokens a query of the layer sees one by one at most; None: all before it."""
+        mixer = self.layer_spec(FULL_LAYER)["mixer"]
+        return MIXERS[mixer["kind"]].reach_tokens(mixer)
 
     def kv_bytes(
         self,

@@ -1,7 +1,7 @@
 """Profiles for the selectors: figures of a real model, and made-up ones."""
 
-from tasks.choose.base import Candidate, Problem
-from tasks.contracts import Damage, LayerProfile, ModelProfile, Spec
+from tasks.choose.base import Candidate, LayerOption, Problem
+from tasks.contracts import CacheGeometry, Damage, LayerProfile, ModelProfile, Spec
 
 STREAMING = Spec(name="streaming", sinks=4, window=64)
 CONTEXT, BYTES_PER_TOKEN = 8192, 1536
@@ -28,7 +28,7 @@ def profile(
         model_sha256="a" * 64,
         text_sha256="b" * 64,
         tokens=1024,
-        kv_bytes_per_token=BYTES_PER_TOKEN,
+        geometry=CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4),
         layers=tuple(
             LayerProfile(
                 layer=i,
@@ -40,10 +40,15 @@ def profile(
     )
 
 
+def uniform(spec: Spec, kv_bytes: int, layers: int) -> Candidate:
+    """A candidate that takes the same bytes in every layer."""
+    return Candidate(spec=spec, layers=(LayerOption(spec=spec, kv_bytes=kv_bytes),) * layers)
+
+
 def problem(of: ModelProfile, kv_bytes: int = 67 * BYTES_PER_TOKEN) -> Problem:
     return Problem(
         profile=of,
-        candidates=(Candidate(spec=STREAMING, kv_bytes=kv_bytes),),
+        candidates=(uniform(STREAMING, kv_bytes, len(of.layers)),),
         context_tokens=CONTEXT,
     )
 

@@ -16,15 +16,17 @@ from choose.problems import (
     covers,
     problem,
     profile,
+    uniform,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.choose.base import Candidate, Problem
+from tasks.choose.base import Problem
 from tasks.choose.milp import Milp
-from tasks.contracts import Damage, LayerProfile, ModelProfile, Spec
+from tasks.contracts import CacheGeometry, Damage, LayerProfile, ModelProfile, Spec
 from tasks.errors import InputError
 
+SMALLEST = CacheGeometry(kv_heads=1, head_dim=1, element_bytes=1)  # two bytes a token
 HALF = 0.505  # 15 of 30 layers at 67 of 8192 tokens come to 0.5041
 
 
@@ -140,10 +142,10 @@ def test_no_plan_is_better(damages, recalls, kv_tokens, percent, cap) -> None:
     )
     of = Problem(
         profile=ModelProfile(
-            model_sha256="a", text_sha256="b", tokens=1, layers=layers, kv_bytes_per_token=2
+            model_sha256="a", text_sha256="b", tokens=1, layers=layers, geometry=SMALLEST
         ),
         candidates=tuple(
-            Candidate(spec=s, kv_bytes=2 * t) for s, t in zip(specs, kv_tokens, strict=True)
+            uniform(s, 2 * t, len(layers)) for s, t in zip(specs, kv_tokens, strict=True)
         ),
         context_tokens=CONTEXT,
     )
@@ -200,13 +202,11 @@ def hard_problem() -> Problem:
         )
         layers.append(LayerProfile(layer=i, damage=damage))
     of = ModelProfile(
-        model_sha256="a", text_sha256="b", tokens=1, layers=tuple(layers), kv_bytes_per_token=2
+        model_sha256="a", text_sha256="b", tokens=1, layers=tuple(layers), geometry=SMALLEST
     )
     return Problem(
         profile=of,
-        candidates=tuple(
-            Candidate(spec=s, kv_bytes=2 * w) for s, w in zip(specs, windows, strict=True)
-        ),
+        candidates=tuple(uniform(s, 2 * w, 80) for s, w in zip(specs, windows, strict=True)),
         context_tokens=CONTEXT,
     )
 

@@ -15,6 +15,7 @@ OPTIONS = {
     "keep_all": {},
     "convert_all": {},
     "lightransfer": {"layers": 15},
+    "listed": {"layers": [3, 17, 25]},
     "milp": {"kv_bytes_ratio": 0.505},
 }
 
@@ -70,3 +71,34 @@ def test_ordinals() -> None:
     assert " ".join(map(ordinal, numbers)) == (
         "1st 2nd 3rd 4th 10th 11th 12th 13th 20th 21st 22nd 111th 112th"
     )
+
+
+def test_listed_layers_are_converted_and_runs_are_one_item() -> None:
+    plan = choose_plan(PROFILE, options("listed", selector=Spec(name="listed", layers=[2, [5, 7]])))
+    changed = [(i.start, i.stop) for i in plan.items if i.strategy != "keep"]
+    assert changed == [(2, 3), (5, 8)]
+    assert plan.items[2].predicted_language_nats == NLL_RISES[2]
+    assert plan.items[5].predicted_kv_bytes == 3 * 67 * BYTES_PER_TOKEN
+
+
+@pytest.mark.parametrize("layers", [[], [3, 2], [3, 3], [[4, 2]], [[2, 5], 5]])
+def test_listed_layers_ascend(layers: list) -> None:
+    with pytest.raises(InputError, match="listed"):
+        choose_plan(PROFILE, options("listed", selector=Spec(name="listed", layers=layers)))
+
+
+def test_listed_layers_exist() -> None:
+    with pytest.raises(InputError, match="no layer 30") as error:
+        choose_plan(PROFILE, options("listed", selector=Spec(name="listed", layers=[[28, 30]])))
+    assert error.value.expected == "layers from 0 to 29"
+
+
+def test_a_base_with_sliding_windows_keeps_what_it_kept() -> None:
+    geometry = PROFILE.geometry.model_copy(update={"window_tokens": (1023, *[None] * 29)})
+    sliding = PROFILE.model_copy(update={"geometry": geometry})
+    plan = choose_plan(sliding, options("keep_all"))
+    assert [i.predicted_kv_bytes for i in plan.items[:2]] == [
+        1023 * BYTES_PER_TOKEN,
+        8192 * BYTES_PER_TOKEN,
+    ]
+    assert sliding.base_kv_bytes(8192) == (1023 + 29 * 8192) * BYTES_PER_TOKEN

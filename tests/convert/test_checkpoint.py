@@ -15,16 +15,23 @@ from tiny import LAYERS, tiny_llama, tiny_tokens
 from tiny_checkpoint import write_checkpoint
 
 from tasks.context import Context
-from tasks.contracts import ConversionPlan, ModelRef, PlanItem, identity
-from tasks.convert.checkpoint import convert_model, write_weights
+from tasks.contracts import (
+    Calibration,
+    ConversionPlan,
+    ModelRef,
+    PlanItem,
+    TextRef,
+    identity,
+)
+from tasks.convert.checkpoint import convert_model
 from tasks.errors import InputError
 from tasks.measure.conversion import converted
 from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
 from tasks.store import LocalStore
-from tasks.strategies.keep import Keep
-from tasks.strategies.specs import specs_of
-from tasks.strategies.streaming import Streaming
+from tasks.strategies.specs import assignments_of, specs_of
 
+NO_TEXT = TextRef(uri="", sha256="0" * 64, bytes=0, source="", documents=0, characters=0)
+ROWS = Calibration(text=NO_TEXT, rows=4, row_tokens=64)  # of plans that fit nothing
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, shutil, signal, sys
@@ -42,7 +49,7 @@ def copy_and_die(source, target):
     return original(source, target)
 original, shutil.copyfile = shutil.copyfile, copy_and_die
 model, ctx = case.inputs(Path({folder!r}))
-checkpoint.convert_model(model, case.plan_for(model), ctx)
+checkpoint.convert_model(model, case.plan_for(model), case.ROWS, ctx)
 """
 
 
@@ -87,10 +94,10 @@ def plan_for(model: ModelRef, **changes) -> ConversionPlan:
 def test_the_checkpoint_computes_what_conversion_in_memory_does(tmp_path: Path, tied) -> None:
     model, ctx = inputs(tmp_path, tie_word_embeddings=tied)
     plan = plan_for(model)
-    folder = ctx.store.open_tree(convert_model(model, plan, ctx).sha256)
+    folder = ctx.store.open_tree(convert_model(model, plan, ROWS, ctx).sha256)
     base = load_base(ctx.store.open_tree(model.sha256))
     ids = tiny_tokens(2, 40)
-    with converted(base, dict(enumerate(specs_of(plan)))):
+    with converted(base, dict(enumerate(specs_of(assignments_of(plan))))):
         expected = base(ids).logits
     assert torch.equal(load_checkpoint(folder)(ids).logits, expected)
     assert not torch.equal(base(ids).logits, expected)
@@ -99,7 +106,7 @@ def test_the_checkpoint_computes_what_conversion_in_memory_does(tmp_path: Path, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_tensor_is_the_bases_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     model, ctx = inputs(tmp_path, dtype=dtype)
-    folder = ctx.store.open_tree(convert_model(model, plan_for(model), ctx).sha256)
+    folder = ctx.store.open_tree(convert_model(model, plan_for(model), ROWS, ctx).sha256)
     base = load_file(ctx.store.open_tree(model.sha256) / "model.safetensors")
     written = load_file(folder / "model.safetensors")
     assert written.keys() == base.keys()
@@ -119,7 +126,7 @@ def test_shards_stay_shards(tmp_path: Path) -> None:
     tree = ctx.store.put_tree(tmp_path / "sharded")
     sharded = model.model_copy(update=tree.model_dump())
     plan = plan_for(sharded)
-    folder = ctx.store.open_tree(convert_model(sharded, plan, ctx).sha256)
+    folder = ctx.store.open_tree(convert_model(sharded, plan, ROWS, ctx).sha256)
     assert len(list(folder.glob("*.safetensors"))) > 2
     loaded = load_checkpoint(folder).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.state_dict().items())
@@ -128,7 +135,7 @@ def test_shards_stay_shards(tmp_path: Path) -> None:
 def test_the_checkpoint_is_whole_and_says_where_it_comes_from(tmp_path: Path) -> None:
     model, ctx = inputs(tmp_path)
     plan = plan_for(model)
-    reference = convert_model(model, plan, ctx)
+    reference = convert_model(model, plan, ROWS, ctx)
     folder = ctx.store.open_tree(reference.sha256)
     assert (reference.base_sha256, reference.plan_sha256) == (model.sha256, identity(plan))
     assert ConversionPlan.model_validate_json((folder / "plan.json").read_text()) == plan
@@ -156,16 +163,16 @@ def test_the_checkpoint_is_whole_and_says_where_it_comes_from(tmp_path: Path) ->
 
 def test_the_digest_depends_on_base_and_plan_alone(tmp_path: Path) -> None:
     (model, here), (same, there) = inputs(tmp_path / "a"), inputs(tmp_path / "b")
-    first = convert_model(model, plan_for(model), here)
-    assert convert_model(same, plan_for(same), there).sha256 == first.sha256
+    first = convert_model(model, plan_for(model), ROWS, here)
+    assert convert_model(same, plan_for(same), ROWS, there).sha256 == first.sha256
     keep = (PlanItem(start=0, stop=4, strategy="keep"),)
-    assert convert_model(model, plan_for(model, items=keep), here).sha256 != first.sha256
+    assert convert_model(model, plan_for(model, items=keep), ROWS, here).sha256 != first.sha256
 
 
 @pytest.mark.parametrize("at", [0, 2])
 def test_killed_midway_the_next_run_gives_the_same_digest(tmp_path: Path, at: int) -> None:
     model, ctx = inputs(tmp_path / "whole")
-    expected = convert_model(model, plan_for(model), ctx).sha256
+    expected = convert_model(model, plan_for(model), ROWS, ctx).sha256
     folder = tmp_path / "killed"
     script = KILLED.format(
         tests=str(ROOT / "tests"), here=str(Path(__file__).parent), folder=str(folder), at=at
@@ -175,7 +182,7 @@ def test_killed_midway_the_next_run_gives_the_same_digest(tmp_path: Path, at: in
     model, ctx = inputs(folder)
     assert any((ctx.workdir / "checkpoint").iterdir()), "it was killed in the middle"
     (ctx.workdir / "checkpoint" / "left-over.bin").write_bytes(os.urandom(9))
-    assert convert_model(model, plan_for(model), ctx).sha256 == expected
+    assert convert_model(model, plan_for(model), ROWS, ctx).sha256 == expected
 
 
 @pytest.mark.parametrize(
@@ -195,19 +202,4 @@ def test_killed_midway_the_next_run_gives_the_same_digest(tmp_path: Path, at: in
 def test_a_plan_that_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     model, ctx = inputs(tmp_path)
     with pytest.raises(InputError, match=message):
-        convert_model(model, plan_for(model, **change), ctx)
-
-
-def test_a_strategy_that_changes_tensors_changes_its_own_layers_only(tmp_path: Path) -> None:
-    class Doubling(Keep):  # without a name of its own it is not registered
-        def transform(self, name, tensor, layer):
-            return tensor * 2 if name == "mlp.down_proj.weight" else tensor
-
-    source = write_checkpoint(tmp_path / "model") / "model.safetensors"
-    strategies = [Keep(), Doubling(), Streaming(), Doubling()]
-    write_weights(source, tmp_path / "out.safetensors", strategies)
-    before, after = load_file(source), load_file(tmp_path / "out.safetensors")
-    assert before.keys() == after.keys()
-    for name, tensor in before.items():
-        doubled = name in {f"model.layers.{i}.mlp.down_proj.weight" for i in (1, 3)}
-        assert torch.equal(after[name], tensor * 2 if doubled else tensor), name
+        convert_model(model, plan_for(model, **change), ROWS, ctx)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import LAYERS
+from tiny import LAYERS, tiny_tokens
 
-from tasks.contracts import ConversionPlan, PlanItem, Spec
+from tasks.contracts import Calibration, ConversionPlan, PlanItem, Spec
 from tasks.evaluate.plans import converted_copy, measure_plans
-from tasks.registry import Component
-from tasks.strategies.base import Strategy
 from tasks.strategies.keep import Keep
+from tasks.strategies.remove import Remove
+from tasks.strategies.specs import Assignment
 from tasks.strategies.streaming import Streaming
 
 METRICS = (
@@ -17,6 +17,12 @@ METRICS = (
     Spec(name="passkey", prompts=3, prompt_tokens=400),
     Spec(name="kv_cache", tokens=[64], prefill_tokens=0),
 )
+
+
+def rows_of(texts, rows: int = 4) -> Calibration:
+    return Calibration(text=texts["english"], rows=rows, row_tokens=60)
+
+
 BASE_FORWARDS = 2 + 3  # rows and prompts
 
 
@@ -41,7 +47,7 @@ def test_plans_share_the_base_and_equal_plans_each_other(stored, context, forwar
         "same": plan(base, {0: 6, 2: 6}),
         "wide": plan(base, {0: 90}),
     }
-    compared = measure_plans(base, plans, texts, METRICS, context)
+    compared = measure_plans(base, plans, texts, METRICS, rows_of(texts), context)
     assert len(forwards) == BASE_FORWARDS * 3  # base, two, wide
     assert list(compared.plans) == list(plans)
     assert compared.plans["two"] == compared.plans["same"]
@@ -65,35 +71,55 @@ def test_a_survey_goes_on_after_a_kill(stored, context, forwards):
     plans = {"one": plan(base, {1: 6}), "two": plan(base, {0: 6, 2: 6})}
     forwards.limit = BASE_FORWARDS * 2 + 2  # dies in the second plan
     with pytest.raises(KeyboardInterrupt):
-        measure_plans(base, plans, texts, METRICS, context)
+        measure_plans(base, plans, texts, METRICS, rows_of(texts), context)
     forwards.limit = None
-    resumed = measure_plans(base, plans, texts, METRICS, context)
+    resumed = measure_plans(base, plans, texts, METRICS, rows_of(texts), context)
     assert len(forwards) <= BASE_FORWARDS * 3 + 1  # the prompt that it died on, again
     assert set(resumed.plans) == {"one", "two"}
     before = len(forwards)
-    again = measure_plans(base, plans, texts, METRICS, context)
+    again = measure_plans(base, plans, texts, METRICS, rows_of(texts), context)
     assert len(forwards) == before
     assert again.plans == resumed.plans
 
 
 def test_a_copy_shares_what_its_strategies_do_not_change(hybrid):
-    class Doubled(Strategy):  # without a name, so it is not registered
-        def layer_spec(self, base_spec):
-            return base_spec
-
-        def transform(self, name, tensor, layer):
-            return tensor * 2 if name == "mlp.down_proj.weight" else tensor
-
     base = hybrid()
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
-    copy = converted_copy(base, [Keep(), Doubled(), Streaming(sinks=1, window=5), Keep()])
-    assert base.config.layer_specs[2]["mixer"]["kind"] == "full"
+    parts = [
+        Assignment(0, 1, Keep()),
+        Assignment(1, 2, Remove(patch=True)),
+        Assignment(2, 3, Streaming(sinks=1, window=5)),
+        Assignment(3, 4, Keep()),
+    ]
+    copy = converted_copy(base, parts, lambda: tiny_tokens(4, 60))
+    assert [spec["mixer"]["kind"] for spec in base.config.layer_specs] == ["full"] * 4
     assert copy.config.layer_specs[2]["mixer"] == {"kind": "streaming", "sinks": 1, "window": 5}
-    assert copy.config.layer_specs[1]["mixer"] == {"kind": "full"}
-    changed = "model.layers.1.mlp.down_proj.weight"
+    changed = "model.layers.0.mlp.down_proj.weight"
     own = dict(base.named_parameters())
     for name, weight in copy.named_parameters():
+        assert not name.startswith("model.layers.1.")
         assert (weight.data_ptr() == own[name].data_ptr()) == (name != changed), name
-    assert torch.equal(copy.get_parameter(changed), before[changed] * 2)
+    assert not torch.equal(copy.get_parameter(changed), before[changed])
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
-    assert ("strategy", "doubled") not in Component._known
+
+
+def test_what_is_fitted_on_other_rows_is_another_model(stored, context):
+    texts = stored.texts
+    linear = ConversionPlan(
+        model_sha256=stored.base.sha256,
+        layers=LAYERS,
+        context_tokens=64,
+        selector="test",
+        items=(
+            PlanItem(start=0, stop=1, strategy="keep"),
+            PlanItem(start=1, stop=3, strategy="linear"),
+            PlanItem(start=3, stop=4, strategy="keep"),
+        ),
+    )
+    figures = [
+        measure_plans(stored.base, {"linear": linear}, texts, METRICS[:1], rows, context).values(
+            "linear"
+        )
+        for rows in (rows_of(texts), rows_of(texts, rows=3), rows_of(texts))
+    ]
+    assert figures[0] == figures[2] != figures[1]

@@ -9,7 +9,7 @@ from tasks.errors import InputError, StepError
 from tasks.measure.blocks import Visit, run_blocks
 from tasks.profile.base import SharedPass
 from tasks.profile.linearity import Linearity
-from tasks.profile.moments import Moments
+from tasks.strategies.moments import Moments
 
 WIDTH = 24
 

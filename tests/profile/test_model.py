@@ -9,7 +9,7 @@ from tiny import LAYERS
 from tiny_checkpoint import write_checkpoint
 
 from tasks.context import Context
-from tasks.contracts import ModelRef, Spec, TextRef
+from tasks.contracts import CacheGeometry, ModelRef, Spec, TextRef
 from tasks.errors import InputError
 from tasks.profile.base import Profiler
 from tasks.profile.model import profile_model
@@ -68,7 +68,8 @@ def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Pa
         assert 0 < one.scores["lazy_ratio"] < 1
         assert one.damage_of(STREAMING) is not None
     assert profile.tokens == 400
-    assert profile.kv_bytes_per_token == 2 * 2 * 8 * 4, "keys and values, heads, size, fp32"
+    assert profile.geometry == CacheGeometry(kv_heads=2, head_dim=8, element_bytes=4)
+    assert profile.base_kv_bytes(10) == 10 * LAYERS * 2 * 2 * 8 * 4, "keys and values, fp32"
     assert profile.reference["nll"] > 0 > profile.reference["key_log_prob"]
     shutil.rmtree(ctx.workdir)
     again = profile_model(model, text, options(*PROFILERS), (STREAMING,), ctx)

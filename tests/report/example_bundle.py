@@ -6,6 +6,7 @@ import hashlib
 import math
 
 from tasks.contracts import (
+    CacheGeometry,
     Check,
     CheckpointRef,
     ConversionPlan,
@@ -26,7 +27,8 @@ from tasks.contracts import (
 from tasks.report.bundle import ReportBundle
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
-PER_TOKEN = 1536  # KV bytes of one layer: 3 heads of 64, keys and values, fp32
+GEOMETRY = CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4)
+PER_TOKEN = GEOMETRY.bytes_per_token  # of one layer, keys and values in fp32
 
 LANGUAGE = (
     ".0064 .0060 .0199 .0181 .0107 .0154 .0066 .0198 .0365 .0021 .0058 .0018 .0019 .0005 .0199 "
@@ -146,7 +148,7 @@ def profile(layers: int = 30) -> ModelProfile:
             )
             for i in range(layers)
         ),
-        kv_bytes_per_token=PER_TOKEN,
+        geometry=GEOMETRY,
         reference={"nll": 3.379, "key_log_prob": -0.27},
         seconds=61.2,
     )

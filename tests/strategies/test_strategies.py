@@ -15,7 +15,7 @@ from tasks.hybrid.families import from_base_config
 from tasks.registry import build, discover
 from tasks.strategies.base import Strategy
 from tasks.strategies.keep import Keep
-from tasks.strategies.specs import specs_of, strategies_of
+from tasks.strategies.specs import assignments_of, specs_of
 from tasks.strategies.streaming import Streaming
 
 NAMES = sorted(discover(Strategy))
@@ -58,12 +58,6 @@ def test_kv_bytes_are_those_of_a_real_cache(strategy, context_tokens: int, batch
     assert cache.nbytes() == LAYERS * predicted
 
 
-@pytest.mark.parametrize("name", ["keep", "streaming"])
-def test_weights_are_left_alone(name: str) -> None:
-    tensor = torch.randn(3)
-    assert build(Strategy, Spec(name=name)).transform("mlp.up_proj.weight", tensor, 0) is tensor
-
-
 def test_defaults_of_streaming_are_the_papers() -> None:
     assert Streaming().layer_spec(FULL_LAYER)["mixer"] == {
         "kind": "streaming",
@@ -100,12 +94,37 @@ def test_specs_of_a_plan_follow_its_items() -> None:
         PlanItem(start=2, stop=3, strategy="streaming", params={"sinks": 1, "window": 8}),
         PlanItem(start=3, stop=5, strategy="streaming", params={"window": 9}),
     )
-    kinds = [spec["mixer"] for spec in specs_of(plan)]
+    kinds = [spec["mixer"] for spec in specs_of(assignments_of(plan))]
     full = {"kind": "full"}
     narrow = {"kind": "streaming", "sinks": 1, "window": 8}
     wide = {"kind": "streaming", "sinks": 4, "window": 9}
     assert kinds == [full, full, narrow, wide, wide]
-    assert [strategy.name for strategy in strategies_of(plan)] == ["keep"] * 2 + ["streaming"] * 3
+    assert [part.strategy.name for part in assignments_of(plan)] == ["keep"] * 2 + ["streaming"] * 3
+
+
+def test_runs_are_one_thing_where_the_strategy_joins_them() -> None:
+    plan = plan_of(
+        PlanItem(start=0, stop=3, strategy="linear"),
+        PlanItem(start=3, stop=4, strategy="linear"),
+        PlanItem(start=4, stop=5, strategy="remove", params={"patch": True}),
+        PlanItem(start=5, stop=7, strategy="remove", params={"patch": True}),
+        PlanItem(start=7, stop=8, strategy="remove"),
+        PlanItem(start=8, stop=10, strategy="drop_attention"),
+    )
+    parts = [(part.start, part.stop, part.strategy.name) for part in assignments_of(plan)]
+    assert parts == [
+        *((0, 3, "linear"), (3, 4, "linear")),
+        *((4, 7, "remove"), (7, 8, "remove")),
+        *((8, 9, "drop_attention"), (9, 10, "drop_attention")),
+    ]
+    specs = specs_of(assignments_of(plan))
+    parts_of = [(spec["mixer"]["kind"], spec["feed_forward"]["kind"]) for spec in specs]
+    gone = ("none", "none")
+    assert parts_of == [
+        *(("none", "linear"), gone, gone, ("none", "linear")),
+        *[gone] * 4,
+        *[("none", "mlp")] * 2,
+    ]
 
 
 def test_a_plan_with_an_unknown_option_names_the_item() -> None:
@@ -114,4 +133,4 @@ def test_a_plan_with_an_unknown_option_names_the_item() -> None:
         PlanItem(start=1, stop=2, strategy="streaming", params={"windows": 8}),
     )
     with pytest.raises(InputError, match=r"items\.1(.|\n)*options of streaming: sinks, window"):
-        specs_of(plan)
+        assignments_of(plan)

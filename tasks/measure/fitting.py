@@ -1,0 +1,119 @@
+"""A whole plan carried out in memory, from the bottom to the top, fitting what must be fitted.
+
+Shapes: B rows in a batch, T tokens a row, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.hybrid.placement import Placement
+from tasks.measure.conversion import give_tensors, layer_of
+from tasks.strategies.specs import Assignment
+from tasks.strategies.stretch import Stretch, StretchBatch
+
+# gives calibration rows (R, T) when they are needed
+Rows = Callable[[], Tensor]
+
+
+@torch.no_grad()
+def convert_in_place(
+    model: HybridForCausalLM,
+    assignments: Sequence[Assignment],
+    rows: Rows,
+    after: Callable[[int], None] = lambda layers: None,
+) -> dict[str, Tensor]:
+    """Turn a base into the hybrid that a plan describes.
+
+    Strategies that fit are given two streams of the calibration rows: the base's, and that of the
+    model as converted so far. Nothing is run above the last of them.
+
+    Args:
+        model: a base, every layer as it was; changed in place. Modules that the conversion leaves
+            alone stay the same objects.
+        assignments: the plan's stretches; they cover the layers in order.
+        rows: called at most once, if anything has to be fitted.
+        after: called with the number of layers of each stretch that is done.
+
+    Returns:
+        The fitted tensors, by their full names, in the model's dtype and on the CPU.
+
+    Raises:
+        InputError: a strategy cannot be fitted here.
+    """
+    fits = [index for index, (_, _, strategy) in enumerate(assignments) if strategy.fits]
+    last_fit = fits[-1] if fits else -1
+    streams = _Streams(model, rows()) if fits else None
+    fitted: dict[str, Tensor] = {}
+    for index, (start, stop, strategy) in enumerate(assignments):
+        base_specs = list(model.config.layer_specs[start:stop])
+        tensors: dict[str, Tensor] = {}
+        if streams and index <= last_fit:
+            streams.advance_base(start, stop)
+            if strategy.fits:
+                tensors = strategy.fit(streams.stretch(start, stop))
+        specs = strategy.layer_specs(base_specs)
+        for layer, (spec, before) in enumerate(zip(specs, base_specs, strict=True), start):
+            if spec != before:
+                model.set_layer_spec(layer, spec)
+        give_tensors(model, tensors)
+        fitted |= {name: tensor.to("cpu", model.dtype) for name, tensor in tensors.items()}
+        if streams and index <= last_fit:
+            streams.advance_converted(min(map(layer_of, tensors), default=start), start, stop)
+        after(stop - start)
+    return fitted
+
+
+class _Streams:
+    """The calibration rows on their way through base and converted model, batch by batch."""
+
+    def __init__(self, model: HybridForCausalLM, rows: Tensor) -> None:
+        self.model = model
+        at_once = 1 if model.device.type == "cpu" else 8  # one row fills a CPU
+        self.ids = [batch.to(model.device) for batch in rows.split(at_once)]
+        prepared = [model.model.prepare(ids) for ids in self.ids]
+        self.placements: list[Placement] = [placement for _, placement in prepared]
+        self.base = [hidden for hidden, _ in prepared]
+        self.converted = self.base
+        self.before: list[Tensor] | None = None
+
+    def advance_base(self, start: int, stop: int) -> None:
+        """The base's stream to the output of layer stop - 1, whose layers are the base's still."""
+        self.base = self._run(self.base, start, stop)
+
+    def advance_converted(self, first: int, start: int, stop: int) -> None:
+        """The converted stream to the output of layer stop - 1.
+
+        ``first`` is the lowest layer that was changed: ``start``, or the one before it.
+        """
+        assert start - 1 <= first <= start
+        if first < start:
+            assert self.before is not None
+            self.converted = self._run(self.before, first, start)
+        self.before = self._run(self.converted, start, stop - 1)
+        self.converted = self._run(self.before, stop - 1, stop)
+
+    def stretch(self, start: int, stop: int) -> Stretch:
+        batches, first_row = [], 0
+        for index, ids in enumerate(self.ids):
+            before = self.before[index] if self.before else None
+            batches.append(
+                StretchBatch(
+                    ids,
+                    self.placements[index],
+                    first_row,
+                    before,
+                    self.converted[index],
+                    self.base[index],
+                )
+            )
+            first_row += len(ids)
+        return Stretch(self.model, start, stop, tuple(batches))
+
+    def _run(self, states: list[Tensor], start: int, stop: int) -> list[Tensor]:
+        pairs = zip(states, self.placements, strict=True)
+        return [self.model.model.run_layers(x, placement, start, stop) for x, placement in pairs]

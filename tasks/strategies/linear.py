@@ -1,0 +1,52 @@
+"""One linear map in place of a block, or of a run of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from tasks.strategies.base import LayerSpec, Strategy
+from tasks.strategies.ridge import Sample, fit_ridge
+from tasks.strategies.stretch import Stretch
+
+REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
+
+
+class Linear(Strategy):
+    """The stretch becomes x + W x + b at its first layer; its other layers are removed.
+
+    W, b = argmin ||X W + b - (Y - X)||² + ridge ||W||², where X is the input of the stretch in the
+    model as it is converted so far, and Y the output of its last layer in the base: what is lost
+    below is corrected here. The ridge is chosen on held-out rows; first tokens, BOS and massive
+    activations are left out. Your Transformer is Secretly Linear (arXiv 2405.12250, section 5),
+    which fits on the base's own stream.
+    """
+
+    name: ClassVar[str] = "linear"
+    joins: ClassVar[bool] = True
+
+    def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
+        return {"mixer": {"kind": "none"}, "feed_forward": {"kind": "linear"}}
+
+    def layer_specs(self, base_specs: Sequence[LayerSpec]) -> list[LayerSpec]:
+        return [self.layer_spec(base_specs[0]), *[REMOVED] * (len(base_specs) - 1)]
+
+    @property
+    def fits(self) -> bool:
+        return True
+
+    def fit(self, stretch: Stretch) -> dict[str, Tensor]:
+        width = stretch.model.config.hidden_size
+        weight_DD, bias_D, _ = fit_ridge(_samples(stretch), width, stretch.rows, intercept=True)
+        name = f"model.layers.{stretch.start}.linear"
+        return {f"{name}.weight": weight_DD.T.contiguous(), f"{name}.bias": bias_D}
+
+
+def _samples(stretch: Stretch) -> Iterator[Sample]:
+    for batch in stretch.batches:
+        weight = stretch.ordinary(batch)[..., None].float()
+        x, delta = batch.x.float(), batch.target.float() - batch.x.float()
+        for row in range(len(x)):
+            yield batch.first_row + row, x[row], delta[row], weight[row]
