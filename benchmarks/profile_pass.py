@@ -70,6 +70,12 @@ def peak_memory(folder: Path, rows: int) -> int:
     return int(done.stdout.split()[-1])
 
 
+def peak_resident_bytes() -> int:
+    """Of this process so far. Not getrusage: its peak is inherited from the starting process."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
 def fetched_model() -> Path:
     """The quickstart's model, fetched into a folder of its own."""
     from tasks.context import Context
@@ -94,9 +100,7 @@ def main() -> None:
     if options.only_memory:
         model = load_base(options.model)
         profile(model, random_rows(options.only_memory, model.config.vocab_size))
-        # not getrusage: its peak is inherited from the process that started this one
-        status = Path("/proc/self/status").read_text()
-        print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+        print(peak_resident_bytes())
         return
     folder = options.model or fetched_model()
     result = time_arms(folder, options.rows, options.repeats)

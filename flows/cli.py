@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -36,6 +36,9 @@ Home = Annotated[
 ]
 Assignments = Annotated[
     list[str], typer.Option("--set", metavar="A.B=C", help="Change one field of the recipe.")
+]
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a run id or `latest`.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Last line on stdout is one JSON object.")]
 HOME = Path(".layerwright")
@@ -134,6 +137,84 @@ def report(
     _out(summary, as_json, screen.summary)
     if open_page:
         typer.launch(summary["report"])
+
+
+@app.command()
+def export(
+    checkpoint: CheckpointArgument,
+    to: Annotated[
+        Literal["transformers", "stock", "gguf"],
+        typer.Option(
+            help="With its own code; as a model of Transformers' own classes; as a GGUF file."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    home: Home = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint in a form that serving engines take, and compare the logits of the two."""
+    from flows import checkpoints, screen
+
+    folder = checkpoints.checkpoint_folder(checkpoint, home)
+    _out(checkpoints.export_checkpoint(folder, to, out), as_json, screen.exported)
+
+
+@app.command()
+def inspect(
+    checkpoint: CheckpointArgument,
+    home: Home = HOME,
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(help="Measure the cache at this many tokens; give it again for more."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a checkpoint is (layers, capabilities, memory, size) without loading its weights."""
+    from flows import checkpoints, screen
+    from tasks.export.inspection import inspect_checkpoint
+
+    folder = checkpoints.checkpoint_folder(checkpoint, home)
+    _out(inspect_checkpoint(folder, tokens), as_json, screen.inspected)
+
+
+@app.command()
+def generate(
+    checkpoint: CheckpointArgument,
+    prompt: Annotated[str | None, typer.Option(help="What to continue.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the prompt into the chat template.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Hold this much of the weights: 300MB.")
+    ] = None,
+    resident_layers: Annotated[
+        int | None, typer.Option(min=1, help="Hold this many layers at a time.")
+    ] = None,
+    weights: Annotated[
+        Literal["disk", "host"], typer.Option(help="Where the other layers come from.")
+    ] = "disk",
+    home: Home = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt; layers beyond the memory that you give are read as their turn comes."""
+    from flows import checkpoints, screen
+    from tasks.context import resolve_device
+    from tasks.measure.generation import generate_text, read_prompt
+
+    text = read_prompt(prompt, prompt_file)
+    generated = generate_text(
+        checkpoints.checkpoint_folder(checkpoint, home),
+        text,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        memory=memory,
+        resident_layers=resident_layers,
+        source=weights,
+        device=resolve_device("auto"),
+    )
+    _out(generated, as_json, screen.generated)
 
 
 @app.command()

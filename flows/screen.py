@@ -99,6 +99,58 @@ def methods(console: Console, value: dict[str, Any]) -> None:
     console.print(f"Families: {', '.join(value['families'])}")
 
 
+def exported(console: Console, value: dict[str, Any]) -> None:
+    """What was exported, and how close it is."""
+    console.print(f"exported    {value['model_type']}, {value['layers']} layers, to {value['to']}")
+    console.print(f"agreement   relative RMS of the logits {value['relative_rms']:.1e} (fp32)")
+    console.print(f"folder      {value['folder']}", soft_wrap=True)
+
+
+def inspected(console: Console, value: dict[str, Any]) -> None:
+    """What a checkpoint is."""
+    table = _table(f"Checkpoint {value['checkpoint']}", "layers", "mixer", "feed-forward")
+    for run in value["layer_map"]:
+        first, last = run["start"], run["stop"] - 1
+        options = ", ".join(f"{k} {v}" for k, v in run["mixer"].items() if k != "kind")
+        mixer = f"{run['mixer']['kind']} ({options})" if options else run["mixer"]["kind"]
+        layers = str(first) if first == last else f"{first}-{last}"
+        table.add_row(layers, mixer, run["feed_forward"]["kind"])
+    console.print(table)
+    memory = _table("Cache of one row", "tokens", "bytes", "full attention", "ratio")
+    for tokens, row in (value["kv_bytes"] | {"each more": value["kv_bytes_per_token"]}).items():
+        figures = (f"{row['amount']:,.0f}", f"{row['full_attention']:,.0f}", f"{row['ratio']:.3f}")
+        memory.add_row(tokens, *figures)
+    console.print(memory)
+    parameters, stored = value["parameters"], value["stored"]
+    console.print(f"family      {value['base_model_type']}, {value['dtype']}")
+    console.print(
+        f"parameters  {parameters['amount']:,} ({parameters['ratio']:.3f} of the model with full "
+        "attention)"
+    )
+    console.print(
+        f"stored      {stored['elements']:,} elements, {stored['bytes']:,} bytes in "
+        f"{stored['files']} file{'s' if stored['files'] > 1 else ''}"
+    )
+    can = value["capabilities"]
+    console.print(f"needs       {', '.join(f'{k} {v}' for k, v in can['needs'].items())}")
+    engines = [name for name, runs in can["serving"].items() if runs]
+    console.print(f"serving     {', '.join(engines)}; crop {can['crop']}, state {can['stateful']}")
+    console.print(f"stock       {can['stock']['model_type'] or 'no'}")
+    for obstacle in can["stock"]["obstacles"]:
+        console.print(f"  against   {obstacle}", soft_wrap=True)
+
+
+def generated(console: Console, value: dict[str, Any]) -> None:
+    """The text alone on stdout; what it took on stderr."""
+    console.out(value["text"], highlight=False)
+    weights, cache = (value[name] / 1e6 for name in ("peak_weight_bytes", "kv_bytes"))
+    Console(stderr=True).print(
+        f"{value['new_tokens']} tokens, {value['tokens_per_s']:.1f} a second; "
+        f"weights {weights:.1f} MB at most, cache {cache:.1f} MB",
+        highlight=False,
+    )
+
+
 def findings(console: Console, value: dict[str, Any]) -> None:
     """What doctor found."""
     marks = {"ok": "[green]ok[/green]", "note": "note", "broken": "[red]broken[/red]"}

@@ -43,6 +43,21 @@ def tiny_tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (rows, length), generator=generator)
 
 
+def _gated(gate: str, **options) -> dict:
+    """Spec of a gated recurrence mixer, the paper's shares where none are given."""
+    defaults = {"sinks": 0, "alpha": 0.5, "beta": 0.5, "decay_bias": False}
+    return {"kind": "gated_recurrence", "gate": gate} | defaults | options
+
+
+def _local(spans: int | list[int], **options) -> dict:
+    """Spec of a local mixer, corrected by block means where a block is given."""
+    correction = "block_mean" if "block" in options else "none"
+    defaults = {"key_mean": "rotated", "widen": None} if "block" in options else {"ramp": None}
+    return {"kind": "local", "spans": spans, "sinks": 2, "correction": correction} | (
+        defaults | options
+    )
+
+
 # Every kind of layer, by name: the contract tests run over all rows. A new mixer adds rows here.
 LAYER_SPECS = {
     "full": {"mixer": {"kind": "full"}},
@@ -53,6 +68,19 @@ LAYER_SPECS = {
     "no_attention": {"mixer": {"kind": "none"}},
     "linear": {"mixer": {"kind": "none"}, "feed_forward": {"kind": "linear"}},
     "removed": {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}},
+    "gla": {"mixer": _gated("gla", window=4)},
+    "gla_sinks_and_bias": {"mixer": _gated("gla", window=5, sinks=2, decay_bias=True)},
+    "hgrn2": {"mixer": _gated("hgrn2", window=3, alpha=0.8, beta=0.3)},
+    "gsa": {"mixer": _gated("gsa", window=4, slots=5)},
+    "local": {"mixer": _local(6)},
+    "local_spans": {"mixer": _local([9, 3], sinks=0)},
+    "local_soft": {"mixer": _local([9, 6], ramp=5)},
+    "local_corrected": {"mixer": _local(5, block=4)},
+    "local_corrected_spans": {"mixer": _local([7, 2], block=3, key_mean="unrotated")},
+    "local_widened": {"mixer": _local([3, 6], block=4, widen=0.7)},
+    "local_widened_no_sinks": {
+        "mixer": _local(4, sinks=0, block=5, widen=0.6, key_mean="unrotated")
+    },
 }
 
 

@@ -69,6 +69,11 @@ class Problem(Contract):
             )
         return value
 
+    def possible(self, layer: LayerProfile, candidate: Candidate) -> bool:
+        """Whether a layer can become ``candidate``: not, where only others' damage was measured."""
+        known = [one.damage_of(candidate.spec) is not None for one in self.layers]
+        return known[layer.layer] or not any(known)
+
     def damage(self, layer: LayerProfile, candidate: Candidate) -> Damage:
         """What a layer loses as ``candidate``.
 

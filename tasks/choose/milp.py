@@ -159,6 +159,7 @@ def _options(problem: Problem) -> list[Option]:
             *(
                 Option(layer, c, problem.damage(layer, c), c.layers[layer.layer].kv_bytes)
                 for c in problem.candidates
+                if problem.possible(layer, c)
             ),
         )
     ]

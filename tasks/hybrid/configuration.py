@@ -6,9 +6,11 @@ from huggingface_hub.dataclasses import strict
 from transformers import PretrainedConfig
 
 from tasks.hybrid.mixers import MIXERS
+from tasks.hybrid.stock import stock_form
 
 FORMAT = 1  # of the specs and the shipped code
 FEED_FORWARDS = ("linear", "mlp", "none")
+BIASES = ("attention_bias", "attention_output_bias", "mlp_bias")
 FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 
 
@@ -69,16 +71,20 @@ class HybridConfig(PretrainedConfig):
                 f"layer_specs has {len(self.layer_specs)} entries for {self.num_hidden_layers} "
                 "layers"
             )
+        check_decided_together(self.layer_specs)
         found = (self.capabilities or {}).get("format", FORMAT)
         if found != FORMAT:
             raise ValueError(f"checkpoint format {found} is not the one this code reads, {FORMAT}")
-        self.capabilities = derive_capabilities(self.layer_specs)
+        self.capabilities = derive_capabilities(self)
         super().__post_init__(**kwargs)
 
     def replace_layer_spec(self, index: int, spec: dict[str, Any]) -> None:
         """Sets the spec of layer `index` and derives the capabilities again."""
-        self.layer_specs[index] = normalised_spec(spec, index)
-        self.capabilities = derive_capabilities(self.layer_specs)
+        specs = list(self.layer_specs)
+        specs[index] = normalised_spec(spec, index)
+        check_decided_together(specs)
+        self.layer_specs[index] = specs[index]
+        self.capabilities = derive_capabilities(self)
 
 
 def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
@@ -112,14 +118,29 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
     return {"mixer": {"kind": kind, **parameters}, "feed_forward": dict(feed_forward)}
 
 
-def derive_capabilities(layer_specs: list[dict[str, Any]]) -> dict[str, Any]:
+def check_decided_together(layer_specs: list[dict[str, Any]]) -> None:
+    """Raises ValueError where layers that share a decision disagree; the message names them."""
+    first: dict[str, int] = {}
+    for layer, mixer in enumerate(spec["mixer"] for spec in layer_specs):
+        other = first.setdefault(mixer["kind"], layer)
+        if MIXERS[mixer["kind"]].decides_together and mixer != layer_specs[other]["mixer"]:
+            raise ValueError(
+                f"layers {other} and {layer}: mixer {mixer['kind']!r} decides over all its layers "
+                f"together, so they need the same parameters, got {layer_specs[other]['mixer']} "
+                f"and {mixer}. To change them, make the layers full first."
+            )
+
+
+def derive_capabilities(config: HybridConfig) -> dict[str, Any]:
     """What a loader must have and may expect, so that it can refuse before it loads a weight.
 
     Keys: format, mixers and feed_forwards (the kinds in use), needs (trust_remote_code,
     transformers), stateful (a layer carries a state that is not keys and values), crop (the cache
     can be rolled back), padding (sides that batches may be padded on), serving (which engines can
-    run the checkpoint as it is).
+    run the checkpoint as it is), stock (which of Transformers' own classes can hold it, see
+    `stock_form`).
     """
+    layer_specs = config.layer_specs
     kinds = sorted({spec["mixer"]["kind"] for spec in layer_specs})
     return {
         "format": FORMAT,
@@ -130,4 +151,7 @@ def derive_capabilities(layer_specs: list[dict[str, Any]]) -> dict[str, Any]:
         "crop": all(MIXERS[kind].croppable for kind in kinds),
         "padding": ["left", "right"],
         "serving": {"transformers": True, "vllm": False},
+        "stock": stock_form(
+            config.base_model_type, layer_specs, [name for name in BIASES if getattr(config, name)]
+        ),
     }

@@ -17,6 +17,7 @@ from transformers.utils.output_capturing import capture_outputs
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.configuration import HybridConfig
 from tasks.hybrid.layer import HybridLayer
+from tasks.hybrid.mixers import MIXERS
 from tasks.hybrid.placement import Placement, place_tokens
 
 
@@ -252,6 +253,13 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
             raise ValueError(
                 f"cache_implementation={implementation!r} is not supported: a hybrid model makes "
                 "its own cache"
+            )
+        together = {spec["mixer"]["kind"] for spec in self.config.layer_specs}
+        together = sorted(kind for kind in together if MIXERS[kind].decides_together)
+        if together and generation_config.prefill_chunk_size is not None:
+            raise ValueError(
+                f"prefill_chunk_size={generation_config.prefill_chunk_size} is not supported: "
+                f"{', '.join(together)} decides while it reads the prompt, which must come whole"
             )
         if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
             super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)

@@ -1,8 +1,8 @@
 """Generated passkey prompts: a five-digit key in running English text, and its likelihood.
 
 The task of arXiv 2305.16300, section 4.2: the key is stated once, far outside every window, and
-asked for at the end. Scored by teacher forcing, so one forward pass per prompt and no sampling:
-the mean log-probability per key token, and whether the key would be decoded greedily.
+asked for at the end. Scored by teacher forcing, without sampling: the mean log-probability per key
+token, and whether the key would be decoded greedily.
 """
 
 from __future__ import annotations
@@ -137,13 +137,22 @@ def score_keys(logits: Tensor, prompts: Sequence[PasskeyPrompt]) -> list[KeyScor
 def key_scores(
     model: PreTrainedModel, prompts: Sequence[PasskeyPrompt], *, batch: int = 1
 ) -> list[KeyScore]:
-    """One forward pass per batch of prompts; logits at the key's positions alone."""
+    """Scores as in use: the prompt is read into a cache, and the key comes token by token.
+
+    For most models one pass over both would say the same; one that decides while it reads the
+    prompt what its cache keeps shows what that costs here alone.
+    """
     scores: list[KeyScore] = []
     for start in range(0, len(prompts), batch):
         some = prompts[start : start + batch]
         ids = torch.stack([prompt.ids for prompt in some]).to(model.device)
-        logits = model(ids, use_cache=False, logits_to_keep=last_logits(some)).logits
-        scores += score_keys(logits, some)
+        first = ids.shape[1] - (last_logits(some) - 1)  # the longest key begins here
+        read = model(ids[:, :first], use_cache=True, logits_to_keep=1)
+        logits = [read.logits]
+        for token in ids[:, first:].split(1, dim=1):
+            step = model(token, past_key_values=read.past_key_values, use_cache=True)
+            logits.append(step.logits)
+        scores += score_keys(torch.cat(logits, dim=1), some)
     return scores
 
 

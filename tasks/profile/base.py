@@ -51,6 +51,7 @@ class Subject:
         seed: of anything generated.
         bar: for a task of the profiler's own.
         log: a line now and then, for those who see no bar.
+        scores: per layer, what the shared pass found; empty where no profiler took part in it.
     """
 
     model: HybridForCausalLM
@@ -61,6 +62,7 @@ class Subject:
     seed: int
     bar: Bar
     log: Callable[[str], None] = lambda message: None
+    scores: tuple[dict[str, float], ...] = ()
 
 
 class Profiler(Component):

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from kernels.streaming_attention.covered_mass import covered_mass
 from tasks.errors import InputError
 from tasks.hybrid.mixers.attention import AttentionMixer
 from tasks.hybrid.modeling import HybridForCausalLM
@@ -61,25 +62,6 @@ class _LazyRatio:
 
     def findings(self) -> Findings:
         return Findings(scores=[{"lazy_ratio": r} for r in (self.sums / self.count).tolist()])
-
-
-def covered_mass(q_BHQd: Tensor, k_BGTd: Tensor, sinks: int, window: int) -> Tensor:
-    """Attention mass of the last Q queries on sinks and window: (B, H, Q) fp32.
-
-    Args:
-        q_BHQd: rotated queries of the last Q of T positions.
-        k_BGTd: rotated keys of all T positions; H / G query heads share a key head.
-    """
-    B, H, Q, d = q_BHQd.shape
-    G, T = k_BGTd.shape[1:3]
-    grouped = q_BHQd.float().reshape(B, G, H // G * Q, d)  # the group's heads become rows
-    scores = (grouped @ k_BGTd.float().mT * d**-0.5).view(B, H, Q, T)
-    keys = torch.arange(T, device=q_BHQd.device)
-    queries = keys[T - Q :, None]
-    causal = keys <= queries
-    visible = causal & ((queries - keys < window) | (keys < sinks))
-    everything = scores.masked_fill(~causal, -torch.inf).logsumexp(-1)
-    return torch.exp(scores.masked_fill_(~visible, -torch.inf).logsumexp(-1) - everything)
 
 
 def _last_queries(visit: Visit, count: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from tasks.context import Context
 from tasks.contracts import CacheGeometry, LayerProfile, ModelProfile, ModelRef, Spec, TextRef
@@ -70,8 +71,9 @@ def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]
     shared = SharedPass(profilers, subject.model, subject.rows)
     job = subject.bar.add_task("profile", total=len(subject.rows))
     found = shared.run(after_batch=lambda rows: subject.bar.advance(job, rows))
-    found += [p.run(subject) for p in profilers if isinstance(p, ModelProfiler)]
-    return found
+    scores = tuple(_scores(found, layer) for layer in range(len(subject.model.model.layers)))
+    informed = replace(subject, scores=scores)
+    return found + [p.run(informed) for p in profilers if isinstance(p, ModelProfiler)]
 
 
 def cache_geometry(model: HybridForCausalLM) -> CacheGeometry:
@@ -92,8 +94,12 @@ def _by_layer(found: list[Findings], layers: int) -> tuple[LayerProfile, ...]:
     return tuple(
         LayerProfile(
             layer=layer,
-            scores={k: v for one in found if one.scores for k, v in one.scores[layer].items()},
+            scores=_scores(found, layer),
             damage=tuple(d for one in found if one.damage for d in one.damage[layer]),
         )
         for layer in range(layers)
     )
+
+
+def _scores(found: list[Findings], layer: int) -> dict[str, float]:
+    return {k: v for one in found if one.scores for k, v in one.scores[layer].items()}

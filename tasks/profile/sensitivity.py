@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,8 @@ from tasks.store import write_atomically
 from tasks.strategies.base import Strategy
 from tasks.strategies.stretch import Stretch, StretchBatch
 
+Tried = tuple[Spec, list[Strategy]]  # as the recipe says it, and as each layer has it
+
 
 class Sensitivity(ModelProfiler):
     """Per layer and strategy: rise of the NLL, fall of the key's log-probability.
@@ -36,8 +38,9 @@ class Sensitivity(ModelProfiler):
     arXiv 2606.27791; it is blind to recall, which one or two layers may carry.
 
     The input of layer l is kept, and only layers l and above run again. Strategies that fit tensors
-    are fitted on all of the profile's rows. Each layer's result is
-    written down when it is known; a second attempt in the same folder goes on behind the last one.
+    are fitted on all of the profile's rows; a layer that cannot become one has no damage of it.
+    Each layer's result is written down when it is known; a second attempt in the same folder goes
+    on behind the last one.
     """
 
     name: ClassVar[str] = "sensitivity"
@@ -48,9 +51,10 @@ class Sensitivity(ModelProfiler):
     prompt_tokens: int = Field(default=600, ge=1)
 
     def run(self, subject: Subject) -> Findings:
+        scores = subject.scores or ({},) * len(subject.model.model.layers)
         specs = [spec for spec in subject.strategies if spec.name != "keep"]
-        strategies = [(spec, build(Strategy, spec)) for spec in specs]
-        reaches = [strategy.reach_tokens() or 0 for _, strategy in strategies]
+        strategies = [(spec, _of_layers(spec, scores)) for spec in specs]
+        reaches = [one.reach_tokens() or 0 for _, per_layer in strategies for one in per_layer]
         prompts = passkey_prompts(
             subject.tokenizer,
             self.prompts,
@@ -58,7 +62,7 @@ class Sensitivity(ModelProfiler):
             subject.seed,
             keep_out_tokens=max(reaches, default=0),
         )
-        what = identity([self.model_dump(), specs, subject.seed])[:16]
+        what = identity([self.model_dump(), specs, scores, subject.seed])[:16]
         scan = _Scan(subject.model, self._text(subject.rows), prompts, subject.rows, subject.log)
         return scan.run(strategies, subject.workdir / f"sensitivity-{what}", subject.bar)
 
@@ -76,6 +80,25 @@ class Sensitivity(ModelProfiler):
                 expected=f"at most the profile's {len(rows)} rows of {rows.shape[1]} tokens",
             )
         return rows[: wanted[0], : wanted[1]]
+
+
+def _of_layers(spec: Spec, scores: Sequence[dict[str, float]]) -> list[Strategy]:
+    """The strategy as each layer's scores make it.
+
+    Raises:
+        InputError: a score is missing, or a layer converted alone would say nothing.
+    """
+    asked = build(Strategy, spec)
+    per_layer = [asked.resolved(of_layer) for of_layer in scores]
+    if per_layer[0].decides_together:
+        raise InputError(
+            f"{spec.name} decides over all its layers together: converting one layer alone says "
+            "nothing of what it costs",
+            where="profile.profilers",
+            remedy="choose its layers with `convert_all` or `listed`, and leave out sensitivity; "
+            "the passkey metric shows what it costs",
+        )
+    return per_layer
 
 
 class _Stream:
@@ -135,7 +158,7 @@ class _Scan:
         self.calibration = calibration
 
     @torch.no_grad()  # fitted tensors become parameters, which inference mode would not let go
-    def run(self, strategies: list[tuple[Spec, Strategy]], folder: Path, bar: Bar) -> Findings:
+    def run(self, strategies: list[Tried], folder: Path, bar: Bar) -> Findings:
         layers = len(self.model.model.layers)
         files = [folder / f"layer_{layer:03d}.json" for layer in range(layers)]
         known = [json.loads(file.read_text()) if file.is_file() else None for file in files]
@@ -146,17 +169,18 @@ class _Scan:
             text = _Stream(self.model, self.rows)
             recall = _Stream(self.model, torch.stack([prompt.ids for prompt in self.prompts]))
             streams = [text, recall]
-            if any(strategy.fits for _, strategy in strategies):
+            if any(one.fits for _, per_layer in strategies for one in per_layer):
                 streams.append(_Stream(self.model, self.calibration))
             if base is None:
                 base = self._measure(text, recall, 0)
                 write_atomically(base_file, json.dumps(base).encode())
             for layer in range(layers):
                 if known[layer] is None:
-                    known[layer] = [
-                        self._damage(streams, layer, spec, strategy, base)
-                        for spec, strategy in strategies
+                    tried = [
+                        self._damage(streams, layer, spec, per_layer[layer], base)
+                        for spec, per_layer in strategies
                     ]
+                    known[layer] = [damage for damage in tried if damage is not None]
                     write_atomically(files[layer], json.dumps(known[layer]).encode())
                     bar.advance(job)
                     if (layer + 1) % 5 == 0 or layer + 1 == layers:
@@ -175,9 +199,14 @@ class _Scan:
         spec: Spec,
         strategy: Strategy,
         base: dict[str, float],
-    ) -> dict:
+    ) -> dict | None:
+        """None where the layer cannot become this, such as a patch that has no layer below."""
         text, recall, *calibration = streams
-        tensors = strategy.fit(calibration[0].stretch()) if strategy.fits else {}
+        try:
+            tensors = strategy.fit(calibration[0].stretch()) if strategy.fits else {}
+        except InputError as error:
+            self.log(f"sensitivity: layer {layer} cannot become {spec.name}: {error.message}")
+            return None
         (wanted,) = strategy.layer_specs([self.model.config.layer_specs[layer]])
         with converted(self.model, {layer: wanted}, tensors):
             found = self._measure(text, recall, min(map(layer_of, tensors), default=layer))

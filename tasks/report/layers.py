@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from itertools import cycle
+from pathlib import Path
 
 from tasks.contracts import ConversionPlan, PlanItem
 from tasks.report.formats import data_size, number, options
@@ -12,10 +16,6 @@ from tasks.report.formats import data_size, number, options
 # these look the same in every report; other strategies take the colours that are left, in order
 COLOURS = {"keep": 0, "streaming": 1}
 SPARE = range(2, 9)
-MEANING = {
-    "keep": "full attention, as it was",
-    "streaming": "attends to the first tokens and to a recent window alone",
-}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,22 @@ class Look:
 
     @property
     def meaning(self) -> str:
-        return MEANING.get(self.strategy, "")
+        return described(self.strategy)
+
+
+@cache
+def described(strategy: str) -> str:
+    """The first line that a strategy says of itself, from its source; empty if there is none.
+
+    Not imported: strategies need torch, and the page of a cached run is there within a second.
+    """
+    spec = find_spec(f"tasks.strategies.{strategy}")
+    if spec is None or spec.origin is None:
+        return ""
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    text = ast.get_docstring(classes[0]) if classes else ""
+    return (text or "").split("\n")[0].replace("`", "")
 
 
 @dataclass(frozen=True)

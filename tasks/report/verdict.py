@@ -41,7 +41,7 @@ def done(bundle: ReportBundle) -> str:
     text = f"In {bundle.model.source}, {plan_sentence(bundle.plan)}."
     for strategy, look in looks(bundle.plan).items():
         if strategy != KEEP and look.meaning:
-            text += f" A {strategy} layer {look.meaning}."
+            text += f" {strategy}: {look.meaning[:1].lower()}{look.meaning[1:]}"
     tuned = bundle.finetune
     if tuned is None or tuned.steps == 0:
         return f"{text} No fine-tuning."

@@ -62,6 +62,11 @@ class Strategy(Component):
         """
         return {}
 
+    @property
+    def decides_together(self) -> bool:
+        """Whether what a layer becomes depends on the other layers of this strategy."""
+        return MIXERS[self.layer_spec(FULL_LAYER)["mixer"]["kind"]].decides_together
+
     def reach_tokens(self) -> int | None:
         """How many tokens a query of the layer sees one by one at most; None: all before it."""
         mixer = self.layer_spec(FULL_LAYER)["mixer"]

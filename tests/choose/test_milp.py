@@ -234,3 +234,14 @@ def test_the_solver_leaves_stdout_alone() -> None:
         check=True,
     )
     assert done.stdout == "last\n"
+
+
+def test_what_a_layer_cannot_become_is_no_option() -> None:
+    of = profile([0.001, 0.5, 0.6, 0.7])
+    first = of.layers[0].model_copy(update={"damage": ()})
+    of = of.model_copy(update={"layers": (first, *of.layers[1:])})
+    assert converted(Milp(kv_bytes_ratio=0.76).select(problem(of))) == {1}
+    bare = tuple(one.model_copy(update={"damage": ()}) for one in of.layers)
+    unknown = problem(of.model_copy(update={"layers": bare}))
+    with pytest.raises(InputError, match="the profile has no damage of layer 0"):
+        Milp(kv_bytes_ratio=0.76).select(unknown)

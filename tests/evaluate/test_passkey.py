@@ -13,12 +13,18 @@ from tasks.measure.passkey import key_scores, passkey_prompts
 PASSKEY = Passkey(prompts=5, prompt_tokens=500)
 
 
-def read_prompts(model) -> list[str]:
-    """Grows by the text of every prompt that the model is run on."""
-    seen: list[str] = []
-    model.model.embed_tokens.register_forward_hook(
-        lambda module, inputs, output: seen.append(inputs[0][0])
-    )
+def read_prompts(model) -> list[torch.Tensor]:
+    """The prompts that a model is given from now on, each with the key tokens that follow it."""
+    seen: list[torch.Tensor] = []
+
+    def see(module, inputs, output):
+        ids = inputs[0][0]
+        if len(ids) > 1:
+            seen.append(ids)
+        else:
+            seen[-1] = torch.cat([seen[-1], ids])
+
+    model.model.embed_tokens.register_forward_hook(see)
     return seen
 
 

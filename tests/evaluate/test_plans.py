@@ -23,7 +23,7 @@ def rows_of(texts, rows: int = 4) -> Calibration:
     return Calibration(text=texts["english"], rows=rows, row_tokens=60)
 
 
-BASE_FORWARDS = 2 + 3  # rows and prompts
+BASE_FORWARDS = 2 + 3 * 6  # rows; prompts, each with the five tokens of its key
 
 
 def plan(base, streaming: dict[int, int]) -> ConversionPlan:

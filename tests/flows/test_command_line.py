@@ -103,6 +103,17 @@ def test_runs_and_report_and_dry_run(accepted) -> None:
     assert {p for p in (folder / ".layerwright").rglob("*") if p.is_file()} == before
 
 
+def test_a_runs_checkpoint_is_found_by_its_name(accepted) -> None:
+    folder, summary = accepted
+    found = last_line(layerwright("inspect", summary["run_id"], "--json", cwd=folder))
+    assert found["checkpoint"] == summary["checkpoint"]["uri"].removeprefix("file://")
+    layers = {i for run in found["layer_map"] for i in range(run["start"], run["stop"])}
+    assert layers == {0, 1, 2, 3}
+    result = layerwright("export", "latest", "--to", "transformers", "--out", "out", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "out" / "layerwright_modeling.py").is_file()
+
+
 def test_an_edited_plan_is_used(accepted) -> None:
     folder, summary = accepted
     chosen = folder / ".layerwright" / "runs" / summary["run_id"] / "plan.yaml"
@@ -265,6 +276,7 @@ def test_methods_and_doctor(tmp_path: Path) -> None:
 def test_help_names_every_command(tmp_path: Path) -> None:
     started = time.monotonic()
     shown = layerwright("--help", cwd=tmp_path).stdout
-    for command in ("convert", "survey", "resume", "runs", "report", "methods", "doctor", "plan"):
+    for command in ("convert", "survey", "resume", "runs", "report", "methods", "doctor", "plan",
+                    "export", "inspect"):  # fmt: skip
         assert command in shown
     assert time.monotonic() - started < 60

@@ -62,7 +62,12 @@ def test_capabilities_follow_the_specs():
         "crop": False,
         "padding": ["left", "right"],
         "serving": {"transformers": True, "vllm": False},
+        "stock": {
+            "model_type": None,
+            "obstacles": ["layer 1: attention sinks (2) beside the window"],
+        },
     }
+    assert full["stock"] == {"model_type": "llama", "obstacles": []}
 
 
 def test_saved_config_comes_back(tmp_path):

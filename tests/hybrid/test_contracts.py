@@ -3,13 +3,17 @@
 Reload in a clean process is in test_export.py.
 """
 
+from copy import deepcopy
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
+from tiny_families import CASES, tiny_case
 from tolerance import SAME_MODEL, relative_rms
 
 from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from tasks.hybrid.modeling import HybridForCausalLM
 
 LIMIT = SAME_MODEL[torch.float32]
 LENGTHS = (23, 9, 14)  # of the rows of a padded batch
@@ -17,7 +21,14 @@ LENGTHS = (23, 9, 14)  # of the rows of a padded batch
 
 @pytest.fixture(params=LAYER_SPECS, scope="module")
 def model(request):
+    """A Llama with each kind of layer."""
     return tiny_hybrid(LAYER_SPECS[request.param])
+
+
+@pytest.fixture(params=CASES, ids=", ".join, scope="module")
+def every(request):
+    """Each family with each kind of layer, and with all kinds at once."""
+    return tiny_case(*request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +64,9 @@ def in_chunks(model, ids, sizes, mask=None) -> torch.Tensor:
     return torch.cat(logits, dim=1)
 
 
-def test_stepwise_is_one_shot(model):
+def test_stepwise_is_one_shot(every):
     ids = tiny_tokens(2, 24)
-    assert relative_rms(in_chunks(model, ids, [1] * 24), model(ids).logits) <= LIMIT
+    assert relative_rms(in_chunks(every, ids, [1] * 24), every(ids).logits) <= LIMIT
 
 
 @pytest.mark.parametrize("sizes", [[13, 27], [1, 2, 30, 7], [25, 1, 1, 13]])
@@ -65,13 +76,13 @@ def test_chunked_prefill_is_one_prefill(model, sizes):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padded_batch_is_one_by_one(model, side):
+def test_padded_batch_is_one_by_one(every, side):
     ids, mask, real = padded_batch(side)
-    whole = model(ids, attention_mask=mask).logits
-    pieces = in_chunks(model, ids, [5, 1, 10, 7], mask)
+    whole = every(ids, attention_mask=mask).logits
+    pieces = in_chunks(every, ids, [5, 1, 10, 7], mask)
     assert whole.isfinite().all()
     for row, where in enumerate(real):
-        alone = model(ids[row : row + 1, where]).logits[0]
+        alone = every(ids[row : row + 1, where]).logits[0]
         assert relative_rms(whole[row, where], alone) <= LIMIT
         assert relative_rms(pieces[row, where], alone) <= LIMIT
 
@@ -105,11 +116,11 @@ def test_padding_that_starts_late_is_one_by_one(model):
         assert relative_rms(logits[row, where], alone) <= LIMIT
 
 
-def test_cached_generation_is_uncached(model):
+def test_cached_generation_is_uncached(every):
     ids, mask, _ = padded_batch("left")
     for inputs in ({"input_ids": tiny_tokens(2, 20)}, {"input_ids": ids, "attention_mask": mask}):
         cached, uncached = (
-            model.generate(**inputs, max_new_tokens=12, do_sample=False, use_cache=use_cache)
+            every.generate(**inputs, max_new_tokens=12, do_sample=False, use_cache=use_cache)
             for use_cache in (True, False)
         )
         assert cached.equal(uncached)
@@ -132,10 +143,10 @@ def test_generation_in_prefill_chunks(model):
     )
 
 
-def test_beam_search_cached_is_uncached(model):
+def test_beam_search_cached_is_uncached(every):
     ids, mask, _ = padded_batch("left")
     cached, uncached = (
-        model.generate(
+        every.generate(
             ids,
             attention_mask=mask,
             num_beams=3,
@@ -146,6 +157,25 @@ def test_beam_search_cached_is_uncached(model):
         for use_cache in (True, False)
     )
     assert cached.equal(uncached)
+
+
+def test_chunks_of_every_family_are_one_prefill(every):
+    ids = tiny_tokens(2, 40)
+    assert relative_rms(in_chunks(every, ids, [25, 1, 1, 13]), every(ids).logits) <= LIMIT
+
+
+def test_cache_bytes_of_every_family_are_as_predicted(every):
+    cache = HybridCache(every.config)
+    for start in range(0, 40, 20):
+        every(tiny_tokens(3, 40)[:, start : start + 20], past_key_values=cache)
+        assert cache.nbytes() == predicted_kv_bytes(every.config, start + 20, 3, 4)
+
+
+def test_state_comes_back(every):
+    again = HybridForCausalLM(every.config).eval()
+    again.load_state_dict(every.state_dict())
+    ids = tiny_tokens(2, 30)
+    assert again(ids).logits.equal(every(ids).logits)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 23])
@@ -182,15 +212,15 @@ def test_cache_rows_can_be_selected_and_repeated(model):
     assert relative_rms(model(ids, past_key_values=cache).logits, model(ids).logits) <= LIMIT
 
 
-def test_gradient_reaches_lora_in_every_layer(model):
-    spec = model.config.layer_specs[0]
+def test_gradient_reaches_lora_in_every_layer(every):
+    spec = every.config.layer_specs[0]
     adapted = get_peft_model(
-        tiny_hybrid(spec), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        deepcopy(every), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     )
     ids = tiny_tokens(2, 30)
     adapted(ids, labels=ids).loss.backward()
     gradients = {name: p.grad for name, p in adapted.named_parameters() if p.requires_grad}
-    mixing = sum(layer["mixer"]["kind"] != "none" for layer in model.config.layer_specs)
+    mixing = sum(layer["mixer"]["kind"] != "none" for layer in every.config.layer_specs)
     assert len(gradients) == mixing * 2 * 2
     # The queries of a layer that sees one key have no say, so theirs may be zero there.
     lone = spec["mixer"].get("window") == 1 and spec["mixer"]["sinks"] == 0

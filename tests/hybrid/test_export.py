@@ -10,6 +10,7 @@ import sysconfig
 import pytest
 import torch
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
+from tiny_families import CONFIGS, tiny_mixture
 
 from tasks.hybrid.export import flatten, write_code, write_config
 from tasks.hybrid.modeling import HybridForCausalLM
@@ -38,21 +39,49 @@ print("same")
 """
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A folder with code, config and weights, and the answers expected of it."""
-    folder = tmp_path_factory.mktemp("exported") / "tiny-hybrid"
-    model = tiny_hybrid(LAYER_SPECS["streaming"], tie_word_embeddings=True)
+def write_checkpoint(folder, model, new_tokens):
+    """Writes code, config and weights; returns the answers expected of them."""
     model.save_pretrained(folder)
     write_code(folder)
     write_config(folder, model.config)
     ids = tiny_tokens(2, 30)
     with torch.no_grad():
-        answers = {
+        return {
             "ids": ids,
             "logits": model(ids).logits,
-            "generated": model.generate(ids, max_new_tokens=12, do_sample=False),
+            "generated": model.generate(ids, max_new_tokens=new_tokens, do_sample=False),
         }
+
+
+def run_clean(program, *arguments, cwd):
+    """Run a program where neither this project nor its editable install can be found."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={"HF_HOME": str(cwd / "home"), "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_kind_of_layer_of_a_family_reloads_in_a_clean_process(family, tmp_path):
+    """One model with a layer of every kind: one process for each family."""
+    folder, answers = tmp_path / "mixture", tmp_path / "answers.pt"
+    torch.save(write_checkpoint(folder, tiny_mixture(family), 12), answers)
+    site = sysconfig.get_path("purelib")
+    result = run_clean(CLEAN_PROCESS, folder, answers, site, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "same"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder with code, config and weights, and the answers expected of it."""
+    folder = tmp_path_factory.mktemp("exported") / "tiny-hybrid"
+    model = tiny_hybrid(LAYER_SPECS["streaming"], tie_word_embeddings=True)
+    answers = write_checkpoint(folder, model, 12)
     torch.save(answers, folder.parent / "answers.pt")
     return folder
 
@@ -69,17 +98,8 @@ def test_clean_process_reload(checkpoint, tmp_path, beside_other_kernels):
             "Metadata-Version: 2.1\nName: kernels\nVersion: 0.0.1\n"
         )
         paths.insert(0, str(tmp_path))
-    result = subprocess.run(
-        [
-            *(sys.executable, "-I", "-S", "-c", CLEAN_PROCESS),
-            *(str(checkpoint), str(checkpoint.parent / "answers.pt"), *paths),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+    answers = checkpoint.parent / "answers.pt"
+    result = run_clean(CLEAN_PROCESS, checkpoint, answers, *paths, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "same"
 

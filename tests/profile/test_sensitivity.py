@@ -1,6 +1,7 @@
 """Damage of one layer alone: against whole forward passes, at its extremes, and after a kill."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,16 @@ from tiny_checkpoint import byte_tokenizer
 from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.measure.conversion import converted
+from tasks.measure.fitting import convert_in_place
 from tasks.measure.likelihood import token_nll
 from tasks.measure.passkey import key_scores, passkey_prompts
 from tasks.profile.base import Subject
 from tasks.profile.sensitivity import Sensitivity
 from tasks.progress import progress
+from tasks.registry import build
+from tasks.strategies.base import Strategy
+from tasks.strategies.keep import Keep
+from tasks.strategies.specs import Assignment
 
 TOKENIZER = byte_tokenizer()
 NARROW = Spec(name="streaming", sinks=2, window=6)
@@ -107,3 +113,52 @@ def test_more_text_than_the_profile_has_is_refused(tmp_path: Path) -> None:
 def test_a_reach_as_long_as_the_prompt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="outside sinks and window"):
         Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="streaming", window=430)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "spec", [Spec(name="linear"), Spec(name="remove", patch=True)], ids=lambda s: s.name
+)
+def test_what_must_be_fitted_is_fitted_on_the_profiles_rows(tmp_path: Path, spec: Spec) -> None:
+    on = replace(subject(tmp_path, spec), rows=tiny_tokens(4, 64))
+    said: list[str] = []
+    found = Sensitivity(**OPTIONS).run(replace(on, log=said.append))
+    prompts = passkey_prompts(TOKENIZER, 2, 440, 5, keep_out_tokens=0)
+    rows = on.rows[:2, :48]
+    for layer in range(LAYERS):
+        if spec.name == "remove" and layer == 0:
+            assert found.damage[0] == (), "no layer below could take the patch"
+            assert "layer 0 cannot become remove" in said[0]
+            continue
+        model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
+        strategy = build(Strategy, spec)
+        parts = [Assignment(i, i + 1, strategy if i == layer else Keep()) for i in range(LAYERS)]
+        convert_in_place(model, parts, lambda: on.rows)
+        nll, key = whole_model(model, rows, prompts)
+        (damage,) = found.damage[layer]
+        assert damage.language_nats == pytest.approx(nll - found.reference["nll"], abs=1e-5)
+        assert damage.recall_nats == pytest.approx(found.reference["key_log_prob"] - key, abs=1e-4)
+
+
+def test_spans_come_from_the_scores_of_each_layer(tmp_path: Path) -> None:
+    asked = Spec(name="local", spans="layer", tau=0.9, correction="none", sinks=2)
+    scores = tuple(
+        {"covered_mass_6": 0.95 if i == 1 else 0.5, "covered_mass_40": 0.97} for i in range(LAYERS)
+    )
+    on = replace(subject(tmp_path / "asked", asked), scores=scores)
+    found = Sensitivity(**OPTIONS).run(on)
+    narrow, wide = (Spec(name="local", spans=span, correction="none", sinks=2) for span in (6, 40))
+    fixed = Sensitivity(**OPTIONS).run(
+        replace(subject(tmp_path / "fixed", narrow, wide), scores=scores)
+    )
+    for layer in range(LAYERS):
+        (damage,) = found.damage[layer]
+        assert damage.strategy == asked
+        assert damage.language_nats == fixed.damage[layer][0 if layer == 1 else 1].language_nats
+    with pytest.raises(InputError, match="covered_span"):
+        Sensitivity(**OPTIONS).run(subject(tmp_path / "none", asked))
+
+
+def test_layers_that_decide_together_cannot_be_measured_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="decides over all its layers together"):
+        Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="prefill_selection", window=9)))

@@ -2,9 +2,20 @@
 
 from tasks.hybrid.mixers.attention import AttentionMixer
 from tasks.hybrid.mixers.full import FullAttention
+from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
+from tasks.hybrid.mixers.local import LocalAttention
 from tasks.hybrid.mixers.none import NoMixer
+from tasks.hybrid.mixers.prefill_selection import PrefillSelection
 from tasks.hybrid.mixers.streaming import StreamingAttention
 
 MIXERS: dict[str, type[AttentionMixer]] = {
-    mixer.kind: mixer for mixer in (FullAttention, NoMixer, StreamingAttention)
+    mixer.kind: mixer
+    for mixer in (
+        FullAttention,
+        GatedRecurrence,
+        LocalAttention,
+        NoMixer,
+        PrefillSelection,
+        StreamingAttention,
+    )
 }

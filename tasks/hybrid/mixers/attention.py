@@ -25,6 +25,7 @@ class AttentionMixer(nn.Module):
     kind: ClassVar[str]
     stateful: ClassVar[bool] = False  # its cache holds a state that is not keys and values
     croppable: ClassVar[bool] = False  # its cache can forget the last tokens
+    decides_together: ClassVar[bool] = False  # its layers in a model share a decision: one spec
     parts: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
 
     def __init__(
@@ -119,6 +120,22 @@ class AttentionMixer(nn.Module):
         rows were padded, which makes streaming layers keep positions.
         """
         raise NotImplementedError
+
+    @classmethod
+    def all_kv_bytes(
+        cls,
+        config,
+        specs: list[dict[str, Any]],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
+        """The same for all layers of this kind in a model, given the spec of each."""
+        return sum(
+            cls.kv_bytes(config, spec, context_tokens, batch, element_bytes, padded)
+            for spec in specs
+        )
 
 
 def key_value_bytes(config, element_bytes: int) -> int:

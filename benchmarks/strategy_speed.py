@@ -1,0 +1,128 @@
+"""Decode speed, prefill time and prefill memory of each strategy alone, against the base.
+
+    python -m benchmarks.strategy_speed [--model FOLDER] [--tokens 1024 4096 8192] [--repeats 3]
+
+Each strategy on every other layer and on all layers, base and converted interleaved in one process:
+medians with the range, and their ratios. Maps are left at zero: their size is what costs time.
+Prefill memory is the peak resident size of a process of its own for each length, less the size
+before the prefill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.profile_pass import fetched_model, peak_resident_bytes
+from tasks.contracts import Spec
+from tasks.evaluate.decode_speed import prefill_and_decode
+from tasks.evaluate.kv_cache import prefill
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.models import load_base
+from tasks.registry import build
+from tasks.strategies.base import Strategy
+
+STRATEGIES = {
+    "keep": Spec(name="keep"),
+    "streaming 4+252": Spec(name="streaming", sinks=4, window=252),
+    "local 256": Spec(name="local", spans=256, sinks=4),
+    "local 256, corrected": Spec(name="local", spans=256, sinks=4, correction="block_mean"),
+    "gla": Spec(name="gated_recurrence", gate="gla"),
+    "hgrn2": Spec(name="gated_recurrence", gate="hgrn2"),
+    "gsa": Spec(name="gated_recurrence", gate="gsa"),
+    "drop_attention": Spec(name="drop_attention"),
+    "linear": Spec(name="linear"),
+    "remove": Spec(name="remove"),
+}
+NEW_TOKENS = 16
+
+
+def converted_base(folder: Path, spec: Spec, every: int) -> HybridForCausalLM:
+    """The base with every ``every``-th layer converted."""
+    model = load_base(folder)
+    strategy = build(Strategy, spec)
+    for layer in range(0, len(model.model.layers), every):
+        model.set_layer_spec(layer, strategy.layer_spec(model.config.layer_specs[layer]))
+    return model
+
+
+def speeds(folder: Path, tokens: int, repeats: int, names: list[str]) -> dict[str, object]:
+    """Prefill and decode of every arm, in turns; figures and ratios to the base."""
+    arms = {"keep": converted_base(folder, STRATEGIES["keep"], 1)}
+    for name in names:
+        arms |= {
+            f"{name}, half": converted_base(folder, STRATEGIES[name], 2),
+            f"{name}, all": converted_base(folder, STRATEGIES[name], 1),
+        }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    order = list(arms)
+    for turn in range(repeats + 1):
+        first = turn % len(order)
+        for name in order[first:] + order[:first]:
+            taken[name].append(prefill_and_decode(arms[name], tokens, NEW_TOKENS))
+    base_prefill, base_decode = (statistics.median(x) for x in zip(*taken["keep"][1:], strict=True))
+    rows = {}
+    for name, seconds in taken.items():
+        prefills, decodes = zip(*seconds[1:], strict=True)  # the first round is not counted
+        rows[name] = {
+            "prefill_s": round(statistics.median(prefills), 3),
+            "prefill_range_s": [round(min(prefills), 3), round(max(prefills), 3)],
+            "decode_tokens_per_s": round(NEW_TOKENS / statistics.median(decodes), 2),
+            "decode_range": [round(NEW_TOKENS / s, 2) for s in (max(decodes), min(decodes))],
+            "prefill_ratio": round(statistics.median(prefills) / base_prefill, 3),
+            "decode_ratio": round(base_decode / statistics.median(decodes), 3),
+        }
+    return rows
+
+
+def prefill_memory(folder: Path, name: str, tokens: int) -> int:
+    """Bytes that a prefill adds at its peak, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.strategy_speed", "--model", str(folder)]
+    done = subprocess.run(
+        [*command, "--only-memory", name, "--tokens", str(tokens)], capture_output=True, check=True
+    )
+    return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="a checkpoint folder; fetched if not given")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 8192])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--strategies", nargs="+", default=[n for n in STRATEGIES if n != "keep"])
+    parser.add_argument("--memory-tokens", type=int, nargs="*", default=[2048, 4096, 8192])
+    parser.add_argument("--only-memory", metavar="STRATEGY", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only_memory:
+        model = converted_base(options.model, STRATEGIES[options.only_memory], 1)
+        prefill(model, 64)  # what the first pass allocates once
+        before = peak_resident_bytes()
+        prefill(model, options.tokens[0])
+        print(peak_resident_bytes() - before)
+        return
+    folder = options.model or fetched_model()
+    result: dict[str, object] = {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "memory_bytes": {
+            name: {str(n): prefill_memory(folder, name, n) for n in options.memory_tokens}
+            for name in ["keep", *options.strategies]
+        },
+    }
+    for tokens in options.tokens:
+        per_pair = {}
+        for name in options.strategies:  # one strategy at a time: all models at once need memory
+            per_pair[name] = speeds(folder, tokens, options.repeats, [name])
+            print(tokens, name, json.dumps(per_pair[name]), file=sys.stderr, flush=True)
+        result[str(tokens)] = per_pair
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

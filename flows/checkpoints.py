@@ -1,0 +1,53 @@
+"""From what a user names, a folder or a run, to a checkpoint; and to what is asked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.runs import RunFolder
+from tasks.errors import InputError
+from tasks.store import open_store
+
+
+def checkpoint_folder(name: str, home: Path) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        name: a folder, or a run id, its beginning, or ``latest``.
+        home: folder that holds the runs.
+
+    Raises:
+        InputError: neither a folder nor a run, or a run without a checkpoint.
+        IntegrityError: the run's checkpoint is gone from the store, or damaged.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        folder = RunFolder.find(home, name)
+    except InputError as error:
+        raise InputError(f"{name!r} is not a folder, and {error.message}") from error
+    summary = folder.summary()
+    if summary is None:
+        record = folder.record()
+        raise InputError(
+            f"run {record.run_id} has no checkpoint: it is {record.state} {record.reason}".rstrip(),
+            remedy=f"layerwright resume {record.run_id}",
+        )
+    store, _, _ = summary["checkpoint"]["uri"].rpartition("/trees/")
+    return open_store(store, home / "cache" / "trees").open_tree(summary["checkpoint"]["sha256"])
+
+
+def export_checkpoint(folder: Path, form: str, target: Path) -> dict[str, Any]:
+    """Writes the checkpoint into ``target`` in another form, and says how close the two are.
+
+    Args:
+        form: ``transformers``, ``stock`` or ``gguf``.
+    """
+    if form == "stock":
+        from tasks.export.stock import export_stock as export
+    elif form == "gguf":
+        from tasks.export.gguf import export_gguf as export
+    else:
+        from tasks.export.transformers_folder import export_transformers as export
+    return export(folder, target)

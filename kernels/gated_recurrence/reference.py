@@ -1,0 +1,34 @@
+"""Gated recurrence written straight from its definition; the oracle of every faster version.
+
+Shapes: B batch, H query heads, G key/value heads, r = H / G, T tokens, d key channels, e value
+channels, c = d or e decayed channels.
+"""
+
+import torch
+from torch import Tensor
+
+
+def gated_recurrence_reference(
+    q_BHTd: Tensor,
+    k_BGTd: Tensor,
+    v_BGTe: Tensor,
+    log_decay_BGTc: Tensor,
+    state_BGde: Tensor,
+    decayed: str,
+) -> tuple[Tensor, Tensor]:
+    """S_t = decay(S_{t-1}) + k_tᵀ v_t, y_t = q_t S_t, one token after the other.
+
+    Args are those of `gated_recurrence`, with an initial state of the dtype to compute in.
+
+    Returns:
+        y (B, H, T, e) and the state after the last token (B, G, d, e), in the dtype of the state.
+    """
+    q, k, v, log_decay = (x.to(state_BGde.dtype) for x in (q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc))
+    q_BGrTd = q.unflatten(1, (k.shape[1], -1))
+    outs = []
+    for t in range(q.shape[2]):
+        decay = log_decay[:, :, t].exp().unsqueeze(-1 if decayed == "key" else -2)
+        write = k[:, :, t, :, None] * v[:, :, t, None, :]
+        state_BGde = decay * state_BGde + write
+        outs.append(q_BGrTd[:, :, :, t] @ state_BGde)
+    return torch.stack(outs, dim=3).flatten(1, 2), state_BGde

@@ -1,0 +1,129 @@
+"""Local attention written straight from its definition; the oracle of every faster version.
+
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, F blocks, d head size, R is B
+or 1.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class BlockMeans(NamedTuple):
+    """What stands for keys that are not seen one by one; block b holds [b·size, (b + 1)·size).
+
+    Attributes:
+        keys, values: (B, G, F, d), means over the block's tokens that are not sinks.
+        counts: (R, F) how many these are; a block of none is never seen.
+        size: positions of a block.
+    """
+
+    keys: Tensor
+    values: Tensor
+    counts: Tensor
+    size: int
+
+
+class SoftSpan(NamedTuple):
+    """A span that ends in a ramp: weights are multiplied by clamp((ramp + z - x) / ramp, 0, 1).
+
+    Attributes:
+        lengths: (G,) z, in tokens, >= 0.
+        ramp: tokens on the way from 1 to 0, >= 1.
+    """
+
+    lengths: Tensor
+    ramp: int
+
+
+def lower_edge(q_positions: Tensor, span: int, size: int = 1) -> Tensor:
+    """First position that a query sees one by one: max(i - span + 1, 0), down to a block's start.
+
+    So every earlier key is either seen by itself or lies in a whole block before the edge.
+    """
+    return (q_positions - span + 1).clamp_min(0) // size * size
+
+
+def visible_keys(
+    q_positions_RQ: Tensor, k_positions_RK: Tensor, sinks: int, span: int, size: int = 1
+) -> Tensor:
+    """Mask (R, Q, K): 0 <= j <= i and (j >= lower edge of i or j < sinks)."""
+    i, j = q_positions_RQ[:, :, None], k_positions_RK[:, None, :]
+    return (j >= 0) & (j <= i) & ((j >= lower_edge(i, span, size)) | (j < sinks))
+
+
+def visible_blocks(q_positions_RQ: Tensor, counts_RF: Tensor, span: int, size: int) -> Tensor:
+    """Mask (R, Q, F) of the blocks that are not empty and lie before the query's lower edge."""
+    ends = (torch.arange(counts_RF.shape[1], device=q_positions_RQ.device) + 1) * size
+    return (ends <= lower_edge(q_positions_RQ[:, :, None], span, size)) & (counts_RF > 0)[:, None]
+
+
+def log_ramp(
+    soft: SoftSpan, q_positions_RQ: Tensor, k_positions_RK: Tensor, sinks: int
+) -> tuple[Tensor, Tensor]:
+    """log of the soft span's weights (R, G, Q, K), and the mask of those above zero.
+
+    x = i - j is the distance; sinks have weight 1. Where the weight is zero the logarithm is given
+    as zero, so that gradients stay finite: the mask says what is not seen.
+    """
+    x = (q_positions_RQ[:, :, None] - k_positions_RK[:, None, :])[:, None]
+    weight = ((soft.ramp + soft.lengths[:, None, None] - x) / soft.ramp).clamp(0, 1)
+    weight = weight.masked_fill((k_positions_RK < sinks)[:, None, None], 1)
+    return weight.masked_fill(weight <= 0, 1).log(), weight > 0
+
+
+def local_attention_reference(
+    q_BHQd: Tensor,
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    q_positions_RQ: Tensor,
+    k_positions_RK: Tensor,
+    sinks: int,
+    span: int,
+    means: BlockMeans | None = None,
+    soft: SoftSpan | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """Two dense softmaxes and their merge, in fp32 (fp64 for fp64); for tests only.
+
+    Args and returns are those of `local_attention`. Allocates Q × K scores.
+    """
+    H, d = q_BHQd.shape[1], q_BHQd.shape[3]
+    groups = H // k_BGKd.shape[1]
+    dtype = torch.promote_types(q_BHQd.dtype, torch.float32)
+    i, j = q_positions_RQ.to(q_BHQd.device), k_positions_RK.to(q_BHQd.device)
+    padding_R1K1 = (j < 0)[:, None, :, None]
+    q = q_BHQd.to(dtype).masked_fill((i < 0)[:, None, :, None], 0) * d**-0.5
+
+    def heads(x_BGKd: Tensor) -> Tensor:
+        return x_BGKd.to(dtype).repeat_interleave(groups, dim=1)
+
+    scores_BHQK = q @ heads(k_BGKd.masked_fill(padding_R1K1, 0)).mT
+    visible = visible_keys(i, j, sinks, span, means.size if means else 1)[:, None]
+    if soft is not None:
+        logs_RGQK, seen_RGQK = log_ramp(soft, i, j, sinks)
+        scores_BHQK = scores_BHQK + logs_RGQK.repeat_interleave(groups, dim=1)
+        visible = visible & seen_RGQK.repeat_interleave(groups, dim=1)
+    out, lse = _attend(scores_BHQK, visible, heads(v_BGKd.masked_fill(padding_R1K1, 0)))
+    lse_far = torch.full_like(lse, -torch.inf)
+    if means is not None:
+        scores_BHQF = q @ heads(means.keys).mT + means.counts.to(dtype).log()[:, None, None]
+        blocks = visible_blocks(i, means.counts, span, means.size)[:, None]
+        far, lse_far = _attend(scores_BHQF, blocks, heads(means.values))
+        gap = (lse - lse_far).masked_fill(lse.isneginf() & lse_far.isneginf(), 0)
+        share = gap.sigmoid()[..., None]  # e^lse / (e^lse + e^lse_far)
+        out = share * out + (1 - share) * far
+    out = out.to(q_BHQd.dtype)
+    return (out, lse, lse_far) if return_lse else out
+
+
+def _attend(scores_BHQK: Tensor, visible: Tensor, values_BHKd: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax over the visible and its log-sum-exp; 0 and -inf where nothing is visible."""
+    blind = ~visible.any(-1, keepdim=True)
+    # A query that sees nothing is computed as if it saw all, then emptied: a softmax of nothing is
+    # NaN.
+    hidden = ~(visible | blind)
+    scores = scores_BHQK.masked_fill(blind, 0).masked_fill(hidden, -torch.inf)
+    out = (scores.softmax(-1) @ values_BHKd).masked_fill(blind, 0)
+    return out, scores.logsumexp(-1).masked_fill(blind[..., 0], -torch.inf)

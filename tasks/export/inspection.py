@@ -1,0 +1,99 @@
+"""What a converted checkpoint is, told without loading a weight."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.errors import InputError
+from tasks.export.checkpoint import Checkpoint
+from tasks.hybrid.cache import predicted_kv_bytes
+from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from tasks.hybrid.modeling import HybridForCausalLM
+
+CONTEXTS = (1024, 8192, 32768, 131072)  # tokens, as far as the model was made for them
+FAR = 2**20  # tokens, beyond any window: from here on a cache grows by the same bytes per token
+
+
+def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[str, Any]:
+    """Layers, capabilities, memory and size of a checkpoint, from its config and file headers.
+
+    Args:
+        folder: a converted checkpoint.
+        tokens: context lengths at which the cache is measured; by default those of CONTEXTS that
+            the model was made for, and its longest.
+
+    Returns:
+        JSON-ready. Bytes of the cache are for one row without padding, in the checkpoint's dtype,
+        and ``ratio`` is to full attention in every layer. ``parameters`` counts tied weights once.
+
+    Raises:
+        InputError: no converted checkpoint, or a length below 1.
+    """
+    checkpoint = Checkpoint.open(folder)
+    config = checkpoint.config
+    dense = dense_config(config)
+    longest = config.max_position_embeddings
+    lengths = tokens or sorted({*(n for n in CONTEXTS if n < longest), longest})
+    if min(lengths) < 1:
+        raise InputError(f"{min(lengths)} tokens", where="--tokens", expected="1 or more")
+
+    def kv_bytes(of: HybridConfig, length: int) -> int:
+        return predicted_kv_bytes(of, length, 1, checkpoint.element_bytes)
+
+    def growth(of: HybridConfig) -> float:
+        return (kv_bytes(of, 2 * FAR) - kv_bytes(of, FAR)) / FAR
+
+    stored = checkpoint.tensors.values()
+    return {
+        "checkpoint": str(folder),
+        "base_model_type": config.base_model_type,
+        "layers": config.num_hidden_layers,
+        "max_position_embeddings": longest,
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "layer_map": layer_map(config),
+        "capabilities": config.capabilities,
+        "kv_bytes_per_token": ratio_of(growth(config), growth(dense)),
+        "kv_bytes": {str(n): ratio_of(kv_bytes(config, n), kv_bytes(dense, n)) for n in lengths},
+        "parameters": ratio_of(parameter_count(config), parameter_count(dense)),
+        "stored": {
+            "files": len({tensor.file for tensor in stored}),
+            "tensors": len(stored),
+            "elements": sum(tensor.elements for tensor in stored),
+            "bytes": sum(tensor.nbytes for tensor in stored),
+        },
+    }
+
+
+def layer_map(config: HybridConfig) -> list[dict[str, Any]]:
+    """Runs of equal layers: {"start", "stop" (exclusive), "mixer", "feed_forward"}."""
+    runs = []
+    for _, run in groupby(range(config.num_hidden_layers), key=config.layer_specs.__getitem__):
+        layers = list(run)
+        spec = config.layer_specs[layers[0]]
+        runs.append({"start": layers[0], "stop": layers[-1] + 1, **spec})
+    return runs
+
+
+def dense_config(config: HybridConfig) -> HybridConfig:
+    """The same model with full attention in every layer."""
+    fields = config.to_dict() | {
+        "layer_specs": [FULL_LAYER] * config.num_hidden_layers,
+        "capabilities": None,
+    }
+    return HybridConfig.from_dict(fields)
+
+
+def parameter_count(config: HybridConfig) -> int:
+    """Parameters of the model that a config describes; no memory is taken for them."""
+    with torch.device("meta"):
+        model = HybridForCausalLM(config)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def ratio_of(amount: float, dense: float) -> dict[str, float]:
+    return {"amount": amount, "full_attention": dense, "ratio": amount / dense}

@@ -1,0 +1,138 @@
+"""A checkpoint as a model of Transformers' own classes, where its layers allow it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tasks.errors import InputError
+from tasks.export.agreement import assert_agreement
+from tasks.export.checkpoint import CONFIG, INDEX, MANIFEST, Checkpoint
+from tasks.export.folder import copy_files, new_folder
+from tasks.hybrid.configuration import HybridConfig
+from tasks.hybrid.families import COPIED_FIELDS, FAMILIES
+from tasks.hybrid.stock import REMOVED, layer_window
+from tasks.progress import progress
+
+LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+REWRITTEN = (CONFIG, INDEX, MANIFEST, "*.safetensors", "*.py", "plan.json")
+
+
+def export_stock(folder: Path, target: Path) -> dict[str, Any]:
+    """Writes a checkpoint as a stock model and compares the logits of the two.
+
+    Raises:
+        InputError: no converted checkpoint, a layer that no stock class has (the message names
+            each), or ``target`` exists; nothing is written.
+        IntegrityError: what was written does not compute the same; it is removed.
+    """
+    checkpoint = Checkpoint.open(folder)
+    check_form(checkpoint.config)
+    with new_folder(target) as partial:
+        stock = write_stock(checkpoint, partial)
+        difference = assert_agreement(folder, checkpoint.config, partial)
+    return {
+        "to": "stock",
+        "folder": str(target),
+        "model_type": stock.model_type,
+        "layers": stock.num_hidden_layers,
+        "relative_rms": difference,
+    }
+
+
+def check_form(config: HybridConfig) -> None:
+    """Raises InputError, with all that stands in the way, where no stock class has these layers."""
+    if obstacles := config.capabilities["stock"]["obstacles"]:
+        raise InputError(
+            "no class of Transformers' own can hold this checkpoint:"
+            + "".join(f"\n    {line}" for line in obstacles),
+            expected="layers of full attention, removed ones, and windows of one size without "
+            "sinks",
+            remedy="serve it with its own code (--to transformers), or convert with a plan of "
+            "such layers",
+        )
+
+
+def write_stock(checkpoint: Checkpoint, target: Path) -> PretrainedConfig:
+    """Writes the stock form into an empty folder, unchecked; returns its config."""
+    copy_files(checkpoint.folder, target, left_out=REWRITTEN)
+    config = stock_config(checkpoint.config)
+    config.save_pretrained(target)
+    numbers = layer_numbers(checkpoint.config)
+    names = {name: new_name(name, numbers) for name in checkpoint.tensors}
+    files = sorted({tensor.file for tensor in checkpoint.tensors.values()})
+    with progress() as bar:
+        job = bar.add_task("write weights", total=len(files))
+        for file in files:
+            write_renamed(file, target / file.name, names)
+            bar.advance(job)
+    if len(files) > 1:
+        kept = {new: checkpoint.tensors[old] for old, new in names.items() if new}
+        index = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in kept.values())},
+            "weight_map": {name: tensor.file.name for name, tensor in sorted(kept.items())},
+        }
+        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return config
+
+
+def stock_config(config: HybridConfig) -> PretrainedConfig:
+    """The config of the stock form: without removed layers, with a window where there is one."""
+    model_type = config.capabilities["stock"]["model_type"]
+    family = FAMILIES[config.base_model_type]
+    windows = [layer_window(spec) for spec in config.layer_specs if spec != REMOVED]
+    window = max((w for w in windows if w is not None), default=None)
+    fields = {name: getattr(config, name) for name in [*COPIED_FIELDS, "num_key_value_heads"]}
+    fields |= {"num_hidden_layers": len(windows), "sliding_window": window}
+    fields |= {
+        field: getattr(config, ours)
+        for ours in ("attention_bias", "mlp_bias")
+        if isinstance(field := getattr(family, ours), str)
+    }
+    if model_type != "qwen2" or config.head_dim * config.num_attention_heads != config.hidden_size:
+        fields["head_dim"] = config.head_dim  # which Qwen2 leaves to the division
+    if model_type in ("qwen2", "qwen3"):
+        fields |= {"use_sliding_window": window is not None, "max_window_layers": len(windows)}
+    if window is not None and model_type != "mistral":
+        fields["layer_types"] = [
+            "full_attention" if w is None else "sliding_attention" for w in windows
+        ]
+    if model_type == "llama":
+        del fields["sliding_window"]
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+    return AutoConfig.for_model(model_type, architectures=[architecture], **fields)
+
+
+def layer_numbers(config: HybridConfig) -> dict[int, int]:
+    """The new index of each layer that stays, by its old one."""
+    kept = [i for i, spec in enumerate(config.layer_specs) if spec != REMOVED]
+    return {old: new for new, old in enumerate(kept)}
+
+
+def new_name(name: str, numbers: dict[int, int]) -> str | None:
+    """A tensor's name once the layers are renumbered; None for one of a removed layer."""
+    match = LAYER.match(name)
+    if match is None:
+        return name
+    new = numbers.get(int(match[1]))
+    return None if new is None else f"model.layers.{new}.{name[match.end() :]}"
+
+
+def write_renamed(source: Path, target: Path, names: dict[str, str | None]) -> None:
+    """One safetensors file under new names; a file in which nothing changes is copied as it is."""
+    with safe_open(source, framework="pt") as weights:
+        held = list(weights.keys())
+        if all(names[name] == name for name in held):
+            shutil.copyfile(source, target)
+            return
+        tensors = {names[name]: weights.get_tensor(name) for name in held if names[name]}
+        save_file(tensors, target, metadata=weights.metadata())
+        target.chmod(0o644)  # safetensors makes it the owner's alone

@@ -1,0 +1,30 @@
+"""A checkpoint as a plain folder that Transformers loads with the code inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.export.agreement import assert_agreement
+from tasks.export.checkpoint import MANIFEST, Checkpoint
+from tasks.export.folder import copy_files, new_folder
+
+
+def export_transformers(folder: Path, target: Path) -> dict[str, Any]:
+    """Copies a checkpoint, its own code included, and loads the copy as a serving host would.
+
+    Raises:
+        InputError: no converted checkpoint, or ``target`` exists; nothing is written.
+        IntegrityError: the copy does not load, or does not compute what this project's classes do.
+    """
+    checkpoint = Checkpoint.open(folder)
+    with new_folder(target) as partial:
+        copy_files(folder, partial, left_out=(MANIFEST,))
+        difference = assert_agreement(folder, checkpoint.config, partial, trust_remote_code=True)
+    return {
+        "to": "transformers",
+        "folder": str(target),
+        "model_type": checkpoint.config.model_type,
+        "layers": checkpoint.config.num_hidden_layers,
+        "relative_rms": difference,
+    }

@@ -1,0 +1,155 @@
+"""Gated recurrence beside a window, from the weights of attention (Liger, arXiv 2503.01496).
+
+Shapes: B batch, T new tokens, H query heads, G key/value heads, d head size, m slots, c channels of
+a gate (d, or m for slots).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from kernels.gated_recurrence import gated_recurrence
+from tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
+from tasks.hybrid.mixers.streaming import StreamingAttention
+from tasks.hybrid.placement import Placement
+
+GATES = ("gla", "gsa", "hgrn2")
+DAMPING = 16  # roots a gate so that it forgets slowly (GLA, arXiv 2312.06635, section 4.4)
+STATE_BYTES = 4  # fp32
+
+
+class GatedRecurrence(StreamingAttention):
+    """o = alpha y + beta attention(q, k, v) over sinks and window, then the layer's own o_proj.
+
+    y is read from a state that every token passes through; it takes queries and keys before the
+    rotation, the window after it. With b the decay bias (zero unless the spec asks for it), each
+    key/value head has one state, in fp32, read by all query heads of its group:
+
+        gla    S_t = G_t ⊙ S_{t-1} + softmax(k_t)ᵀ v_t   log G = logsigmoid(k + b) / 16
+               y_t = softmax(q_t) S_t
+        hgrn2  S_t = G_t ⊙ S_{t-1} + (1 - G_t)ᵀ v_t      G = sigmoid(k + b)
+               y_t = softmax(q_t) S_t
+        gsa    K_t = g_t ⊙ K_{t-1} + (1 - g_t)ᵀ k_t      log g = logsigmoid(pool_m(k) + b) / 16
+               V_t = g_t ⊙ V_{t-1} + (1 - g_t)ᵀ v_t
+               y_t = softmax(q_t K_tᵀ) V_t
+
+    The softmax of q and k runs over the head dimension, that of gsa over the m slots; there is no
+    denominator and no scale 1 / sqrt(d), as in Liger's published code (gsa: arXiv 2409.07146,
+    section 3). pool_m averages neighbouring channels of a head into m (adaptive average pooling).
+
+    Spec: {"kind": "gated_recurrence", "gate": "gla", "hgrn2" or "gsa", "window": W >= 1 (the
+    query's own position included), "sinks": S >= 0 (0 in the paper), "alpha", "beta": the shares
+    (0.5 each in the paper), "decay_bias": whether there is a b (G, c), "slots": m >= 1 (gsa only)}.
+    """
+
+    kind = "gated_recurrence"
+    stateful = True
+
+    def __init__(self, config, spec, layer_idx: int, donor=None):
+        super().__init__(config, spec, layer_idx, donor)
+        self.decay_bias: nn.Parameter | None = None
+        if spec["decay_bias"]:
+            shape = config.num_key_value_heads, spec.get("slots", config.head_dim)
+            given = getattr(donor, "decay_bias", None)
+            shared = given is not None and given.shape == shape
+            self.decay_bias = given if shared else nn.Parameter(torch.zeros(shape))
+
+    def forward(self, hidden_BTD: Tensor, placement: Placement, cache=None) -> Tensor:
+        q, k, v = self.heads(hidden_BTD)
+        window_BHTd = self.attend(
+            *apply_rotary_pos_emb(q, k, *placement.rotary), v, placement, cache
+        )
+        mask_BT = None if placement.contiguous else placement.positions >= 0
+        layer = None if cache is None else cache.layers[self.layer_idx]
+        memory_BHTd = self.recur(q, k, v, mask_BT, layer)
+        out_BHTd = self.spec["alpha"] * memory_BHTd + self.spec["beta"] * window_BHTd
+        return self.o_proj(out_BHTd.to(v.dtype).transpose(1, 2).flatten(2))
+
+    def recur(
+        self,
+        q_BHTd: Tensor,
+        k_BGTd: Tensor,
+        v_BGTd: Tensor,
+        mask_BT: Tensor | None = None,
+        layer: RecurrentCacheLayer | None = None,
+    ) -> Tensor:
+        """y (B, H, T, d) in fp32 of queries and keys before the rotation; moves the cache on.
+
+        Args:
+            mask_BT: False for padding, which leaves the state as it is; None for none.
+            layer: where the state comes from and is left; None starts from nothing.
+        """
+        dtype = torch.promote_types(k_BGTd.dtype, torch.float32)
+        q, k, v = (x.to(dtype) for x in (q_BHTd, k_BGTd, v_BGTd))
+        log_decay_BGTc = self.log_decay(k)
+
+        def run(q, k, v, state: str, decayed: str = "key") -> Tensor:
+            before = None if layer is None else getattr(layer, state)
+            out, after = gated_recurrence(
+                *(q, k, v, log_decay_BGTc, before),
+                decayed=decayed,
+                mask_BT=mask_BT,
+                return_state=True,
+            )
+            if layer is not None:
+                setattr(layer, state, after)
+            return out
+
+        if self.spec["gate"] == "gla":
+            return run(q.softmax(-1), k.softmax(-1), v, "state")
+        written_BGTc = -torch.expm1(log_decay_BGTc)  # 1 - decay, exact where the decay is near 1
+        if self.spec["gate"] == "hgrn2":
+            return run(q.softmax(-1), written_BGTc, v, "state")
+        scores_BHTm = run(q, k, written_BGTc, "slot_keys", decayed="value")
+        return run(scores_BHTm.softmax(-1), written_BGTc, v, "state")
+
+    def log_decay(self, k_BGTd: Tensor) -> Tensor:
+        """The gate (B, G, T, c) of keys before the rotation, as a logarithm."""
+        gate, logits_BGTc = self.spec["gate"], k_BGTd
+        if gate == "gsa":
+            # Only the last dimension is pooled, but the pooling takes no more than two before it.
+            pooled = F.adaptive_avg_pool1d(k_BGTd.flatten(0, 1), self.spec["slots"])
+            logits_BGTc = pooled.unflatten(0, k_BGTd.shape[:2])
+        if self.decay_bias is not None:
+            logits_BGTc = logits_BGTc + self.decay_bias[:, None].to(k_BGTd.dtype)
+        return F.logsigmoid(logits_BGTc) / (1 if gate == "hgrn2" else DAMPING)
+
+    @classmethod
+    def check_parameters(cls, parameters) -> None:
+        names = {"gate", "window", "sinks", "alpha", "beta", "decay_bias"}
+        gate = parameters.get("gate")
+        if gate not in GATES:
+            raise ValueError(f"gate must be one of {list(GATES)}, got {gate!r}")
+        if gate == "gsa":
+            names |= {"slots"}
+        if set(parameters) != names:
+            raise ValueError(
+                f"with gate {gate!r} it takes {sorted(names)}, got {sorted(parameters)}"
+            )
+        super().check_parameters({name: parameters[name] for name in ("sinks", "window")})
+        for name in ("alpha", "beta"):
+            value = parameters[name]
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+        if not isinstance(parameters["decay_bias"], bool):
+            raise ValueError(f"decay_bias must be true or false, got {parameters['decay_bias']!r}")
+        slots = parameters.get("slots", 1)
+        if type(slots) is not int or slots < 1:
+            raise ValueError(f"slots must be a whole number >= 1, got {slots!r}")
+
+    @classmethod
+    def cache_layer(cls, spec) -> RecurrentCacheLayer:
+        return RecurrentCacheLayer(spec["sinks"], spec["window"])
+
+    @classmethod
+    def kv_bytes(cls, config, spec, context_tokens, batch, element_bytes, padded=False) -> int:
+        window = super().kv_bytes(config, spec, context_tokens, batch, element_bytes, padded)
+        if not context_tokens:
+            return window
+        size = config.head_dim
+        numbers = 2 * size * spec["slots"] if spec["gate"] == "gsa" else size * size
+        state_bytes = max(STATE_BYTES, element_bytes)  # a model in fp64 has states in fp64
+        return window + batch * config.num_key_value_heads * numbers * state_bytes

@@ -1,0 +1,75 @@
+"""Covered mass: the share of attention that falls within spans of several lengths."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kernels.local_attention.covered_spans import covered_spans
+from tasks.errors import InputError
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.blocks import Visit
+from tasks.profile.base import BlockProfiler, Findings
+from tasks.strategies.local import score_name
+
+
+class CoveredSpan(BlockProfiler):
+    """How much of a layer's attention each of ``spans`` covers, together with ``sinks``.
+
+    Mean over rows, query heads and the last ``last_queries`` queries q of each row of
+    sum over visible k of A(q, k), where visible is k <= q and (q - k < span or k < sinks). Scores:
+    ``covered_mass_64`` and so on for the layer, ``covered_mass_64.head_0`` and so on for the query
+    heads of each key/value head. The strategy `local` takes its spans from them.
+
+    Only ``last_queries`` x T scores exist at a time, never T x T.
+    """
+
+    name: ClassVar[str] = "covered_span"
+
+    spans: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
+        *(32, 64, 128, 256, 512),
+    )
+    sinks: int = Field(default=4, ge=0)
+    last_queries: int = Field(default=32, ge=1)
+
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _CoveredMass:
+        tokens, widest = rows.shape[1], max(self.spans)
+        if tokens <= self.sinks + widest:
+            raise InputError(
+                f"covered_span: rows of {tokens} tokens lie within sinks and the widest span "
+                f"({self.sinks} + {widest}), which would cover all",
+                where="profile.row_tokens",
+                expected=f"more than {self.sinks + widest} tokens a row",
+                remedy="lengthen the rows, or give covered_span smaller spans",
+            )
+        return _CoveredMass(self, len(model.model.layers), model.config.num_key_value_heads)
+
+
+class _CoveredMass:
+    def __init__(self, options: CoveredSpan, layers: int, heads: int) -> None:
+        self.options = options
+        self.sums = torch.zeros(layers, len(options.spans), heads, dtype=torch.float64)
+        self.count = 0
+
+    def visit(self, visit: Visit) -> None:
+        mixer, options = visit.block.self_attn, self.options
+        hidden = visit.block.input_layernorm(visit.x_in)
+        q, k, _ = mixer.project(hidden, visit.placement.rotary)
+        mass = covered_spans(q[:, :, -options.last_queries :], k, options.spans, options.sinks)
+        by_head = mass.unflatten(2, (k.shape[1], -1)).mean(dim=(3, 4))  # (spans, B, G)
+        self.sums[visit.layer] += by_head.double().sum(1).cpu()
+        if visit.layer == 0:
+            self.count += len(visit.ids)
+
+    def findings(self) -> Findings:
+        found = []
+        for by_span in (self.sums / self.count).tolist():
+            scores = {}
+            for span, by_head in zip(self.options.spans, by_span, strict=True):
+                scores[score_name(span)] = sum(by_head) / len(by_head)
+                scores |= {score_name(span, head): mass for head, mass in enumerate(by_head)}
+            found.append(scores)
+        return Findings(scores=found)

@@ -1,0 +1,71 @@
+"""Gated recurrence: a decaying state beside a narrow window, from the weights of attention."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence as Mixer
+from tasks.strategies.base import LayerSpec, Strategy
+from tasks.strategies.decay import decay_bias
+from tasks.strategies.stretch import Stretch
+
+
+class GatedRecurrence(Strategy):
+    """The layer reads the far past through a state of fixed size, and the near past as it is.
+
+    o_t = alpha y_t + beta attention(q_t, the last ``window`` tokens). With ``gate`` "gla",
+    y_t = softmax(q_t) S_t, S_t = G_t ⊙ S_{t-1} + softmax(k_t)ᵀ v_t and log G = logsigmoid(k) / 16;
+    "hgrn2" and "gsa" are given with the mixer. Weights are untouched and nothing is added; the
+    cache stops growing at the window and one fp32 state per key/value head. Without healing the
+    loss is large: the state has never been trained. Liger (arXiv 2503.01496), with its defaults;
+    GLA is arXiv 2312.06635, HGRN2 arXiv 2404.07904, GSA arXiv 2409.07146. Beyond the paper:
+    ``sinks`` keeps the first tokens in the window's sight.
+
+    Attributes:
+        gate: where the decay and what is written come from.
+        window: last tokens that are attended to, the query's own included.
+        sinks: first tokens that stay visible.
+        alpha: share of the state's answer.
+        beta: share of the window's answer.
+        slots: size of the state of "gsa", per key and value channel; the others have no use for it.
+        decay: "gate" takes the decay from the keys alone, as the paper does; "statistics" adds one
+            bias a head, so that the state forgets as slowly as the layer's attention looks back.
+    """
+
+    name: ClassVar[str] = "gated_recurrence"
+
+    gate: Literal["gla", "hgrn2", "gsa"] = "gla"
+    window: int = Field(default=64, ge=1)
+    sinks: int = Field(default=0, ge=0)
+    alpha: float = Field(default=0.5, allow_inf_nan=False)
+    beta: float = Field(default=0.5, allow_inf_nan=False)
+    slots: int = Field(default=64, ge=1)
+    decay: Literal["gate", "statistics"] = "gate"
+
+    def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
+        mixer = {
+            "kind": "gated_recurrence",
+            "gate": self.gate,
+            "window": self.window,
+            "sinks": self.sinks,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "decay_bias": self.decay == "statistics",
+        }
+        if self.gate == "gsa":
+            mixer["slots"] = self.slots
+        return {**base_spec, "mixer": mixer}
+
+    @property
+    def fits(self) -> bool:
+        return self.decay == "statistics"
+
+    def fit(self, stretch: Stretch) -> dict[str, Tensor]:
+        (layer,) = stretch.layers
+        spec = self.layer_spec(layer.spec)["mixer"]
+        mixer = Mixer(stretch.model.config, spec, stretch.start, donor=layer.self_attn)
+        mixer.to(stretch.model.device)
+        return {f"model.layers.{stretch.start}.self_attn.decay_bias": decay_bias(stretch, mixer)}

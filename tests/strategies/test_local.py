@@ -1,0 +1,110 @@
+"""Where the spans of the local strategy come from, and what it adds to a checkpoint."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
+
+from tasks.errors import InputError
+from tasks.hybrid.cache import HybridCache
+from tasks.hybrid.configuration import FULL_LAYER
+from tasks.hybrid.families import from_base_config
+from tasks.measure.fitting import convert_in_place
+from tasks.profile.base import SharedPass
+from tasks.profile.covered_span import CoveredSpan
+from tasks.registry import build
+from tasks.strategies.base import Strategy
+from tasks.strategies.local import Local, smallest_span
+from tasks.strategies.specs import Assignment
+
+SCORES = {
+    **{"covered_mass_8": 0.90, "covered_mass_8.head_0": 0.99, "covered_mass_8.head_1": 0.81},
+    **{"covered_mass_32": 0.96, "covered_mass_32.head_0": 1.0, "covered_mass_32.head_1": 0.92},
+    "lazy_ratio": 0.5,
+}
+
+
+def test_the_smallest_span_that_covers_enough_or_the_widest() -> None:
+    masses = {8: 0.9, 16: 0.95, 64: 0.99}
+    assert [smallest_span(masses, tau) for tau in (0.5, 0.9, 0.95, 0.951, 1.0)] == [
+        *(8, 8, 16, 64, 64)
+    ]
+
+
+def test_spans_come_from_the_profile_by_layer_or_by_head() -> None:
+    by_layer = Local(spans="layer").resolved(SCORES)
+    assert by_layer.spans == 32
+    by_head = Local(spans="head", block=8).resolved(SCORES)
+    assert by_head.spans == (8, 32)
+    assert by_head.layer_spec(FULL_LAYER)["mixer"]["spans"] == [8, 32]
+    assert build(Strategy, by_head.spec) == by_head  # as a plan writes it down
+    assert Local(spans=7).resolved({}).spans == 7
+
+
+def test_a_profile_gives_a_real_layer_its_spans() -> None:
+    rows, profiler = tiny_tokens(2, 45), CoveredSpan(spans=(2, 6, 30), sinks=4, last_queries=10)
+    (found,) = SharedPass([profiler], tiny_hybrid(LAYER_SPECS["full"]), rows).run()
+    for scores in found.scores:
+        spans = Local(spans="head", tau=0.8).resolved(scores).spans
+        for head, span in enumerate(spans):
+            assert span == 30 or scores[f"covered_mass_{span}.head_{head}"] >= 0.8
+
+
+def test_spans_from_no_profile_are_refused() -> None:
+    with pytest.raises(InputError, match="does not say how much"):
+        Local(spans="layer").resolved({"lazy_ratio": 0.5})
+    with pytest.raises(InputError, match="not known before a profile"):
+        Local(spans="head").layer_spec(FULL_LAYER)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("options", [{}, {"spans": (3, 9)}, {"spans": 5, "widen": 0.9}])
+@pytest.mark.parametrize("context_tokens", [1, 9, 40])
+def test_kv_bytes_are_those_of_a_real_cache(options: dict, context_tokens: int) -> None:
+    strategy = Local(block=4, **options)
+    model = tiny_hybrid(strategy.layer_spec(FULL_LAYER), layers=tuple(range(LAYERS)))
+    cache = HybridCache(model.config)
+    model(tiny_tokens(3, context_tokens), past_key_values=cache)
+    base = from_base_config(tiny_llama_config())
+    predicted = strategy.kv_bytes(base, context_tokens, element_bytes=4, batch=3)
+    assert cache.nbytes() == LAYERS * predicted
+
+
+@torch.inference_mode()
+def test_nothing_beyond_the_reach_is_seen_by_itself() -> None:
+    """Without a correction, what lies beyond is not seen at all."""
+    strategy = Local(spans=6, sinks=2, correction="none")
+    model = tiny_hybrid(strategy.layer_spec(LAYER_SPECS["full"]), layers=(3,))
+    x, placement = model.model.prepare(tiny_tokens(1, 40))
+    x = model.model.run_layers(x, placement, 0, 3)
+    changed = x.clone()
+    changed[:, 2 : 40 - strategy.reach_tokens()] += 1.0
+    out, other = (model.model.run_layers(states, placement, 3) for states in (x, changed))
+    assert torch.equal(out[:, -1], other[:, -1])
+
+
+def test_a_soft_span_is_a_tensor_of_the_converted_model() -> None:
+    model = tiny_hybrid(LAYER_SPECS["full"])
+    parts = [Assignment(i, i + 1, Local(spans=9, ramp=4, correction="none")) for i in range(LAYERS)]
+    fitted = convert_in_place(model, parts, lambda: tiny_tokens(2, 20))
+    assert set(fitted) == {f"model.layers.{i}.self_attn.span" for i in range(LAYERS)}
+    assert set(fitted) <= set(model.state_dict())
+    assert model.model.layers[2].self_attn.soft_spans().tolist() == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spans": 0},
+        {"spans": ()},
+        {"spans": (4, 0)},
+        {"spans": "model"},
+        {"tau": 0},
+        {"correction": "none", "widen": 0.9},
+        {"correction": "block_mean", "ramp": 4},
+        {"widen": 1.0},
+    ],
+)
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(ValidationError):
+        Local.model_validate(options)
