@@ -30,12 +30,19 @@ def smallest_span(mass_by_span: Mapping[int, float], tau: float) -> int:
 
 
 class Local(Strategy):
-    """The layer attends to ``sinks`` and a span of last tokens, and to blocks of all before them.
+    """The layer attends to ``sinks`` and a span of last tokens, and may correct for the rest.
 
-    A query sees by itself each key in the span, rounded down to a block's start; each block of
+    With ``correction`` "block_mean" the span is rounded down to a block's start, and each block of
     ``block`` positions before it is one more key, the mean of its keys and values, with the log of
     its count added to its score: o = (e^lw o_w + e^lf o_f) / (e^lw + e^lf). Weights are untouched.
-    The cache holds the spans of the heads and one fp32 key and value for each block.
+    The cache holds the spans of the heads and, for each block, one fp32 key and value.
+
+    The correction is off by default because it must be chosen by layer. SmolLM2-135M, all 30 layers
+    at once, span 64, block 32, sinks 4, perplexity on 4 rows of 1024 tokens of WikiText-2 (dense
+    23.2): rotated means 41.4, unrotated 41.7 (block 16: 43.0 and 43.2), and a plain span that sees
+    as many keys by itself, 80, 37.7. The harm shows in layer 0, where the correction takes the
+    relative error of attention's output from 0.11 to 0.45 (calibration text); in layers 3 to 29 it
+    lowers it, and with these alone corrected, the others plain, perplexity is 37.5.
 
     Attributes:
         spans: for all key/value heads, or one for each, the query's own position included; or from
@@ -57,8 +64,8 @@ class Local(Strategy):
     spans: Span | Literal["layer", "head"] | Annotated[tuple[Span, ...], Field(min_length=1)] = 256
     tau: float = Field(default=0.95, gt=0, le=1)
     sinks: int = Field(default=4, ge=0)
-    correction: Literal["none", "block_mean"] = "block_mean"
-    block: int = Field(default=16, ge=1)
+    correction: Literal["none", "block_mean"] = "none"
+    block: int = Field(default=32, ge=1)
     key_mean: Literal["rotated", "unrotated"] = "rotated"
     widen: float | None = Field(default=None, gt=0, lt=1)
     ramp: int | None = Field(default=None, ge=1)
@@ -67,8 +74,13 @@ class Local(Strategy):
     def _options_go_together(self) -> Local:
         if self.widen is not None and self.correction == "none":
             raise ValueError("`widen` estimates what a span misses from `correction: block_mean`")
-        if self.ramp is not None and self.correction != "none":
+        if self.ramp is None:
+            return self
+        if self.correction != "none":
             raise ValueError("`ramp` is for training a span alone: it needs `correction: none`")
+        spans = (self.spans,) if isinstance(self.spans, int) else self.spans
+        if not isinstance(spans, str) and self.ramp > min(spans):
+            raise ValueError(f"`ramp` must not exceed the least span, {min(spans)}")
         return self
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:

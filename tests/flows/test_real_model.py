@@ -1,6 +1,7 @@
 """The quickstart on the real model, cut short, and its checkpoint where this project is absent."""
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -49,6 +50,44 @@ print(json.dumps({"equal": cached.tolist() == plain.tolist(), "tokens": ids.shap
                   "text": tokenizer.decode(cached[0, ids.shape[1]:])}))
 """
 
+# what each layer becomes, edited by hand: every kind of strategy that a plan can mix
+MIXED = """\
+model_sha256: {sha256}
+layers: 30
+context_tokens: 8192
+selector: by hand
+items:
+  - {{start: 0, stop: 4, strategy: keep}}
+  - {{start: 4, stop: 5, strategy: gated_recurrence, params: {{gate: gsa, sinks: 4}}}}
+  - {{start: 5, stop: 9, strategy: keep}}
+  - {{start: 9, stop: 12, strategy: streaming, params: {{sinks: 4, window: 124}}}}
+  - {{start: 12, stop: 14, strategy: linear}}
+  - {{start: 14, stop: 15, strategy: remove}}
+  - {{start: 15, stop: 16, strategy: keep}}
+  - {{start: 16, stop: 17, strategy: drop_attention}}
+  - {{start: 17, stop: 25, strategy: keep}}
+  - {{start: 25, stop: 28, strategy: local, params: {{spans: 96, sinks: 4}}}}
+  - {{start: 28, stop: 30, strategy: keep}}
+"""
+GREEDY = """
+import importlib.util, json, sys
+folder, packages = sys.argv[1:]
+sys.path.append(packages)
+assert not any(importlib.util.find_spec(name) for name in ("tasks", "kernels", "flows"))
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+ids = tokenizer("The harbour master counted the ships that lay at anchor.", return_tensors="pt")
+ids = ids.input_ids
+cached = model.generate(ids, max_new_tokens=200, min_new_tokens=200, do_sample=False)
+with torch.no_grad():  # all its uncached steps at once: a causal model's prefixes do not differ
+    logits = model(cached, use_cache=False).logits[0, ids.shape[1] - 1 : -1]
+logits[:, model.generation_config.eos_token_id] = -torch.inf  # as min_new_tokens has it
+print(json.dumps({"equal": logits.argmax(-1).tolist() == cached[0, ids.shape[1]:].tolist(),
+                  "capabilities": model.config.capabilities, "tokens": cached.shape[1]}))
+"""
+
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> tuple[Path, dict]:
@@ -86,3 +125,56 @@ def test_its_checkpoint_serves_without_this_project(converted, tmp_path: Path) -
     assert seen["equal"]
     assert seen["tokens"] > 256
     assert set(seen["mixers"]) == {"full", "streaming"}
+
+
+@pytest.fixture(scope="module")
+def mixed(converted) -> Path:
+    """The checkpoint of a plan that mixes everything, from the same model and texts."""
+    folder, _ = converted
+    (run,) = (folder / ".layerwright" / "runs").iterdir()
+    sha256 = re.search(r"model_sha256: (\w+)", (run / "plan.yaml").read_text())[1]
+    plan = folder / "mixed.yaml"
+    plan.write_text(MIXED.format(sha256=sha256))
+    changes = [part for change in SHORTER for part in ("--set", change)]
+    recipe = str(ROOT / "recipes" / "quickstart.yaml")
+    result = layerwright(
+        "convert", recipe, "--plan", str(plan), *changes, "--json", cwd=folder, threads=None
+    )
+    assert result.returncode == 3, result.stderr  # two steps do not heal what this costs
+    found = last_line(result)
+    assert set(found["cache_hits"]) >= {"fetch", "profile"}
+    assert found["plan"]["13"] == "linear"
+    assert found["metrics"]["candidate"]["perplexity.docs-held-out"] < 1000
+    return Path(found["checkpoint"]["uri"].removeprefix("file://"))
+
+
+def test_a_mixed_plan_generates_with_its_cache_what_it_generates_without(mixed, tmp_path) -> None:
+    script = tmp_path / "greedy.py"
+    script.write_text(GREEDY)
+    command = [sys.executable, "-I", "-S", str(script), str(mixed), sysconfig.get_path("purelib")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.strip().splitlines()[-1])
+    assert seen["equal"]
+    assert seen["tokens"] > 200
+    kinds = {"full", "gated_recurrence", "local", "none", "streaming"}
+    assert set(seen["capabilities"]["mixers"]) == kinds
+    assert seen["capabilities"]["feed_forwards"] == ["linear", "mlp", "none"]
+    assert seen["capabilities"]["stateful"]
+    assert not seen["capabilities"]["crop"]
+
+
+def test_a_mixed_plan_is_exported_as_it_is_and_refused_as_a_stock_model(mixed, tmp_path) -> None:
+    result = layerwright("export", str(mixed), "--to", "stock", "--out", "stock", cwd=tmp_path)
+    assert result.returncode == 2
+    for layer in ("layer 4", "layers 9-11", "layer 12", "layer 16", "layers 25-27"):
+        assert layer in result.stderr
+    assert not (tmp_path / "stock").exists()
+    result = layerwright(
+        "export", str(mixed), "--to", "transformers", "--out", "out", "--json", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "layerwright_modeling.py").is_file()
+    result = layerwright("inspect", str(mixed), "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert last_line(result)["base_model_type"] == "llama"

@@ -34,7 +34,7 @@ def test_the_smallest_span_that_covers_enough_or_the_widest() -> None:
 def test_spans_come_from_the_profile_by_layer_or_by_head() -> None:
     by_layer = Local(spans="layer").resolved(SCORES)
     assert by_layer.spans == 32
-    by_head = Local(spans="head", block=8).resolved(SCORES)
+    by_head = Local(spans="head", correction="block_mean").resolved(SCORES)
     assert by_head.spans == (8, 32)
     assert by_head.layer_spec(FULL_LAYER)["mixer"]["spans"] == [8, 32]
     assert build(Strategy, by_head.spec) == by_head  # as a plan writes it down
@@ -58,10 +58,17 @@ def test_spans_from_no_profile_are_refused() -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("options", [{}, {"spans": (3, 9)}, {"spans": 5, "widen": 0.9}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spans": (3, 9)},
+        {"correction": "block_mean"},
+        {"spans": 5, "correction": "block_mean", "block": 4, "widen": 0.9},
+    ],
+)
 @pytest.mark.parametrize("context_tokens", [1, 9, 40])
 def test_kv_bytes_are_those_of_a_real_cache(options: dict, context_tokens: int) -> None:
-    strategy = Local(block=4, **options)
+    strategy = Local(**options)
     model = tiny_hybrid(strategy.layer_spec(FULL_LAYER), layers=tuple(range(LAYERS)))
     cache = HybridCache(model.config)
     model(tiny_tokens(3, context_tokens), past_key_values=cache)
@@ -73,7 +80,7 @@ def test_kv_bytes_are_those_of_a_real_cache(options: dict, context_tokens: int) 
 @torch.inference_mode()
 def test_nothing_beyond_the_reach_is_seen_by_itself() -> None:
     """Without a correction, what lies beyond is not seen at all."""
-    strategy = Local(spans=6, sinks=2, correction="none")
+    strategy = Local(spans=6, sinks=2)
     model = tiny_hybrid(strategy.layer_spec(LAYER_SPECS["full"]), layers=(3,))
     x, placement = model.model.prepare(tiny_tokens(1, 40))
     x = model.model.run_layers(x, placement, 0, 3)
@@ -85,7 +92,7 @@ def test_nothing_beyond_the_reach_is_seen_by_itself() -> None:
 
 def test_a_soft_span_is_a_tensor_of_the_converted_model() -> None:
     model = tiny_hybrid(LAYER_SPECS["full"])
-    parts = [Assignment(i, i + 1, Local(spans=9, ramp=4, correction="none")) for i in range(LAYERS)]
+    parts = [Assignment(i, i + 1, Local(spans=9, ramp=4)) for i in range(LAYERS)]
     fitted = convert_in_place(model, parts, lambda: tiny_tokens(2, 20))
     assert set(fitted) == {f"model.layers.{i}.self_attn.span" for i in range(LAYERS)}
     assert set(fitted) <= set(model.state_dict())
@@ -100,9 +107,10 @@ def test_a_soft_span_is_a_tensor_of_the_converted_model() -> None:
         {"spans": (4, 0)},
         {"spans": "model"},
         {"tau": 0},
-        {"correction": "none", "widen": 0.9},
+        {"widen": 0.9},
+        {"correction": "block_mean", "widen": 1.0},
         {"correction": "block_mean", "ramp": 4},
-        {"widen": 1.0},
+        {"spans": 8, "ramp": 9},
     ],
 )
 def test_impossible_options_are_refused(options: dict) -> None:
