@@ -14,6 +14,7 @@ from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Metric, measured
 from tasks.hybrid.cache import HybridCache
+from tasks.hybrid.mixers.full import FullAttention
 from tasks.hybrid.modeling import HybridForCausalLM
 
 Length = Annotated[int, Field(gt=0)]
@@ -23,8 +24,8 @@ class KVCache(Metric):
     """``kv_bytes.<n>``: bytes of the cache's tensors after n tokens, batch 1, in the model's dtype.
 
     Counted on the cache itself, never computed from a formula. Up to ``prefill_tokens`` the context
-    is a real prefill; a longer one is n zero keys and values that go through the same
-    ``cache.update`` layer by layer, which needs no forward pass.
+    is a real prefill; a longer one is n tokens of zeros in each layer's mixer by itself, without a
+    forward pass of the model.
     """
 
     name: ClassVar[str] = "kv_cache"
@@ -52,7 +53,7 @@ class KVCache(Metric):
                     higher_is_better=False,
                     count=1,
                     detail="counted on the cache after "
-                    + ("a prefill" if real else "as many zero keys and values in each layer"),
+                    + ("a prefill" if real else "as many tokens of zeros in each layer"),
                 )
 
 
@@ -72,11 +73,19 @@ def prefill(model: HybridForCausalLM, tokens: int) -> tuple[HybridCache, Tensor]
 
 @torch.inference_mode()
 def zero_filled_cache(model: HybridForCausalLM, tokens: int) -> HybridCache:
-    """The cache after ``tokens`` zero keys and values were given to each layer."""
+    """The cache after ``tokens`` tokens of zeros were given to each layer's mixer.
+
+    Full attention, whose time grows with the square of the tokens, is given its keys and values.
+    """
     config = model.config
     cache = HybridCache(config)
     shape = (1, config.num_key_value_heads, tokens, config.head_dim)
     zeros = torch.zeros(shape, dtype=model.dtype, device=model.device)
-    for layer in range(config.num_hidden_layers):
-        cache.update(zeros, zeros, layer)
+    hidden = torch.zeros((1, tokens, config.hidden_size), dtype=model.dtype, device=model.device)
+    placement = model.model.place(hidden)
+    for layer, block in enumerate(model.model.layers):
+        if isinstance(block.self_attn, FullAttention):
+            cache.update(zeros, zeros, layer)
+        elif block.self_attn is not None:
+            block.self_attn(hidden, placement, cache)
     return cache

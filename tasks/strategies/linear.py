@@ -19,9 +19,8 @@ class Linear(Strategy):
 
     W, b = argmin ||X W + b - (Y - X)||² + ridge ||W||², where X is the input of the stretch in the
     model as it is converted so far, and Y the output of its last layer in the base: what is lost
-    below is corrected here. The ridge is chosen on held-out rows; first tokens, BOS and massive
-    activations are left out. Your Transformer is Secretly Linear (arXiv 2405.12250, section 5),
-    which fits on the base's own stream.
+    below is corrected here. The ridge is chosen on the ordinary tokens of held-out rows. Your
+    Transformer is Secretly Linear (arXiv 2405.12250, section 5) fits on the base's own stream.
     """
 
     name: ClassVar[str] = "linear"
@@ -46,7 +45,7 @@ class Linear(Strategy):
 
 def _samples(stretch: Stretch) -> Iterator[Sample]:
     for batch in stretch.batches:
-        weight = stretch.ordinary(batch)[..., None].float()
+        ordinary = stretch.ordinary(batch)[..., None].float()
         x, delta = batch.x.float(), batch.target.float() - batch.x.float()
         for row in range(len(x)):
-            yield batch.first_row + row, x[row], delta[row], weight[row]
+            yield batch.first_row + row, x[row], delta[row], ordinary[row]

@@ -68,6 +68,6 @@ def _samples(stretch: Stretch, below: HybridLayer) -> Iterator[Sample]:
             stream = stream + below.self_attn(normed, batch.placement)
         added = below.mlp(below.post_attention_layernorm(stream)).float()
         wanted = batch.target.float() - stream.float()
-        weight = stretch.ordinary(batch)[..., None].float()
+        ordinary = stretch.ordinary(batch)[..., None].float()
         for row in range(len(added)):
-            yield batch.first_row + row, added[row], wanted[row], weight[row]
+            yield batch.first_row + row, added[row], wanted[row], ordinary[row]

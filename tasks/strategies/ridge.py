@@ -16,8 +16,9 @@ from tasks.strategies.moments import Centred, Moments
 # shares of each channel's variance; below the least, rounding decides
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 HELD_OUT_EVERY = 4
+TIE = 0.01  # of the least error: between equals the smaller ridge, which biases less
 
-Sample = tuple[int, Tensor, Tensor, Tensor]  # row, x (T, D), e (T, D), weight (T, 1)
+Sample = tuple[int, Tensor, Tensor, Tensor]  # row, x (T, D), e (T, D), ordinary (T, 1)
 
 
 def fit_ridge(
@@ -25,11 +26,14 @@ def fit_ridge(
 ) -> tuple[Tensor, Tensor, float]:
     """A and b with the least ||X A + b - E||² + ridge ||A||², channels scaled to variance one.
 
-    The ridge is the one of RIDGES with the least error on every fourth row, fitted on the others;
-    then all rows are fitted with it. Sums are taken in fp64, each row's products in fp32.
+    The ridge is the one of RIDGES with the least error on every fourth row, fitted on the others,
+    or the smallest that comes within a hundredth of it; then all rows are fitted with it. All
+    tokens are fitted, because a map that has never seen the first token of a row, whose activations
+    are massive, sends it astray, and every later token attends to it; the error is that on ordinary
+    tokens, which the massive ones would drown. Sums are taken in fp64, each row's products in fp32.
 
     Args:
-        samples: rows of inputs X and outputs E; tokens of weight 0 are left out.
+        samples: rows of inputs X and outputs E, and 1 or 0 for tokens that are ordinary or not.
         width: D.
         rows: number of rows in ``samples``.
         intercept: fit b; without it the sums are not centred and b is zero.
@@ -48,12 +52,16 @@ def fit_ridge(
         )
     every = min(HELD_OUT_EVERY, rows)
     kept: Moments | None = None
-    for row, x, e, weight in samples:
+    for row, x, e, ordinary in samples:
         if kept is None:
-            shift = (x * weight).sum(0) / weight.sum().clamp_min(1)
-            shift = shift if intercept else torch.zeros_like(shift)
-            kept, held_out = Moments.empty(width, shift), Moments.empty(width, shift)
-        (held_out if row % every == every - 1 else kept).add(x, e, weight)
+            shift = x.mean(0) if intercept else torch.zeros_like(x[0])
+            kept, held_out, scored = (Moments.empty(width, shift) for _ in range(3))
+        every_token = torch.ones_like(ordinary)
+        if row % every == every - 1:
+            held_out.add(x, e, every_token)
+            scored.add(x, e, ordinary)
+        else:
+            kept.add(x, e, every_token)
     assert kept is not None
     everything = kept + held_out
     if everything.n <= 2 * width:
@@ -70,8 +78,10 @@ def fit_ridge(
         found = sums.means()
         return found if intercept else (torch.zeros_like(found[0]), torch.zeros_like(found[1]))
 
-    fitted, unseen = about(kept, means(kept)), about(held_out, means(kept))
-    ridge = min(RIDGES, key=lambda r: unseen.error(fitted.ridge_map(r)).item())
+    fitted, unseen = about(kept, means(kept)), about(scored, means(kept))
+    errors = {ridge: unseen.error(fitted.ridge_map(ridge)).item() for ridge in RIDGES}
+    least = min(errors.values())  # below zero by rounding, where the fit is exact
+    ridge = min(r for r, error in errors.items() if error <= least + TIE * abs(least))
     mean_x, mean_e = means(everything)
     map_DD = about(everything, (mean_x, mean_e)).ridge_map(ridge)
     return map_DD, mean_e - (mean_x + everything.shift.double()) @ map_DD, ridge

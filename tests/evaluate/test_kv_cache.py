@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_families import tiny_mixture
 
 from tasks.evaluate.kv_cache import KVCache, prefill, zero_filled_cache
 from tasks.hybrid.cache import predicted_kv_bytes
@@ -18,13 +19,22 @@ def test_both_ways_of_filling_give_the_predicted_bytes(hybrid, dtype, tokens):
     assert zero_filled_cache(model, tokens).nbytes() == expected
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [5, 70])
+def test_both_ways_agree_for_every_kind_of_layer(tokens):
+    model = tiny_mixture("qwen3")
+    expected = predicted_kv_bytes(model.config, tokens, 1, 4)
+    assert prefill(model, tokens)[0].nbytes() == expected
+    assert zero_filled_cache(model, tokens).nbytes() == expected
+
+
 def test_measurements_say_how_they_were_obtained(make_arms, values, hybrid):
     metric = KVCache(tokens=(16, 4096), prefill_tokens=16)
     arms = make_arms([metric], candidate=hybrid(streaming=(0, 1, 2)))
     found = values(metric, arms)
     assert {name for name, _ in found} == set(metric.names()) == {"kv_bytes.16", "kv_bytes.4096"}
     assert "prefill" in found["kv_bytes.16", "base"].detail
-    assert "zero keys" in found["kv_bytes.4096", "base"].detail
+    assert "tokens of zeros" in found["kv_bytes.4096", "base"].detail
     ratio = found["kv_bytes.4096", "candidate"].value / found["kv_bytes.4096", "base"].value
     assert ratio == pytest.approx((4096 + 3 * 7) / (4 * 4096))
     assert metric.estimate_tokens() == 16

@@ -54,25 +54,26 @@ def test_least_squares_without_noise_is_scipys():
     assert np.allclose(bias.numpy(), expected[-1], atol=2e-3)
 
 
-def test_the_ridge_is_numpys_and_is_chosen_on_rows_that_were_not_fitted():
+def test_the_ridge_is_numpys_and_is_chosen_on_ordinary_tokens_that_were_not_fitted():
     torch.manual_seed(1)
     x = torch.randn(8, 30, 20) * torch.linspace(0.1, 5, 20)
     e = x @ torch.randn(20, 20) * 0.05 + torch.randn(8, 30, 20)
-    weight = (torch.rand(8, 30, 1) > 0.2).float()
-    fitted, _, ridge = fit_ridge(samples(x, e, weight), 20, 8, intercept=False)
+    ordinary = (torch.rand(8, 30, 1) > 0.2).float()
+    e = torch.where(ordinary > 0, e, 50 * e)  # what is not ordinary would decide, if it were asked
+    fitted, _, ridge = fit_ridge(samples(x, e, ordinary), 20, 8, intercept=False)
 
     def solve(rows, r):
-        inputs, outputs = (t[rows][weight[rows][..., 0] > 0].double().numpy() for t in (x, e))
+        inputs, outputs = (t[rows].flatten(0, 1).double().numpy() for t in (x, e))
         gram = inputs.T @ inputs
         return np.linalg.solve(gram + r * np.diag(np.diag(gram)), inputs.T @ outputs)
 
-    held_out = [3, 7]
-    rest = [0, 1, 2, 4, 5, 6]
-    unseen = [t[held_out][weight[held_out][..., 0] > 0].double().numpy() for t in (x, e)]
+    rest, asked = [0, 1, 2, 4, 5, 6], ordinary[[3, 7]][..., 0] > 0
+    unseen = [t[[3, 7]][asked].double().numpy() for t in (x, e)]
     errors = {r: ((unseen[0] @ solve(rest, r) - unseen[1]) ** 2).sum() for r in RIDGES}
-    assert ridge == min(errors, key=errors.get)
+    near = [r for r, error in errors.items() if error <= 1.01 * min(errors.values())]
+    assert ridge == min(near)
     assert ridge > min(RIDGES), "noise asks for more than the least"
-    assert np.allclose(fitted.numpy(), solve(list(range(8)), ridge), atol=1e-4)
+    assert np.allclose(fitted.numpy(), solve(list(range(8)), ridge), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +95,13 @@ def test_a_linear_run_is_one_map_of_its_ends():
     x = original.model.run_layers(x, placement, 0, 1)
     y = original.model.run_layers(x, placement, 1, 3)
     mapped = model.model.run_layers(x, placement, 1, 3)
-    lost = (mapped - y)[:, 1:].square().sum()
-    assert lost < 0.8 * (x - y)[:, 1:].square().sum(), "better than removing the run"
+    lost = (mapped - y).square().sum()
+    assert lost < 0.8 * (x - y).square().sum(), "better than removing the run"
     unseen, place = original.model.prepare(tiny_tokens(4, 90, seed=5))
     unseen = original.model.run_layers(unseen, place, 0, 1)
     target = original.model.run_layers(unseen, place, 1, 3)
-    lost = (model.model.run_layers(unseen, place, 1, 3) - target)[:, 1:].square().sum()
-    assert lost < (unseen - target)[:, 1:].square().sum(), "on tokens never seen as well"
+    lost = (model.model.run_layers(unseen, place, 1, 3) - target).square().sum()
+    assert lost < (unseen - target).square().sum(), "on tokens never seen as well"
 
 
 def test_a_map_above_another_is_fitted_on_the_converted_stream():
@@ -118,7 +119,7 @@ def test_a_map_above_another_is_fitted_on_the_converted_stream():
     errors = []
     for found in (tensors, lone):
         weight, bias = found["model.layers.2.linear.weight"], found["model.layers.2.linear.bias"]
-        errors.append((x + x @ weight.T + bias - y)[:, 1:].square().sum())
+        errors.append((x + x @ weight.T + bias - y).square().sum())
     assert errors[0] < 0.95 * errors[1]
 
 
@@ -138,7 +139,7 @@ def test_a_patch_is_the_least_squares_answer_of_the_layer_below(biased):
     block = original.model.layers[0]
     stream = x + block.self_attn(block.input_layernorm(x), placement)
     added = block.mlp(block.post_attention_layernorm(stream))
-    m, wanted = added[:, 1:].flatten(0, 1).double(), (y - stream)[:, 1:].flatten(0, 1).double()
+    m, wanted = added.flatten(0, 1).double(), (y - stream).flatten(0, 1).double()
     gram = m.T @ m
     best = min(
         (torch.linalg.solve(gram + r * gram.diagonal().diag(), m.T @ wanted) for r in RIDGES),
@@ -150,7 +151,7 @@ def test_a_patch_is_the_least_squares_answer_of_the_layer_below(biased):
     )
     patched = model.model.run_layers(x, placement, 0, 3)
     assert torch.allclose(patched, stream + (added.double() @ best).float(), atol=2e-3)
-    assert (patched - y)[:, 1:].square().sum() < (stream + added - y)[:, 1:].square().sum()
+    assert (patched - y).square().sum() < (stream + added - y).square().sum()
 
 
 @pytest.mark.parametrize(
