@@ -2,8 +2,8 @@
 
     python -m benchmarks.strategy_speed [--model FOLDER] [--tokens 1024 4096 8192] [--repeats 3]
 
-Each strategy on every other layer and on all layers, base and converted interleaved in one process:
-medians with the range, and their ratios. Maps are left at zero: their size is what costs time.
+Each strategy on every other layer and on all layers, all arms interleaved in one process: medians
+with the range, and their ratios to the base. Maps are left at zero: their size is what costs time.
 Prefill memory is the peak resident size of a process of its own for each length, less the size
 before the prefill.
 """
@@ -16,6 +16,8 @@ import platform
 import statistics
 import subprocess
 import sys
+from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -32,11 +34,11 @@ from tasks.strategies.base import Strategy
 STRATEGIES = {
     "keep": Spec(name="keep"),
     "streaming 4+252": Spec(name="streaming", sinks=4, window=252),
-    "local 256": Spec(name="local", spans=256, sinks=4),
-    "local 256, corrected": Spec(name="local", spans=256, sinks=4, correction="block_mean"),
-    "gla": Spec(name="gated_recurrence", gate="gla"),
-    "hgrn2": Spec(name="gated_recurrence", gate="hgrn2"),
-    "gsa": Spec(name="gated_recurrence", gate="gsa"),
+    "prefill_selection, half": Spec(name="prefill_selection", sinks=4, window=252),
+    "local 256": Spec(name="local", spans=256),
+    "local 256, corrected": Spec(name="local", spans=256, correction="block_mean"),
+    "gla 64": Spec(name="gated_recurrence", gate="gla"),
+    "gsa 64": Spec(name="gated_recurrence", gate="gsa"),
     "drop_attention": Spec(name="drop_attention"),
     "linear": Spec(name="linear"),
     "remove": Spec(name="remove"),
@@ -44,22 +46,22 @@ STRATEGIES = {
 NEW_TOKENS = 16
 
 
-def converted_base(folder: Path, spec: Spec, every: int) -> HybridForCausalLM:
-    """The base with every ``every``-th layer converted."""
-    model = load_base(folder)
+def converted_copy(base: HybridForCausalLM, spec: Spec, every: int) -> HybridForCausalLM:
+    """The base with every ``every``-th layer converted; it shares the weights that both have."""
+    model = deepcopy(base, {id(t): t for t in chain(base.parameters(), base.buffers())})
     strategy = build(Strategy, spec)
     for layer in range(0, len(model.model.layers), every):
         model.set_layer_spec(layer, strategy.layer_spec(model.config.layer_specs[layer]))
     return model
 
 
-def speeds(folder: Path, tokens: int, repeats: int, names: list[str]) -> dict[str, object]:
+def speeds(base: HybridForCausalLM, tokens: int, repeats: int, names: list[str]) -> dict:
     """Prefill and decode of every arm, in turns; figures and ratios to the base."""
-    arms = {"keep": converted_base(folder, STRATEGIES["keep"], 1)}
+    arms = {"keep": base}
     for name in names:
         arms |= {
-            f"{name}, half": converted_base(folder, STRATEGIES[name], 2),
-            f"{name}, all": converted_base(folder, STRATEGIES[name], 1),
+            f"{name}; every other layer": converted_copy(base, STRATEGIES[name], 2),
+            f"{name}; all layers": converted_copy(base, STRATEGIES[name], 1),
         }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
     order = list(arms)
@@ -101,26 +103,24 @@ def main() -> None:
     parser.add_argument("--only-memory", metavar="STRATEGY", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only_memory:
-        model = converted_base(options.model, STRATEGIES[options.only_memory], 1)
+        model = converted_copy(load_base(options.model), STRATEGIES[options.only_memory], 1)
         prefill(model, 64)  # what the first pass allocates once
         before = peak_resident_bytes()
         prefill(model, options.tokens[0])
         print(peak_resident_bytes() - before)
         return
     folder = options.model or fetched_model()
+    base = load_base(folder)
     result: dict[str, object] = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "memory_bytes": {
+        "prefill_memory_bytes": {
             name: {str(n): prefill_memory(folder, name, n) for n in options.memory_tokens}
             for name in ["keep", *options.strategies]
         },
     }
     for tokens in options.tokens:
-        per_pair = {}
-        for name in options.strategies:  # one strategy at a time: all models at once need memory
-            per_pair[name] = speeds(folder, tokens, options.repeats, [name])
-            print(tokens, name, json.dumps(per_pair[name]), file=sys.stderr, flush=True)
-        result[str(tokens)] = per_pair
+        result[str(tokens)] = speeds(base, tokens, options.repeats, options.strategies)
+        print(json.dumps({str(tokens): result[str(tokens)]}), file=sys.stderr, flush=True)
     print(json.dumps(result, indent=1))
 
 

@@ -1,0 +1,68 @@
+"""Every strategy from a recipe: fitted, resolved from the profile, or decided together."""
+
+from pathlib import Path
+
+from layerwright_process import last_line, layerwright
+from tiny_checkpoint import write_tiny_inputs
+
+SENSITIVITY = (
+    "    - {name: sensitivity, rows: 1, row_tokens: 128, prompts: 2, prompt_tokens: 400}\n"
+)
+SURVEY = """\
+convert: {text: calibration, rows: 4, row_tokens: 100}
+survey:
+  metrics:
+    - {name: perplexity, texts: [held-out], rows: 2, row_tokens: 128}
+    - {name: kv_cache, tokens: [1024], prefill_tokens: 0}
+    - {name: passkey, prompts: 2, prompt_tokens: 400}
+  plans:
+    dense:
+      selector: {name: keep_all}
+      strategies: [{name: streaming, window: 28}]
+    one_map:
+      selector: {name: listed, layers: [[1, 2]]}
+      strategies: [{name: linear}]
+    patched:
+      selector: {name: listed, layers: [1, 2]}
+      strategies: [{name: remove, patch: true}]
+    no_attention:
+      selector: {name: listed, layers: [1]}
+      strategies: [{name: drop_attention}]
+    recurrent:
+      selector: {name: lightransfer, layers: 2}
+      strategies: [{name: gated_recurrence, gate: gsa, window: 16, decay: statistics}]
+    spans_of_heads:
+      selector: {name: convert_all}
+      strategies: [{name: local, spans: head, tau: 0.9, correction: block_mean, block: 4}]
+    selected:
+      selector: {name: convert_all}
+      strategies: [{name: prefill_selection, full_layers: 2, window: 28}]
+"""
+
+
+def test_every_strategy_is_reached_from_a_recipe(tmp_path: Path) -> None:
+    recipe = write_tiny_inputs(tmp_path)
+    text = recipe.read_text()
+    assert SENSITIVITY in text
+    spans = "    - {name: covered_span, spans: [8, 16, 32], last_queries: 16}\n"
+    recipe.write_text(text.partition("survey:\n")[0].replace(SENSITIVITY, spans) + SURVEY)
+    result = layerwright("survey", "recipe.yaml", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = last_line(result)["selectors"]
+    dense = found["dense"]["metrics"]
+    for name, row in found.items():
+        assert row["metrics"]["recall.passkey"] is not None, name
+        if name not in ("dense", "selected"):  # which reads a text in one pass as the base does
+            assert row["metrics"]["perplexity"] != dense["perplexity"], name
+    assert found["selected"]["metrics"]["perplexity"] == dense["perplexity"]
+    assert found["selected"]["metrics"]["key_log_prob.passkey"] != dense["key_log_prob.passkey"]
+
+    def kv_share(name: str) -> float:
+        return found[name]["metrics"]["kv_bytes.1024"] / dense["kv_bytes.1024"]
+
+    assert kv_share("one_map") == kv_share("patched") == 0.5
+    assert kv_share("no_attention") == 0.75
+    assert 0.5 < kv_share("selected") < 0.53
+    assert kv_share("recurrent") < 0.6
+    assert kv_share("spans_of_heads") < 1
+    assert list(found["one_map"]["plan"].values()) == ["keep", "linear", "linear", "keep"]
