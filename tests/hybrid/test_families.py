@@ -28,7 +28,10 @@ VARIANTS = {
     **{f"{name} rope": {"rope_parameters": rope} for name, rope in ROPES.items()},
 }
 OWN_VARIANTS = {
-    "llama": {"biases": {"attention_bias": True, "mlp_bias": True}},
+    "llama": {
+        "biases": {"attention_bias": True, "mlp_bias": True},
+        "wide heads": {"head_dim": 16},
+    },
     "mistral": {"full attention": {"sliding_window": None}, "wide heads": {"head_dim": 16}},
     "qwen2": {
         "upper layers slide": {
@@ -59,7 +62,13 @@ def test_all_kept_is_the_base(family, overrides):
     base, hybrid = tiny_base(family, **overrides), tiny_family(family, **overrides)
     assert sorted(hybrid.state_dict()) == sorted(base.state_dict())
     ids = tiny_tokens(2, 60)
-    assert relative_rms(hybrid(ids).logits, base(ids).logits) <= BASE_FAMILY
+    expected, actual = (
+        model(ids, labels=ids, output_hidden_states=True) for model in (base, hybrid)
+    )
+    assert relative_rms(actual.logits, expected.logits) <= BASE_FAMILY
+    assert relative_rms(actual.loss, expected.loss) <= BASE_FAMILY
+    for ours, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
+        assert relative_rms(ours, theirs) <= BASE_FAMILY
     mask = torch.ones_like(ids)
     mask[0, :11] = 0
     positions = (mask.cumsum(1) - 1).clamp_min(0)
