@@ -346,9 +346,14 @@ def test_several_tokens_after_the_prompt_are_refused(model):
     more = tiny_tokens(2, 3, seed=1)
     fresh = model(ids, use_cache=True).past_key_values
     assert one_by_one(model, more, cache).equal(one_by_one(model, more, fresh))
-    for options in ({"prefill_chunk_size": 12}, {"prompt_lookup_num_tokens": 2}):
-        with pytest.raises((RuntimeError, ValueError), match=r"token by token|crop"):
-            model.generate(ids[:1].repeat(1, 3), max_new_tokens=8, do_sample=False, **options)
+    refusals = {  # chunks of one token would look like decoding: refused before there is a cache
+        "prefill_chunk_size": (1, ValueError, "must come whole"),
+        "prompt_lookup_num_tokens": (2, (RuntimeError, ValueError), r"token by token|crop"),
+    }
+    for option, (value, error, message) in refusals.items():
+        options = {option: value, "max_new_tokens": 8, "do_sample": False}
+        with pytest.raises(error, match=message):
+            model.generate(ids[:1].repeat(1, 3), **options)
 
 
 def test_the_refusal_comes_before_layers_outside_have_cached():
