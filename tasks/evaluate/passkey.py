@@ -15,7 +15,7 @@ from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Metric, measured
 from tasks.evaluate.interval import token_interval
 from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.passkey import PasskeyPrompt, key_scores, passkey_prompts
+from tasks.measure.recall import RecallPrompt, key_scores, recall_prompts
 
 
 class Passkey(Metric):
@@ -23,7 +23,7 @@ class Passkey(Metric):
     ``key_log_prob.passkey``: mean log-probability per key token, in nats.
 
     The key is stated once, more than ``keep_out_tokens`` before the question, and scored by
-    teacher forcing (tasks/measure/passkey.py). The prompts come from a seed stream of their own:
+    teacher forcing (tasks/measure/recall.py). The prompts come from a seed stream of their own:
     the plan was not chosen on them.
 
     Attributes:
@@ -47,8 +47,13 @@ class Passkey(Metric):
         if keep_out is None:
             keep_out = arms.keep_out_tokens
         seed = arms.seed_of("passkey")
-        prompts = passkey_prompts(
-            arms.texts.tokenizer, self.prompts, self.prompt_tokens, seed, keep_out_tokens=keep_out
+        prompts = recall_prompts(
+            "passkey",
+            arms.texts.tokenizer,
+            self.prompts,
+            self.prompt_tokens,
+            seed,
+            keep_out_tokens=keep_out,
         )
         options = [self.prompts, self.prompt_tokens, keep_out, seed]
         for arm in arms.names:
@@ -83,6 +88,6 @@ class Passkey(Metric):
             )
 
 
-def _scores(model: HybridForCausalLM, prompts: Iterable[PasskeyPrompt]) -> list[tuple[float, bool]]:
+def _scores(model: HybridForCausalLM, prompts: Iterable[RecallPrompt]) -> list[tuple[float, bool]]:
     found = [key_scores(model, [prompt])[0] for prompt in prompts]
     return [(score.log_prob, score.exact) for score in found]

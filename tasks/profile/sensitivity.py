@@ -16,7 +16,7 @@ from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.conversion import converted, layer_of
 from tasks.measure.likelihood import token_nll
-from tasks.measure.passkey import PasskeyPrompt, last_logits, passkey_prompts, score_keys
+from tasks.measure.recall import RecallPrompt, last_logits, recall_prompts, score_keys
 from tasks.profile.base import Findings, ModelProfiler, Subject
 from tasks.progress import Bar
 from tasks.registry import build
@@ -55,7 +55,8 @@ class Sensitivity(ModelProfiler):
         specs = [spec for spec in subject.strategies if spec.name != "keep"]
         strategies = [(spec, _of_layers(spec, scores)) for spec in specs]
         reaches = [one.reach_tokens() or 0 for _, per_layer in strategies for one in per_layer]
-        prompts = passkey_prompts(
+        prompts = recall_prompts(
+            "passkey",
             subject.tokenizer,
             self.prompts,
             self.prompt_tokens,
@@ -150,7 +151,7 @@ class _Scan:
         self,
         model: HybridForCausalLM,
         rows: Tensor,
-        prompts: list[PasskeyPrompt],
+        prompts: list[RecallPrompt],
         calibration: Tensor,
         log: Callable[[str], None],
     ) -> None:

@@ -8,7 +8,7 @@ import torch
 from tasks.errors import InputError
 from tasks.evaluate.arms import kept_tokens
 from tasks.evaluate.passkey import Passkey
-from tasks.measure.passkey import key_scores, passkey_prompts
+from tasks.measure.recall import key_scores, recall_prompts
 
 PASSKEY = Passkey(prompts=5, prompt_tokens=500)
 
@@ -47,7 +47,9 @@ def test_keys_stand_outside_sinks_and_window_and_are_not_the_profiles(make_arms,
         assert stated  # and not among the sinks, nor within the window of the answer
         assert all(place.start() > 4 and place.end() <= 495 - 92 for place in stated)
         keys.add(key)
-    profiled = passkey_prompts(arms.texts.tokenizer, 5, 500, arms.seed, keep_out_tokens=92)
+    profiled = recall_prompts(
+        "passkey", arms.texts.tokenizer, 5, 500, arms.seed, keep_out_tokens=92
+    )
     assert len(keys) == 5
     assert not keys & {prompt.key for prompt in profiled}
 
@@ -55,8 +57,13 @@ def test_keys_stand_outside_sinks_and_window_and_are_not_the_profiles(make_arms,
 def test_values_are_those_of_the_prompts(make_arms, values, hybrid):
     arms = make_arms([PASSKEY], candidate=hybrid(streaming=(0, 1)))
     found = values(PASSKEY, arms)
-    prompts = passkey_prompts(
-        arms.texts.tokenizer, 5, 500, arms.seed_of("passkey"), keep_out_tokens=arms.keep_out_tokens
+    prompts = recall_prompts(
+        "passkey",
+        arms.texts.tokenizer,
+        5,
+        500,
+        arms.seed_of("passkey"),
+        keep_out_tokens=arms.keep_out_tokens,
     )
     for arm in ("base", "candidate"):
         scores = key_scores(arms.model(arm), prompts)

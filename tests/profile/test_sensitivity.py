@@ -14,7 +14,7 @@ from tasks.errors import InputError
 from tasks.measure.conversion import converted
 from tasks.measure.fitting import convert_in_place
 from tasks.measure.likelihood import token_nll
-from tasks.measure.passkey import key_scores, passkey_prompts
+from tasks.measure.recall import key_scores, recall_prompts
 from tasks.profile.base import Subject
 from tasks.profile.sensitivity import Sensitivity
 from tasks.progress import progress
@@ -44,7 +44,7 @@ def whole_model(model, rows: torch.Tensor, prompts) -> tuple[float, float]:
 def test_running_only_the_layers_above_gives_what_the_whole_model_gives(tmp_path: Path) -> None:
     on = subject(tmp_path, NARROW)
     found = Sensitivity(**OPTIONS).run(on)
-    prompts = passkey_prompts(TOKENIZER, 2, 440, 5, keep_out_tokens=8)
+    prompts = recall_prompts("passkey", TOKENIZER, 2, 440, 5, keep_out_tokens=8)
     rows = on.rows[:2, :48]
     base_nll, base_key = whole_model(on.model, rows, prompts)
     assert found.reference["nll"] == pytest.approx(base_nll, abs=1e-6)
@@ -123,7 +123,7 @@ def test_what_must_be_fitted_is_fitted_on_the_profiles_rows(tmp_path: Path, spec
     on = replace(subject(tmp_path, spec), rows=tiny_tokens(4, 64))
     said: list[str] = []
     found = Sensitivity(**OPTIONS).run(replace(on, log=said.append))
-    prompts = passkey_prompts(TOKENIZER, 2, 440, 5, keep_out_tokens=0)
+    prompts = recall_prompts("passkey", TOKENIZER, 2, 440, 5, keep_out_tokens=0)
     rows = on.rows[:2, :48]
     for layer in range(LAYERS):
         if spec.name == "remove" and layer == 0:

@@ -10,7 +10,7 @@ from tiny import LAYER_SPECS, tiny_hybrid
 from tiny_checkpoint import byte_tokenizer
 
 from tasks.errors import InputError
-from tasks.measure.passkey import key_scores, last_logits, passkey_prompts, score_keys
+from tasks.measure.recall import key_scores, last_logits, recall_prompts, score_keys
 
 TOKENIZER = byte_tokenizer()
 
@@ -23,7 +23,9 @@ TOKENIZER = byte_tokenizer()
     seed=st.integers(0, 2**31),
 )
 def test_needle_and_key_stand_where_they_should(count, prompt_tokens, keep_out, seed) -> None:
-    prompts = passkey_prompts(TOKENIZER, count, prompt_tokens, seed, keep_out_tokens=keep_out)
+    prompts = recall_prompts(
+        "passkey", TOKENIZER, count, prompt_tokens, seed, keep_out_tokens=keep_out
+    )
     assert len(prompts) == count
     for prompt in prompts:
         assert len(prompt.ids) == prompt_tokens == prompt.key_stop
@@ -39,7 +41,7 @@ def test_needle_and_key_stand_where_they_should(count, prompt_tokens, keep_out, 
 
 
 def test_depths_spread_over_what_is_allowed() -> None:
-    prompts = passkey_prompts(TOKENIZER, 8, 1000, 0, keep_out_tokens=300)
+    prompts = recall_prompts("passkey", TOKENIZER, 8, 1000, 0, keep_out_tokens=300)
     depths = [prompt.depth for prompt in prompts]
     assert depths == sorted(depths)
     assert depths[0] < 0.2
@@ -49,30 +51,33 @@ def test_depths_spread_over_what_is_allowed() -> None:
 
 def test_seed_decides_and_prompts_differ() -> None:
     def ids(seed: int) -> list[list[int]]:
-        return [p.ids.tolist() for p in passkey_prompts(TOKENIZER, 3, 500, seed, keep_out_tokens=9)]
+        return [
+            p.ids.tolist()
+            for p in recall_prompts("passkey", TOKENIZER, 3, 500, seed, keep_out_tokens=9)
+        ]
 
     assert ids(1) == ids(1)
     assert len({tuple(one) for one in ids(1) + ids(2)}) == 6
 
 
 def test_filler_does_not_repeat_itself() -> None:
-    (prompt,) = passkey_prompts(TOKENIZER, 1, 4000, 0, keep_out_tokens=0)
+    (prompt,) = recall_prompts("passkey", TOKENIZER, 1, 4000, 0, keep_out_tokens=0)
     sentences = [s.strip() for s in TOKENIZER.decode(prompt.ids).split(".") if s.strip()]
     assert len(set(sentences)) >= 0.95 * len(sentences)
 
 
 def test_too_short_a_prompt_says_what_would_do() -> None:
     with pytest.raises(InputError) as caught:
-        passkey_prompts(TOKENIZER, 1, 400, 0, keep_out_tokens=300)
+        recall_prompts("passkey", TOKENIZER, 1, 400, 0, keep_out_tokens=300)
     enough = int(str(caught.value).split("at least ")[1].split()[0])
-    passkey_prompts(TOKENIZER, 1, enough, 0, keep_out_tokens=300)
+    recall_prompts("passkey", TOKENIZER, 1, enough, 0, keep_out_tokens=300)
     with pytest.raises(InputError):
-        passkey_prompts(TOKENIZER, 1, enough - 1, 0, keep_out_tokens=300)
+        recall_prompts("passkey", TOKENIZER, 1, enough - 1, 0, keep_out_tokens=300)
 
 
 def test_scores_are_the_full_logits_at_the_keys() -> None:
     model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
-    prompts = passkey_prompts(TOKENIZER, 3, 420, 0, keep_out_tokens=0)
+    prompts = recall_prompts("passkey", TOKENIZER, 3, 420, 0, keep_out_tokens=0)
     ids = torch.stack([prompt.ids for prompt in prompts])
     with torch.inference_mode():
         probabilities = model(ids).logits.double().log_softmax(-1)
@@ -83,7 +88,7 @@ def test_scores_are_the_full_logits_at_the_keys() -> None:
 
 
 def test_exact_needs_every_token_of_the_key() -> None:
-    prompts = passkey_prompts(TOKENIZER, 2, 420, 0, keep_out_tokens=0)
+    prompts = recall_prompts("passkey", TOKENIZER, 2, 420, 0, keep_out_tokens=0)
     kept = last_logits(prompts)
     logits = torch.zeros(2, kept, len(TOKENIZER))
     for row, prompt in zip(logits, prompts, strict=True):

@@ -1,0 +1,94 @@
+"""What the recall probes ask: statements to hide in a text, a question, and its answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+NAMES = ("Anna", "Peter", "Maria", "Thomas", "Laura", "David", "Helen", "Robert", "Julia", "Simon")
+THINGS = (
+    *("violin", "bicycle", "telescope", "garden", "boat", "camera", "piano", "horse", "kitchen"),
+    *("ladder", "mirror", "carpet", "lantern", "basket", "drum", "kite", "hammer", "candle"),
+)
+STATEMENTS = 4  # of the probes that hide several
+COPIED_WORDS, SHOWN_WORDS = 10, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """Attributes:
+    introduction: stands first.
+    needles: statements, each to be hidden somewhere in the filler.
+    asked: index of the needle that the answer is in.
+    question: stands last, before the answer.
+    answer: starts with a space where its first token does.
+    """
+
+    introduction: str
+    needles: tuple[str, ...]
+    asked: int
+    question: str
+    answer: str
+
+
+def _passkey(numbers: random.Random) -> Case:
+    """One five-digit key (arXiv 2305.16300, section 4.2)."""
+    key = f"{numbers.randrange(10_000, 100_000)}"
+    return Case(
+        "There is an important pass key hidden inside a lot of irrelevant text. "
+        "Find it and memorize it. I will ask you about it at the end.\n\n",
+        (f" The pass key is {key}. Remember it.",),
+        0,
+        "\n\nWhat is the pass key? The pass key is",
+        f" {key}",
+    )
+
+
+def _multi_key(numbers: random.Random) -> Case:
+    """Several people's keys, one of them asked for (multi-key needles of arXiv 2404.06654)."""
+    names = numbers.sample(NAMES, STATEMENTS)
+    keys = [f"{key}" for key in numbers.sample(range(10_000, 100_000), STATEMENTS)]
+    asked = numbers.randrange(STATEMENTS)
+    return Case(
+        "There are the pass keys of several people hidden inside a lot of irrelevant text. "
+        "Memorize all of them. I will ask you about one of them at the end.\n\n",
+        tuple(f" The pass key of {n} is {k}." for n, k in zip(names, keys, strict=True)),
+        asked,
+        f"\n\nWhat is the pass key of {names[asked]}? The pass key of {names[asked]} is",
+        f" {keys[asked]}",
+    )
+
+
+def _associative(numbers: random.Random) -> Case:
+    """Pairs of a name and a thing, one name given again (associative recall, arXiv 2312.04927)."""
+    names, things = numbers.sample(NAMES, STATEMENTS), numbers.sample(THINGS, STATEMENTS)
+    asked = numbers.randrange(STATEMENTS)
+    return Case(
+        "The text below says who owns what. Remember it. I will ask you about it at the end.\n\n",
+        tuple(f" {n} owns a {t}." for n, t in zip(names, things, strict=True)),
+        asked,
+        f"\n\nWho owns what? {names[asked]} owns a",
+        f" {things[asked]}",
+    )
+
+
+def _copying(numbers: random.Random) -> Case:
+    """A list of random words, begun again (copying, arXiv 2402.01032)."""
+    words = numbers.sample(NAMES + THINGS, COPIED_WORDS)
+    return Case(
+        "There is a list of words hidden inside a lot of irrelevant text. "
+        "Memorize it. I will ask you to repeat it at the end.\n\n",
+        (f" The list is: {' '.join(words)}. Remember it.",),
+        0,
+        f"\n\nRepeat the list. The list is: {' '.join(words[:SHOWN_WORDS])}",
+        f" {' '.join(words[SHOWN_WORDS:])}",
+    )
+
+
+CASES: dict[str, Callable[[random.Random], Case]] = {
+    "passkey": _passkey,
+    "multi_key": _multi_key,
+    "associative": _associative,
+    "copying": _copying,
+}
