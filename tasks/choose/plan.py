@@ -15,7 +15,7 @@ def choose_plan(profile: ModelProfile, options: ChooseOptions, ctx_seed: int = 0
     """The plan that the recipe's selector makes of a profile. Pure.
 
     Args:
-        ctx_seed: for selectors that draw; the rules of today do not.
+        ctx_seed: for selectors that draw.
 
     Raises:
         InputError: an unknown component or option, scores that the profile lacks, or limits that

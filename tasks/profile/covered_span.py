@@ -55,10 +55,9 @@ class _CoveredMass:
         self.count = 0
 
     def visit(self, visit: Visit) -> None:
-        mixer, options = visit.block.self_attn, self.options
-        hidden = visit.block.input_layernorm(visit.x_in)
-        q, k, _ = mixer.project(hidden, visit.placement.rotary)
-        mass = covered_spans(q[:, :, -options.last_queries :], k, options.spans, options.sinks)
+        options, k = self.options, visit.keys
+        q = visit.last_queries(options.last_queries)
+        mass = covered_spans(q, k, options.spans, options.sinks)
         by_head = mass.unflatten(2, (k.shape[1], -1)).mean(dim=(3, 4))  # (spans, B, G)
         self.sums[visit.layer] += by_head.double().sum(1).cpu()
         if visit.layer == 0:

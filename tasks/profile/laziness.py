@@ -7,11 +7,9 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from kernels.streaming_attention.covered_mass import covered_mass
 from tasks.errors import InputError
-from tasks.hybrid.mixers.attention import AttentionMixer
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
 from tasks.profile.base import BlockProfiler, Findings
@@ -54,28 +52,11 @@ class _LazyRatio:
         self.count = 0
 
     def visit(self, visit: Visit) -> None:
-        q, k = _last_queries(visit, self.options.last_queries)
-        ratio = covered_mass(q, k, self.options.sinks, self.options.window)
+        q = visit.last_queries(self.options.last_queries)
+        ratio = covered_mass(q, visit.keys, self.options.sinks, self.options.window)
         self.sums[visit.layer] += ratio.mean(dim=(1, 2)).double().sum().cpu()
         if visit.layer == 0:
             self.count += len(visit.ids)
 
     def findings(self) -> Findings:
         return Findings(scores=[{"lazy_ratio": r} for r in (self.sums / self.count).tolist()])
-
-
-def _last_queries(visit: Visit, count: int) -> tuple[Tensor, Tensor]:
-    """Rotated queries (B, H, Q, d) of the last positions, and all rotated keys (B, G, T, d).
-
-    As ``AttentionMixer.project``, but without the queries and values that nothing here needs.
-    """
-    mixer: AttentionMixer = visit.block.self_attn
-    cos, sin = visit.placement.rotary
-    hidden = visit.block.input_layernorm(visit.x_in)
-    last = hidden[:, -count:]
-    q, _, _ = mixer.project(last, (cos[:, -count:], sin[:, -count:]))
-    k = mixer.k_proj(hidden).unflatten(-1, (-1, mixer.head_dim))
-    if mixer.k_norm is not None:
-        k = mixer.k_norm(k)
-    k = k.transpose(1, 2)
-    return q, apply_rotary_pos_emb(k, k, cos, sin)[1]

@@ -20,10 +20,12 @@ def profile(
     recall: list[float] | None = None,
     *,
     lazy: list[float] | None = None,
+    scores: dict[str, list[float]] | None = None,
     spec: Spec = STREAMING,
 ) -> ModelProfile:
-    """One layer per figure, each with its damage as ``spec``."""
+    """One layer per figure, each with its damage as ``spec``, and scores by name."""
     recall = recall or [0.0] * len(language)
+    scores = (scores or {}) | ({"lazy_ratio": lazy} if lazy else {})
     return ModelProfile(
         model_sha256="a" * 64,
         text_sha256="b" * 64,
@@ -32,7 +34,7 @@ def profile(
         layers=tuple(
             LayerProfile(
                 layer=i,
-                scores={"lazy_ratio": lazy[i]} if lazy else {},
+                scores={name: values[i] for name, values in scores.items()},
                 damage=(Damage(strategy=spec, language_nats=x, recall_nats=y),),
             )
             for i, (x, y) in enumerate(zip(language, recall, strict=True))
@@ -50,6 +52,17 @@ def problem(of: ModelProfile, kv_bytes: int = 67 * BYTES_PER_TOKEN) -> Problem:
         profile=of,
         candidates=(uniform(STREAMING, kv_bytes, len(of.layers)),),
         context_tokens=CONTEXT,
+    )
+
+
+def impossible(of: ModelProfile, *layers: int) -> ModelProfile:
+    """The same profile without a damage of these layers: they cannot become the strategy."""
+    return of.model_copy(
+        update={
+            "layers": tuple(
+                p.model_copy(update={"damage": ()}) if p.layer in layers else p for p in of.layers
+            )
+        }
     )
 
 

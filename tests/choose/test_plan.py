@@ -10,13 +10,22 @@ from tasks.errors import InputError
 from tasks.recipe import ChooseOptions
 from tasks.registry import discover
 
-PROFILE = profile(NLL_RISES, lazy=[0.9 - 0.01 * i for i in range(30)])
+FALLING = [0.9 - 0.01 * i for i in range(30)]
+SCORES = ("block_influence", "angular_distance_8", "linearity", "trsp_order", "trsp_scale")
+PROFILE = profile(NLL_RISES, lazy=FALLING, scores=dict.fromkeys(SCORES, FALLING))
 OPTIONS = {
-    "keep_all": {},
+    "angular": {"layers": 8},
     "convert_all": {},
+    "keep_all": {},
     "lightransfer": {"layers": 15},
+    "linearity": {"layers": 15},
     "listed": {"layers": [3, 17, 25]},
     "milp": {"kv_bytes_ratio": 0.505},
+    "nll_delta": {"layers": 15},
+    "random": {"layers": 15},
+    "shortgpt": {"layers": 15},
+    "trsp": {"layers": 15},
+    "uniform": {"layers": 15},
 }
 
 

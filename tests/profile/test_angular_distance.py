@@ -1,0 +1,73 @@
+"""Angular distance against angles of the hidden states that Transformers gives."""
+
+import math
+
+import pytest
+import torch
+from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
+
+from tasks.measure.blocks import Visit
+from tasks.profile.angular_distance import AngularDistance
+from tasks.profile.base import Accumulator, SharedPass
+
+
+def accumulator(rows: int = 1) -> Accumulator:
+    model = tiny_hybrid(LAYER_SPECS["full"])
+    return AngularDistance().begin(model, torch.ones(rows, 5, dtype=torch.long))
+
+
+@torch.inference_mode()
+def test_equals_the_angles_between_all_hidden_states_of_the_last_tokens() -> None:
+    rows = tiny_tokens(3, 29)
+    states = tiny_llama()(rows, output_hidden_states=True).hidden_states
+    (found,) = SharedPass([AngularDistance()], tiny_hybrid(LAYER_SPECS["full"]), rows).run()
+    for layer, scores in enumerate(found.scores):
+        assert list(scores) == [f"angular_distance_{n}" for n in range(1, LAYERS - layer + 1)]
+        # Transformers shows its last state behind the final norm
+        for n in range(1, LAYERS - layer):
+            x, y = (states[i][:, -1].double() for i in (layer, layer + n))
+            cosines = torch.cosine_similarity(x, y, -1)
+            expected = (cosines.arccos() / math.pi).mean().item()
+            assert scores[f"angular_distance_{n}"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_lengths_that_are_asked_for_and_fit() -> None:
+    profiler = AngularDistance(lengths=(2, 4, 9))
+    (found,) = SharedPass([profiler], tiny_hybrid(LAYER_SPECS["full"]), tiny_tokens(2, 9)).run()
+    both = ["angular_distance_2", "angular_distance_4"]
+    assert [list(scores) for scores in found.scores] == [both, both[:1], both[:1], []]
+
+
+def test_angles_along_a_circle_add_up() -> None:
+    on_circle = accumulator()
+    angles = [0.0, 0.3, 0.4, 0.9, 1.5]
+    states = [torch.tensor([[[9.0, -9.0], [math.cos(a), math.sin(a)]]]) * 7 for a in angles]
+    ids = torch.ones(1, 2, dtype=torch.long)
+    for layer in range(LAYERS):
+        on_circle.visit(Visit(layer, None, None, ids, 0, states[layer], states[layer + 1]))
+    scores = on_circle.findings().scores
+    assert scores[1]["angular_distance_2"] == pytest.approx(0.6 / math.pi, abs=1e-6)
+    assert scores[0]["angular_distance_4"] == pytest.approx(1.5 / math.pi, abs=1e-6)
+
+
+def test_equal_and_opposite_ends_are_at_the_ends_of_the_scale() -> None:
+    ends = accumulator(2)
+    x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
+    ids = torch.ones(2, 5, dtype=torch.long)
+    for layer, (before, after) in enumerate([(x, 2 * x), (2 * x, 3 * x), (3 * x, -x), (-x, x)]):
+        ends.visit(Visit(layer, None, None, ids, 0, before, after))
+    scores = ends.findings().scores
+    assert scores[0]["angular_distance_2"] == pytest.approx(0, abs=1e-7)
+    assert scores[2]["angular_distance_1"] == pytest.approx(1, abs=1e-7)
+
+
+@torch.inference_mode()
+def test_the_batches_do_not_matter() -> None:
+    rows = tiny_tokens(5, 11)
+    model = tiny_hybrid(LAYER_SPECS["full"])
+    (together,) = SharedPass([AngularDistance()], model, rows).run()
+    each = [SharedPass([AngularDistance()], model, row[None]).run()[0].scores for row in rows]
+    for layer in range(LAYERS):
+        for name, value in together.scores[layer].items():
+            mean = sum(one[layer][name] for one in each) / 5
+            assert value == pytest.approx(mean, abs=1e-9)
