@@ -110,13 +110,18 @@ class Calibration(Contract):
 class Damage(Contract):
     """What converting one layer alone, all others kept, costs.
 
-    ``language_nats``: rise of the mean NLL per text token. ``recall_nats``: fall of the mean
-    log-probability per key token on passkey prompts. Positive is worse.
+    ``language_nats``: rise of the mean NLL per text token. ``kl_nats``: mean KL to the base per
+    text token. ``probes``: fall of the mean log-probability per token of the answer, by recall
+    probe; ``recall_nats`` is their mean. Positive is worse. With ``layers`` above 1 it is the
+    damage of a run of that many layers from this one on, converted as one.
     """
 
     strategy: Spec
     language_nats: float
     recall_nats: float
+    kl_nats: float | None = None
+    probes: dict[str, float] = {}
+    layers: int = 1
 
 
 class LayerProfile(Contract):
@@ -126,9 +131,9 @@ class LayerProfile(Contract):
     scores: dict[str, float] = {}
     damage: tuple[Damage, ...] = ()
 
-    def damage_of(self, strategy: Spec) -> Damage | None:
+    def damage_of(self, strategy: Spec, layers: int = 1) -> Damage | None:
         """The damage of one strategy with exactly these options, where it was measured."""
-        return next((d for d in self.damage if d.strategy == strategy), None)
+        return next((d for d in self.damage if (d.strategy, d.layers) == (strategy, layers)), None)
 
 
 class CacheGeometry(Contract):

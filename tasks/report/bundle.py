@@ -15,18 +15,19 @@ from tasks.contracts import (
     GateDecision,
     ModelProfile,
     ModelRef,
+    PlanComparison,
     Registration,
     TextRef,
 )
 
+PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
 
-class ReportBundle(Contract):
-    """One finished convert run.
+
+class RunBundle(Contract):
+    """What every page says of its run.
 
     ``started_at`` and ``finished_at`` are ISO 8601. ``seconds`` and ``cache_hits`` are per step.
-    ``environment`` holds versions and the device, by name. ``predicted_kv_bytes`` is the plan's
-    prediction for the whole model by context length (batch 1); at the plan's own
-    ``context_tokens`` it need not be given, the items carry it.
+    ``environment`` holds versions and the device, by name.
     """
 
     run_id: str
@@ -37,15 +38,24 @@ class ReportBundle(Contract):
     model: ModelRef
     texts: dict[str, TextRef]
     profile: ModelProfile
+    seconds: dict[str, float] = {}
+    cache_hits: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+class ReportBundle(RunBundle):
+    """One finished convert run.
+
+    ``predicted_kv_bytes`` is the plan's prediction for the whole model by context length (batch 1);
+    at the plan's own ``context_tokens`` it need not be given, the items carry it.
+    """
+
     plan: ConversionPlan
     converted: CheckpointRef
     finetune: FinetuneReport | None = None
     evaluation: EvalReport
     gate: GateDecision
     registration: Registration | None = None
-    seconds: dict[str, float] = {}
-    cache_hits: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
     predicted_kv_bytes: dict[int, int] = {}
 
     @model_validator(mode="after")
@@ -69,5 +79,51 @@ class ReportBundle(Contract):
             return self.predicted_kv_bytes[tokens]
         if tokens != self.plan.context_tokens:
             return None
-        parts = [item.predicted_kv_bytes for item in self.plan.items]
-        return None if None in parts else sum(part for part in parts if part is not None)
+        return total_of(self.plan, "predicted_kv_bytes")
+
+
+class SurveyPlan(Contract):
+    """One plan of a survey: as chosen, and where it lies to be edited and run.
+
+    ``budget`` is the share of the base's KV bytes that a point of the frontier was chosen for.
+    ``command`` runs the plan.
+    """
+
+    plan: ConversionPlan
+    file: str
+    command: str
+    budget: float | None = None
+
+    @property
+    def converted_layers(self) -> int:
+        return sum(strategy != "keep" for strategy in self.plan.summary().values())
+
+
+class SurveyBundle(RunBundle):
+    """One finished survey. ``comparison`` has the measurements of each plan, by its name.
+
+    ``missing`` names the blocks that the recipe lacks before a plan of it can be converted.
+    """
+
+    plans: dict[str, SurveyPlan]
+    comparison: PlanComparison
+    missing: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _all_measured(self) -> SurveyBundle:
+        if set(self.plans) != set(self.comparison.plans):
+            raise ValueError("measurements of exactly the plans of the survey")
+        return self
+
+    def kv_ratio(self, name: str) -> float | None:
+        """The plan's predicted KV bytes over the base's, at the plan's own context length."""
+        plan = self.plans[name].plan
+        mine = total_of(plan, "predicted_kv_bytes")
+        base = self.profile.base_kv_bytes(plan.context_tokens)
+        return mine / base if base and mine is not None else None
+
+
+def total_of(plan: ConversionPlan, figure: PredictedFigure) -> float | None:
+    """The sum of a predicted figure over a plan's items; None where an item does not say it."""
+    parts = [getattr(item, figure) for item in plan.items]
+    return None if None in parts else sum(parts)

@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-from collections import Counter
+import math
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from itertools import cycle
-from pathlib import Path
+from itertools import groupby
 
 from tasks.contracts import ConversionPlan, PlanItem
 from tasks.report.formats import data_size, number, options
-
-# these look the same in every report; other strategies take the colours that are left, in order
-COLOURS = {"keep": 0, "streaming": 1}
-SPARE = range(2, 9)
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a strategy appears: a letter beside the colour, so that colour is never needed."""
-
-    strategy: str
-    letter: str
-    colour: str
-    layers: int
-
-    @property
-    def meaning(self) -> str:
-        return described(self.strategy)
-
-
-@cache
-def described(strategy: str) -> str:
-    """The first line that a strategy says of itself, from its source; empty if there is none.
-
-    Not imported: strategies need torch, and the page of a cached run is there within a second.
-    """
-    spec = find_spec(f"tasks.strategies.{strategy}")
-    if spec is None or spec.origin is None:
-        return ""
-    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
-    classes = [node for node in body if isinstance(node, ast.ClassDef)]
-    text = ast.get_docstring(classes[0]) if classes else ""
-    return (text or "").split("\n")[0].replace("`", "")
+from tasks.report.looks import Look, looks
 
 
 @dataclass(frozen=True)
@@ -68,28 +32,12 @@ class ItemRow:
 
 
 def item_layers(item: PlanItem) -> str:
-    last = item.stop - 1
-    return str(item.start) if item.start == last else f"{item.start} to {last}"
+    return span_text(item.start, item.stop)
 
 
-def looks(plan: ConversionPlan) -> dict[str, Look]:
-    """A colour and a letter for each strategy of the plan; letters are never shared."""
-    counts = Counter(plan.summary().values())
-    names = sorted(counts, key=lambda name: (COLOURS.get(name, 99), name))
-    taken: dict[str, str] = {}
-    for name in names:
-        letters = [name[:1].upper(), name[:2].capitalize(), name[:3].capitalize(), name]
-        taken[name] = next(letter for letter in letters if letter not in taken.values())
-    spare = cycle(SPARE)
-    return {
-        name: Look(
-            name,
-            taken[name],
-            f"s{COLOURS[name] if name in COLOURS else next(spare)}",
-            counts[name],
-        )
-        for name in names
-    }
+def span_text(start: int, stop: int) -> str:
+    """``3``, ``12 to 19``; ``stop`` is exclusive."""
+    return str(start) if stop == start + 1 else f"{start} to {stop - 1}"
 
 
 def map_columns(layers: int) -> int:
@@ -123,3 +71,32 @@ def item_rows(plan: ConversionPlan) -> list[ItemRow]:
         )
         for item in plan.items
     ]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring layers that a plan treats alike: ``width`` columns of its strip."""
+
+    width: int
+    look: Look
+    title: str
+
+
+def plan_strip(plan: ConversionPlan, look: dict[str, Look]) -> list[Stretch]:
+    """A whole plan in one line, by runs of layers with the same strategy and options."""
+    made = []
+    for (strategy, params), group in groupby(
+        plan.items, key=lambda item: (item.strategy, options(item.params))
+    ):
+        items = list(group)
+        start, stop = items[0].start, items[-1].stop
+        what = strategy + (f" ({params})" if params else "")
+        title = f"{'layer' if stop == start + 1 else 'layers'} {span_text(start, stop)}: {what}"
+        made.append(Stretch(stop - start, look[strategy], title))
+    return made
+
+
+def layer_ticks(layers: int) -> list[tuple[float, str]]:
+    """Where layer numbers stand under a strip, in percent of its width."""
+    every = max(1, math.ceil(layers / 60)) * 5
+    return [(100 * (i + 0.5) / layers, str(i)) for i in range(0, layers, every)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.contracts import identity
+from tasks.contracts import ConversionPlan, identity
 from tasks.recipe import STEPS
-from tasks.report.bundle import ReportBundle
+from tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle
 from tasks.report.formats import count, data_size
 
 
@@ -20,7 +20,7 @@ class Step:
     width: float
 
 
-def steps(bundle: ReportBundle) -> list[Step]:
+def steps(bundle: RunBundle) -> list[Step]:
     names = dict.fromkeys([*STEPS, *bundle.seconds, *bundle.cache_hits])
     longest = max(bundle.seconds.values(), default=0.0) or 1.0
     return [
@@ -39,29 +39,45 @@ class Digest:
 
 
 def digests(bundle: ReportBundle) -> list[Digest]:
+    """Of everything that a convert run read and made."""
+    made = [*_inputs(bundle), _plan("Plan", bundle.plan)]
+    converted = bundle.converted
+    made.append(
+        Digest("Converted checkpoint", converted.uri, data_size(converted.bytes), converted.sha256)
+    )
+    if bundle.finetune and bundle.finetune.checkpoint.sha256 != converted.sha256:
+        tuned = bundle.finetune.checkpoint
+        made.append(Digest("Tuned checkpoint", tuned.uri, data_size(tuned.bytes), tuned.sha256))
+    return made
+
+
+def survey_digests(bundle: SurveyBundle) -> list[Digest]:
+    """Of everything that a survey read, and of its plans."""
+    plans = (_plan(f"Plan: {name}", one.plan) for name, one in bundle.plans.items())
+    figures = f"{len(bundle.plans)} plans on {bundle.comparison.device}"
+    return [
+        *_inputs(bundle),
+        *plans,
+        Digest("Measurements", figures, "", identity(bundle.comparison)),
+    ]
+
+
+def _inputs(bundle: RunBundle) -> list[Digest]:
     size, model = data_size, bundle.model
     made = [Digest("Base model", model.source, size(model.bytes), model.sha256)]
     for name, text in bundle.texts.items():
         extent = f"{size(text.bytes)}, {text.documents:,} documents"
         made.append(Digest(f"Text: {name}", text.source, extent, text.sha256))
-    plan = f"selector {bundle.plan.selector}, for {bundle.plan.context_tokens:,} tokens"
-    made += [
-        Digest("Profile", f"{bundle.profile.tokens:,} tokens", "", identity(bundle.profile)),
-        Digest("Plan", plan, "", identity(bundle.plan)),
-        Digest(
-            "Converted checkpoint",
-            bundle.converted.uri,
-            size(bundle.converted.bytes),
-            bundle.converted.sha256,
-        ),
-    ]
-    if bundle.finetune and bundle.finetune.checkpoint.sha256 != bundle.converted.sha256:
-        tuned = bundle.finetune.checkpoint
-        made.append(Digest("Tuned checkpoint", tuned.uri, size(tuned.bytes), tuned.sha256))
-    return made
+    profile = bundle.profile
+    return [*made, Digest("Profile", f"{profile.tokens:,} tokens", "", identity(profile))]
 
 
-def parameters_text(bundle: ReportBundle) -> str:
+def _plan(what: str, plan: ConversionPlan) -> Digest:
+    about = f"selector {plan.selector}, for {plan.context_tokens:,} tokens"
+    return Digest(what, about, "", identity(plan))
+
+
+def parameters_text(bundle: RunBundle) -> str:
     model = bundle.model
     size = f"{model.layers} layers, {count(model.parameters)} parameters"
     return f"{model.family}, {size}, {model.dtype}"

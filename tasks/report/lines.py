@@ -1,34 +1,44 @@
-"""Lines: a metric over context lengths, a loss over training steps."""
+"""Lines: a metric over context lengths, a loss over training, a figure over the layers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tasks.report.formats import length, quantity
+from tasks.report.formats import length, number, quantity
 from tasks.report.measurements import ARMS, Row
-from tasks.report.scales import WIDTH, scale_for
+from tasks.report.scales import WIDTH, Scale, scale_for
 
 MAX_POINTS = 400  # of a training curve; more would not be seen
+LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 16, 14.0, 150.0
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line; ``kind`` is its CSS class and mark: base, candidate or control."""
+    """One line. ``kind`` is its CSS class, and its mark where it is an arm; else ``shape`` is."""
 
     kind: str
     points: list[tuple[float, float, str]]  # x, y, tooltip
     marked: bool
+    label: str = ""
+    shape: int | None = None
+    joined: bool = True  # by a line; else marks alone
+    breaks: frozenset[int] = frozenset()  # points before which the line is interrupted
+    whiskers: list[tuple[float, float, float]] = field(default_factory=list)  # x, low, high
+    tags: list[str] = field(default_factory=list)  # a word beside each point
 
     @property
     def path(self) -> str:
-        return " ".join(f"{x:g},{y:g}" for x, y, _ in self.points)
+        return " ".join(
+            f"{'M' if i == 0 or i in self.breaks else 'L'}{x:g} {y:g}"
+            for i, (x, y, _) in enumerate(self.points)
+        )
 
 
 @dataclass(frozen=True)
 class LinePanel:
-    """Lines over a context length or over training steps."""
+    """Lines over a context length, training, layers or a budget."""
 
     title: str
     help: str
@@ -39,6 +49,8 @@ class LinePanel:
     x_name: str
     height: float = 190.0
     left: float = 48.0
+    bands: list[tuple[float, float, str]] = field(default_factory=list)  # from, to, name
+    reference: float | None = None  # where nothing has changed
 
 
 def length_panel(family: Sequence[Row]) -> LinePanel:
@@ -47,9 +59,9 @@ def length_panel(family: Sequence[Row]) -> LinePanel:
     places = sorted({row.tokens for row in family if row.tokens is not None})
     values = [m.value for row in family for m in row.arms.values() if m.value is not None]
     divisor, unit_name = _divisor(values, unit)
-    y = scale_for([v / divisor for v in values], 150, 14, zero=True, pad=0.12)
+    y = scale_for([v / divisor for v in values], BOTTOM, TOP, zero=True, pad=0.12)
     logs = [math.log2(p) for p in places]
-    x = scale_for(logs, 56, WIDTH - 16, pad=0.1)
+    x = scale_for(logs, LEFT, RIGHT, pad=0.1)
     series = []
     for arm in ARMS:
         points = [
@@ -96,8 +108,8 @@ def curve_panel(
     """One training curve; the axis does not begin at zero."""
     stride = math.ceil(len(steps) / MAX_POINTS)
     kept = sorted({*range(0, len(steps), stride), len(steps) - 1})
-    x = scale_for([steps[i] for i in kept], 56, WIDTH - 16, pad=0.02)
-    y = scale_for([values[i] for i in kept], 150, 14)
+    x = scale_for([steps[i] for i in kept], LEFT, RIGHT, pad=0.02)
+    y = scale_for([values[i] for i in kept], BOTTOM, TOP)
     points = [(x(steps[i]), y(values[i]), f"step {steps[i]}: {write(values[i])}") for i in kept]
     return LinePanel(
         title=title,
@@ -109,3 +121,57 @@ def curve_panel(
         f"at step {steps[-1]}",
         x_name="step",
     )
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """A figure of every layer, in the colour class ``colour``; None where it was not measured."""
+
+    label: str
+    colour: str
+    values: Sequence[float | None]
+
+
+def layer_panel(
+    title: str, help: str, lines: Sequence[LayerLine], *, floor: float | None = None
+) -> LinePanel:
+    """Lines over the layers, each with a mark and a dash pattern of its own.
+
+    Args:
+        floor: values below it are drawn there; their tooltips say what they are.
+    """
+    known = [max(v, v if floor is None else floor) for one in lines for v in one.values
+             if v is not None]  # fmt: skip
+    layers = max(len(one.values) for one in lines)
+    x = Scale(-0.5, layers - 0.5, LEFT, RIGHT)
+    y = scale_for(known, BOTTOM, TOP, bend=True, pad=0.06)
+    every = max(1, math.ceil(layers / 40)) * 5
+    return LinePanel(
+        title=title,
+        help=help,
+        series=[_layer_series(one, shape, x, y, len(lines)) for shape, one in enumerate(lines)],
+        x_ticks=[(x(i), str(i)) for i in range(0, layers, every)],
+        y_ticks=y.ticks(5),
+        description="; ".join(_extent(one) for one in lines),
+        x_name="layer",
+        reference=y(0.0) if known and min(known) < 0 < max(known) else None,
+    )
+
+
+def _layer_series(one: LayerLine, shape: int, x: Scale, y: Scale, lines: int) -> Series:
+    points, breaks = [], set()
+    for layer, value in enumerate(one.values):
+        if value is None:
+            breaks.add(len(points))
+            continue
+        points.append((x(layer), y(value), f"{one.label}, layer {layer}: {number(value)}"))
+    marked = lines * len(points) <= 400
+    return Series(one.colour, points, marked, one.label, shape, breaks=frozenset(breaks))
+
+
+def _extent(one: LayerLine) -> str:
+    known = [(value, layer) for layer, value in enumerate(one.values) if value is not None]
+    if not known:
+        return f"{one.label}: not measured"
+    (low, lowest), (high, highest) = min(known), max(known)
+    return f"{one.label}: from {number(low)} at layer {lowest} to {number(high)} at layer {highest}"

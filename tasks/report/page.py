@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.contracts import Check
 from tasks.report import formats
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
-from tasks.report.layers import item_rows, layer_map, looks, map_columns
+from tasks.report.layers import item_rows, layer_map, map_columns
 from tasks.report.lineage import digests, parameters_text, steps
 from tasks.report.lines import LinePanel, curve_panel, length_panel
+from tasks.report.looks import looks
 from tasks.report.measurements import ARMS, families, rows
+from tasks.report.profile_figures import profile_figures
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
-from tasks.report.strips import strips
+from tasks.report.template import template
 from tasks.report.verdict import (
     costs,
     done,
@@ -36,7 +34,7 @@ def render_page(bundle: ReportBundle) -> str:
             metrics) are shown as such.
     """
     found = rows(bundle.evaluation)
-    return _template().render(
+    return template("page.html.j2").render(
         bundle=bundle,
         arms=[arm for arm in ARMS if any(arm in row.arms for row in found)],
         sentences=[
@@ -69,24 +67,11 @@ def render_page(bundle: ReportBundle) -> str:
         cells=layer_map(bundle.plan),
         columns=map_columns(bundle.plan.layers),
         items=item_rows(bundle.plan),
-        strips=strips(bundle.profile, bundle.plan),
+        figures=profile_figures(bundle.profile, bundle.plan),
         curves=_curves(bundle),
         steps=steps(bundle),
         digests=digests(bundle),
     )
-
-
-@cache
-def _template():  # type: ignore[no-untyped-def]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["f"] = formats
-    return environment.get_template("page.html.j2")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 from tasks.report.formats import number
 
@@ -13,26 +14,36 @@ WIDTH = 330.0  # of a drawing: a phone's width, so that text keeps its size ever
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps [low, high] to [start, stop] of the drawing, linearly or by logarithm."""
+    """Maps [low, high] to [start, stop] of the drawing: linearly, or as ``log`` or ``bend`` say.
+
+    ``bend``: linear below it and logarithmic above, on both sides of zero (arcsinh of v / bend).
+    """
 
     low: float
     high: float
     start: float
     stop: float
     log: bool = False
+    bend: float | None = None
 
     def __call__(self, value: float) -> float:
-        low, high, here = self.low, self.high, value
-        if self.log:
-            low, high, here = (math.log(max(v, 1e-12)) for v in (low, high, here))
+        low, high, here = (self._bent(v) for v in (self.low, self.high, value))
         share = (here - low) / (high - low)
         return round(self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start), 1)
 
+    def _bent(self, value: float) -> float:
+        if self.log:
+            return math.log(max(value, 1e-12))
+        return math.asinh(value / self.bend) if self.bend else value
+
     def ticks(self, wanted: int = 4) -> list[tuple[float, str]]:
         """Places and labels of round figures inside the scale."""
-        values = (
-            _powers(self.low, self.high) if self.log else _steps(self.low, self.high, wanted)[1]
-        )
+        if self.log:
+            values = _powers(self.low, self.high)
+        elif self.bend:
+            values = _powers_and_zero(self.low, self.high, self.bend)
+        else:
+            values = _steps(self.low, self.high, wanted)[1]
         return [(self(v), number(v)) for v in values]
 
 
@@ -56,6 +67,17 @@ def _powers(low: float, high: float) -> list[float]:
     return [low, high]
 
 
+def _powers_and_zero(low: float, high: float, bend: float) -> list[float]:
+    """Zero, and powers of ten from ``bend`` on, at most two below zero and three above."""
+
+    def powers(limit: float, most: int) -> list[float]:
+        found = [bend * 10.0**e for e in range(12) if bend * 10.0**e <= limit]
+        return found[:: -math.ceil(len(found) / most)] if found else []
+
+    below, above = powers(-low, 2), powers(high, 3)
+    return [-v for v in below] + [0.0] * (low <= 0 <= high) + above[::-1]
+
+
 def scale_for(
     values: Iterable[float],
     start: float,
@@ -63,11 +85,14 @@ def scale_for(
     *,
     zero: bool = False,
     log: bool = False,
+    bend: bool = False,
     pad: float = 0.08,
 ) -> Scale:
-    """A scale with some air around ``values``; it begins at zero, or is logarithmic, on request.
+    """A scale with some air around ``values``; it begins at zero, is logarithmic, or bends, on
+    request.
 
-    A logarithmic scale needs positive values over more than a factor of three, else it is linear.
+    A logarithmic scale needs positive values over more than a factor of three, one that bends a
+    greatest value of 30 times the median, else they are linear.
     """
     some = list(values)
     low, high = (min(some), max(some)) if some else (0.0, 1.0)
@@ -75,6 +100,8 @@ def scale_for(
         return Scale(low / 1.4, high * 1.4, start, stop, log=True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
+    if bend and (corner := _corner(some)):
+        return Scale(1.4 * min(low, 0.0), 1.4 * max(high, 0.0), start, stop, bend=corner)
     if high - low <= 1e-12 * max(abs(low), abs(high)):  # all the same: room around it
         room = 0.1 * abs(high) or 1.0
         low, high = (low if zero and low == 0 else low - room), high + room
@@ -85,3 +112,11 @@ def scale_for(
         start,
         stop,
     )
+
+
+def _corner(values: list[float]) -> float | None:
+    """The power of ten at the median size, where the greatest is 30 times as large."""
+    sizes = [abs(v) for v in values if v]
+    if not sizes or max(sizes) < 30 * median(sizes):
+        return None
+    return 10.0 ** math.floor(math.log10(median(sizes)))

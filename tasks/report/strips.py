@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.contracts import ConversionPlan, ModelProfile
-from tasks.report.formats import MISSING, number, options
-from tasks.report.layers import looks
+from tasks.report.formats import MISSING, number
+from tasks.report.layers import layer_ticks
 from tasks.report.scales import scale_for
-
-SCORES = {
-    "lazy_ratio": ("Lazy ratio", "attention mass on the sinks and the recent window; 1 is laziest"),
-    "linearity": ("Linearity, with the residual", "in-sample fit of a linear map to the layer"),
-    "linearity_delta": ("Linearity, without the residual", "in-sample fit to what the layer adds"),
-    "linearity_delta_held_out": (
-        "Linearity, without the residual, held out",
-        "ridge fit scored on tokens it has not seen; below 0 is worse than the mean",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,6 @@ def strip(title: str, help: str, values: Sequence[float | None], kinds: Sequence
             )
         )
     highest = list(values).index(high) if known else None
-    every = max(1, math.ceil(len(values) / 60)) * 5
     return Strip(
         title=title,
         help=help,
@@ -77,46 +64,8 @@ def strip(title: str, help: str, values: Sequence[float | None], kinds: Sequence
         zero=zero,
         top=number(high) if known else MISSING,
         bottom=number(low if cut or low < 0 else 0.0) if known else "",
-        ticks=[(100 * (i + 0.5) / len(values), str(i)) for i in range(0, len(values), every)],
+        ticks=layer_ticks(len(values)),
         description=f"between {number(low)} and {number(high)}, highest at layer {highest}"
         if known
         else MISSING,
     )
-
-
-def strips(profile: ModelProfile, plan: ConversionPlan) -> list[Strip]:
-    """Every score and every damage that the profile holds, over all layers of the plan."""
-    look, summary = looks(plan), plan.summary()
-    kinds = [look[summary[str(layer)]].colour for layer in range(plan.layers)]
-    by_layer = {entry.layer: entry for entry in profile.layers}
-    entries = [by_layer.get(layer) for layer in range(plan.layers)]
-    names = [name for entry in profile.layers for name in entry.scores]
-    ordered = [name for name in SCORES if name in names]
-    ordered += [name for name in dict.fromkeys(names) if name not in SCORES]
-    found = []
-    for name in ordered:
-        title, help = SCORES.get(name, (name, "as its profiler defines it"))
-        found.append(
-            strip(title, help, [e.scores.get(name) if e else None for e in entries], kinds)
-        )
-    specs = {d.strategy.model_dump_json(): d.strategy for e in profile.layers for d in e.damage}
-    for spec in specs.values():
-        damages = [e.damage_of(spec) if e else None for e in entries]
-        what = f"{spec.name}, {options(spec.options)}" if spec.options else spec.name
-        found.append(
-            strip(
-                "Sensitivity: language",
-                f"rise of NLL, nats per token; {what}",
-                [d.language_nats if d else None for d in damages],
-                kinds,
-            )
-        )
-        found.append(
-            strip(
-                "Sensitivity: recall",
-                f"fall of the key's log-probability, nats; {what}",
-                [d.recall_nats if d else None for d in damages],
-                kinds,
-            )
-        )
-    return found

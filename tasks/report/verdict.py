@@ -15,7 +15,7 @@ from tasks.report.formats import (
     options,
     percent,
 )
-from tasks.report.layers import looks
+from tasks.report.looks import looks
 from tasks.report.measurements import longest, rows
 
 KEEP = "keep"

@@ -1,0 +1,86 @@
+"""How a strategy looks on every page: a colour and a letter of its own, and what it says of itself.
+
+The colours keep apart for readers with protanopia, deuteranopia and tritanopia, in the light and in
+the dark (tests/report/test_looks.py simulates them); a letter or a name always stands beside them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+
+from tasks.contracts import ConversionPlan
+
+# number of the colour in page.css, and letter; the same in every report
+KNOWN = {
+    "keep": (0, "K"),
+    "streaming": (1, "S"),
+    "prefill_selection": (2, "P"),
+    "local": (3, "L"),
+    "gated_recurrence": (4, "G"),
+    "drop_attention": (5, "D"),
+    "linear": (6, "Li"),
+    "remove": (7, "R"),
+}
+SPARE = range(8, 12)  # for strategies of the user's own, in the order of their names
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a strategy appears: a letter beside the colour, so that colour is never needed."""
+
+    strategy: str
+    letter: str
+    colour: str
+    layers: int
+
+    @property
+    def meaning(self) -> str:
+        return described(self.strategy)
+
+
+@cache
+def described(strategy: str) -> str:
+    """The first line that a strategy says of itself, from its source; empty if there is none.
+
+    Not imported: strategies need torch, and the page of a cached run is there within a second.
+    """
+    spec = find_spec(f"tasks.strategies.{strategy}")
+    if spec is None or spec.origin is None:
+        return ""
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    text = ast.get_docstring(classes[0]) if classes else ""
+    return (text or "").split("\n")[0].replace("`", "")
+
+
+def looks(*plans: ConversionPlan) -> dict[str, Look]:
+    """A look for each strategy of the plans; ``layers`` counts over all of them."""
+    return looks_of(Counter(s for plan in plans for s in plan.summary().values()))
+
+
+def looks_of(strategies: Iterable[str]) -> dict[str, Look]:
+    """A colour and a letter for each strategy; letters are never shared."""
+    counts = Counter(strategies) if not isinstance(strategies, Counter) else strategies
+    names = sorted(counts, key=lambda name: (KNOWN.get(name, (99,))[0], name))
+    letters = {name: KNOWN[name][1] for name in names if name in KNOWN}
+    for name in names:
+        if name not in letters:
+            wanted = [name[:1].upper(), name[:2].capitalize(), name[:3].capitalize(), name]
+            letters[name] = next(w for w in wanted if w not in letters.values())
+    spare = cycle(SPARE)
+    return {
+        name: Look(
+            name,
+            letters[name],
+            f"s{KNOWN[name][0] if name in KNOWN else next(spare)}",
+            counts[name],
+        )
+        for name in names
+    }
