@@ -20,6 +20,7 @@ def converted(
     model: HybridForCausalLM,
     specs: Mapping[int, dict[str, Any]],
     tensors: Mapping[str, Tensor] | None = None,
+    donor: HybridForCausalLM | None = None,
 ) -> Iterator[HybridForCausalLM]:
     """The model with some layers' specs and tensors replaced, for the length of the block.
 
@@ -29,6 +30,7 @@ def converted(
         model: changed in place; its weights are shared, not copied.
         specs: layer index -> the layer's whole spec.
         tensors: full name -> value, in any float dtype; of layers alone.
+        donor: a model of the same base; the layers in ``specs`` are made of its layers' modules.
 
     Raises:
         ValueError: a spec that is not allowed; nothing stays changed.
@@ -38,7 +40,10 @@ def converted(
     touched = {layer: model.config.layer_specs[layer] for layer in map(layer_of, tensors)}
     try:
         for layer, spec in (touched | dict(specs)).items():
-            before[layer] = model.set_layer_spec(layer, spec)
+            before[layer] = model.model.layers[layer]
+            if donor is not None and donor is not model and layer in specs:
+                model.put_layer(layer, donor.model.layers[layer])
+            model.set_layer_spec(layer, spec)
         give_tensors(model, tensors)
         yield model
     finally:

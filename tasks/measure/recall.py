@@ -8,10 +8,12 @@ answer would be decoded greedily.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,6 +21,11 @@ from tasks.errors import InputError
 from tasks.measure.filler import sentence
 from tasks.measure.likelihood import target_nll
 from tasks.measure.recall_cases import CASES, Case
+
+Probes = Annotated[
+    tuple[Literal["passkey", "multi_key", "associative", "copying"], ...], Field(min_length=1)
+]
+Probed = Mapping[str, Sequence["RecallPrompt"]]  # prompts by the probe's name
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,24 @@ def recall_prompts(
         depth = (index + 0.5) / count
         prompts.append(_prompt(tokenizer, numbers, case, depth, prompt_tokens, keep_out_tokens))
     return prompts
+
+
+def probe_prompts(
+    probes: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    prompt_tokens: int,
+    seed: int,
+    *,
+    keep_out_tokens: int,
+) -> dict[str, list[RecallPrompt]]:
+    """`recall_prompts` of each probe, by its name."""
+    return {
+        probe: recall_prompts(
+            probe, tokenizer, count, prompt_tokens, seed, keep_out_tokens=keep_out_tokens
+        )
+        for probe in probes
+    }
 
 
 def _prompt(

@@ -70,7 +70,7 @@ def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Pa
     assert profile.tokens == 400
     assert profile.geometry == CacheGeometry(kv_heads=2, head_dim=8, element_bytes=4)
     assert profile.base_kv_bytes(10) == 10 * LAYERS * 2 * 2 * 8 * 4, "keys and values, fp32"
-    assert profile.reference["nll"] > 0 > profile.reference["key_log_prob"]
+    assert profile.reference["nll"] > 0 > profile.reference["key_log_prob.passkey"]
     shutil.rmtree(ctx.workdir)
     again = profile_model(model, text, options(*PROFILERS), (STREAMING,), ctx)
     assert again.model_copy(update={"seconds": profile.seconds}) == profile

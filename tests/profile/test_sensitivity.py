@@ -15,6 +15,8 @@ from tasks.measure.conversion import converted
 from tasks.measure.fitting import convert_in_place
 from tasks.measure.likelihood import token_nll
 from tasks.measure.recall import key_scores, recall_prompts
+from tasks.measure.recall_cases import CASES
+from tasks.measure.yardstick import KL_EVERY
 from tasks.profile.base import Subject
 from tasks.profile.sensitivity import Sensitivity
 from tasks.progress import progress
@@ -26,7 +28,7 @@ from tasks.strategies.specs import Assignment
 TOKENIZER = byte_tokenizer()
 NARROW = Spec(name="streaming", sinks=2, window=6)
 WIDE = Spec(name="streaming", sinks=2, window=200)
-OPTIONS = {"rows": 2, "row_tokens": 48, "prompts": 2, "prompt_tokens": 440}
+OPTIONS = {"rows": 2, "row_tokens": 48, "probes": ["passkey"], "prompts": 2, "prompt_tokens": 440}
 
 
 def subject(folder: Path, *strategies: Spec, bar=None) -> Subject:
@@ -48,7 +50,7 @@ def test_running_only_the_layers_above_gives_what_the_whole_model_gives(tmp_path
     rows = on.rows[:2, :48]
     base_nll, base_key = whole_model(on.model, rows, prompts)
     assert found.reference["nll"] == pytest.approx(base_nll, abs=1e-6)
-    assert found.reference["key_log_prob"] == pytest.approx(base_key, abs=1e-5)
+    assert found.reference["key_log_prob.passkey"] == pytest.approx(base_key, abs=1e-5)
     for layer in range(LAYERS):
         with converted(on.model, {layer: LAYER_SPECS["streaming"]}):
             nll, key = whole_model(on.model, rows, prompts)
@@ -68,10 +70,60 @@ def test_a_window_wider_than_the_text_does_no_damage_and_keep_is_not_tried(tmp_p
     assert any(abs(damages[0].recall_nats) > 1e-4 for damages in found.damage)
 
 
+@torch.no_grad()
+def test_kl_and_every_probe_are_those_of_the_whole_model(tmp_path: Path) -> None:
+    on = subject(tmp_path, NARROW)
+    options = OPTIONS | {"probes": list(CASES), "prompt_tokens": 500}
+    found = Sensitivity(**options).run(on)
+    rows = on.rows[:2, :48]
+    base = on.model(rows).logits[:, :-1:KL_EVERY].log_softmax(-1)
+    prompts = {
+        probe: recall_prompts(probe, TOKENIZER, 2, 500, 5, keep_out_tokens=8) for probe in CASES
+    }
+
+    def recall(probe: str) -> float:
+        return sum(score.log_prob for score in key_scores(on.model, prompts[probe])) / 2
+
+    before = {probe: recall(probe) for probe in CASES}
+    for layer in range(LAYERS):
+        (damage,) = found.damage[layer]
+        with converted(on.model, {layer: LAYER_SPECS["streaming"]}):
+            log_q = on.model(rows).logits[:, :-1:KL_EVERY].log_softmax(-1)
+            after = {probe: recall(probe) for probe in CASES}
+        kl = (base.exp() * (base - log_q)).sum(-1).mean().item()
+        assert damage.kl_nats == pytest.approx(kl, abs=1e-5)
+        assert damage.probes == pytest.approx({p: before[p] - after[p] for p in CASES}, abs=1e-4)
+        assert damage.recall_nats == pytest.approx(sum(damage.probes.values()) / 4)
+
+
+@torch.no_grad()
+def test_runs_are_fitted_and_measured_as_one(tmp_path: Path) -> None:
+    spec = Spec(name="linear")
+    on = replace(subject(tmp_path, spec, NARROW), rows=tiny_tokens(4, 64))
+    found = Sensitivity(**OPTIONS, runs=(2, 3)).run(on)
+    lengths = [[d.layers for d in of if d.strategy == spec] for of in found.damage]
+    assert lengths == [[1, 2, 3], [1, 2, 3], [1, 2], [1]]
+    assert all(len([d for d in of if d.strategy == NARROW]) == 1 for of in found.damage)
+    linear = build(Strategy, spec)
+    for start in range(LAYERS - 1):
+        model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
+        parts = [Assignment(i, i + 1, Keep()) for i in range(start)]
+        parts += [Assignment(start, start + 2, linear)]
+        parts += [Assignment(i, i + 1, Keep()) for i in range(start + 2, LAYERS)]
+        convert_in_place(model, parts, lambda: on.rows)
+        nll, _ = whole_model(
+            model,
+            on.rows[:2, :48],
+            recall_prompts("passkey", TOKENIZER, 1, 440, 5, keep_out_tokens=0),
+        )
+        damage = next(d for d in found.damage[start] if d.layers == 2)
+        assert damage.language_nats == pytest.approx(nll - found.reference["nll"], abs=1e-5)
+
+
 def test_nothing_but_keep_still_gives_the_reference(tmp_path: Path) -> None:
     found = Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="keep")))
     assert found.damage == [()] * LAYERS
-    assert set(found.reference) == {"nll", "key_log_prob", "exact_keys"}
+    assert set(found.reference) == {"nll", "key_log_prob.passkey", "exact_keys.passkey"}
 
 
 def test_after_a_kill_the_done_layers_are_not_measured_again(tmp_path: Path) -> None:
@@ -137,7 +189,9 @@ def test_what_must_be_fitted_is_fitted_on_the_profiles_rows(tmp_path: Path, spec
         nll, key = whole_model(model, rows, prompts)
         (damage,) = found.damage[layer]
         assert damage.language_nats == pytest.approx(nll - found.reference["nll"], abs=1e-5)
-        assert damage.recall_nats == pytest.approx(found.reference["key_log_prob"] - key, abs=1e-4)
+        assert damage.recall_nats == pytest.approx(
+            found.reference["key_log_prob.passkey"] - key, abs=1e-4
+        )
 
 
 def test_spans_come_from_the_scores_of_each_layer(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Layers of a model changed one stretch at a time, from the bottom to the top.
+
+Shapes: R rows, T tokens a row.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.conversion import converted, layer_of
+from tasks.measure.stream import Stream
+from tasks.measure.yardstick import Figures, Yardstick
+from tasks.strategies.base import Strategy
+from tasks.strategies.stretch import Stretch, StretchBatch
+
+
+class Scan:
+    """A walk over a model's layers; at each, what would become of the model if it were changed.
+
+    The inputs of the layer at hand are kept, and only the layers from it on run again.
+
+    Args:
+        model: left as it is. The base itself, or one that is converted already.
+        base: the base; its layers are what strategies convert and are fitted to. The same object
+            as ``model`` where that is the base.
+        calibration: (R, T) rows that strategies are fitted on; None where none of them fits.
+    """
+
+    def __init__(
+        self,
+        model: HybridForCausalLM,
+        base: HybridForCausalLM,
+        yardstick: Yardstick,
+        calibration: Tensor | None,
+    ) -> None:
+        self.model, self.base, self.yardstick = model, base, yardstick
+        self.layer = 0
+        with torch.no_grad():
+            self._measured = yardstick.streams(model)
+            self._fitted = self._target = None
+            if calibration is not None:
+                self._fitted = Stream(model, calibration)
+                self._target = Stream(base, calibration) if base is not model else self._fitted
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """To the next layer."""
+        streams = {id(s): s for s in (*self._measured, self._fitted, self._target) if s is not None}
+        for stream in streams.values():
+            stream.advance()
+        self.layer += 1
+
+    # fitted tensors become parameters, which inference mode would not let go
+    @torch.no_grad()
+    def figures_with(self, strategy: Strategy, layers: int = 1) -> Figures:
+        """Of the model in which ``layers`` layers from this one on are what ``strategy`` makes.
+
+        Raises:
+            InputError: they cannot become this, such as a patch that has no layer below.
+        """
+        start, stop = self.layer, self.layer + layers
+        base_specs = self.base.config.layer_specs[start:stop]
+        specs = dict(enumerate(strategy.layer_specs(base_specs), start))
+        tensors = strategy.fit(self._stretch(stop)) if strategy.fits else {}
+        with converted(self.model, specs, tensors, donor=self.base):
+            lowest = min(map(layer_of, tensors), default=start)
+            return self.yardstick.figures(self._measured, min(lowest, start))
+
+    def _stretch(self, stop: int) -> Stretch:
+        assert self._fitted is not None
+        assert self._target is not None
+        x, batches, first_row = self._fitted, [], 0
+        targets = self._target.outputs(stop)
+        before = x.before or (None,) * len(x.ids)
+        for index, ids in enumerate(x.ids):
+            batches.append(
+                StretchBatch(
+                    ids, x.placements[index], first_row, before[index], x.states[index],
+                    targets[index],
+                )
+            )  # fmt: skip
+            first_row += len(ids)
+        return Stretch(self.model, self.layer, stop, tuple(batches))
