@@ -127,16 +127,18 @@ def report(
     from tasks.errors import InputError
 
     folder = RunFolder.find(home, run)
-    summary = folder.summary()
-    if summary is None:
+    found = folder.survey()
+    show = screen.survey if found else screen.summary
+    found = found or folder.summary()
+    if found is None:
         record = folder.record()
         raise InputError(
             f"run {record.run_id} has no report: it is {record.state} {record.reason}".rstrip(),
             remedy=f"layerwright resume {record.run_id}",
         )
-    _out(summary, as_json, screen.summary)
+    _out(found, as_json, show)
     if open_page:
-        typer.launch(summary["report"])
+        typer.launch(found["report"])
 
 
 @app.command()

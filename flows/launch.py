@@ -27,6 +27,7 @@ class Launch:
     pins: dict[str, str]
     server: embedded.Server
     plan: ConversionPlan | None = None
+    assignments: tuple[str, ...] = ()
 
     @property
     def place(self) -> Any:
@@ -70,7 +71,7 @@ def prepare(
         chosen = check_plan(plan) if plan else None
         sources = sources_of(recipe, document, flow=flow)
         pins = pin_sources(sources, document)
-        launch = Launch(recipe, document, path, home, pins, server, chosen)
+        launch = Launch(recipe, document, path, home, pins, server, chosen, tuple(overrides))
         _check_missing(launch, sources)
     except BaseException:
         server.end()
@@ -121,7 +122,7 @@ def run_convert(launch: Launch, folder: RunFolder | None = None) -> dict[str, An
     Returns:
         The RunSummary as JSON.
     """
-    folder = folder or RunFolder.create(launch.home, launch.recipe, launch.path, launch.plan)
+    folder = folder or _new_folder(launch)
     folder.update(state="running", reason="", finished_at=None)
     with recorded(folder), launch.server:
         from flows.convert import convert
@@ -131,17 +132,18 @@ def run_convert(launch: Launch, folder: RunFolder | None = None) -> dict[str, An
 
 
 def run_survey(launch: Launch) -> dict[str, Any]:
-    """Run the survey flow; its result is kept as ``survey.json`` in the run's folder."""
-    import json
-
-    folder = RunFolder.create(launch.home, launch.recipe, launch.path, None)
+    """Run the survey flow; its result, its page and its plans stay in the run's folder."""
+    folder = _new_folder(launch)
     with recorded(folder), launch.server:
         from flows.survey import survey
 
-        result = survey(launch.recipe, launch.pins, folder.run_id, launch.place)
-    folder.write("survey.json", json.dumps(result, indent=1))
-    folder.finish("accepted", "survey")
-    return {"run_id": folder.run_id, **result}
+        return survey(launch.recipe, launch.pins, folder.run_id, launch.place)
+
+
+def _new_folder(launch: Launch) -> RunFolder:
+    return RunFolder.create(
+        launch.home, launch.recipe, launch.path, launch.plan, launch.assignments
+    )
 
 
 def relaunch(home: Path, run_id: str) -> tuple[Launch, RunFolder]:

@@ -22,6 +22,7 @@ from tasks.register.connection import refuse_unreachable
 from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
 
+NEEDED = {"convert": ("choose", "evaluate", "gate", "registry"), "survey": ("survey",)}
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
 
 
@@ -31,11 +32,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     Raises:
         InputError: with file, line and field.
     """
-    wanted = {
-        "convert": ("choose", "evaluate", "gate", "registry"),
-        "survey": ("survey",),
-    }[flow]
-    for name in wanted:
+    for name in NEEDED[flow]:
         if getattr(recipe, name) is None:
             raise InputError(
                 f"`layerwright {flow}` needs the field {name!r}", where=f"{document.path}:1"

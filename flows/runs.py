@@ -21,6 +21,7 @@ class RunRecord(Contract):
     recipe_path: str
     recipe_text: str
     recipe: Recipe
+    assignments: tuple[str, ...] = ()  # of --set, which the recipe above has in it
     plan: ConversionPlan | None = None
     started_at: str
     finished_at: str | None = None
@@ -37,7 +38,12 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, home: Path, recipe: Recipe, recipe_path: Path, plan: ConversionPlan | None
+        cls,
+        home: Path,
+        recipe: Recipe,
+        recipe_path: Path,
+        plan: ConversionPlan | None,
+        assignments: tuple[str, ...] = (),
     ) -> RunFolder:
         now = datetime.now(UTC)
         folder = cls(home, f"{recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
@@ -46,6 +52,7 @@ class RunFolder:
             recipe_path=str(recipe_path),
             recipe_text=Path(recipe_path).read_text(encoding="utf-8"),
             recipe=recipe,
+            assignments=assignments,
             plan=plan,
             started_at=now.isoformat(timespec="seconds"),
         )
@@ -94,5 +101,13 @@ class RunFolder:
         return path
 
     def summary(self) -> dict[str, Any] | None:
-        path = self.path / "summary.json"
+        """What a finished convert run printed."""
+        return self._json("summary.json")
+
+    def survey(self) -> dict[str, Any] | None:
+        """What a finished survey printed."""
+        return self._json("survey.json")
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
         return json.loads(path.read_bytes()) if path.is_file() else None

@@ -66,16 +66,33 @@ def outlook(console: Console, value: dict[str, Any]) -> None:
 
 
 def survey(console: Console, value: dict[str, Any]) -> None:
-    """The figures of every plan of a survey."""
-    rows = {name: row for name, row in value["selectors"].items()}
-    rows |= {f"frontier {row['kv_bytes_ratio']:g}": row for row in value["frontier"]}
-    metrics = list(dict.fromkeys(m for row in rows.values() for m in row["metrics"]))
-    table = _table(f"Survey {value['run_id']}", "plan", "converted", *metrics)
+    """Every plan of a survey: its figures with their intervals, and the command that runs it."""
+    rows = value["selectors"] | {row["name"]: row for row in value["frontier"]}
+    every = dict.fromkeys(metric for row in rows.values() for metric in row["metrics"])
+    # `perplexity` beside `perplexity.text` is the same figure again
+    metrics = [m for m in every if not any(other.startswith(f"{m}.") for other in every)]
+    table = _table(f"Survey {value['run_id']}", "plan", "converted", "KV bytes", *metrics)
     for name, row in rows.items():
         converted = sum(strategy != "keep" for strategy in row["plan"].values())
-        figures = (_number(row["metrics"].get(metric)) for metric in metrics)
-        table.add_row(name, f"{converted} of {len(row['plan'])}", *figures)
+        ratio = row["predicted_kv_bytes_ratio"]
+        figures = (_with_interval(row, metric) for metric in metrics)
+        share = "-" if ratio is None else f"{ratio:.1%}"
+        table.add_row(name, f"{converted} of {len(row['plan'])}", share, *figures)
     console.print(table)
+    console.print("Each plan is a file, to be edited and run:")
+    for name, row in rows.items():
+        console.print(f"  {name}\n    {row['command']}", soft_wrap=True, highlight=False)
+    if value["missing"]:
+        console.print(f"Before it converts, the recipe needs {', '.join(value['missing'])}.")
+    console.print(f"report      {value['report']}", soft_wrap=True)
+
+
+def _with_interval(row: dict[str, Any], metric: str) -> str:
+    """The figure, and its 95 % interval below."""
+    figure = _number(row["metrics"].get(metric))
+    if bounds := row["intervals"].get(metric):
+        return f"{figure}\n{_number(bounds[0])} to {_number(bounds[1])}"
+    return figure
 
 
 def runs(console: Console, value: dict[str, Any]) -> None:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from flows.inputs import calibration, fetch_texts, measured_texts, texts_of
+from flows.survey_outcome import SurveyOutcome, keep_survey
 from tasks.choose.task import choose_plan
-from tasks.contracts import ConversionPlan, PlanComparison, Spec
+from tasks.contracts import Spec
 from tasks.evaluate.task import measure_plans
 from tasks.fetch.task import fetch_model
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
 from tasks.recipe import ChooseOptions, Recipe
+from tasks.report.task import write_survey
 
 
 @flow(name="survey", flow_run_name="{run_id}", validate_parameters=False)
 def survey(recipe: Recipe, pins: dict[str, str], run_id: str, place: Place) -> dict[str, Any]:
     """fetch -> profile -> choose, once per plan of the survey -> measure."""
-    return comparison(recipe, pins, Run(place))
+    return comparison(recipe, pins, run_id, Run(place))
 
 
-def comparison(recipe: Recipe, pins: dict[str, str], run: Run) -> dict[str, Any]:
+def comparison(recipe: Recipe, pins: dict[str, str], run_id: str, run: Run) -> dict[str, Any]:
     """The survey's result as JSON: plans and figures by the survey's names, and the frontier."""
     options = recipe.survey
     names = dict.fromkeys((*measured_texts(recipe), *texts_of(options.metrics)))
     model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
     texts = fetch_texts(recipe, pins, run, names)
-    asked = options.plans | frontier_options(recipe)
+    points = frontier_options(recipe)
+    asked = options.plans | points
     strategies = {
         spec.model_dump_json(): spec for plan in asked.values() for spec in plan.strategies
     }
@@ -38,15 +42,12 @@ def comparison(recipe: Recipe, pins: dict[str, str], run: Run) -> dict[str, Any]
     plans = {name: choose_plan(profile, wanted, run=run) for name, wanted in asked.items()}
     rows = calibration(recipe, texts)
     measured = measure_plans(model, plans, texts, options.metrics, rows, run=run)
-    return {
-        "selectors": {name: _row(plans[name], measured, name) for name in options.plans},
-        "frontier": [
-            {"kv_bytes_ratio": ratio, **_row(plans[name], measured, name)}
-            for ratio, name in zip(options.frontier, frontier_options(recipe), strict=True)
-        ],
-        "seconds": {step: round(spent, 2) for step, spent in run.seconds.items()},
-        "cache_hits": list(run.cache_hits),
-    }
+    budgets = dict(zip(points, options.frontier, strict=True))
+    outcome = SurveyOutcome(run_id, recipe, model, texts, profile, plans, budgets, measured)
+    bundle = outcome.bundle(run)
+    folder = Path(run.place.home) / "runs" / run_id
+    page = write_survey(bundle, str(folder / "survey.html"), run=run)
+    return keep_survey(bundle, run, page.uri)
 
 
 def frontier_options(recipe: Recipe) -> dict[str, ChooseOptions]:
@@ -66,11 +67,3 @@ def frontier_options(recipe: Recipe) -> dict[str, ChooseOptions]:
         )
         for ratio in survey_options.frontier
     }
-
-
-def _row(plan: ConversionPlan, measured: PlanComparison, name: str) -> dict[str, Any]:
-    metrics = measured.values(name)
-    perplexities = [m for m in metrics if m.startswith("perplexity.")]
-    if len(perplexities) == 1:  # one text: its figure under the plain name as well
-        metrics["perplexity"] = metrics[perplexities[0]]
-    return {"plan": plan.summary(), "metrics": metrics}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from tasks.report.formats import MISSING, number
 from tasks.report.layers import layer_ticks
+from tasks.report.scales import Scale, scale_for
 
 ROW = 20  # height of a row in the drawing; a layer is one unit wide
+PALEST = 0.06  # opacity of a cell
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,24 @@ def heat(
     title: str, help: str, rows: Mapping[str, Sequence[float | None]], *, zero: bool = False
 ) -> Heat:
     """Cells from the palest at the least value (``zero``: at zero and below) to full colour at the
-    greatest."""
+    greatest; where one value would outshine all others, shades grow with the logarithm."""
     known = [v for values in rows.values() for v in values if v is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     if zero:
         low, high = 0.0, max(high, 0.0)
+    shade = Scale(low, high, PALEST, 1.0, bend=scale_for(known, 0, 1, bend=True).bend)
     layers = max(len(values) for values in rows.values())
-    cells = []
-    for place, (name, values) in enumerate(rows.items()):
-        for layer, value in enumerate(values):
-            if value is None:
-                continue
-            share = (max(value, low) - low) / (high - low) if high > low else 0.0
-            tooltip = f"{name}, layer {layer}: {number(value)}"
-            cells.append((layer, ROW * place, round(0.05 + 0.95 * share, 2), tooltip))
+    cells = [
+        (
+            layer,
+            ROW * place,
+            shade(value) if high > low else PALEST,
+            f"{name}, layer {layer}: {number(value)}",
+        )
+        for place, (name, values) in enumerate(rows.items())
+        for layer, value in enumerate(values)
+        if value is not None
+    ]
     described = [
         f"{name}: between {number(min(some))} and {number(max(some))}"
         for name, values in rows.items()
@@ -59,7 +65,7 @@ def heat(
     ]
     return Heat(
         title=title,
-        help=help,
+        help=help + "; shades grow with the logarithm" * bool(shade.bend),
         layers=layers,
         cells=cells,
         rows=[(100 * (i + 0.5) / len(rows), name) for i, name in enumerate(rows)],

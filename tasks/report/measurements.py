@@ -7,6 +7,7 @@ catalogue is still shown, in the table of other measurements.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tasks.contracts import Arm, EvalReport, GateDecision, Measurement
@@ -94,11 +95,16 @@ class Row:
         return (int(self.subject) or None) if self.subject.isdecimal() else None
 
 
-def rows(report: EvalReport, part: str | None = None) -> list[Row]:
+def rows(report: EvalReport) -> list[Row]:
     """One row per metric, families in the catalogue's order, then the unknown ones."""
+    return rows_of(report.measurements)
+
+
+def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
+    """As ``rows``, of one evaluation's measurements."""
     order = list(CATALOGUE)
     found: dict[str, dict[Arm, Measurement]] = {}
-    for measurement in report.measurements:
+    for measurement in measurements:
         found.setdefault(measurement.metric, {})[measurement.arm] = measurement
     all_rows = []
     for metric, arms in found.items():
@@ -108,7 +114,7 @@ def rows(report: EvalReport, part: str | None = None) -> list[Row]:
             row = Row(metric, metric, "", row.arms)  # no length in its name: no curve for it
         all_rows.append(row)
     all_rows.sort(key=lambda r: order.index(r.family) if r.family in order else len(order))
-    return [row for row in all_rows if part in (None, row.known.part)]
+    return all_rows
 
 
 def families(some: list[Row]) -> dict[str, list[Row]]:

@@ -29,7 +29,8 @@ class Scale:
     def __call__(self, value: float) -> float:
         low, high, here = (self._bent(v) for v in (self.low, self.high, value))
         share = (here - low) / (high - low)
-        return round(self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start), 1)
+        place = self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start)
+        return round(place, 1 if abs(self.stop - self.start) > 1 else 3)
 
     def _bent(self, value: float) -> float:
         if self.log:

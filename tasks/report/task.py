@@ -1,11 +1,11 @@
-"""The `report` node of the DAG: the page, written for accepted and rejected runs alike."""
+"""The `report` nodes of the DAG: the page of a run, accepted or rejected, and that of a survey."""
 
 from pathlib import Path
 
 from tasks.context import Context
 from tasks.contracts import Contract
 from tasks.node import node
-from tasks.report.bundle import ReportBundle
+from tasks.report.bundle import ReportBundle, SurveyBundle
 
 
 class Page(Contract):
@@ -21,4 +21,14 @@ def write_report(bundle: ReportBundle, path: str, *, ctx: Context) -> Page:
     from tasks.store import write_atomically
 
     write_atomically(Path(path), render_page(bundle).encode())
+    return Page(uri=Path(path).resolve().as_uri())
+
+
+@node("report", cached=False)
+def write_survey(bundle: SurveyBundle, path: str, *, ctx: Context) -> Page:
+    """Everything a survey found out -> one HTML file that needs no network."""
+    from tasks.report.survey import render_survey
+    from tasks.store import write_atomically
+
+    write_atomically(Path(path), render_survey(bundle).encode())
     return Page(uri=Path(path).resolve().as_uri())

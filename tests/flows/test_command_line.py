@@ -1,6 +1,7 @@
 """The commands, driven as a user drives them: a process of its own each time."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 from layerwright_process import COMMAND, environment, last_line, layerwright
+from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
+
+from flows.preflight import check_plan
 
 
 @pytest.fixture(scope="module")
@@ -143,16 +147,71 @@ def test_a_tree_that_was_deleted_is_made_again(accepted) -> None:
     assert Path(first["checkpoint"]["uri"].removeprefix("file://")).is_dir()
 
 
-def test_survey_compares_selectors(accepted) -> None:
+@pytest.fixture(scope="module")
+def surveyed(accepted) -> tuple[Path, dict]:
     folder, _ = accepted
-    result = layerwright("survey", "recipe.yaml", "--json", cwd=folder)
+    metrics = (
+        "survey.metrics=[{name: perplexity, texts: [held-out], rows: 4, row_tokens: 128},"
+        " {name: divergence, texts: [held-out], rows: 4, row_tokens: 128}]"
+    )
+    result = layerwright("survey", "recipe.yaml", "--json", "--set", metrics, cwd=folder)
     assert result.returncode == 0, result.stderr
-    survey = last_line(result)
+    return folder, last_line(result)
+
+
+def test_survey_compares_selectors(surveyed) -> None:
+    _, survey = surveyed
     assert list(survey["selectors"]) == ["dense", "laziest", "by_damage", "all"]
     perplexity = {n: row["metrics"]["perplexity"] for n, row in survey["selectors"].items()}
     assert all(value > 1 for value in perplexity.values())
     assert set(survey["selectors"]["all"]["plan"].values()) == {"streaming"}
     assert [row["kv_bytes_ratio"] for row in survey["frontier"]] == [0.8, 0.6]
+    rows = [*survey["selectors"].values(), *survey["frontier"]]
+    for row in rows:
+        low, high = row["intervals"]["perplexity"]
+        assert low < row["metrics"]["perplexity"] < high
+        assert row["intervals"]["perplexity.held-out"] == [low, high]
+        assert "kl_p99.held-out" not in row["intervals"]  # which has none
+        assert row["kl_nats"] == row["metrics"]["kl_mean.held-out"]
+    by_damage, dense = survey["selectors"]["by_damage"], survey["selectors"]["dense"]
+    assert dense["kl_nats"] == 0 < by_damage["kl_nats"]
+    assert dense["predicted_kv_bytes_ratio"] == 1
+    assert by_damage["predicted_kv_bytes_ratio"] <= 0.6
+    assert by_damage["predicted_language_nats"] != 0 == dense["predicted_language_nats"]
+    assert survey["missing"] == []
+
+
+def test_every_plan_of_a_survey_is_a_file_that_runs(surveyed) -> None:
+    folder, survey = surveyed
+    rows = [*survey["selectors"].values(), *survey["frontier"]]
+    assert len({row["plan_file"] for row in rows}) == len(rows)
+    for row in rows:
+        assert check_plan(Path(row["plan_file"])).summary() == row["plan"]
+    point = survey["frontier"][0]
+    assert Path(point["plan_file"]).name == "by_damage-at-0.8.yaml"
+    program, *arguments = shlex.split(point["command"])
+    assert program == "layerwright"
+    limits = ("--set", "gate.rules.0.max=0.9")
+    result = layerwright(*arguments, *limits, "--json", cwd=folder.parent)
+    assert result.returncode == 0, result.stderr
+    summary = last_line(result)
+    assert summary["plan"] == point["plan"]
+    assert "profile" in summary["cache_hits"]
+
+
+def test_the_page_of_a_survey_is_found(surveyed) -> None:
+    folder, survey = surveyed
+    page = Page(Path(survey["report"].removeprefix("file://")).read_text())
+    check_form(page)
+    for row in [*survey["selectors"].values(), *survey["frontier"]]:
+        assert row["command"] in page.text
+    shown = layerwright("report", survey["run_id"], cwd=folder, COLUMNS="200").stdout
+    low, high = survey["selectors"]["all"]["intervals"]["perplexity.held-out"]
+    assert f"{low:.4g} to {high:.4g}" in shown
+    assert survey["frontier"][1]["command"] in shown
+    assert survey["report"] in shown
+    again = last_line(layerwright("report", survey["run_id"], "--json", cwd=folder))
+    assert again == survey
 
 
 def test_the_control_arm_is_measured(tmp_path: Path) -> None:

@@ -81,14 +81,16 @@ def test_other_formats() -> None:
     st.lists(finite, min_size=1, max_size=20),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
     st.sampled_from([0, 0.1]),
 )
-@example([0.0], True, False, 0.0)  # every layer without damage
-@example([0.999, 0.999], False, False, 0.0)  # every layer the same, far from zero
+@example([0.0], True, False, False, 0.0)  # every layer without damage
+@example([0.999, 0.999], False, False, False, 0.0)  # every layer the same, far from zero
+@example([-0.002, 0.001, 0.0005, 3.0], False, False, True, 0.0)  # one layer that carries all
 def test_a_scale_keeps_order_and_stays_inside(
-    values: list[float], zero: bool, log: bool, pad: float
+    values: list[float], zero: bool, log: bool, bend: bool, pad: float
 ) -> None:
-    scale = scale_for(values, 10, 320, zero=zero, log=log, pad=pad)
+    scale = scale_for(values, 10, 320, zero=zero, log=log, bend=bend, pad=pad)
     places = [scale(v) for v in sorted(values)]
     assert places == sorted(places)
     assert all(10 <= place <= 320 for place in places)

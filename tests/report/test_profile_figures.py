@@ -9,7 +9,7 @@ from report.page_reader import Page
 
 from tasks.contracts import ConversionPlan, ModelProfile, PlanItem
 from tasks.report.bundle import ReportBundle
-from tasks.report.heat import heat
+from tasks.report.heat import PALEST, heat
 from tasks.report.lines import LayerLine, layer_panel
 from tasks.report.page import render_page
 from tasks.report.profile_figures import Figure, profile_figures
@@ -132,13 +132,21 @@ def test_heat_is_darkest_where_the_figure_is_greatest() -> None:
     shades = {title: opacity for _, _, opacity, title in made.cells}
     assert len(shades) == 5
     assert shades["64, layer 2: 1"] == 1.0
-    assert shades["32, layer 0: 0.2"] == 0.05
-    assert (made.low, made.high) == ("0.2", "1")
+    assert shades["32, layer 0: 0.2"] == PALEST
+    assert shades["32, layer 2: 0.6"] == pytest.approx((PALEST + 1) / 2, abs=1e-3)
+    assert (made.low, made.high, made.help) == ("0.2", "1", "h")
     below = heat("t", "h", {"a": [-1.0, 2.0]}, zero=True)
-    assert [c[2] for c in below.cells] == [0.05, 1.0]
+    assert [c[2] for c in below.cells] == [PALEST, 1.0]
     assert below.low == "0"
-    equal = heat("t", "h", {"a": [0.0, 0.0]})
-    assert all(0 < c[2] <= 1 for c in equal.cells)
+    assert [c[2] for c in heat("t", "h", {"a": [0.0, 0.0]}).cells] == [PALEST] * 2
+
+
+def test_one_great_damage_leaves_the_others_their_shades() -> None:
+    made = heat("t", "h", {"a": [0.002, 0.004, 0.03, 5.0]}, zero=True)
+    shades = [c[2] for c in made.cells]
+    assert shades == sorted(shades)
+    assert shades[2] > shades[0] + 0.2
+    assert "logarithm" in made.help
 
 
 def test_the_page_draws_all_of_them() -> None:

@@ -1,0 +1,154 @@
+"""What a survey leaves behind: its page, its plans as files, its result as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact
+
+from flows.environment import versions
+from flows.preflight import NEEDED
+from flows.runs import RunFolder, RunRecord
+from tasks.contracts import ConversionPlan, ModelProfile, ModelRef, PlanComparison, TextRef
+from tasks.convert.plan_file import write_plan
+from tasks.node import Run
+from tasks.recipe import Recipe
+from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
+
+
+@dataclass
+class SurveyOutcome:
+    """Everything that the steps of one survey returned.
+
+    ``budgets``: the KV-byte ratio of each point of the frontier, by the plan's name.
+    """
+
+    run_id: str
+    recipe: Recipe
+    model: ModelRef
+    texts: dict[str, TextRef]
+    profile: ModelProfile
+    plans: dict[str, ConversionPlan]
+    budgets: dict[str, float]
+    measured: PlanComparison
+
+    def bundle(self, run: Run) -> SurveyBundle:
+        """What the survey's page is made from."""
+        home = Path(run.place.home)
+        folder = RunFolder(home, self.run_id)
+        record = folder.record()
+        files = [str(folder.path / "plans" / name) for name in file_names(self.plans)]
+        return SurveyBundle(
+            run_id=self.run_id,
+            recipe_name=self.recipe.name,
+            recipe_yaml=record.recipe_text,
+            started_at=record.started_at,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            model=self.model,
+            texts=self.texts,
+            profile=self.profile,
+            plans={
+                name: SurveyPlan(
+                    plan=plan,
+                    file=file,
+                    command=command(record, file, home),
+                    budget=self.budgets.get(name),
+                )
+                for (name, plan), file in zip(self.plans.items(), files, strict=True)
+            },
+            comparison=self.measured,
+            missing=tuple(n for n in NEEDED["convert"] if getattr(self.recipe, n) is None),
+            seconds=run.seconds,
+            cache_hits=run.cache_hits,
+            environment=versions() | {"device": self.measured.device},
+        )
+
+
+def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]:
+    """Write the plans, the profile and the result, which it returns; then the run is finished."""
+    folder = RunFolder(Path(run.place.home), bundle.run_id)
+    for one in bundle.plans.values():
+        write_plan(one.plan, Path(one.file))
+    folder.write("profile.json", bundle.profile.model_dump_json(indent=1))
+    rows = {name: survey_row(bundle, name) for name in bundle.plans}
+    budgets = {name: one.budget for name, one in bundle.plans.items() if one.budget is not None}
+    result = {
+        "run_id": bundle.run_id,
+        "selectors": {name: row for name, row in rows.items() if name not in budgets},
+        "frontier": [
+            {"kv_bytes_ratio": budget, "name": name, **rows[name]}
+            for name, budget in budgets.items()
+        ],
+        "seconds": {step: round(spent, 2) for step, spent in run.seconds.items()},
+        "cache_hits": list(run.cache_hits),
+        "report": page_uri,
+        "missing": list(bundle.missing),
+    }
+    create_link_artifact(page_uri, key="survey", link_text=f"Survey {bundle.run_id}")
+    folder.write("survey.json", json.dumps(result, indent=1))
+    folder.finish("accepted", "survey")
+    return result
+
+
+def survey_row(bundle: SurveyBundle, name: str) -> dict[str, Any]:
+    """One plan as JSON: what it is, what was predicted, what was measured, and how to run it.
+
+    Metrics over texts stand under their plain name as well where there is one text. ``kl_nats`` is
+    the mean KL to the base, the greatest where several texts were measured.
+    """
+    made = bundle.plans[name]
+    found = {m.metric: m for m in bundle.comparison.plans[name] if m.arm == "candidate"}
+    for family in ("perplexity", "kl_mean"):
+        of_texts = [metric for metric in found if metric.startswith(f"{family}.")]
+        if len(of_texts) == 1:
+            found[family] = found[of_texts[0]]
+    kl = [m.value for metric, m in found.items() if metric.startswith("kl_mean.")]
+    return {
+        "plan": made.plan.summary(),
+        "selector": made.plan.selector,
+        "metrics": {metric: m.value for metric, m in found.items()},
+        "intervals": {
+            metric: [m.low, m.high]
+            for metric, m in found.items()
+            if m.low is not None and m.high is not None
+        },
+        "kl_nats": max(kl) if kl and None not in kl else None,
+        "context_tokens": made.plan.context_tokens,
+        "predicted_kv_bytes": total_of(made.plan, "predicted_kv_bytes"),
+        "predicted_kv_bytes_ratio": bundle.kv_ratio(name),
+        "predicted_language_nats": total_of(made.plan, "predicted_language_nats"),
+        "predicted_recall_nats": total_of(made.plan, "predicted_recall_nats"),
+        "plan_file": made.file,
+        "command": made.command,
+    }
+
+
+def file_names(plans: Iterable[str]) -> list[str]:
+    """A file name for each plan, safe everywhere and never twice, whatever people call plans."""
+    made: list[str] = []
+    taken: set[str] = set()
+    for name in plans:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "plan"
+        wanted, count = plain, 1
+        while wanted.casefold() in taken:  # some file systems tell no cases apart
+            count += 1
+            wanted = f"{plain}-{count}"
+        taken.add(wanted.casefold())
+        made.append(f"{wanted}.yaml")
+    return made
+
+
+def command(record: RunRecord, plan: str, home: Path) -> str:
+    """The command that runs a plan with the survey's recipe as it was given, from any folder."""
+    recipe = Path(record.recipe_path).resolve()
+    words = ["layerwright", "convert", str(recipe), "--plan", plan, "--home", str(home)]
+    for assignment in record.assignments:
+        words += ["--set", assignment]
+    return shlex.join(words)

@@ -1,0 +1,41 @@
+"""The survey page: every plan on the same tokens, as one self-contained HTML file."""
+
+from __future__ import annotations
+
+from tasks.report.bundle import SurveyBundle
+from tasks.report.layers import layer_ticks
+from tasks.report.lineage import parameters_text, steps, survey_digests
+from tasks.report.looks import looks
+from tasks.report.profile_figures import profile_figures
+from tasks.report.survey_charts import budget_panel, plan_dots
+from tasks.report.survey_plans import metric_rows, plan_rows
+from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, compared, headline
+from tasks.report.template import template
+
+
+def render_survey(bundle: SurveyBundle) -> str:
+    """The whole page. It names no address that a browser would fetch, and the same bundle gives
+    the same bytes."""
+    plans, metrics = plan_rows(bundle), metric_rows(bundle)
+    measured = [m for m in metrics if any(p.value(m.metric) is not None for p in plans)]
+    main = headline(metrics, plans)
+    budgets = [budget_panel(plans, m) for m in measured if m.known.part in ("quality", "other")]
+    return template("survey.html.j2").render(
+        bundle=bundle,
+        parameters=parameters_text(bundle),
+        headline=main,
+        compared=compared(bundle, plans),
+        equal=at_equal_budget(plans, main) if main else [],
+        along=along_the_frontier(plans, main) if main else None,
+        plans=plans,
+        metrics=metrics,
+        dots=[plan_dots(plans, metric) for metric in measured],
+        budgets=[panel for panel in budgets if panel],
+        frontier=[plan for plan in plans if plan.made.budget is not None],
+        looks=list(looks(*(plan.made.plan for plan in plans)).values()),
+        layers=bundle.model.layers,
+        ticks=layer_ticks(bundle.model.layers),
+        figures=profile_figures(bundle.profile),
+        digests=survey_digests(bundle),
+        steps=steps(bundle),
+    )

@@ -1,0 +1,99 @@
+"""The plans of a survey as rows: what each became, what was predicted, what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.contracts import Measurement
+from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
+from tasks.report.formats import MISSING, data_size, number, options, percent
+from tasks.report.layers import Stretch, plan_strip
+from tasks.report.looks import looks
+from tasks.report.measurements import Row, rows_of
+from tasks.report.verdict import plan_sentence
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One plan. ``number`` is its name in the plots; ``same_as`` names an earlier equal plan.
+
+    ``measured``: the plan's own figures by metric.
+    """
+
+    number: int
+    name: str
+    made: SurveyPlan
+    kv_ratio: float | None
+    measured: dict[str, Measurement]
+    same_as: str | None
+    strip: list[Stretch]
+
+    @property
+    def selector(self) -> str:
+        return self.made.plan.selector
+
+    @property
+    def layers(self) -> str:
+        return f"{self.made.converted_layers} of {self.made.plan.layers}"
+
+    @property
+    def ratio(self) -> str:
+        return MISSING if self.kv_ratio is None else percent(self.kv_ratio)
+
+    @property
+    def kv_bytes(self) -> str:
+        return data_size(total_of(self.made.plan, "predicted_kv_bytes"))
+
+    @property
+    def language(self) -> str:
+        return number(total_of(self.made.plan, "predicted_language_nats"), signed=True)
+
+    @property
+    def recall(self) -> str:
+        return number(total_of(self.made.plan, "predicted_recall_nats"), signed=True)
+
+    @property
+    def sentence(self) -> str:
+        return plan_sentence(self.made.plan)
+
+    def value(self, metric: str) -> float | None:
+        found = self.measured.get(metric)
+        return found.value if found else None
+
+
+def plan_rows(bundle: SurveyBundle) -> list[PlanRow]:
+    """Every plan, in the survey's order, the points of the frontier last."""
+    look = looks(*(one.plan for one in bundle.plans.values()))
+    seen: dict[tuple[object, ...], str] = {}
+    made = []
+    for number_, (name, one) in enumerate(bundle.plans.items(), 1):
+        first = seen.setdefault(_conversion(one), name)
+        measurements = bundle.comparison.plans[name]
+        made.append(
+            PlanRow(
+                number=number_,
+                name=name,
+                made=one,
+                kv_ratio=bundle.kv_ratio(name),
+                measured={m.metric: m for m in measurements if m.arm == "candidate"},
+                same_as=first if first != name else None,
+                strip=plan_strip(one.plan, look),
+            )
+        )
+    return made
+
+
+def metric_rows(bundle: SurveyBundle) -> list[Row]:
+    """Every metric that some plan has a figure of, in the catalogue's order."""
+    every = [m for measurements in bundle.comparison.plans.values() for m in measurements]
+    of_plans = {m.metric for m in every if m.arm == "candidate"}
+    return [row for row in rows_of(every) if row.metric in of_plans]
+
+
+def _conversion(one: SurveyPlan) -> tuple[object, ...]:
+    """What a plan does to the base, without reasons and predictions."""
+    return tuple(
+        (item.start, item.stop, item.strategy, options(item.params))
+        for item in one.plan.items
+        if item.strategy != "keep"
+    )

@@ -1,0 +1,47 @@
+"""Names of a survey's plan files, and the commands that run them."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from flows.runs import RunRecord
+from flows.survey_outcome import command, file_names
+from tasks.recipe import ModelSource, ProfileOptions, Recipe, TextSource
+
+
+@pytest.mark.parametrize(
+    ("plans", "files"),
+    [
+        (["by_damage at 0.5"], ["by_damage-at-0.5.yaml"]),
+        (["a b", "a-b", "A/b"], ["a-b.yaml", "a-b-2.yaml", "A-b-3.yaml"]),
+        (["../../etc/passwd", "..", "", "ü"], ["etc-passwd.yaml", "plan.yaml", "plan-2.yaml",
+                                                "plan-3.yaml"]),
+        (["x" * 300], ["x" * 80 + ".yaml"]),
+        (["a", "a-2", "A"], ["a.yaml", "a-2.yaml", "A-3.yaml"]),
+    ],
+)  # fmt: skip
+def test_file_names_are_safe_and_never_twice(plans: list[str], files: list[str]) -> None:
+    assert file_names(plans) == files
+
+
+def test_a_command_repeats_what_the_survey_was_given(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="r",
+        model=ModelSource(source="local:m"),
+        data={"t": TextSource(source="local:t")},
+        profile=ProfileOptions(text="t", profilers=()),
+    )
+    record = RunRecord(
+        run_id="r",
+        recipe_path=str(tmp_path / "my recipe.yaml"),
+        recipe_text="",
+        recipe=recipe,
+        assignments=("data_root=a b", "seed=2"),
+        started_at="",
+    )
+    words = shlex.split(command(record, "/x/plans/a.yaml", Path("/x/home dir")))
+    assert words == [
+        "layerwright", "convert", str(tmp_path / "my recipe.yaml"), "--plan", "/x/plans/a.yaml",
+        "--home", "/x/home dir", "--set", "data_root=a b", "--set", "seed=2",
+    ]  # fmt: skip
