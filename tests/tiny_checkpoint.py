@@ -23,7 +23,12 @@ profile:
   profilers:
     - {{name: laziness, window: 16}}
     - {{name: linearity}}
-    - {{name: sensitivity, rows: 1, row_tokens: 128, probes: [passkey], prompts: 2, prompt_tokens: 400}}
+    - name: sensitivity
+      rows: 1
+      row_tokens: 128
+      probes: [passkey]
+      prompts: 2
+      prompt_tokens: 400
 choose:
   context_tokens: 1024
   strategies:

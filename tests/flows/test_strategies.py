@@ -5,7 +5,10 @@ from pathlib import Path
 from layerwright_process import last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
-SENSITIVITY = "    - {name: sensitivity, rows: 1, row_tokens: 128, probes: [passkey], prompts: 2, prompt_tokens: 400}\n"
+SENSITIVITY = (
+    "    - {name: sensitivity, rows: 1, row_tokens: 128, "
+    "probes: [passkey], prompts: 2, prompt_tokens: 400}\n"
+)
 SURVEY = """\
 convert: {text: calibration, rows: 4, row_tokens: 100}
 survey:
