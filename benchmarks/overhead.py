@@ -22,8 +22,8 @@ from pathlib import Path
 
 def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     """The DAG by hand: no Prefect, no cache, no server."""
-    from flows.inputs import calibration, measured_texts
-    from tasks.choose.plan import choose_plan
+    from flows.inputs import calibration, measured_texts, profiled
+    from tasks.choose.step import choose_on_model
     from tasks.context import Context
     from tasks.convert.checkpoint import convert_model
     from tasks.evaluate.base import Metric
@@ -59,8 +59,10 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
         recipe.choose.strategies,
         context("profile"),
     )
-    plan = choose_plan(profile, recipe.choose, recipe.seed)
-    converted = convert_model(model, plan, calibration(recipe, texts), context("convert"))
+    rows = calibration(recipe, texts)
+    tried_on = profiled(recipe, texts)
+    plan = choose_on_model(model, profile, tried_on, rows, recipe.choose, context("choose"))
+    converted = convert_model(model, plan, rows, context("convert"))
     healing = finetune_model(
         model, converted, texts[recipe.finetune.text], recipe.finetune, context("finetune")
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -87,9 +88,10 @@ def speeds(base: HybridForCausalLM, tokens: int, repeats: int, names: list[str])
 def prefill_memory(folder: Path, name: str, tokens: int) -> int:
     """Bytes that a prefill adds at its peak, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.strategy_speed", "--model", str(folder)]
-    done = subprocess.run(
-        [*command, "--only-memory", name, "--tokens", str(tokens)], capture_output=True, check=True
-    )
+    command += ["--only-memory", name, "--tokens", str(tokens)]
+    # freed blocks go back to the system at once: the peak is what was held, not what malloc kept
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
     return int(done.stdout.split()[-1])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.inputs import calibration, evaluated_texts, fetch_texts
+from flows.inputs import calibration, evaluated_texts, fetch_texts, profiled
 from flows.outcome import Outcome, keep_outcome
 from tasks.choose.task import choose_plan
 from tasks.contracts import (
@@ -47,8 +47,10 @@ def conversion(
     profile = profile_model(
         model, texts[recipe.profile.text], recipe.profile, recipe.choose.strategies, run=run
     )
-    plan = plan or choose_plan(profile, recipe.choose, run=run)
     rows = calibration(recipe, texts)
+    plan = plan or choose_plan(
+        model, profile, profiled(recipe, texts), rows, recipe.choose, run=run
+    )
     converted = convert_model(model, plan, rows, run=run)
     healing = heal(recipe, model, converted, texts, run)
     candidate = healing.checkpoint if healing else converted

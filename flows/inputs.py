@@ -39,6 +39,12 @@ def calibration(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
     return Calibration(text=texts[wanted.text], rows=wanted.rows, row_tokens=wanted.row_tokens)
 
 
+def profiled(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
+    """The rows that layers are profiled, and plans tried, on."""
+    wanted = recipe.profile
+    return Calibration(text=texts[wanted.text], rows=wanted.rows, row_tokens=wanted.row_tokens)
+
+
 def fetch_texts(
     recipe: Recipe, pins: dict[str, str], run: Run, names: Iterable[str] | None = None
 ) -> dict[str, TextRef]:

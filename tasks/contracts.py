@@ -107,20 +107,28 @@ class Calibration(Contract):
     row_tokens: int
 
 
-class Damage(Contract):
-    """What converting one layer alone, all others kept, costs.
+class MeasuredDamage(Contract):
+    """What a conversion costs against the base.
 
     ``language_nats``: rise of the mean NLL per text token. ``kl_nats``: mean KL to the base per
     text token. ``probes``: fall of the mean log-probability per token of the answer, by recall
-    probe; ``recall_nats`` is their mean. Positive is worse. With ``layers`` above 1 it is the
-    damage of a run of that many layers from this one on, converted as one.
+    probe; ``recall_nats`` is their mean. Positive is worse.
     """
 
-    strategy: Spec
     language_nats: float
     recall_nats: float
     kl_nats: float | None = None
     probes: dict[str, float] = {}
+
+
+class Damage(MeasuredDamage):
+    """What converting one layer alone, all others kept, costs.
+
+    With ``layers`` above 1 it is the damage of a run of that many layers from this one on,
+    converted as one.
+    """
+
+    strategy: Spec
     layers: int = 1
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, SkipValidation
 
-from tasks.contracts import Contract, Damage, LayerProfile, ModelProfile, PlanItem, Spec
+from tasks.contracts import (
+    Contract,
+    Damage,
+    LayerProfile,
+    MeasuredDamage,
+    ModelProfile,
+    PlanItem,
+    Spec,
+)
 from tasks.errors import InputError
+from tasks.measure.recall import Probes
 from tasks.registry import Component
 
 KEEP = "keep"
@@ -24,22 +33,69 @@ class LayerOption(Contract):
 
     spec: Spec
     kv_bytes: int = Field(ge=0)
+    parameters: int = Field(default=0, ge=0)
+
+
+class RunOption(LayerOption):
+    """What layers ``start`` to ``stop`` (exclusive) would become as one thing."""
+
+    start: int
+    stop: int
 
 
 class Candidate(Contract):
-    """Something that a layer can become: ``spec`` as the recipe says it, and each layer's own."""
+    """Something that layers can become: ``spec`` as the recipe says it, and each layer's own.
+
+    ``runs``: what runs of layers would become as one, where their damage was measured.
+    """
 
     spec: Spec
     layers: tuple[LayerOption, ...]
+    runs: tuple[RunOption, ...] = ()
+
+
+class TrialOptions(Contract):
+    """What whole plans are measured on.
+
+    Attributes:
+        rows, row_tokens: of the profile's text; None: as long as the profile's.
+        probes, prompts, prompt_tokens: recall, as in the profiler `sensitivity`; no prompts: none.
+    """
+
+    rows: int = Field(default=2, ge=1)
+    row_tokens: int | None = Field(default=None, ge=2)
+    probes: Probes = ("passkey",)
+    prompts: int = Field(default=4, ge=0)
+    prompt_tokens: int = Field(default=600, ge=1)
+
+
+class Trial(Protocol):
+    """The real model, for selectors that try what they think of."""
+
+    def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
+        """What a whole plan does to the base."""
+
+    def changes(
+        self, items: Sequence[PlanItem], instead: Sequence[PlanItem]
+    ) -> list[MeasuredDamage | None]:
+        """What the plan would do with each of ``instead`` in its place; None where it cannot be.
+
+        Each begins and ends where an item of the plan does. Maps above it are not fitted anew.
+        """
 
 
 class Problem(Contract):
     """A model's profile and what its layers may become; ``keep`` is always allowed besides."""
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     profile: ModelProfile
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     context_tokens: int = Field(gt=0)
     seed: int = 0
+    layer_parameters: tuple[int, ...] = ()  # of each layer as it is; empty where nobody counted
+    other_parameters: int = 0  # embeddings, final norm and head
+    trial: SkipValidation[Trial] | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def layers(self) -> tuple[LayerProfile, ...]:
@@ -108,9 +164,9 @@ class Problem(Contract):
     def converted_run(
         self, layers: Sequence[LayerProfile], candidate: Candidate, reason: str
     ) -> PlanItem:
-        """The plan item of neighbouring layers; damage is known of single layers alone."""
+        """The plan item of neighbouring layers, with its damage where that was measured."""
         options = [candidate.layers[layer.layer] for layer in layers]
-        damage = layers[0].damage_of(candidate.spec) if len(layers) == 1 else None
+        damage = layers[0].damage_of(candidate.spec, len(layers))
         return PlanItem(
             start=layers[0].layer,
             stop=layers[-1].layer + 1,
@@ -123,9 +179,19 @@ class Problem(Contract):
         )
 
     def saving(self, layer: LayerProfile, candidate: Candidate) -> str:
-        """``saves 9.4 MB at 8,192 tokens``, for reasons."""
-        saved = self.kept_kv_bytes(layer) - candidate.layers[layer.layer].kv_bytes
-        return f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
+        """``saves 9.4 MB at 8,192 tokens``, for reasons; parameters as well where counted."""
+        return self.saving_of_run((layer,), candidate)
+
+    def saving_of_run(self, layers: Sequence[LayerProfile], candidate: Candidate) -> str:
+        """`saving` of neighbouring layers that become one thing."""
+        start, stop = layers[0].layer, layers[-1].layer + 1
+        runs = [run for run in candidate.runs if (run.start, run.stop) == (start, stop)]
+        options = runs if runs and stop - start > 1 else candidate.layers[start:stop]
+        saved = sum(map(self.kept_kv_bytes, layers)) - sum(option.kv_bytes for option in options)
+        words = f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
+        kept = sum(self.layer_parameters[start:stop])
+        fewer = kept - sum(option.parameters for option in options)
+        return f"{words} and {fewer / 1e6:,.1f} M parameters" if kept and fewer else words
 
 
 class Selector(Component):
@@ -133,6 +199,11 @@ class Selector(Component):
 
     kind: ClassVar[str] = "selector"
     room: ClassVar[str] = "tasks.choose"
+
+    @property
+    def tries(self) -> TrialOptions | None:
+        """What ``problem.trial`` measures on; None where it is not used and no model is loaded."""
+        return None
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         """Items that cover the layers exactly and in order, each with its reason.

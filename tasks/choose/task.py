@@ -1,14 +1,22 @@
 """The `choose` node of the DAG."""
 
 from tasks.context import Context
-from tasks.contracts import ConversionPlan, ModelProfile
+from tasks.contracts import Calibration, ConversionPlan, ModelProfile, ModelRef
 from tasks.node import node
 from tasks.recipe import ChooseOptions
 
 
 @node("choose")
-def choose_plan(profile: ModelProfile, options: ChooseOptions, *, ctx: Context) -> ConversionPlan:
+def choose_plan(
+    model: ModelRef,
+    profile: ModelProfile,
+    measured_on: Calibration,
+    fitted_on: Calibration,
+    options: ChooseOptions,
+    *,
+    ctx: Context,
+) -> ConversionPlan:
     """Which layer becomes what, and why."""
-    from tasks.choose.plan import choose_plan as choose
+    from tasks.choose.step import choose_on_model as choose
 
-    return choose(profile, options, ctx.seed)
+    return choose(model, profile, measured_on, fitted_on, options, ctx)

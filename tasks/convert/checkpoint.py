@@ -42,7 +42,7 @@ def convert_model(
     _check_fits(model, plan)
     source = ctx.store.open_tree(model.sha256)
     target = ctx.folder("checkpoint")
-    assignments = assignments_of(plan)
+    assignments = assignments_of(plan.items)
     base = base_config(source)
     specs = specs_of(assignments, base.layer_specs)
     try:

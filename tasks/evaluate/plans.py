@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from functools import cache, partial
-from itertools import chain
 
 from tasks.context import Context
 from tasks.contracts import (
@@ -22,9 +20,8 @@ from tasks.contracts import (
 from tasks.evaluate.arms import ArmModel, Arms, kept_tokens
 from tasks.evaluate.metrics import build_metrics, measure_metrics
 from tasks.evaluate.models import open_texts
-from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import calibration_rows
-from tasks.measure.fitting import Rows, convert_in_place
+from tasks.measure.fitting import converted_copy
 from tasks.measure.models import base_config, load_base
 from tasks.progress import progress
 from tasks.strategies.keep import Keep
@@ -54,7 +51,7 @@ def measure_plans(
     """
     started = time.perf_counter()
     chosen = build_metrics(metrics, texts, where="survey.metrics")
-    assigned = {name: assignments_of(plan) for name, plan in plans.items()}
+    assigned = {name: assignments_of(plan.items) for name, plan in plans.items()}
     base_folder = ctx.store.open_tree(base.sha256)
     base_specs = base_config(base_folder).layer_specs or []
     widest = max(kept_tokens(specs_of(parts, base_specs)) for parts in assigned.values())
@@ -101,18 +98,3 @@ def plan_key(base_sha256: str, assignments: Sequence[Assignment], calibration: C
         return base_sha256
     fitted_on = [calibration] if any(part.strategy.fits for part in assignments) else []
     return identity([base_sha256, converted, *fitted_on])
-
-
-def converted_copy(
-    base: HybridForCausalLM, assignments: Sequence[Assignment], rows: Rows
-) -> HybridForCausalLM:
-    """The base as a plan wants it; tensors that stay the same are shared.
-
-    Args:
-        base: left as it is.
-        rows: gives calibration rows, for strategies that fit.
-    """
-    shared = {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())}
-    model = deepcopy(base, shared)
-    convert_in_place(model, assignments, rows)
-    return model

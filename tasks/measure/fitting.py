@@ -6,6 +6,8 @@ Shapes: B rows in a batch, T tokens a row, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -66,6 +68,21 @@ def convert_in_place(
             streams.advance_converted(min(map(layer_of, tensors), default=start), start, stop)
         after(stop - start)
     return fitted
+
+
+def converted_copy(
+    base: HybridForCausalLM, assignments: Sequence[Assignment], rows: Rows
+) -> HybridForCausalLM:
+    """The base as a plan wants it; tensors that stay the same are shared.
+
+    Args:
+        base: left as it is.
+        rows: gives calibration rows, for strategies that fit.
+    """
+    shared = {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())}
+    model = deepcopy(base, shared)
+    convert_in_place(model, assignments, rows)
+    return model
 
 
 class _Streams:

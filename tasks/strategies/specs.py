@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tasks.contracts import ConversionPlan
+from tasks.contracts import PlanItem
 from tasks.hybrid.configuration import FULL_LAYER
 from tasks.registry import build
 from tasks.strategies.base import LayerSpec, Strategy
@@ -19,8 +19,8 @@ class Assignment(NamedTuple):
     strategy: Strategy
 
 
-def assignments_of(plan: ConversionPlan) -> list[Assignment]:
-    """The plan as stretches that each become one thing, in order.
+def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
+    """A plan's items as stretches that each become one thing, in order.
 
     An item of several layers is one stretch where its strategy joins them, else one for each
     layer; neighbouring items of a strategy that merges are one.
@@ -29,7 +29,7 @@ def assignments_of(plan: ConversionPlan) -> list[Assignment]:
         InputError: the plan names an unknown strategy or gives it an option that it has not.
     """
     found: list[Assignment] = []
-    for index, item in enumerate(plan.items):
+    for index, item in enumerate(items):
         strategy = build(Strategy, item.spec, where=f"plan items.{index}.params")
         if strategy.merges and found and found[-1].strategy == strategy:
             found[-1] = found[-1]._replace(stop=item.stop)

@@ -35,7 +35,9 @@ def options(name: str, **update) -> ChooseOptions:
 
 
 def test_every_selector_is_tried_here() -> None:
-    assert set(discover(Selector)) == set(OPTIONS)
+    assert set(discover(Selector)) == set(OPTIONS) | {
+        "sleb"
+    }  # which needs a model: test_refinement
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -97,7 +97,7 @@ def test_the_checkpoint_computes_what_conversion_in_memory_does(tmp_path: Path, 
     folder = ctx.store.open_tree(convert_model(model, plan, ROWS, ctx).sha256)
     base = load_base(ctx.store.open_tree(model.sha256))
     ids = tiny_tokens(2, 40)
-    with converted(base, dict(enumerate(specs_of(assignments_of(plan))))):
+    with converted(base, dict(enumerate(specs_of(assignments_of(plan.items))))):
         expected = base(ids).logits
     assert torch.equal(load_checkpoint(folder)(ids).logits, expected)
     assert not torch.equal(base(ids).logits, expected)

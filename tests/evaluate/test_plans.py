@@ -5,7 +5,8 @@ import torch
 from tiny import LAYERS, tiny_tokens
 
 from tasks.contracts import Calibration, ConversionPlan, PlanItem, Spec
-from tasks.evaluate.plans import converted_copy, measure_plans
+from tasks.evaluate.plans import measure_plans
+from tasks.measure.fitting import converted_copy
 from tasks.strategies.keep import Keep
 from tasks.strategies.remove import Remove
 from tasks.strategies.specs import Assignment

@@ -94,12 +94,14 @@ def test_specs_of_a_plan_follow_its_items() -> None:
         PlanItem(start=2, stop=3, strategy="streaming", params={"sinks": 1, "window": 8}),
         PlanItem(start=3, stop=5, strategy="streaming", params={"window": 9}),
     )
-    kinds = [spec["mixer"] for spec in specs_of(assignments_of(plan))]
+    kinds = [spec["mixer"] for spec in specs_of(assignments_of(plan.items))]
     full = {"kind": "full"}
     narrow = {"kind": "streaming", "sinks": 1, "window": 8}
     wide = {"kind": "streaming", "sinks": 4, "window": 9}
     assert kinds == [full, full, narrow, wide, wide]
-    assert [part.strategy.name for part in assignments_of(plan)] == ["keep"] * 2 + ["streaming"] * 3
+    assert [part.strategy.name for part in assignments_of(plan.items)] == ["keep"] * 2 + [
+        "streaming"
+    ] * 3
 
 
 def test_runs_are_one_thing_where_the_strategy_joins_them() -> None:
@@ -111,13 +113,13 @@ def test_runs_are_one_thing_where_the_strategy_joins_them() -> None:
         PlanItem(start=7, stop=8, strategy="remove"),
         PlanItem(start=8, stop=10, strategy="drop_attention"),
     )
-    parts = [(part.start, part.stop, part.strategy.name) for part in assignments_of(plan)]
+    parts = [(part.start, part.stop, part.strategy.name) for part in assignments_of(plan.items)]
     assert parts == [
         *((0, 3, "linear"), (3, 4, "linear")),
         *((4, 7, "remove"), (7, 8, "remove")),
         *((8, 9, "drop_attention"), (9, 10, "drop_attention")),
     ]
-    specs = specs_of(assignments_of(plan))
+    specs = specs_of(assignments_of(plan.items))
     parts_of = [(spec["mixer"]["kind"], spec["feed_forward"]["kind"]) for spec in specs]
     gone = ("none", "none")
     assert parts_of == [
@@ -133,4 +135,4 @@ def test_a_plan_with_an_unknown_option_names_the_item() -> None:
         PlanItem(start=1, stop=2, strategy="streaming", params={"windows": 8}),
     )
     with pytest.raises(InputError, match=r"items\.1(.|\n)*options of streaming: sinks, window"):
-        assignments_of(plan)
+        assignments_of(plan.items)

@@ -1,0 +1,133 @@
+"""Everything that the layers can become, as the columns of an exact cover, each with its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.choose.base import Candidate, LayerOption, Problem
+from tasks.contracts import Damage, MeasuredDamage, PlanItem
+from tasks.errors import InputError
+
+Language = Literal["nll", "kl"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Layers ``start`` to ``stop`` (exclusive) as one thing; ``candidate`` None: one layer, kept.
+
+    Attributes:
+        damage: of these layers alone; None where they are kept.
+        kv_bytes: at the problem's context length, batch 1.
+        parameters: of these layers.
+    """
+
+    start: int
+    stop: int
+    candidate: Candidate | None
+    damage: Damage | None
+    kv_bytes: int
+    parameters: int
+
+    @property
+    def layers(self) -> range:
+        return range(self.start, self.stop)
+
+    def item(self, problem: Problem, reason: str) -> PlanItem:
+        run = problem.layers[self.start : self.stop]
+        if self.candidate is None:
+            return problem.kept(run[0], reason)
+        return problem.converted_run(run, self.candidate, reason)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What damage counts: ``language`` is the rise of the NLL or the KL to the base."""
+
+    language: Language
+    recall_weight: float
+
+    def language_nats(self, damage: MeasuredDamage) -> float:
+        """
+        Raises:
+            InputError: the profile has no KL, because it was written by hand or is an old one.
+        """
+        if self.language == "nll":
+            return damage.language_nats
+        if damage.kl_nats is None:
+            raise InputError(
+                "the profile has no KL to the base",
+                where="choose.selector.language",
+                remedy="profile again with `- name: sensitivity`, or choose by `language: nll`",
+            )
+        return damage.kl_nats
+
+    def of(self, damage: MeasuredDamage | None) -> float:
+        """Weighted nats. Gains are noise and count as nothing, each part by itself."""
+        if damage is None:
+            return 0.0
+        return max(self.language_nats(damage), 0.0) + self.recall_weight * recall_nats(damage)
+
+    def signed(self, damage: MeasuredDamage | None) -> float:
+        """The same with gains counted, to decide between what costs the same."""
+        if damage is None:
+            return 0.0
+        return self.language_nats(damage) + self.recall_weight * damage.recall_nats
+
+
+def recall_nats(damage: MeasuredDamage | None) -> float:
+    return max(damage.recall_nats, 0.0) if damage else 0.0
+
+
+def columns_of(problem: Problem) -> list[Column]:
+    """One column for each layer kept, each layer converted, and each run that was measured.
+
+    Raises:
+        InputError: the profile has no damage of a candidate; names the profiler to add.
+    """
+    found = []
+    for layer in problem.layers:
+        index = layer.layer
+        parameters = problem.layer_parameters[index] if problem.layer_parameters else 0
+        kept = problem.kept_kv_bytes(layer)
+        found.append(Column(index, index + 1, None, None, kept, parameters))
+        for candidate in problem.candidates:
+            if problem.possible(layer, candidate):
+                damage, option = problem.damage(layer, candidate), candidate.layers[index]
+                found.append(_column(index, index + 1, candidate, damage, option))
+            for run in candidate.runs:
+                damage_of_run = layer.damage_of(candidate.spec, run.stop - run.start)
+                if run.start == index and damage_of_run is not None:
+                    found.append(_column(run.start, run.stop, candidate, damage_of_run, run))
+    return found
+
+
+def _column(
+    start: int, stop: int, candidate: Candidate, damage: Damage, option: LayerOption
+) -> Column:
+    if not math.isfinite(damage.language_nats + damage.recall_nats + (damage.kl_nats or 0.0)):
+        raise InputError(
+            f"the damage of layers {start} to {stop - 1} as {candidate.spec.name} is no number",
+            where="profile",
+            remedy="leave the strategy out, or profile in float32",
+        )
+    return Column(start, stop, candidate, damage, option.kv_bytes, option.parameters)
+
+
+def column_of(columns: Sequence[Column], item: PlanItem) -> Column:
+    """The column that an item of a plan made of these columns stands for."""
+    return next(
+        column
+        for column in columns
+        if (column.start, column.stop) == (item.start, item.stop)
+        and _spec_of(column) == (item.strategy, item.params)
+    )
+
+
+def _spec_of(column: Column) -> tuple[str, dict]:
+    if column.candidate is None:
+        return "keep", {}
+    spec = column.candidate.layers[column.start].spec
+    return spec.name, spec.options

@@ -1,0 +1,97 @@
+"""The step: a plan chosen with the base model at hand."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tasks.choose.base import Problem, Selector, TrialOptions
+from tasks.choose.plan import choose_plan, problem_of
+from tasks.choose.trial import MeasuredTrial
+from tasks.context import Context
+from tasks.contracts import Calibration, ConversionPlan, ModelProfile, ModelRef
+from tasks.errors import InputError
+from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.batches import calibration_rows
+from tasks.measure.models import base_config, load_base, load_tokenizer
+from tasks.measure.recall import probe_prompts
+from tasks.measure.yardstick import Yardstick
+from tasks.recipe import ChooseOptions
+from tasks.registry import build
+from tasks.strategies.base import Strategy
+
+
+def choose_on_model(
+    model: ModelRef,
+    profile: ModelProfile,
+    measured_on: Calibration,
+    fitted_on: Calibration,
+    options: ChooseOptions,
+    ctx: Context,
+) -> ConversionPlan:
+    """The plan that the recipe's selector makes; the model is loaded only if plans are tried.
+
+    Args:
+        measured_on: rows that plans are tried on: those of the profile.
+        fitted_on: rows that strategies are fitted on.
+
+    Raises:
+        InputError: see `choose_plan`; or rows that a trial asks for are not there.
+    """
+    folder = ctx.store.open_tree(model.sha256)
+    config = base_config(folder)
+    selector = build(Selector, options.selector, where="choose.selector")
+    trial, wanted = None, selector.tries
+    if wanted is not None:
+        keep_out = _reach(problem_of(profile, options))
+        trial = MeasuredTrial(
+            partial(load_base, folder, ctx.device),
+            partial(
+                _yardstick,
+                rows=measured_on,
+                wanted=wanted,
+                keep_out_tokens=keep_out,
+                ctx=ctx,
+                folder=folder,
+            ),
+            partial(calibration_rows, fitted_on, ctx.store, folder),
+            ctx.workdir / "trials",
+            ctx.log,
+        )
+    return choose_plan(profile, options, ctx.seed, config=config, trial=trial)
+
+
+def _reach(problem: Problem) -> int:
+    """Sinks + window of the widest candidate, which recall prompts must stay out of."""
+    specs = [option.spec for candidate in problem.candidates for option in candidate.layers]
+    own = {spec.model_dump_json(): spec for spec in specs}
+    return max(build(Strategy, spec).reach_tokens() or 0 for spec in own.values())
+
+
+def _yardstick(
+    base: HybridForCausalLM,
+    rows: Calibration,
+    wanted: TrialOptions,
+    keep_out_tokens: int,
+    ctx: Context,
+    folder: Path,
+) -> Yardstick:
+    held = calibration_rows(rows, ctx.store, folder)
+    tokens = wanted.row_tokens or rows.row_tokens
+    if wanted.rows > rows.rows or tokens > rows.row_tokens:
+        raise InputError(
+            f"plans are to be tried on {wanted.rows} rows of {tokens} tokens",
+            where="choose.selector",
+            expected=f"at most the profile's {rows.rows} rows of {rows.row_tokens} tokens",
+        )
+    probes = {}
+    if wanted.prompts:
+        probes = probe_prompts(
+            wanted.probes,
+            load_tokenizer(folder),
+            wanted.prompts,
+            wanted.prompt_tokens,
+            ctx.seed,
+            keep_out_tokens=keep_out_tokens,
+        )
+    return Yardstick(base, held[: wanted.rows, :tokens], probes)

@@ -1,0 +1,104 @@
+"""Refinement on a model whose damages interact in a known way, against every plan there is."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import pytest
+from choose.problems import CONTEXT, STREAMING, converted, profile, uniform
+
+from tasks.choose.base import Problem
+from tasks.choose.milp import Milp
+from tasks.choose.sleb import Sleb
+from tasks.contracts import MeasuredDamage, PlanItem
+
+ALONE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 0.16, 0.17]
+RECALL = [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+class Interacting:
+    """Two neighbours that are both converted cost a nat more."""
+
+    def __init__(self) -> None:
+        self.plans = self.single_changes = 0
+
+    def of(self, layers: set[int]) -> MeasuredDamage:
+        pairs = sum(1 for layer in layers if layer + 1 in layers)
+        return MeasuredDamage(
+            language_nats=sum(ALONE[layer] for layer in layers) + pairs,
+            kl_nats=0.0,
+            recall_nats=sum(RECALL[layer] for layer in layers),
+        )
+
+    def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
+        self.plans += 1
+        return self.of(converted(items))
+
+    def changes(
+        self, items: Sequence[PlanItem], instead: Sequence[PlanItem]
+    ) -> list[MeasuredDamage | None]:
+        self.single_changes += len(instead)
+        kept = converted(items)
+        return [
+            self.of(kept - {item.start} if item.strategy == "keep" else kept | {item.start})
+            for item in instead
+        ]
+
+
+def problem() -> tuple[Problem, Interacting]:
+    trial = Interacting()
+    of = Problem(
+        profile=profile(ALONE, RECALL),
+        candidates=(uniform(STREAMING, 0, len(ALONE)),),
+        context_tokens=CONTEXT,
+        trial=trial,
+    )
+    return of, trial
+
+
+def best_of(count: int, allowed: Sequence[int] = range(8)) -> float:
+    trial = Interacting()
+    plans = itertools.combinations(allowed, count)
+    return min(trial.of(set(plan)).language_nats for plan in plans)
+
+
+@pytest.mark.parametrize("from_converted", [False, True])
+def test_the_best_plan_is_found_where_single_damages_mislead(from_converted: bool) -> None:
+    of, trial = problem()
+    options = {"kv_bytes_ratio": 0.5, "recall_weight": 0.0}
+    first = Milp(**options).select(of)
+    assert converted(first) == {0, 1, 2, 3}, "cheapest alone, three pairs of neighbours"
+    refined = Milp(**options, refine={"from_converted": from_converted}).select(of)
+    assert trial.of(converted(refined)).language_nats == pytest.approx(best_of(4))
+    assert len(converted(refined)) >= 4
+    assert all("measured together" in i.reason for i in refined if i.strategy != "keep")
+    assert any("changed by refinement" in item.reason for item in refined)
+    again = Milp(**options, refine={"from_converted": from_converted}).select(problem()[0])
+    assert again == refined
+
+
+def test_evaluations_are_bounded_and_a_worse_plan_is_never_taken() -> None:
+    for evaluations in (1, 5, 9, 30):
+        of, trial = problem()
+        refined = Milp(kv_bytes_ratio=0.5, refine={"evaluations": evaluations}).select(of)
+        assert trial.plans + trial.single_changes <= evaluations
+        first = trial.of({1, 2, 3, 4}) if 0 not in converted(refined) else trial.of({0, 1, 2, 3})
+        assert trial.of(converted(refined)).language_nats <= first.language_nats
+
+
+def test_measured_recall_is_held_to_the_cap() -> None:
+    of, trial = problem()
+    refined = Milp(kv_bytes_ratio=0.5, recall_weight=0.0, max_recall_nats=0.1, refine={}).select(of)
+    assert 0 not in converted(refined)
+    first = trial.of({1, 2, 3, 4}).language_nats  # cheapest alone within the cap
+    # no single swap helps any more; the best plan, without neighbours, is four swaps away
+    assert trial.of(converted(refined)).language_nats < first / 2
+
+
+def test_sleb_takes_the_cheapest_by_then() -> None:
+    of, _ = problem()
+    items = Sleb(layers=4).select(of)
+    assert converted(items) == {0, 2, 4, 6}, "greedy avoids neighbours"
+    order = sorted(i.reason for i in items if i.strategy != "keep")
+    assert [reason[:8] for reason in order] == [f"number {n}" for n in (1, 2, 3, 4)]
+    assert math.isclose(best_of(4), 0.52)
