@@ -5,10 +5,14 @@ from pathlib import Path
 from layerwright_process import last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
-SENSITIVITY = (
-    "    - {name: sensitivity, rows: 1, row_tokens: 128, "
-    "probes: [passkey], prompts: 2, prompt_tokens: 400}\n"
-)
+SENSITIVITY = """\
+    - name: sensitivity
+      rows: 1
+      row_tokens: 128
+      probes: [passkey]
+      prompts: 2
+      prompt_tokens: 400
+"""
 SURVEY = """\
 convert: {text: calibration, rows: 4, row_tokens: 100}
 survey:
@@ -67,3 +71,49 @@ def test_every_strategy_is_reached_from_a_recipe(tmp_path: Path) -> None:
     assert kv_share("recurrent") < 0.6
     assert kv_share("spans_of_heads") < 1
     assert list(found["one_map"]["plan"].values()) == ["keep", "linear", "linear", "keep"]
+
+
+CHOICES = """\
+convert: {text: calibration, rows: 4, row_tokens: 100}
+survey:
+  metrics:
+    - {name: perplexity, texts: [calibration], rows: 1, row_tokens: 128}
+  plans:
+    half:
+      selector: &half {name: milp, kv_bytes_ratio: 0.55, recall_weight: 0.0}
+      strategies: &windows [{name: streaming, window: 8}]
+    half_refined:
+      selector:
+        name: milp
+        kv_bytes_ratio: 0.55
+        recall_weight: 0.0
+        refine: {evaluations: 40, rows: 1, prompts: 0}
+      strategies: *windows
+    one_by_one:
+      selector: {name: sleb, layers: 2, rows: 1}
+      strategies: *windows
+    fewer_parameters:
+      selector: {name: milp, parameters_ratio: 0.7}
+      strategies: [{name: linear}, {name: remove}, {name: drop_attention}]
+    learnt_scales:
+      selector: {name: trsp, layers: 1}
+      strategies: [{name: remove}]
+"""
+
+
+def test_plans_are_chosen_by_budget_and_tried_on_the_model(tmp_path: Path) -> None:
+    recipe = write_tiny_inputs(tmp_path)
+    text = recipe.read_text().partition("survey:\n")[0]
+    measured = SENSITIVITY + "      runs: [2]\n    - {name: trsp_scale, steps_per_layer: 2}\n"
+    recipe.write_text(text.replace(SENSITIVITY, measured) + CHOICES)
+    result = layerwright("survey", "recipe.yaml", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = last_line(result)["selectors"]
+    perplexity = {name: row["metrics"]["perplexity"] for name, row in found.items()}
+    # measured on the very tokens that plans are tried on: it cannot have become worse
+    assert perplexity["half_refined"] <= perplexity["half"]
+    assert list(found["one_by_one"]["plan"].values()).count("streaming") == 2
+    kinds = set(found["fewer_parameters"]["plan"].values())
+    assert kinds & {"linear", "remove", "drop_attention"}
+    assert list(found["learnt_scales"]["plan"].values()).count("remove") == 1
+    assert "choose: a plan measured" in result.stderr
