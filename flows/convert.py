@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
 
 from flows.inputs import calibration, evaluated_texts, fetch_texts, profiled
 from flows.outcome import Outcome, keep_outcome
+from tasks.choose.repair import give_back, why_not
 from tasks.choose.task import choose_plan
 from tasks.contracts import (
+    Calibration,
     CheckpointRef,
     ConversionPlan,
     FinetuneReport,
+    GateDecision,
+    ModelProfile,
     ModelRef,
     PlanItem,
+    RepairRound,
     RunSummary,
     TextRef,
 )
@@ -25,9 +32,11 @@ from tasks.finetune.task import finetune_model
 from tasks.gate.task import decide
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
-from tasks.recipe import Recipe
+from tasks.recipe import Recipe, RepairOptions
 from tasks.register.task import register_model
 from tasks.report.task import write_report
+
+logger = logging.getLogger("layerwright")
 
 
 @flow(name="convert", flow_run_name="{run_id}", validate_parameters=False)
@@ -51,21 +60,26 @@ def conversion(
     plan = plan or choose_plan(
         model, profile, profiled(recipe, texts), rows, recipe.choose, run=run
     )
-    converted = convert_model(model, plan, rows, run=run)
-    healing = heal(recipe, model, converted, texts, run)
-    candidate = healing.checkpoint if healing else converted
-    control = None
-    if recipe.evaluate.control:
-        unchanged = convert_model(model, unchanged_plan(model, plan.context_tokens), rows, run=run)
-        trained = heal(recipe, model, unchanged, texts, run)
-        control = trained.checkpoint if trained else unchanged
+    control = control_arm(recipe, model, plan.context_tokens, rows, texts, run)
     wanted = {name: texts[name] for name in evaluated_texts(recipe)}
-    report = evaluate_models(model, candidate, control, wanted, recipe.evaluate, run=run)
-    decision = decide(report, recipe.gate, run=run)
+    repairs: list[RepairRound] = []
+    while True:
+        converted = convert_model(model, plan, rows, run=run)
+        healing = heal(recipe, model, converted, texts, run)
+        candidate = healing.checkpoint if healing else converted
+        report = evaluate_models(model, candidate, control, wanted, recipe.evaluate, run=run)
+        decision = decide(report, recipe.gate, run=run)
+        if decision.accepted or recipe.repair is None:
+            break
+        repairs.append(repair(recipe.repair, repairs, plan, profile, decision))
+        if repairs[-1].stopped:
+            break
+        plan = give_back(plan, profile, recipe.repair)
 
     outcome = Outcome(
-        run_id, recipe, model, texts, profile, plan, converted, healing, report, decision
-    )
+        run_id, recipe, model, texts, profile, plan, converted, healing, report, decision,
+        tuple(repairs),
+    )  # fmt: skip
     folder = Path(run.place.home) / "runs" / run_id
     page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     if decision.accepted:
@@ -85,6 +99,47 @@ def heal(
     if recipe.finetune is None:
         return None
     return finetune_model(base, checkpoint, texts[recipe.finetune.text], recipe.finetune, run=run)
+
+
+def control_arm(
+    recipe: Recipe,
+    model: ModelRef,
+    context_tokens: int,
+    rows: Calibration,
+    texts: dict[str, TextRef],
+    run: Run,
+) -> CheckpointRef | None:
+    """The base, healed like a candidate but not converted, where the recipe asks for it."""
+    if not recipe.evaluate.control:
+        return None
+    unchanged = convert_model(model, unchanged_plan(model, context_tokens), rows, run=run)
+    trained = heal(recipe, model, unchanged, texts, run)
+    return trained.checkpoint if trained else unchanged
+
+
+def repair(
+    options: RepairOptions,
+    before: Sequence[RepairRound],
+    plan: ConversionPlan,
+    profile: ModelProfile,
+    decision: GateDecision,
+) -> RepairRound:
+    """What is done about a rejection: layers to give back, or the reason to stop."""
+    stopped = why_not(decision, plan)
+    if stopped is None and len(before) >= options.rounds:
+        stopped = f"{options.rounds} rounds of repair did not help"
+    back: tuple[int, ...] = ()
+    if stopped is None:
+        now, then = plan.summary(), give_back(plan, profile, options).summary()
+        back = tuple(int(layer) for layer in now if now[layer] != then[layer])
+        logger.info("repair    layers %s given back", ", ".join(map(str, back)))
+    return RepairRound(
+        plan=plan,
+        candidate_sha256=decision.candidate_sha256,
+        failed_checks=decision.failed(),
+        given_back=back,
+        stopped=stopped or "",
+    )
 
 
 def unchanged_plan(model: ModelRef, context_tokens: int) -> ConversionPlan:

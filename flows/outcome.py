@@ -18,6 +18,7 @@ from tasks.contracts import (
     ModelProfile,
     ModelRef,
     Registration,
+    RepairRound,
     RunSummary,
     TextRef,
     TreeRef,
@@ -43,11 +44,17 @@ class Outcome:
     healing: FinetuneReport | None
     report: EvalReport
     decision: GateDecision
+    repairs: tuple[RepairRound, ...] = ()
     registered: Registration | None = None
 
     @property
     def candidate(self) -> CheckpointRef:
         return self.healing.checkpoint if self.healing else self.converted
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """Why repair went no further, where it was asked for and did not help."""
+        return tuple(f"no repair: {r.stopped}" for r in self.repairs if r.stopped)
 
     def bundle(self, run: Run) -> ReportBundle:
         """What the report page is made from."""
@@ -66,6 +73,7 @@ class Outcome:
             finetune=self.healing,
             evaluation=self.report,
             gate=self.decision,
+            repairs=self.repairs,
             registration=self.registered,
             seconds=run.seconds,
             cache_hits=run.cache_hits,
@@ -87,11 +95,8 @@ class Outcome:
             seconds={step: round(spent, 2) for step, spent in run.seconds.items()},
             cache_hits=run.cache_hits,
             report=page_uri,
-            failed_checks=tuple(
-                f"{c.metric}: {c.reason}"
-                for c in self.decision.checks
-                if not c.passed and c.severity == "fail"
-            ),
+            failed_checks=self.decision.failed(),
+            repairs=self.repairs,
         )
 
 
@@ -100,6 +105,8 @@ def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> Run
     summary = outcome.summary(run, page_uri)
     record = RunFolder(Path(run.place.home), outcome.run_id)
     write_plan(outcome.plan, folder / "plan.yaml")
+    for number, repair in enumerate(outcome.repairs, 1):
+        write_plan(repair.plan, folder / f"plan-rejected-{number}.yaml")
     record.write("profile.json", outcome.profile.model_dump_json(indent=1))
     record.write("evaluation.json", outcome.report.model_dump_json(indent=1))
     record.write("decision.json", outcome.decision.model_dump_json(indent=1))
@@ -108,6 +115,6 @@ def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> Run
     create_markdown_artifact(gate_markdown(outcome.decision), key="gate")
     create_link_artifact(page_uri, key="report", link_text=f"Report of {outcome.run_id}")
     record.write("summary.json", summary.model_dump_json(indent=1))
-    reason = "; ".join(summary.failed_checks)
+    reason = "; ".join((*summary.failed_checks, *outcome.stopped))
     record.finish(summary.decision, reason)
     return summary

@@ -215,6 +215,7 @@ class ConversionPlan(Contract):
     context_tokens: int = Field(gt=0)
     selector: str
     items: tuple[PlanItem, ...]
+    repaired_from: str | None = None  # identity of the plan that the gate rejected
 
     @model_validator(mode="after")
     def _covers(self) -> ConversionPlan:
@@ -344,6 +345,14 @@ class GateDecision(Contract):
     decided_at: str
     expires_at: str
 
+    def failed(self) -> tuple[str, ...]:
+        """What rejected the candidate, check by check."""
+        return tuple(
+            f"{check.metric}: {check.reason}"
+            for check in self.checks
+            if not check.passed and check.severity == "fail"
+        )
+
 
 class Registration(Contract):
     """A model version in the registry."""
@@ -352,6 +361,20 @@ class Registration(Contract):
     version: str
     alias: str
     found: bool  # it was there already, and its manifest digest verified
+
+
+class RepairRound(Contract):
+    """A plan that the gate rejected, and what was done about it.
+
+    ``given_back``: layers that the next round kept; empty where nothing more was done, with the
+    reason in ``stopped``.
+    """
+
+    plan: ConversionPlan
+    candidate_sha256: str
+    failed_checks: tuple[str, ...]
+    given_back: tuple[int, ...] = ()
+    stopped: str = ""
 
 
 class RunSummary(Contract):
@@ -367,3 +390,4 @@ class RunSummary(Contract):
     cache_hits: tuple[str, ...]
     report: str
     failed_checks: tuple[str, ...] = ()
+    repairs: tuple[RepairRound, ...] = ()  # rounds before the one that the summary is of

@@ -124,6 +124,17 @@ class GatePolicy(Contract):
     expires_after_days: Number = Field(default=30, gt=0)
 
 
+class RepairOptions(Contract):
+    """Layers given back after the gate rejected on quality, and the rest of the DAG again.
+
+    ``rounds`` at most, ``layers`` in each; ``recall_weight`` as in the selector `milp`.
+    """
+
+    rounds: Positive = 2
+    layers: Positive = 2
+    recall_weight: Number = Field(default=0.1, ge=0)
+
+
 class RegisterOptions(Contract):
     """``tracking_uri`` None means the embedded MLflow on SQLite under the home folder."""
 
@@ -180,6 +191,7 @@ class Recipe(Contract):
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
+    repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
     survey: SurveyOptions | None = None
     compute: Compute = Compute()

@@ -17,6 +17,7 @@ from tasks.contracts import (
     ModelRef,
     PlanComparison,
     Registration,
+    RepairRound,
     TextRef,
 )
 
@@ -55,6 +56,7 @@ class ReportBundle(RunBundle):
     finetune: FinetuneReport | None = None
     evaluation: EvalReport
     gate: GateDecision
+    repairs: tuple[RepairRound, ...] = ()
     registration: Registration | None = None
     predicted_kv_bytes: dict[int, int] = {}
 

@@ -40,7 +40,10 @@ class Digest:
 
 def digests(bundle: ReportBundle) -> list[Digest]:
     """Of everything that a convert run read and made."""
-    made = [*_inputs(bundle), _plan("Plan", bundle.plan)]
+    made = _inputs(bundle)
+    for number, repair in enumerate(bundle.repairs, 1):
+        made.append(_plan(f"Plan rejected in round {number}", repair.plan))
+    made.append(_plan("Plan", bundle.plan))
     converted = bundle.converted
     made.append(
         Digest("Converted checkpoint", converted.uri, data_size(converted.bytes), converted.sha256)

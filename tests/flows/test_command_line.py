@@ -339,3 +339,41 @@ def test_help_names_every_command(tmp_path: Path) -> None:
                     "export", "inspect"):  # fmt: skip
         assert command in shown
     assert time.monotonic() - started < 60
+
+
+REPAIR = (
+    *("--set", "finetune=null", "--set", "repair={rounds: 3, layers: 1}"),
+    *("--set", "gate.rules.1={metric: kl_mean.held-out, compare: value, max: 0.0}"),
+)
+
+
+def test_a_rejected_plan_gives_layers_back_until_it_passes(accepted) -> None:
+    folder, first = accepted
+    result = layerwright(
+        *("convert", "recipe.yaml", "--json", *REPAIR, "--set", "gate.rules.0.max=1.0"), cwd=folder
+    )
+    assert result.returncode == 0, result.stderr
+    summary = last_line(result)
+    converted = [layer for layer, kind in first["plan"].items() if kind != "keep"]
+    given_back = [layer for round in summary["repairs"] for layer in round["given_back"]]
+    assert sorted(given_back) == sorted(map(int, converted)), "one by one: only the base has no KL"
+    assert len(summary["repairs"]) == len(converted)
+    assert all("kl_mean" in round["failed_checks"][0] for round in summary["repairs"])
+    assert set(summary["plan"].values()) == {"keep"}
+    run = folder / ".layerwright" / "runs" / summary["run_id"]
+    assert check_plan(run / "plan-rejected-1.yaml").summary() == first["plan"]
+    assert check_plan(run / "plan.yaml").repaired_from is not None
+    assert "layers given back" in (run / "report.html").read_text()
+
+
+def test_repair_stops_where_giving_back_would_break_the_budget(accepted) -> None:
+    folder, _ = accepted
+    result = layerwright("convert", "recipe.yaml", "--json", *REPAIR, cwd=folder)
+    assert result.returncode == 3, result.stderr
+    summary = last_line(result)
+    assert summary["registered"] is None
+    first, second = summary["repairs"]
+    assert len(first["given_back"]) == 1
+    assert "kv_bytes.1024 failed, which giving layers back makes worse" in second["stopped"]
+    shown = last_line(layerwright("runs", "--json", cwd=folder))["runs"]
+    assert any("no repair: kv_bytes.1024" in run["reason"] for run in shown)

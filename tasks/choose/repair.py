@@ -1,0 +1,80 @@
+"""After a failed gate: which converted layers to give back first, and when that cannot help."""
+
+from __future__ import annotations
+
+from tasks.contracts import ConversionPlan, GateDecision, ModelProfile, PlanItem, identity
+from tasks.recipe import RepairOptions
+
+COSTS = ("kv_bytes.", "prefill_ms.", "decode_tokens_per_s.")  # figures that giving back makes worse
+
+
+def why_not(decision: GateDecision, plan: ConversionPlan) -> str | None:
+    """Why giving layers back cannot turn a rejection around; None where it may."""
+    failed = [check for check in decision.checks if not check.passed and check.severity == "fail"]
+    costly = [check.metric for check in failed if check.metric.startswith(COSTS)]
+    if costly:
+        return f"{', '.join(costly)} failed, which giving layers back makes worse"
+    converted = [item for item in plan.items if item.strategy != "keep"]
+    if not converted:
+        return "every layer is kept already"
+    if all(item.predicted_language_nats is None for item in converted):
+        return (
+            "the plan does not say what its layers cost; add `- name: sensitivity` to the profile"
+        )
+    return None
+
+
+def give_back(
+    plan: ConversionPlan, profile: ModelProfile, options: RepairOptions
+) -> ConversionPlan:
+    """The plan with its dearest items kept: most predicted damage per KV byte regained.
+
+    damage(item) = max(language, 0) + recall_weight max(recall, 0), the profile's, of the item
+    alone; items without a damage come last. Items go back until ``layers`` layers have; a run goes
+    back as a whole. Ties go to the lower layer.
+
+    Args:
+        plan: with one converted item at least.
+    """
+
+    def regained(item: PlanItem) -> int:
+        whole = sum(
+            profile.geometry.layer_bytes(layer, plan.context_tokens)
+            for layer in range(item.start, item.stop)
+        )
+        return max(whole - (item.predicted_kv_bytes or 0), 1)
+
+    def won(item: PlanItem) -> float:
+        language, recall = item.predicted_language_nats or 0.0, item.predicted_recall_nats or 0.0
+        damage = max(language, 0.0) + options.recall_weight * max(recall, 0.0)
+        return damage / regained(item)
+
+    dearest = sorted(
+        (item for item in plan.items if item.strategy != "keep"), key=lambda i: (-won(i), i.start)
+    )
+    back: set[int] = set()
+    for item in dearest:
+        if len(back) >= options.layers:
+            break
+        back.update(range(item.start, item.stop))
+    items = [
+        part
+        for item in plan.items
+        for part in (_kept(item, plan, profile) if item.start in back else (item,))
+    ]
+    return plan.model_copy(update={"items": tuple(items), "repaired_from": identity(plan)})
+
+
+def _kept(item: PlanItem, plan: ConversionPlan, profile: ModelProfile) -> list[PlanItem]:
+    return [
+        PlanItem(
+            start=layer,
+            stop=layer + 1,
+            strategy="keep",
+            reason=f"given back by repair; it was {item.strategy}",
+            predicted_language_nats=0.0,
+            predicted_recall_nats=0.0,
+            predicted_kv_bytes=profile.geometry.layer_bytes(layer, plan.context_tokens),
+        )
+        for layer in range(item.start, item.stop)
+    ]
