@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from flows.launch import Launch
+from tasks.choose.base import Selector
 from tasks.contracts import ModelRef
 from tasks.evaluate.base import Metric
 from tasks.profile.base import Profiler
@@ -68,6 +69,8 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
         build(Profiler, spec).estimate_tokens(layers, len(recipe.choose.strategies))
         for spec in recipe.profile.profilers
     )
+    selector = build(Selector, recipe.choose.selector)
+    tried = selector.estimate_tokens(layers, recipe.profile.row_tokens)
     trained = 0.0
     if heal := recipe.finetune:
         trained = heal.steps * heal.row_tokens * heal.rows_per_step * FORWARDS["train"]
@@ -78,7 +81,7 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
     evaluated = arms * (evaluated + sum(metric.estimate_tokens() for metric in metrics))
     return {
         "profile": round(profiled * per_token, 1),
-        "choose": 0.1,
+        "choose": round(0.1 + tried * per_token, 1),
         "convert": round(8 * parameters / 300e6, 1),
         "finetune": round(trained * (2 if recipe.evaluate.control else 1) * per_token, 1),
         "evaluate": round(evaluated * per_token, 1),

@@ -68,6 +68,11 @@ class TrialOptions(Contract):
     prompts: int = Field(default=4, ge=0)
     prompt_tokens: int = Field(default=600, ge=1)
 
+    def tokens(self, row_tokens: int) -> int:
+        """Tokens that one whole plan is run over; ``row_tokens``: of the profile's rows."""
+        text = self.rows * (self.row_tokens or row_tokens)
+        return text + self.prompts * len(self.probes) * self.prompt_tokens
+
 
 class Trial(Protocol):
     """The real model, for selectors that try what they think of."""
@@ -204,6 +209,10 @@ class Selector(Component):
     def tries(self) -> TrialOptions | None:
         """What ``problem.trial`` measures on; None where it is not used and no model is loaded."""
         return None
+
+    def estimate_tokens(self, layers: int, row_tokens: int) -> int:
+        """Tokens of whole-model forward passes that trying plans takes, about."""
+        return 0
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         """Items that cover the layers exactly and in order, each with its reason.

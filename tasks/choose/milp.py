@@ -47,6 +47,12 @@ class Milp(Budgets, Selector):
     def tries(self) -> TrialOptions | None:
         return self.refine
 
+    def estimate_tokens(self, layers: int, row_tokens: int) -> int:
+        if self.refine is None:
+            return 0
+        # single changes run half of the layers on average, and the head
+        return round(0.6 * self.refine.evaluations * self.refine.tokens(row_tokens))
+
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         price = Price(self.language, self.recall_weight)
         columns = columns_of(problem)

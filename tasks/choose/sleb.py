@@ -28,6 +28,10 @@ class Sleb(TrialOptions, Selector):
     def tries(self) -> TrialOptions | None:
         return self
 
+    def estimate_tokens(self, layers: int, row_tokens: int) -> int:
+        tried = sum(layers - done for done in range(self.layers))
+        return round(0.6 * tried * self.tokens(row_tokens))
+
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate = problem.candidates[0]
         possible = [p.layer for p in problem.layers if problem.possible(p, candidate)]

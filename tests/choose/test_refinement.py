@@ -102,3 +102,10 @@ def test_sleb_takes_the_cheapest_by_then() -> None:
     order = sorted(i.reason for i in items if i.strategy != "keep")
     assert [reason[:8] for reason in order] == [f"number {n}" for n in (1, 2, 3, 4)]
     assert math.isclose(best_of(4), 0.52)
+
+
+def test_what_trying_takes_is_estimated() -> None:
+    assert Milp(kv_bytes_ratio=0.5).estimate_tokens(30, 1024) == 0
+    refined = Milp(kv_bytes_ratio=0.5, refine={"evaluations": 50, "rows": 2, "prompts": 0})
+    assert refined.estimate_tokens(30, 1024) == 0.6 * 50 * 2048
+    assert Sleb(layers=2, rows=1, row_tokens=100).estimate_tokens(30, 1024) == 0.6 * (30 + 29) * 100
