@@ -25,8 +25,16 @@ from tasks.measure.timer import interleaved
 from tasks.profile.base import Profiler, SharedPass
 from tasks.registry import build
 
-PROFILERS = (Spec(name="laziness", window=252), Spec(name="linearity"))
 ROW_TOKENS = 512
+# all that share the pass; spans must be shorter than the rows
+PROFILERS = (
+    Spec(name="laziness", window=252),
+    Spec(name="covered_span", spans=[32, 64, 128, 256]),
+    Spec(name="attention_span"),
+    Spec(name="linearity"),
+    Spec(name="block_influence"),
+    Spec(name="angular_distance"),
+)
 
 
 def random_rows(rows: int, vocabulary: int) -> torch.Tensor:
@@ -35,7 +43,7 @@ def random_rows(rows: int, vocabulary: int) -> torch.Tensor:
 
 
 def profile(model, rows: torch.Tensor) -> None:
-    """What the profile step does, but for sensitivity."""
+    """What the profile step does, but for the profilers that run the model themselves."""
     SharedPass([build(Profiler, spec) for spec in PROFILERS], model, rows).run()
 
 

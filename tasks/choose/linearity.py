@@ -14,7 +14,8 @@ class MostLinear(Ranking):
     """Order the layers by linearity, highest first, and convert the first of them.
 
     The blocks that arXiv 2405.12250 (section 5) removes, or replaces by maps. Ties go to the lower
-    layer.
+    layer. The paper measures on all tokens: that is the profiler's ``massive: null``; by default
+    it leaves out first, BOS and massive tokens.
 
     Attributes:
         score: which of the scores of the profiler `linearity`; the paper's by default. On the

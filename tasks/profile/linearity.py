@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -29,7 +30,8 @@ class Linearity(BlockProfiler):
       the other rows. It may be negative: worse than the mean.
 
     Left out: the first token of each row, BOS tokens, and tokens of massive activation (norm above
-    ``massive`` times the row's median, before or after the block), which alone would fit.
+    ``massive`` times the row's median, before or after the block), which alone would fit. With
+    ``massive`` null all tokens count, as in the paper.
 
     Kept per layer: two sums of X^T X and X^T E (D, D) in fp64 (rows fitted on, rows held out).
     X^T X of the next block is this one's Y^T Y, and only ||Y||^2 is needed of it: nothing is
@@ -40,7 +42,7 @@ class Linearity(BlockProfiler):
 
     ridge: float = Field(default=0.1, gt=0)  # of each channel's variance
     held_out_every: int = Field(default=4, ge=2)
-    massive: float = Field(default=10.0, gt=1)
+    massive: float | None = Field(default=10.0, gt=1)
 
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Linearity:
         if len(rows) < self.held_out_every:
@@ -67,8 +69,10 @@ class _Linearity:
 
     def visit(self, visit: Visit) -> None:
         x, y = visit.x_in.float(), visit.x_out.float()
-        ordinary = ordinary_tokens(visit.ids, (x, y), self.bos, self.options.massive)
-        weight = ordinary[..., None].float()
+        counted = torch.ones_like(visit.ids, dtype=torch.bool)
+        if self.options.massive is not None:
+            counted = ordinary_tokens(visit.ids, (x, y), self.bos, self.options.massive)
+        weight = counted[..., None].float()
         if visit.layer == len(self.layers):
             shift = (x * weight).sum((0, 1)) / weight.sum().clamp_min(1)
             width = x.shape[-1]

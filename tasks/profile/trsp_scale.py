@@ -45,6 +45,9 @@ class TrspScale(ModelProfiler):
     leaves the model as it was, needs no optimiser state of its size, and healing is a step of its
     own. No weight decay: the penalty is what pulls on the scales.
 
+    AdamW moves a scale by at most about learning_rate a step, however large its gradient: layers
+    are told apart by how steadily the rows pull their scales up against the penalty.
+
     A layer's activations are made again when its gradient is taken, so that beside the weights
     the hidden states of one row live, T x D x L. The state is written down at every masking, and
     a second attempt in the same folder goes on behind the last one.

@@ -322,8 +322,8 @@ def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
 def test_methods_and_doctor(tmp_path: Path) -> None:
     listed = last_line(layerwright("methods", "--json", cwd=tmp_path))
     assert {"keep", "streaming"} <= set(listed["strategies"])
-    assert {"laziness", "linearity", "sensitivity"} <= set(listed["profilers"])
-    assert {"lightransfer", "milp"} <= set(listed["selectors"])
+    assert {"laziness", "sensitivity", "trsp_scale"} <= set(listed["profilers"])
+    assert {"lightransfer", "milp", "nll_delta", "angular"} <= set(listed["selectors"])
     assert {"perplexity", "passkey"} <= set(listed["metrics"])
     assert "llama" in listed["families"]
     result = layerwright("doctor", "--json", cwd=tmp_path)

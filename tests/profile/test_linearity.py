@@ -125,6 +125,17 @@ def test_first_massive_and_bos_tokens_do_not_count() -> None:
     assert accumulator.findings().scores[0] == pytest.approx(with_massive)
 
 
+def test_all_tokens_count_as_in_the_paper_where_asked_for() -> None:
+    x, y = normal(8, 60, WIDTH), normal(8, 60, WIDTH, seed=1)
+    x[:, 20] *= 50  # massive, and passed on as they are
+    y[:, 20] = x[:, 20]
+    linearity, delta = shares(*(part.flatten(0, 1).double().numpy() for part in (x, y)))
+    scores = scores_of(x, y, massive=None)
+    assert scores["linearity"] == pytest.approx(linearity, abs=1e-4)
+    assert scores["linearity_delta"] == pytest.approx(delta, abs=1e-4)
+    assert scores["linearity"] > 0.9 > 0.5 > scores_of(x, y)["linearity"]
+
+
 def test_a_channel_that_never_varies_is_left_out() -> None:
     x = normal(8, 60, WIDTH)
     x[..., 3] = 7.0

@@ -19,10 +19,27 @@ from tasks.store import LocalStore
 
 STREAMING = Spec(name="streaming", sinks=2, window=14)
 PROFILERS = (
+    Spec(name="angular_distance", lengths=[1]),
+    Spec(name="attention_span"),
+    Spec(name="block_influence"),
+    Spec(name="covered_span", spans=[16]),
     Spec(name="laziness", sinks=2, window=14),
     Spec(name="linearity"),
     Spec(name="sensitivity", rows=1, prompts=1, prompt_tokens=420),
+    Spec(name="trsp_scale", steps_per_layer=1),
 )
+OF_HEADS = ("attention_entropy", "attention_distance", "sink_mass", "covered_mass_16")
+SCORES = {
+    "angular_distance_1",
+    "block_influence",
+    "lazy_ratio",
+    "linearity",
+    "linearity_delta",
+    "linearity_delta_held_out",
+    "trsp_order",
+    "trsp_scale",
+    *(f"{score}{part}" for score in OF_HEADS for part in ("", ".head_0", ".head_1")),
+}
 
 
 def inputs(folder: Path) -> tuple[ModelRef, TextRef, Context]:
@@ -59,12 +76,7 @@ def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Pa
     profile = profile_model(model, text, options(*PROFILERS), (STREAMING,), ctx)
     assert [one.layer for one in profile.layers] == list(range(LAYERS))
     for one in profile.layers:
-        assert set(one.scores) == {
-            "lazy_ratio",
-            "linearity",
-            "linearity_delta",
-            "linearity_delta_held_out",
-        }
+        assert set(one.scores) == SCORES
         assert 0 < one.scores["lazy_ratio"] < 1
         assert one.damage_of(STREAMING) is not None
     assert profile.tokens == 400
@@ -77,9 +89,10 @@ def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Pa
 
 
 def test_profilers_are_found_and_one_alone_will_do(tmp_path: Path) -> None:
-    assert {"laziness", "linearity", "sensitivity"} <= set(discover(Profiler))
+    assert set(discover(Profiler)) == {spec.name for spec in PROFILERS}
     model, text, ctx = inputs(tmp_path)
-    profile = profile_model(model, text, options(PROFILERS[0]), (STREAMING,), ctx)
+    alone = options(Spec(name="laziness", sinks=2, window=14))
+    profile = profile_model(model, text, alone, (STREAMING,), ctx)
     assert set(profile.layers[0].scores) == {"lazy_ratio"}
     assert profile.layers[0].damage == ()
 
