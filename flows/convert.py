@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
 
 from flows.inputs import calibration, evaluated_texts, fetch_texts, profiled
 from flows.outcome import Outcome, keep_outcome
-from tasks.choose.repair import give_back, why_not
+from tasks.choose.repair import next_round
 from tasks.choose.task import choose_plan
 from tasks.contracts import (
     Calibration,
     CheckpointRef,
     ConversionPlan,
     FinetuneReport,
-    GateDecision,
-    ModelProfile,
     ModelRef,
     PlanItem,
     RepairRound,
@@ -32,7 +29,7 @@ from tasks.finetune.task import finetune_model
 from tasks.gate.task import decide
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
-from tasks.recipe import Recipe, RepairOptions
+from tasks.recipe import Recipe
 from tasks.register.task import register_model
 from tasks.report.task import write_report
 
@@ -71,10 +68,12 @@ def conversion(
         decision = decide(report, recipe.gate, run=run)
         if decision.accepted or recipe.repair is None:
             break
-        repairs.append(repair(recipe.repair, repairs, plan, profile, decision))
-        if repairs[-1].stopped:
+        rejected, repaired = next_round(recipe.repair, len(repairs), plan, profile, decision)
+        repairs.append(rejected)
+        if repaired is None:
             break
-        plan = give_back(plan, profile, recipe.repair)
+        logger.info("repair    layers %s given back", ", ".join(map(str, rejected.given_back)))
+        plan = repaired
 
     outcome = Outcome(
         run_id, recipe, model, texts, profile, plan, converted, healing, report, decision,
@@ -115,31 +114,6 @@ def control_arm(
     unchanged = convert_model(model, unchanged_plan(model, context_tokens), rows, run=run)
     trained = heal(recipe, model, unchanged, texts, run)
     return trained.checkpoint if trained else unchanged
-
-
-def repair(
-    options: RepairOptions,
-    before: Sequence[RepairRound],
-    plan: ConversionPlan,
-    profile: ModelProfile,
-    decision: GateDecision,
-) -> RepairRound:
-    """What is done about a rejection: layers to give back, or the reason to stop."""
-    stopped = why_not(decision, plan)
-    if stopped is None and len(before) >= options.rounds:
-        stopped = f"{options.rounds} rounds of repair did not help"
-    back: tuple[int, ...] = ()
-    if stopped is None:
-        now, then = plan.summary(), give_back(plan, profile, options).summary()
-        back = tuple(int(layer) for layer in now if now[layer] != then[layer])
-        logger.info("repair    layers %s given back", ", ".join(map(str, back)))
-    return RepairRound(
-        plan=plan,
-        candidate_sha256=decision.candidate_sha256,
-        failed_checks=decision.failed(),
-        given_back=back,
-        stopped=stopped or "",
-    )
 
 
 def unchanged_plan(model: ModelRef, context_tokens: int) -> ConversionPlan:

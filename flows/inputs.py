@@ -9,7 +9,7 @@ from tasks.evaluate.base import Metric
 from tasks.evaluate.metrics import needed_texts as texts_needed_by
 from tasks.fetch.task import fetch_text
 from tasks.node import Run
-from tasks.recipe import Recipe
+from tasks.recipe import ConvertOptions, ProfileOptions, Recipe
 from tasks.registry import build
 
 
@@ -35,13 +35,15 @@ def measured_texts(recipe: Recipe) -> tuple[str, ...]:
 
 def calibration(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
     """What strategies are fitted on: the recipe's convert block, or the profile's rows."""
-    wanted = recipe.convert or recipe.profile
-    return Calibration(text=texts[wanted.text], rows=wanted.rows, row_tokens=wanted.row_tokens)
+    return _rows(recipe.convert or recipe.profile, texts)
 
 
 def profiled(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
     """The rows that layers are profiled, and plans tried, on."""
-    wanted = recipe.profile
+    return _rows(recipe.profile, texts)
+
+
+def _rows(wanted: ProfileOptions | ConvertOptions, texts: dict[str, TextRef]) -> Calibration:
     return Calibration(text=texts[wanted.text], rows=wanted.rows, row_tokens=wanted.row_tokens)
 
 

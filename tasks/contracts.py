@@ -390,4 +390,4 @@ class RunSummary(Contract):
     cache_hits: tuple[str, ...]
     report: str
     failed_checks: tuple[str, ...] = ()
-    repairs: tuple[RepairRound, ...] = ()  # rounds before the one that the summary is of
+    repairs: tuple[RepairRound, ...] = ()  # every plan that was rejected, in order

@@ -8,6 +8,14 @@ from tiny import VOCABULARY, tiny_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+SENSITIVITY = """\
+    - name: sensitivity
+      rows: 1
+      row_tokens: 128
+      probes: [passkey]
+      prompts: 2
+      prompt_tokens: 400
+"""
 RECIPE = """\
 name: tiny
 seed: 3
@@ -23,13 +31,7 @@ profile:
   profilers:
     - {{name: laziness, window: 16}}
     - {{name: linearity}}
-    - name: sensitivity
-      rows: 1
-      row_tokens: 128
-      probes: [passkey]
-      prompts: 2
-      prompt_tokens: 400
-choose:
+{sensitivity}choose:
   context_tokens: 1024
   strategies:
     - {{name: streaming, sinks: 4, window: 28}}
@@ -106,5 +108,7 @@ def write_tiny_inputs(folder: Path, perplexity_limit: float = 1.5) -> Path:
         ]
         (folder / f"{name}.txt").write_text(" ".join(lines))
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=folder, perplexity_limit=perplexity_limit))
+    recipe.write_text(
+        RECIPE.format(sensitivity=SENSITIVITY, folder=folder, perplexity_limit=perplexity_limit)
+    )
     return recipe

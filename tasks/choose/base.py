@@ -25,7 +25,7 @@ KEEP = "keep"
 
 
 class LayerOption(Contract):
-    """What one layer would become, with the KV bytes that it would take.
+    """What one layer would become, with the KV bytes and parameters that it would take.
 
     ``spec`` has what the strategy takes from the layer's profile filled in; ``kv_bytes`` is at the
     problem's ``context_tokens``, batch 1.
@@ -33,7 +33,7 @@ class LayerOption(Contract):
 
     spec: Spec
     kv_bytes: int = Field(ge=0)
-    parameters: int = Field(default=0, ge=0)
+    parameters: int = Field(ge=0)
 
 
 class RunOption(LayerOption):
@@ -52,6 +52,11 @@ class Candidate(Contract):
     spec: Spec
     layers: tuple[LayerOption, ...]
     runs: tuple[RunOption, ...] = ()
+
+    def options(self, start: int, stop: int) -> tuple[LayerOption, ...]:
+        """What layers ``start`` to ``stop`` become: one thing where that is known, else each."""
+        joined = tuple(run for run in self.runs if (run.start, run.stop) == (start, stop))
+        return joined or self.layers[start:stop]
 
 
 class TrialOptions(Contract):
@@ -90,7 +95,11 @@ class Trial(Protocol):
 
 
 class Problem(Contract):
-    """A model's profile and what its layers may become; ``keep`` is always allowed besides."""
+    """A model's profile and what its layers may become; ``keep`` is always allowed besides.
+
+    ``layer_parameters`` are those of each layer as it is, ``other_parameters`` those of embeddings,
+    final norm and head.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -98,8 +107,8 @@ class Problem(Contract):
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     context_tokens: int = Field(gt=0)
     seed: int = 0
-    layer_parameters: tuple[int, ...] = ()  # of each layer as it is; empty where nobody counted
-    other_parameters: int = 0  # embeddings, final norm and head
+    layer_parameters: tuple[int, ...]
+    other_parameters: int
     trial: SkipValidation[Trial] | None = Field(default=None, exclude=True, repr=False)
 
     @property
@@ -170,11 +179,12 @@ class Problem(Contract):
         self, layers: Sequence[LayerProfile], candidate: Candidate, reason: str
     ) -> PlanItem:
         """The plan item of neighbouring layers, with its damage where that was measured."""
-        options = [candidate.layers[layer.layer] for layer in layers]
+        start, stop = layers[0].layer, layers[-1].layer + 1
+        options = candidate.options(start, stop)
         damage = layers[0].damage_of(candidate.spec, len(layers))
         return PlanItem(
-            start=layers[0].layer,
-            stop=layers[-1].layer + 1,
+            start=start,
+            stop=stop,
             strategy=options[0].spec.name,
             params=options[0].spec.options,
             reason=reason,
@@ -184,19 +194,17 @@ class Problem(Contract):
         )
 
     def saving(self, layer: LayerProfile, candidate: Candidate) -> str:
-        """``saves 9.4 MB at 8,192 tokens``, for reasons; parameters as well where counted."""
+        """``saves 9.4 MB at 8,192 tokens``, for reasons; parameters as well where it saves any."""
         return self.saving_of_run((layer,), candidate)
 
     def saving_of_run(self, layers: Sequence[LayerProfile], candidate: Candidate) -> str:
         """`saving` of neighbouring layers that become one thing."""
         start, stop = layers[0].layer, layers[-1].layer + 1
-        runs = [run for run in candidate.runs if (run.start, run.stop) == (start, stop)]
-        options = runs if runs and stop - start > 1 else candidate.layers[start:stop]
+        options = candidate.options(start, stop)
         saved = sum(map(self.kept_kv_bytes, layers)) - sum(option.kv_bytes for option in options)
         words = f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
-        kept = sum(self.layer_parameters[start:stop])
-        fewer = kept - sum(option.parameters for option in options)
-        return f"{words} and {fewer / 1e6:,.1f} M parameters" if kept and fewer else words
+        fewer = sum(self.layer_parameters[start:stop]) - sum(o.parameters for o in options)
+        return f"{words} and {fewer / 1e6:,.1f} M parameters" if fewer else words
 
 
 class Selector(Component):

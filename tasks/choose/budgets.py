@@ -58,23 +58,12 @@ class Budgets(Contract):
         return self
 
     def ratios(self, problem: Problem, columns: Sequence[Column]) -> list[Budget]:
-        """
-        Raises:
-            InputError: a limit on parameters, and nobody counted them.
-        """
+        """Those that are shares of the base's whole."""
         kv = np.array([column.kv_bytes for column in columns], dtype=np.float64)
         base_kv = problem.base_kv_bytes
         found = []
         if self.kv_bytes_ratio is not None:
             found.append(Budget("kv_bytes_ratio", kv / base_kv, 0.0, self.kv_bytes_ratio))
-        if self.parameters_ratio is None and self.memory_ratio is None:
-            return found
-        if not problem.layer_parameters:
-            raise InputError(
-                "the layers' parameters were not counted",
-                where="choose.selector.parameters_ratio",
-                remedy="choose with the model at hand, as `layerwright convert` does",
-            )
         own = np.array([column.parameters for column in columns], dtype=np.float64)
         other = problem.other_parameters
         total = sum(problem.layer_parameters) + other

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,9 +89,8 @@ def columns_of(problem: Problem) -> list[Column]:
     found = []
     for layer in problem.layers:
         index = layer.layer
-        parameters = problem.layer_parameters[index] if problem.layer_parameters else 0
-        kept = problem.kept_kv_bytes(layer)
-        found.append(Column(index, index + 1, None, None, kept, parameters))
+        kept = problem.kept_kv_bytes(layer), problem.layer_parameters[index]
+        found.append(Column(index, index + 1, None, None, *kept))
         for candidate in problem.candidates:
             if problem.possible(layer, candidate):
                 damage, option = problem.damage(layer, candidate), candidate.layers[index]
@@ -114,20 +112,3 @@ def _column(
             remedy="leave the strategy out, or profile in float32",
         )
     return Column(start, stop, candidate, damage, option.kv_bytes, option.parameters)
-
-
-def column_of(columns: Sequence[Column], item: PlanItem) -> Column:
-    """The column that an item of a plan made of these columns stands for."""
-    return next(
-        column
-        for column in columns
-        if (column.start, column.stop) == (item.start, item.stop)
-        and _spec_of(column) == (item.strategy, item.params)
-    )
-
-
-def _spec_of(column: Column) -> tuple[str, dict]:
-    if column.candidate is None:
-        return "keep", {}
-    spec = column.candidate.layers[column.start].spec
-    return spec.name, spec.options

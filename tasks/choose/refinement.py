@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tasks.choose.base import Problem, Trial, TrialOptions
 from tasks.choose.columns import Column, Price, recall_nats
-from tasks.choose.cover import Limit, Vector, solve
+from tasks.choose.cover import Limit, Vector, least_cover, solve
 from tasks.contracts import MeasuredDamage, PlanItem
 
 Chosen = list[Column]
@@ -65,8 +65,9 @@ class Refinement:
     def run(self, first: Chosen) -> tuple[PlanItem, ...]:
         """The better plan, never a worse one than ``first``."""
         starts = [first]
-        if self.options.from_converted and (other := self._given_back()) is not None:
-            starts.append(other)
+        # two whole plans, and single changes of the second
+        if self.options.from_converted and self.left > WHOLE_PLANS + 2:
+            starts += self._given_back()
         measured = [self._measure(start) for start in starts]
         best = min(range(len(starts)), key=lambda index: self._rank(measured[index]))
         plan, damage = self._improved(starts[best], measured[best])
@@ -100,8 +101,8 @@ class Refinement:
         bounds = {column.start for column in plan} | {column.stop for column in plan}
         open_to = [
             index
-            for index, column in enumerate(self.columns)
-            if column not in plan and {column.start, column.stop} <= bounds
+            for index in np.flatnonzero(self._new(plan)).tolist()
+            if {self.columns[index].start, self.columns[index].stop} <= bounds
         ]
         isolated = self._isolated(plan)
         most_promising = sorted(open_to, key=lambda index: isolated[index])
@@ -119,17 +120,8 @@ class Refinement:
         single: dict[int, MeasuredDamage],
         tried: list[Chosen],
     ) -> tuple[Chosen, MeasuredDamage] | None:
-        costs = self._isolated(plan)
-        recalls = np.array([recall_nats(column.damage) for column in self.columns])
-        recalls = recalls - self._carried(plan, recalls)
-        for index, found in single.items():
-            costs[index] = self.price.of(found) - self.price.of(damage)
-            recalls[index] = found.recall_nats - damage.recall_nats
-        new = np.array([column not in plan for column in self.columns], dtype=np.float64)
-        costs, recalls = costs * new, recalls * new
-        limits = list(self.limits)
-        if self.max_recall_nats is not None:
-            limits.append((recalls, max(self.max_recall_nats - damage.recall_nats, 0.0)))
+        costs, new = self._costs(plan, damage, single), self._new(plan)
+        limits = [*self.limits, *self._recall_limit(plan, damage, single)]
         for reach in REACHES:
             bounded = [*limits, *map(self._other_than, tried)]
             if reach is not None:
@@ -143,10 +135,38 @@ class Refinement:
                 return chosen, found
         return None
 
+    def _costs(
+        self, plan: Chosen, damage: MeasuredDamage, single: dict[int, MeasuredDamage]
+    ) -> Vector:
+        """(N,) what each column adds to the damage of the whole plan; nothing, if it is in it."""
+        costs = self._isolated(plan)
+        for index, found in single.items():
+            costs[index] = self.price.of(found) - self.price.of(damage)
+        return costs * self._new(plan)
+
+    def _recall_limit(
+        self, plan: Chosen, damage: MeasuredDamage, single: dict[int, MeasuredDamage]
+    ) -> list[Limit]:
+        """What the plan's recall may still lose, or must win back as far as that can be."""
+        if self.max_recall_nats is None:
+            return []
+        alone = np.array([recall_nats(column.damage) for column in self.columns])
+        falls = alone - self._carried(plan, alone)
+        for index, found in single.items():
+            falls[index] = found.recall_nats - damage.recall_nats
+        falls = falls * self._new(plan)
+        room = self.max_recall_nats - damage.recall_nats
+        if room < 0 and (most := least_cover(falls, self.columns, self.limits)) is not None:
+            room = max(room, float(falls @ most) + 1e-6)
+        return [(falls, room)]
+
+    def _new(self, plan: Chosen) -> Vector:
+        """(N,) 1 for the columns that are not in a plan."""
+        return np.array([column not in plan for column in self.columns], dtype=np.float64)
+
     def _other_than(self, plan: Chosen) -> Limit:
         """Cuts one plan off."""
-        inside = np.array([column in plan for column in self.columns], dtype=np.float64)
-        return inside, float(len(plan) - 1)
+        return 1 - self._new(plan), float(len(plan) - 1)
 
     def _isolated(self, plan: Chosen) -> Vector:
         """(N,) damage of each column alone less that of the parts of the plan in its place."""
@@ -163,7 +183,7 @@ class Refinement:
         )
         return np.array([per_layer[column.start : column.stop].sum() for column in self.columns])
 
-    def _given_back(self) -> Chosen | None:
+    def _given_back(self) -> list[Chosen]:
         """From every layer converted at least damage, with layers given back as limits allow."""
         converted = [c for c in self.columns if c.candidate is not None]
         reached = {layer for column in converted for layer in column.layers}
@@ -171,15 +191,11 @@ class Refinement:
         alone = [*converted, *fixed]
         costs = np.array([self.price.of(column.damage) for column in alone])
         everything = solve(costs, alone, [], self.price)
-        if everything is None:
-            return None
+        assert everything is not None  # there are no limits
         damage = self._measure(everything)
-        found = self._single_changes(everything)
-        costs = self._isolated(everything)
-        for index, changed in found.items():
-            costs[index] = self.price.of(changed) - self.price.of(damage)
-        new = np.array([column not in everything for column in self.columns], dtype=np.float64)
-        return solve(costs * new, self.columns, self.limits, self.price)
+        costs = self._costs(everything, damage, self._single_changes(everything))
+        given_back = solve(costs, self.columns, self.limits, self.price)
+        return [] if given_back is None else [given_back]
 
     def _measure(self, plan: Chosen) -> MeasuredDamage:
         self.left -= 1

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
-from tasks.contracts import ConversionPlan, GateDecision, ModelProfile, PlanItem, identity
+from tasks.contracts import (
+    ConversionPlan,
+    GateDecision,
+    ModelProfile,
+    PlanItem,
+    RepairRound,
+    identity,
+)
 from tasks.recipe import RepairOptions
 
 COSTS = ("kv_bytes.", "prefill_ms.", "decode_tokens_per_s.")  # figures that giving back makes worse
+
+
+def next_round(
+    options: RepairOptions,
+    done: int,
+    plan: ConversionPlan,
+    profile: ModelProfile,
+    decision: GateDecision,
+) -> tuple[RepairRound, ConversionPlan | None]:
+    """What is done about a rejection, and the plan to go on with; None where nothing is.
+
+    Args:
+        done: rounds of repair that were made before.
+        plan: the rejected one.
+    """
+    stopped = why_not(decision, plan)
+    if stopped is None and done >= options.rounds:
+        stopped = f"{options.rounds} rounds of repair did not help"
+    repaired = give_back(plan, profile, options) if stopped is None else None
+    then = repaired.summary() if repaired else plan.summary()
+    record = RepairRound(
+        plan=plan,
+        candidate_sha256=decision.candidate_sha256,
+        failed_checks=decision.failed(),
+        given_back=tuple(int(i) for i, kind in plan.summary().items() if kind != then[i]),
+        stopped=stopped or "",
+    )
+    return record, repaired
 
 
 def why_not(decision: GateDecision, plan: ConversionPlan) -> str | None:

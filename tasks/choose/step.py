@@ -39,26 +39,26 @@ def choose_on_model(
         InputError: see `choose_plan`; or rows that a trial asks for are not there.
     """
     folder = ctx.store.open_tree(model.sha256)
-    config = base_config(folder)
     selector = build(Selector, options.selector, where="choose.selector")
-    trial, wanted = None, selector.tries
-    if wanted is not None:
-        keep_out = _reach(problem_of(profile, options))
+    problem = problem_of(profile, options, base_config(folder), ctx.seed)
+    if selector.tries is not None:
+        make_yardstick = partial(
+            _yardstick,
+            rows=measured_on,
+            wanted=selector.tries,
+            keep_out_tokens=_reach(problem),
+            ctx=ctx,
+            folder=folder,
+        )
         trial = MeasuredTrial(
             partial(load_base, folder, ctx.device),
-            partial(
-                _yardstick,
-                rows=measured_on,
-                wanted=wanted,
-                keep_out_tokens=keep_out,
-                ctx=ctx,
-                folder=folder,
-            ),
+            make_yardstick,
             partial(calibration_rows, fitted_on, ctx.store, folder),
             ctx.workdir / "trials",
             ctx.log,
         )
-    return choose_plan(profile, options, ctx.seed, config=config, trial=trial)
+        problem = problem.model_copy(update={"trial": trial})
+    return choose_plan(problem, selector)
 
 
 def _reach(problem: Problem) -> int:

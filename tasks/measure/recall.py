@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -20,11 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.errors import InputError
 from tasks.measure.filler import sentence
 from tasks.measure.likelihood import target_nll
-from tasks.measure.recall_cases import CASES, Case
+from tasks.measure.recall_cases import CASES, Case, Probe
 
-Probes = Annotated[
-    tuple[Literal["passkey", "multi_key", "associative", "copying"], ...], Field(min_length=1)
-]
+Probes = Annotated[tuple[Probe, ...], Field(min_length=1)]
 Probed = Mapping[str, Sequence["RecallPrompt"]]  # prompts by the probe's name
 
 
@@ -61,7 +59,7 @@ class KeyScore:
 
 
 def recall_prompts(
-    probe: str,
+    probe: Probe,
     tokenizer: PreTrainedTokenizerBase,
     count: int,
     prompt_tokens: int,
@@ -72,7 +70,7 @@ def recall_prompts(
     """Prompts with what is asked for spread evenly over the depths that are allowed.
 
     Args:
-        probe: passkey, multi_key, associative or copying (tasks/measure/recall_cases.py).
+        probe: see tasks/measure/recall_cases.py.
         count: number of prompts.
         prompt_tokens: exact length of each, answer included.
         seed: of facts and filler; prompt i depends on (seed, i) alone but for its depth.
@@ -93,7 +91,7 @@ def recall_prompts(
 
 
 def probe_prompts(
-    probes: Sequence[str],
+    probes: Sequence[Probe],
     tokenizer: PreTrainedTokenizerBase,
     count: int,
     prompt_tokens: int,

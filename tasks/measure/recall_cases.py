@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 NAMES = ("Anna", "Peter", "Maria", "Thomas", "Laura", "David", "Helen", "Robert", "Julia", "Simon")
 THINGS = (
@@ -86,7 +87,8 @@ def _copying(numbers: random.Random) -> Case:
     )
 
 
-CASES: dict[str, Callable[[random.Random], Case]] = {
+Probe = Literal["passkey", "multi_key", "associative", "copying"]
+CASES: dict[Probe, Callable[[random.Random], Case]] = {
     "passkey": _passkey,
     "multi_key": _multi_key,
     "associative": _associative,

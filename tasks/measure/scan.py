@@ -12,7 +12,7 @@ from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.conversion import converted, layer_of
 from tasks.measure.stream import Stream
 from tasks.measure.yardstick import Figures, Yardstick
-from tasks.strategies.base import Strategy
+from tasks.strategies.base import LayerSpec, Strategy
 from tasks.strategies.stretch import Stretch, StretchBatch
 
 
@@ -63,10 +63,17 @@ class Scan:
         start, stop = self.layer, self.layer + layers
         base_specs = self.base.config.layer_specs[start:stop]
         specs = dict(enumerate(strategy.layer_specs(base_specs), start))
-        tensors = strategy.fit(self._stretch(stop)) if strategy.fits else {}
+        tensors = self._fit(strategy, dict(enumerate(base_specs, start))) if strategy.fits else {}
         with converted(self.model, specs, tensors, donor=self.base):
             lowest = min(map(layer_of, tensors), default=start)
             return self.yardstick.figures(self._measured, min(lowest, start))
+
+    def _fit(self, strategy: Strategy, base_specs: dict[int, LayerSpec]) -> dict[str, Tensor]:
+        stretch = self._stretch(self.layer + len(base_specs))
+        if self.model is self.base:
+            return strategy.fit(stretch)
+        with converted(self.model, base_specs, donor=self.base):  # a strategy reads their weights
+            return strategy.fit(stretch)
 
     def _stretch(self, stop: int) -> Stretch:
         assert self._fitted is not None

@@ -45,12 +45,9 @@ class Yardstick:
     ) -> None:
         self.rows = rows
         self.prompts = [(name, prompt) for name, some in probes.items() for prompt in some]
-        self._log_probs: list[Tensor] = []
-        streams = self.streams(model)
+        self._log_probs: list[Tensor] = []  # of the base, per batch
         with torch.no_grad():
-            for _, logits in streams[0].logits(0):
-                self._log_probs.append(_log_probs(logits))
-            self.base = self.figures(streams, 0)
+            self.base = self.figures(self.streams(model), 0)
 
     def streams(self, model: HybridForCausalLM) -> list[Stream]:
         """Text and recall prompts at the bottom of a model."""
@@ -64,9 +61,12 @@ class Yardstick:
         """Of the model as it stands; layers ``first`` and above are run."""
         text, *recall = streams
         nll, kl = [], []
-        for (ids, logits), log_p in zip(text.logits(first), self._log_probs, strict=True):
+        for batch, (ids, logits) in enumerate(text.logits(first)):
             nll.append(token_nll(logits, ids).double().mean(1))
             log_q = _log_probs(logits)
+            if batch == len(self._log_probs):  # the base itself, the first model to be measured
+                self._log_probs.append(log_q)
+            log_p = self._log_probs[batch]
             kl.append(F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).double())
         scores: dict[str, list[Any]] = {}
         waiting = list(self.prompts)

@@ -31,7 +31,8 @@ class Sensitivity(ModelProfiler):
     base's, on the first ``rows`` rows of ``row_tokens`` tokens of the profile's rows;
     recall_nats(l, s) = base's mean log-probability per key token minus the converted model's, on
     ``prompts`` generated prompts of ``prompt_tokens`` tokens for each of ``probes`` whose answers
-    stand outside the reach of every strategy; kl_nats is the mean KL to the base on the same rows.
+    stand outside the reach of every strategy; kl_nats is the mean KL to the base on every
+    fourth token of the same rows.
     All are worse when greater. NLL rise alone is the rule of arXiv 2606.27791; it is blind to
     recall, which one or two layers may carry.
 

@@ -44,15 +44,20 @@ def profile(
 
 def uniform(spec: Spec, kv_bytes: int, layers: int) -> Candidate:
     """A candidate that takes the same bytes in every layer."""
-    return Candidate(spec=spec, layers=(LayerOption(spec=spec, kv_bytes=kv_bytes),) * layers)
+    return Candidate(
+        spec=spec, layers=(LayerOption(spec=spec, kv_bytes=kv_bytes, parameters=0),) * layers
+    )
 
 
 def problem(of: ModelProfile, kv_bytes: int = 67 * BYTES_PER_TOKEN) -> Problem:
-    return Problem(
-        profile=of,
-        candidates=(uniform(STREAMING, kv_bytes, len(of.layers)),),
-        context_tokens=CONTEXT,
-    )
+    return choice(of, uniform(STREAMING, kv_bytes, len(of.layers)))
+
+
+def choice(of: ModelProfile, *candidates: Candidate, **update) -> Problem:
+    """A problem whose layers have no parameters, where ``update`` does not give them any."""
+    counts = {"layer_parameters": (0,) * len(of.layers), "other_parameters": 0}
+    fields = {"profile": of, "candidates": candidates, "context_tokens": CONTEXT}
+    return Problem(**(fields | counts | update))
 
 
 def impossible(of: ModelProfile, *layers: int) -> ModelProfile:

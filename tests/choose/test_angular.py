@@ -1,5 +1,13 @@
 import pytest
-from choose.problems import CONTEXT, converted, covers, impossible, problem, profile, uniform
+from choose.problems import (
+    choice,
+    converted,
+    covers,
+    impossible,
+    problem,
+    profile,
+    uniform,
+)
 
 from tasks.choose.angular import Angular
 from tasks.choose.base import Problem
@@ -23,8 +31,7 @@ PROFILE = PROFILE.model_copy(
 
 
 def with_strategy(of: ModelProfile, spec: Spec) -> Problem:
-    candidates = (uniform(spec, 0, len(of.layers)),)
-    return Problem(profile=of, candidates=candidates, context_tokens=CONTEXT)
+    return choice(of, uniform(spec, 0, len(of.layers)))
 
 
 def test_the_run_of_least_distance_and_of_equals_the_lower_one() -> None:

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from choose.problems import BYTES_PER_TOKEN, CONTEXT, profile, uniform
+from choose.problems import BYTES_PER_TOKEN, CONTEXT, choice, profile, uniform
 
 from tasks.choose.base import Candidate, LayerOption, Problem, RunOption
 from tasks.choose.milp import Milp
@@ -41,10 +41,9 @@ def with_maps(
             for start, stop in runs
         ),
     )
-    return Problem(
-        profile=of.model_copy(update={"layers": tuple(layers)}),
-        candidates=(candidate,),
-        context_tokens=CONTEXT,
+    return choice(
+        of.model_copy(update={"layers": tuple(layers)}),
+        candidate,
         layer_parameters=(KEPT,) * len(singles),
         other_parameters=other,
     )
@@ -116,11 +115,7 @@ def test_the_kl_is_another_price_and_must_be_there() -> None:
                ((0.1, 0.9), (0.2, 0.3))]  # fmt: skip
     pairs = zip(of.layers, damages, strict=True)
     layers = [layer.model_copy(update={"damage": (damage,)}) for layer, damage in pairs]
-    problem = Problem(
-        profile=of.model_copy(update={"layers": tuple(layers)}),
-        candidates=(uniform(MAP, 0, 2),),
-        context_tokens=CONTEXT,
-    )
+    problem = choice(of.model_copy(update={"layers": tuple(layers)}), uniform(MAP, 0, 2))
     assert spans(Milp(kv_bytes_ratio=0.5).select(problem)) == [(0, 1)]
     assert spans(Milp(kv_bytes_ratio=0.5, language="kl").select(problem)) == [(1, 2)]
     without = problem.model_copy(update={"profile": of})
@@ -128,9 +123,6 @@ def test_the_kl_is_another_price_and_must_be_there() -> None:
         Milp(kv_bytes_ratio=0.5, language="kl").select(without)
 
 
-def test_a_budget_is_needed_and_parameters_must_have_been_counted() -> None:
+def test_a_budget_is_needed() -> None:
     with pytest.raises(ValueError, match="at least one of kv_bytes_ratio"):
         Milp(keep_layers=3)
-    of = with_maps([0.1], {}).model_copy(update={"layer_parameters": ()})
-    with pytest.raises(InputError, match="were not counted"):
-        Milp(parameters_ratio=0.5).select(of)

@@ -12,6 +12,7 @@ from choose.problems import (
     CONTEXT,
     FULL,
     NLL_RISES,
+    choice,
     converted,
     covers,
     problem,
@@ -140,14 +141,9 @@ def test_no_plan_is_better(damages, recalls, kv_tokens, percent, cap) -> None:
         )
         for i, row in enumerate(damages)
     )
-    of = Problem(
-        profile=ModelProfile(
-            model_sha256="a", text_sha256="b", tokens=1, layers=layers, geometry=SMALLEST
-        ),
-        candidates=tuple(
-            uniform(s, 2 * t, len(layers)) for s, t in zip(specs, kv_tokens, strict=True)
-        ),
-        context_tokens=CONTEXT,
+    of = choice(
+        ModelProfile(model_sha256="a", text_sha256="b", tokens=1, layers=layers, geometry=SMALLEST),
+        *(uniform(s, 2 * t, len(layers)) for s, t in zip(specs, kv_tokens, strict=True)),
     )
 
     def measures(choice: tuple[int, ...]) -> tuple[float, float, int]:
@@ -204,11 +200,7 @@ def hard_problem() -> Problem:
     of = ModelProfile(
         model_sha256="a", text_sha256="b", tokens=1, layers=tuple(layers), geometry=SMALLEST
     )
-    return Problem(
-        profile=of,
-        candidates=tuple(uniform(s, 2 * w, 80) for s, w in zip(specs, windows, strict=True)),
-        context_tokens=CONTEXT,
-    )
+    return choice(of, *(uniform(s, 2 * w, 80) for s, w in zip(specs, windows, strict=True)))
 
 
 def test_eighty_layers_and_eight_options() -> None:

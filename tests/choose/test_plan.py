@@ -4,11 +4,13 @@ import pytest
 from choose.problems import BYTES_PER_TOKEN, NLL_RISES, STREAMING, converted, covers, profile
 
 from tasks.choose.base import Selector, ordinal
-from tasks.choose.plan import choose_plan
-from tasks.contracts import Spec
+from tasks.choose.plan import choose_plan as plan_of
+from tasks.choose.plan import problem_of
+from tasks.contracts import ConversionPlan, ModelProfile, Spec
 from tasks.errors import InputError
+from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 from tasks.recipe import ChooseOptions
-from tasks.registry import discover
+from tasks.registry import build, discover
 
 FALLING = [0.9 - 0.01 * i for i in range(30)]
 SCORES = ("block_influence", "angular_distance_8", "linearity", "trsp_order", "trsp_scale")
@@ -27,6 +29,23 @@ OPTIONS = {
     "trsp": {"layers": 15},
     "uniform": {"layers": 15},
 }
+
+
+# the shape that the profile is of
+CONFIG = HybridConfig(
+    num_hidden_layers=30,
+    hidden_size=576,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    head_dim=64,
+    vocab_size=100,
+    layer_specs=[FULL_LAYER] * 30,
+)
+
+
+def choose_plan(of: ModelProfile, wanted: ChooseOptions) -> ConversionPlan:
+    selector = build(Selector, wanted.selector, where="choose.selector")
+    return plan_of(problem_of(of, wanted, CONFIG), selector)
 
 
 def options(name: str, **update) -> ChooseOptions:

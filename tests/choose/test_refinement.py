@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from choose.problems import CONTEXT, STREAMING, converted, profile, uniform
+from choose.problems import STREAMING, choice, converted, profile, uniform
 
 from tasks.choose.base import Problem
 from tasks.choose.milp import Milp
@@ -47,12 +47,7 @@ class Interacting:
 
 def problem() -> tuple[Problem, Interacting]:
     trial = Interacting()
-    of = Problem(
-        profile=profile(ALONE, RECALL),
-        candidates=(uniform(STREAMING, 0, len(ALONE)),),
-        context_tokens=CONTEXT,
-        trial=trial,
-    )
+    of = choice(profile(ALONE, RECALL), uniform(STREAMING, 0, len(ALONE)), trial=trial)
     return of, trial
 
 
@@ -78,9 +73,10 @@ def test_the_best_plan_is_found_where_single_damages_mislead(from_converted: boo
 
 
 def test_evaluations_are_bounded_and_a_worse_plan_is_never_taken() -> None:
-    for evaluations in (1, 5, 9, 30):
+    for evaluations, both in itertools.product((1, 5, 9, 12, 30), (False, True)):
         of, trial = problem()
-        refined = Milp(kv_bytes_ratio=0.5, refine={"evaluations": evaluations}).select(of)
+        refine = {"evaluations": evaluations, "from_converted": both}
+        refined = Milp(kv_bytes_ratio=0.5, refine=refine).select(of)
         assert trial.plans + trial.single_changes <= evaluations
         first = trial.of({1, 2, 3, 4}) if 0 not in converted(refined) else trial.of({0, 1, 2, 3})
         assert trial.of(converted(refined)).language_nats <= first.language_nats
@@ -93,6 +89,26 @@ def test_measured_recall_is_held_to_the_cap() -> None:
     first = trial.of({1, 2, 3, 4}).language_nats  # cheapest alone within the cap
     # no single swap helps any more; the best plan, without neighbours, is four swaps away
     assert trial.of(converted(refined)).language_nats < first / 2
+
+
+def test_recall_that_a_plan_loses_as_a_whole_is_won_back() -> None:
+    class Forgetting(Interacting):
+        def of(self, layers: set[int]) -> MeasuredDamage:
+            known = super().of(layers)
+            pairs = sum(1 for layer in layers if layer + 1 in layers)
+            return known.model_copy(
+                update={
+                    "language_nats": known.language_nats - pairs,
+                    "recall_nats": known.recall_nats + pairs,
+                }
+            )
+
+    trial = Forgetting()
+    of = choice(profile(ALONE, RECALL), uniform(STREAMING, 0, len(ALONE)), trial=trial)
+    options = {"kv_bytes_ratio": 0.5, "recall_weight": 0.0, "max_recall_nats": 0.5}
+    first, refined = Milp(**options).select(of), Milp(**options, refine={}).select(of)
+    assert trial.of(converted(first)).recall_nats == 3.5, "alone, only layer 0 loses any"
+    assert trial.of(converted(refined)).recall_nats <= 0.5
 
 
 def test_sleb_takes_the_cheapest_by_then() -> None:

@@ -4,7 +4,7 @@ import pytest
 from choose.problems import BYTES_PER_TOKEN, CONTEXT, converted, problem, profile
 
 from tasks.choose.convert_all import ConvertAll
-from tasks.choose.repair import give_back, why_not
+from tasks.choose.repair import give_back, next_round, why_not
 from tasks.contracts import Check, ConversionPlan, GateDecision, PlanItem, identity
 from tasks.recipe import RepairOptions
 
@@ -72,3 +72,14 @@ def test_when_it_cannot_help() -> None:
     assert why_not(decision("perplexity.docs"), kept) == "every layer is kept already"
     by_hand = plan((PlanItem(start=0, stop=4, strategy="streaming"),))
     assert "sensitivity" in why_not(decision("perplexity.docs"), by_hand)
+
+
+def test_a_round_says_what_it_did_and_the_last_one_why_no_more() -> None:
+    before, options = plan(), RepairOptions(rounds=2, layers=1)
+    record, after = next_round(options, 1, before, PROFILE, decision("perplexity.docs"))
+    assert (record.plan, record.given_back, record.stopped) == (before, (3,), "")
+    assert record.failed_checks == ("perplexity.docs: ",)
+    assert after == give_back(before, PROFILE, options)
+    record, after = next_round(options, 2, before, PROFILE, decision("perplexity.docs"))
+    assert (after, record.given_back) == (None, ())
+    assert record.stopped == "2 rounds of repair did not help"

@@ -72,6 +72,16 @@ def test_what_cannot_be_is_none_and_a_run_is_given_back_whole(tmp_path: Path) ->
     assert given_back.language_nats == pytest.approx(0, abs=1e-6)
 
 
+def test_a_change_is_fitted_on_the_base_s_own_layer(tmp_path: Path) -> None:
+    """What stands in its place, such as a map, has no keys to take a decay from."""
+    plan = [item(0, "streaming", **WINDOW), item(1, "linear"), item(2), item(3)]
+    recurrent = item(1, "gated_recurrence", gate="gla", window=6, decay="statistics")
+    (found,) = trial(tmp_path).changes(plan, [recurrent])
+    changed = [plan[0], recurrent, *plan[2:]]
+    whole = nll_of(changed) - nll_of([item(0, stop=LAYERS)])
+    assert found.language_nats == pytest.approx(whole, abs=1e-5)
+
+
 def test_nothing_is_measured_twice_and_the_base_stays(tmp_path: Path) -> None:
     first = trial(tmp_path)
     instead = [item(3, "streaming", **WINDOW)]

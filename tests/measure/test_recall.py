@@ -1,6 +1,7 @@
 """Passkey prompts: exact length, key and needle where they should be, honest scores."""
 
 import itertools
+import random
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_checkpoint import byte_tokenizer
 
 from tasks.errors import InputError
 from tasks.measure.recall import key_scores, last_logits, recall_prompts, score_keys
+from tasks.measure.recall_cases import CASES
 
 TOKENIZER = byte_tokenizer()
 
@@ -97,3 +99,25 @@ def test_exact_needs_every_token_of_the_key() -> None:
     first, second = score_keys(logits, prompts)
     assert (first.exact, second.exact) == (True, False)
     assert first.log_prob > second.log_prob
+
+
+@pytest.mark.parametrize("probe", CASES)
+def test_every_probe_states_its_facts_outside_the_window_and_ends_with_the_answer(probe) -> None:
+    keep_out = 120
+    prompts = recall_prompts(probe, TOKENIZER, 5, 900, 7, keep_out_tokens=keep_out)
+    assert len({prompt.key for prompt in prompts}) == 5
+    for index, prompt in enumerate(prompts):
+        assert len(prompt.ids) == 900 == prompt.key_stop
+        case = CASES[probe](random.Random(f"7/{index}"))
+        text = TOKENIZER.decode(prompt.ids)
+        assert text.startswith(case.introduction)
+        assert text.endswith(case.question + case.answer)
+        assert prompt.key == case.answer.strip()
+        asked = TOKENIZER.decode(prompt.ids[prompt.needle_start : prompt.needle_stop])
+        assert asked == case.needles[case.asked]
+        assert prompt.key in asked
+        for needle in case.needles:  # one token per byte, so places in the text are tokens
+            assert text.count(needle) == 1
+            place = text.index(needle)
+            assert len(case.introduction) <= place
+            assert place + len(needle) <= prompt.key_start - keep_out
