@@ -9,15 +9,7 @@ from prefect import flow
 from flows.inputs import calibration, evaluated_texts, fetch_texts
 from flows.outcome import Outcome, keep_outcome
 from tasks.choose.task import choose_plan
-from tasks.contracts import (
-    CheckpointRef,
-    ConversionPlan,
-    FinetuneReport,
-    ModelRef,
-    PlanItem,
-    RunSummary,
-    TextRef,
-)
+from tasks.contracts import CheckpointRef, ConversionPlan, ModelRef, PlanItem, RunSummary, TextRef
 from tasks.convert.task import convert_model
 from tasks.evaluate.task import evaluate_models
 from tasks.fetch.task import fetch_model
@@ -28,6 +20,7 @@ from tasks.profile.task import profile_model
 from tasks.recipe import Recipe
 from tasks.register.task import register_model
 from tasks.report.task import write_report
+from tasks.training_contracts import FinetuneReport
 
 
 @flow(name="convert", flow_run_name="{run_id}", validate_parameters=False)
@@ -82,7 +75,9 @@ def heal(
     """The finetune step, where the recipe has one."""
     if recipe.finetune is None:
         return None
-    return finetune_model(base, checkpoint, texts[recipe.finetune.text], recipe.finetune, run=run)
+    options = recipe.finetune
+    held_out = texts[options.validation.text] if options.validation else None
+    return finetune_model(base, checkpoint, texts[options.text], held_out, options, run=run)
 
 
 def unchanged_plan(model: ModelRef, context_tokens: int) -> ConversionPlan:

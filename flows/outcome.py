@@ -13,7 +13,6 @@ from tasks.contracts import (
     CheckpointRef,
     ConversionPlan,
     EvalReport,
-    FinetuneReport,
     GateDecision,
     ModelProfile,
     ModelRef,
@@ -27,6 +26,7 @@ from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from tasks.training_contracts import FinetuneReport
 
 
 @dataclass

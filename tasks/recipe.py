@@ -101,7 +101,7 @@ class AdapterOptions(Contract):
     kind: Literal["lora", "full", "none"] = "lora"
     rank: Positive = 16
     alpha: Positive = 32
-    targets: tuple[str, ...] = Field(("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
+    targets: tuple[str, ...] = Field(default=("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
     rslora: bool = False
     dora: bool = False
 
@@ -195,9 +195,11 @@ class RegularizeOptions(TrainingText, TrainingStage):
     ``weights`` each is tried for ``sweep_steps``, and the best on ``validation`` is taken.
     """
 
-    strategies: tuple[Literal["remove", "linear"], ...] = Field(("remove",), min_length=1)
+    strategies: tuple[Literal["remove", "linear"], ...] = Field(default=("remove",), min_length=1)
     norm: Literal["l2", "l1"] = "l2"
-    weights: tuple[Annotated[Number, Field(gt=0)], ...] = Field((0.1,), min_length=1, max_length=8)
+    weights: tuple[Annotated[Number, Field(gt=0)], ...] = Field(
+        default=(0.1,), min_length=1, max_length=8
+    )
     sweep_steps: Positive = 8
     validation: ValidationOptions | None = None
 
@@ -282,7 +284,8 @@ class Compute(Contract):
 
 
 STEPS = (
-    "fetch", "profile", "choose", "regularize", "convert", "finetune", "evaluate", "gate", "register",
+    "fetch", "profile", "choose", "regularize", "convert",
+    "finetune", "evaluate", "gate", "register",
 )  # fmt: skip
 TRAINING_STEPS = ("regularize", "finetune")  # those that more than one process can share
 

@@ -1,9 +1,10 @@
 """The `finetune` node of the DAG."""
 
 from tasks.context import Context
-from tasks.contracts import CheckpointRef, FinetuneReport, ModelRef, TextRef
+from tasks.contracts import CheckpointRef, ModelRef, TextRef
 from tasks.node import node
 from tasks.recipe import FinetuneOptions
+from tasks.training_contracts import FinetuneReport
 
 
 @node("finetune")
@@ -11,11 +12,12 @@ def finetune_model(
     base: ModelRef,
     checkpoint: CheckpointRef,
     text: TextRef,
+    held_out: TextRef | None,
     options: FinetuneOptions,
     *,
     ctx: Context,
 ) -> FinetuneReport:
-    """Heal a converted checkpoint with LoRA, the base as teacher; the result is merged."""
+    """Heal a converted checkpoint in stages, the base as teacher; the result is merged."""
     from tasks.finetune.healing import finetune_model as finetune
 
-    return finetune(base, checkpoint, text, options, ctx)
+    return finetune(base, checkpoint, text, held_out, options, ctx)

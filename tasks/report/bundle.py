@@ -11,13 +11,13 @@ from tasks.contracts import (
     Contract,
     ConversionPlan,
     EvalReport,
-    FinetuneReport,
     GateDecision,
     ModelProfile,
     ModelRef,
     Registration,
     TextRef,
 )
+from tasks.training_contracts import FinetuneReport
 
 
 class ReportBundle(Contract):

@@ -12,7 +12,6 @@ from tasks.contracts import (
     ConversionPlan,
     Damage,
     EvalReport,
-    FinetuneReport,
     GateDecision,
     LayerProfile,
     Measurement,
@@ -22,9 +21,9 @@ from tasks.contracts import (
     Registration,
     Spec,
     TextRef,
-    TrainPoint,
 )
 from tasks.report.bundle import ReportBundle
+from tasks.training_contracts import FinetuneReport, TrainPoint
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
 GEOMETRY = CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4)

@@ -59,13 +59,13 @@ class Streams:
     Attributes:
         student: L + 1 tensors (B, T, D), with a gradient.
         base: the same of the base, without one; None where no objective needs the base.
-        real_BT: False for padding.
+        real: (B, T) False for padding.
         removed: layers of the student that do nothing.
     """
 
     student: Sequence[Tensor]
     base: Sequence[Tensor] | None
-    real_BT: Tensor
+    real: Tensor
     removed: frozenset[int]
 
 

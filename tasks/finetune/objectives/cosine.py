@@ -1,5 +1,6 @@
 """A regulariser that keeps layers from doing too little."""
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -23,11 +24,10 @@ class Cosine(StreamObjective):
     weight: float = 0.5
 
     def of_streams(self, streams: Streams) -> Tensor:
-        pairs = zip(streams.student[:-1], streams.student[1:], strict=True)
         return sum(
             mean_of_real(
                 1 - torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1),
-                streams.real_BT,
+                streams.real,
             )
-            for x, y in pairs
+            for x, y in pairwise(streams.student)
         )

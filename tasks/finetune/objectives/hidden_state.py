@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tasks.finetune.objectives.base import Streams, StreamObjective, mean_of_real
+from tasks.finetune.objectives.base import StreamObjective, Streams, mean_of_real
 
 
 class HiddenState(StreamObjective):
@@ -22,11 +22,11 @@ class HiddenState(StreamObjective):
 
     def of_streams(self, streams: Streams) -> Tensor:
         assert streams.base is not None
-        compared = [l for l in range(1, len(streams.student)) if l not in streams.removed]
+        compared = [i for i in range(1, len(streams.student)) if i not in streams.removed]
         values = []
         for layer in compared:
             x, wanted = streams.student[layer].float(), streams.base[layer].float()
             missed_BT = (x - wanted).square().sum(-1)
             energy_BT = wanted.square().sum(-1).clamp_min(1e-12)
-            values.append(mean_of_real(missed_BT / energy_BT, streams.real_BT))
+            values.append(mean_of_real(missed_BT / energy_BT, streams.real))
         return torch.stack(values).mean(0)

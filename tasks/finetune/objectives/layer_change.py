@@ -29,5 +29,5 @@ class LayerChange(StreamObjective):
         for layer in self.layers:
             change = streams.student[layer + 1].float() - streams.student[layer].float()
             norm_BT = change.norm(p=order, dim=-1) / change.shape[-1] ** (1 / order)
-            total = total + mean_of_real(norm_BT, streams.real_BT)
+            total = total + mean_of_real(norm_BT, streams.real)
         return total
