@@ -13,21 +13,21 @@ from tasks.contracts import CheckpointRef, ConversionPlan, ModelRef, PlanItem, R
 from tasks.convert.task import convert_model
 from tasks.evaluate.task import evaluate_models
 from tasks.fetch.task import fetch_model
-from tasks.finetune.task import finetune_model
+from tasks.finetune.task import finetune_model, regularize_model
 from tasks.gate.task import decide
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
 from tasks.recipe import Recipe
 from tasks.register.task import register_model
 from tasks.report.task import write_report
-from tasks.training_contracts import FinetuneReport
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
 @flow(name="convert", flow_run_name="{run_id}", validate_parameters=False)
 def convert(
     recipe: Recipe, pins: dict[str, str], run_id: str, place: Place, plan: ConversionPlan | None
 ) -> RunSummary:
-    """fetch -> profile -> choose -> convert -> finetune -> evaluate -> gate -> register."""
+    """fetch, profile, choose, regularize, convert, finetune, evaluate, gate, register."""
     return conversion(recipe, pins, run_id, Run(place), plan)
 
 
@@ -42,7 +42,10 @@ def conversion(
     )
     plan = plan or choose_plan(profile, recipe.choose, run=run)
     rows = calibration(recipe, texts)
-    converted = convert_model(model, plan, rows, run=run)
+    regularized = regularize(recipe, model, plan, texts, run)
+    converted = convert_model(
+        model, plan, rows, regularized.model if regularized else None, run=run
+    )
     healing = heal(recipe, model, converted, texts, run)
     candidate = healing.checkpoint if healing else converted
     control = None
@@ -67,6 +70,17 @@ def conversion(
         )  # fmt: skip
         page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     return keep_outcome(outcome, run, folder, page.uri)
+
+
+def regularize(
+    recipe: Recipe, base: ModelRef, plan: ConversionPlan, texts: dict[str, TextRef], run: Run
+) -> RegularizationReport | None:
+    """The regularize step, where the recipe has one."""
+    options = recipe.regularize
+    if options is None:
+        return None
+    held_out = texts[options.validation.text] if options.validation else None
+    return regularize_model(base, plan, texts[options.text], held_out, options, run=run)
 
 
 def heal(

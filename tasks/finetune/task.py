@@ -1,10 +1,10 @@
-"""The `finetune` node of the DAG."""
+"""The nodes of the DAG that train: `regularize` before the conversion, `finetune` after it."""
 
 from tasks.context import Context
-from tasks.contracts import CheckpointRef, ModelRef, TextRef
+from tasks.contracts import CheckpointRef, ConversionPlan, ModelRef, TextRef
 from tasks.node import node
-from tasks.recipe import FinetuneOptions
-from tasks.training_contracts import FinetuneReport
+from tasks.recipe import FinetuneOptions, RegularizeOptions
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
 @node("finetune")
@@ -21,3 +21,19 @@ def finetune_model(
     from tasks.finetune.healing import finetune_model as finetune
 
     return finetune(base, checkpoint, text, held_out, options, ctx)
+
+
+@node("regularize")
+def regularize_model(
+    model: ModelRef,
+    plan: ConversionPlan,
+    text: TextRef,
+    held_out: TextRef | None,
+    options: RegularizeOptions,
+    *,
+    ctx: Context,
+) -> RegularizationReport:
+    """Train a base so that the layers that a plan takes out can go (TRSP, stage 2)."""
+    from tasks.finetune.regularization import regularize_model as regularize
+
+    return regularize(model, plan, text, held_out, options, ctx)
