@@ -28,7 +28,15 @@ def convert(
     recipe: Recipe, pins: dict[str, str], run_id: str, place: Place, plan: ConversionPlan | None
 ) -> RunSummary:
     """fetch, profile, choose, regularize, convert, finetune, evaluate, gate, register."""
-    return conversion(recipe, pins, run_id, Run(place), plan)
+    tracked = place.model_copy(
+        update={"run_id": run_id, "tracking_uri": tracking_uri(recipe, place.home)}
+    )
+    return conversion(recipe, pins, run_id, Run(tracked), plan)
+
+
+def tracking_uri(recipe: Recipe, home: str) -> str:
+    """The MLflow server of the recipe, or the embedded one."""
+    return recipe.registry.tracking_uri or f"sqlite:///{home}/mlflow.db"
 
 
 def conversion(
@@ -65,8 +73,7 @@ def conversion(
     if decision.accepted:
         outcome.registered = register_model(
             candidate, plan, report, decision, recipe.registry,
-            recipe.registry.tracking_uri or f"sqlite:///{run.place.home}/mlflow.db",
-            run_id, str(folder / "report.html"), run=run,
+            tracking_uri(recipe, run.place.home), run_id, str(folder / "report.html"), run=run,
         )  # fmt: skip
         page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     return keep_outcome(outcome, run, folder, page.uri)

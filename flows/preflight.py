@@ -19,9 +19,9 @@ from tasks.finetune.objectives.base import Objective
 from tasks.located import Located
 from tasks.profile.base import Profiler
 from tasks.recipe import Recipe
-from tasks.register.connection import refuse_unreachable
 from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
+from tasks.tracking import refuse_unreachable
 
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
 

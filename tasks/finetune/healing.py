@@ -73,15 +73,18 @@ def finetune_model(
         validation = Validation(held_rows, options.validation)
     passes = passes_over(rows, options.stages)
     ctx.log(f"finetune: {len(options.stages)} stages, {passes:.2f} passes over {len(rows)} rows")
-    dtype = loaded_dtype(ctx.device, options.stages)
-    teacher = load_base(base_folder, device=ctx.device, dtype=dtype)
+    loading = {
+        "device": team.loads_on(ctx.device),
+        "dtype": loaded_dtype(ctx.device, options.stages),
+    }
+    teacher = load_base(base_folder, **loading)
     teacher.requires_grad_(False)
     team.shard(teacher)
     snapshots = Snapshots(
         ctx.workdir, identity([base, checkpoint, text, held_out, options, ctx.seed]), team
     )
     state = Training(
-        load_student=partial(load_checkpoint, source, device=ctx.device, dtype=dtype),
+        load_student=partial(load_checkpoint, source, **loading),
         base=teacher,
         rows=rows,
         validation=validation,

@@ -69,7 +69,12 @@ def regularize_model(
             what=options.validation.text,
             at_most=options.validation.rows,
         )
-    load = partial(load_base, source, device=ctx.device, dtype=loaded_dtype(ctx.device, (options,)))
+    load = partial(
+        load_base,
+        source,
+        device=team.loads_on(ctx.device),
+        dtype=loaded_dtype(ctx.device, (options,)),
+    )
     run = identity([model, plan, text, held_out, options, ctx.seed])
     training = Training(
         load_student=load,

@@ -18,9 +18,16 @@ def finetune_model(
     ctx: Context,
 ) -> FinetuneReport:
     """Heal a converted checkpoint in stages, the base as teacher; the result is merged."""
-    from tasks.finetune.healing import finetune_model as finetune
+    from tasks.finetune.processes import run_training
 
-    return finetune(base, checkpoint, text, held_out, options, ctx)
+    inputs = {
+        "base": base,
+        "checkpoint": checkpoint,
+        "text": text,
+        "held_out": held_out,
+        "options": options,
+    }
+    return run_training("finetune", inputs, ctx)
 
 
 @node("regularize")
@@ -34,6 +41,13 @@ def regularize_model(
     ctx: Context,
 ) -> RegularizationReport:
     """Train a base so that the layers that a plan takes out can go (TRSP, stage 2)."""
-    from tasks.finetune.regularization import regularize_model as regularize
+    from tasks.finetune.processes import run_training
 
-    return regularize(model, plan, text, held_out, options, ctx)
+    inputs = {
+        "model": model,
+        "plan": plan,
+        "text": text,
+        "held_out": held_out,
+        "options": options,
+    }
+    return run_training("regularize", inputs, ctx)

@@ -52,12 +52,16 @@ class Team:
     def first(self) -> bool:
         return self.rank == 0
 
+    def loads_on(self, device: str) -> str:
+        """Where a model is loaded: to be sharded it need not fit one device as a whole."""
+        return device if self.size == 1 else "cpu"
+
     def shard(self, model: HybridForCausalLM) -> None:
         """Spread a model's weights over the processes, in place; the head stays with each."""
         if self.accelerator is None:
             return
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model
-        from torch.distributed.fsdp import register_fsdp_forward_method
+        from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
         # a tied head would keep the embedding from being sharded: it is frozen, so it may part
         model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone(), False)
@@ -66,6 +70,9 @@ class Team:
             register_fsdp_forward_method(layer, "mixed")
         with torch.no_grad():  # the first pass, which says which unit is the root, goes through it
             model.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+        for module in model.modules():
+            if isinstance(module, FSDPModule):  # the final norm would stay gathered
+                module.reshard()
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sum over all processes of each value."""

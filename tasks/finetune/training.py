@@ -119,7 +119,7 @@ class Training:
             student,
             self.base,
             objectives,
-            head=head,
+            head=head.to(student.device),
             converted=converted,
             compute=self.compute(stage),
             team=self.team,

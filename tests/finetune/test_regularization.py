@@ -41,9 +41,7 @@ def plan(case, strategy="remove"):
 
 def regularize(case, options=OPTIONS, log=None, **given):
     texts = case.text(), case.text(HELD_OUT, "held-out")
-    return regularize_model(
-        case.base, plan(case), *texts, options, case.context(log), **given
-    )
+    return regularize_model(case.base, plan(case), *texts, options, case.context(log), **given)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +63,7 @@ def changes(model, layers=(1, 2)):
 
 def test_the_doomed_layers_do_less_and_the_model_without_them_is_better(done):
     case, report = done
-    base, after = (
-        load_base(case.store.open_tree(ref.sha256)) for ref in (case.base, report.model)
-    )
+    base, after = (load_base(case.store.open_tree(ref.sha256)) for ref in (case.base, report.model))
     assert report.layers == (1, 2)
     assert sum(changes(after)) < 0.8 * sum(changes(base))
     assert report.nll_after < 0.95 * report.nll_before
