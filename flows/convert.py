@@ -66,8 +66,9 @@ def conversion(
     decision = decide(report, recipe.gate, run=run)
 
     outcome = Outcome(
-        run_id, recipe, model, texts, profile, plan, converted, healing, report, decision
-    )
+        run_id, recipe, model, texts, profile, plan, converted, healing, report, decision,
+        regularization=regularized,
+    )  # fmt: skip
     folder = Path(run.place.home) / "runs" / run_id
     page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     if decision.accepted:

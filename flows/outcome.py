@@ -26,7 +26,7 @@ from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
-from tasks.training_contracts import FinetuneReport
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Outcome:
     report: EvalReport
     decision: GateDecision
     registered: Registration | None = None
+    regularization: RegularizationReport | None = None
 
     @property
     def candidate(self) -> CheckpointRef:
@@ -101,6 +102,12 @@ def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> Run
     record = RunFolder(Path(run.place.home), outcome.run_id)
     write_plan(outcome.plan, folder / "plan.yaml")
     record.write("profile.json", outcome.profile.model_dump_json(indent=1))
+    for name, report in (
+        ("regularization", outcome.regularization),
+        ("finetune", outcome.healing),
+    ):
+        if report:
+            record.write(f"{name}.json", report.model_dump_json(indent=1))
     record.write("evaluation.json", outcome.report.model_dump_json(indent=1))
     record.write("decision.json", outcome.decision.model_dump_json(indent=1))
     create_markdown_artifact(plan_markdown(outcome.plan, outcome.profile), key="plan")

@@ -70,9 +70,13 @@ def test_metrics_are_there_while_the_training_runs(where, monkeypatch):
 
 
 def test_a_training_that_goes_on_goes_on_in_its_run(where):
-    with pytest.raises(KeyboardInterrupt), live_metrics(where, print) as sink:
-        sink(1, {"loss": 3.0})
-        raise KeyboardInterrupt
+    def killed():
+        with live_metrics(where, print) as sink:
+            sink(1, {"loss": 3.0})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
     (run,) = runs(where)
     assert run.info.status == "FAILED"
     with live_metrics(where, print) as sink:
@@ -91,7 +95,7 @@ class Refusing(BaseHTTPRequestHandler):
         self.send_response(503)
         self.end_headers()
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815
 
     def log_message(self, *_):
         pass
