@@ -22,7 +22,7 @@ from pathlib import Path
 
 def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     """The DAG by hand: no Prefect, no cache, no server."""
-    from flows.inputs import calibration, measured_texts, profiled
+    from flows.inputs import calibration, measured_texts, profiled, trained_texts
     from tasks.choose.step import choose_on_model
     from tasks.context import Context
     from tasks.convert.checkpoint import convert_model
@@ -49,7 +49,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
         return Context(store=store, workdir=workdir, seed=recipe.seed)
 
     evaluated = {n for spec in recipe.evaluate.metrics for n in build(Metric, spec).needed_texts()}
-    names = {*measured_texts(recipe), recipe.finetune.text, *evaluated}
+    names = {*measured_texts(recipe), *trained_texts(recipe), *evaluated}
     model = fetch_model(recipe.model, context("model"), recipe.data_root)
     texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in sorted(names)}
     profile = profile_model(
@@ -63,8 +63,10 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     tried_on = profiled(recipe, texts)
     plan = choose_on_model(model, profile, tried_on, rows, recipe.choose, context("choose"))
     converted = convert_model(model, plan, rows, context("convert"))
+    options = recipe.finetune
+    held_out = texts[options.validation.text] if options.validation else None
     healing = finetune_model(
-        model, converted, texts[recipe.finetune.text], recipe.finetune, context("finetune")
+        model, converted, texts[options.text], held_out, options, context("finetune")
     )
     wanted = {name: texts[name] for name in evaluated}
     report = evaluate_models(

@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.choose.base import Selector
 from tasks.evaluate.base import Metric
+from tasks.finetune.objectives.base import Objective
 from tasks.hybrid.families import FAMILIES
 from tasks.profile.base import Profiler
 from tasks.registry import Component, discover
@@ -15,6 +16,7 @@ KINDS: dict[str, type[Component]] = {
     "strategies": Strategy,
     "profilers": Profiler,
     "selectors": Selector,
+    "objectives": Objective,
     "metrics": Metric,
 }
 

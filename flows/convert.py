@@ -15,7 +15,6 @@ from tasks.contracts import (
     Calibration,
     CheckpointRef,
     ConversionPlan,
-    FinetuneReport,
     ModelRef,
     PlanItem,
     RepairRound,
@@ -25,13 +24,14 @@ from tasks.contracts import (
 from tasks.convert.task import convert_model
 from tasks.evaluate.task import evaluate_models
 from tasks.fetch.task import fetch_model
-from tasks.finetune.task import finetune_model
+from tasks.finetune.task import finetune_model, regularize_model
 from tasks.gate.task import decide
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
 from tasks.recipe import Recipe
 from tasks.register.task import register_model
 from tasks.report.task import write_report
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 logger = logging.getLogger("layerwright")
 
@@ -40,8 +40,16 @@ logger = logging.getLogger("layerwright")
 def convert(
     recipe: Recipe, pins: dict[str, str], run_id: str, place: Place, plan: ConversionPlan | None
 ) -> RunSummary:
-    """fetch -> profile -> choose -> convert -> finetune -> evaluate -> gate -> register."""
-    return conversion(recipe, pins, run_id, Run(place), plan)
+    """fetch, profile, choose, regularize, convert, finetune, evaluate, gate, register."""
+    tracked = place.model_copy(
+        update={"run_id": run_id, "tracking_uri": tracking_uri(recipe, place.home)}
+    )
+    return conversion(recipe, pins, run_id, Run(tracked), plan)
+
+
+def tracking_uri(recipe: Recipe, home: str) -> str:
+    """The MLflow server of the recipe, or the embedded one."""
+    return recipe.registry.tracking_uri or f"sqlite:///{home}/mlflow.db"
 
 
 def conversion(
@@ -61,7 +69,9 @@ def conversion(
     wanted = {name: texts[name] for name in evaluated_texts(recipe)}
     repairs: list[RepairRound] = []
     while True:
-        converted = convert_model(model, plan, rows, run=run)
+        regularized = regularize(recipe, model, plan, texts, run)
+        prepared = regularized.model if regularized else None
+        converted = convert_model(model, plan, rows, prepared, run=run)
         healing = heal(recipe, model, converted, texts, run)
         candidate = healing.checkpoint if healing else converted
         report = evaluate_models(model, candidate, control, wanted, recipe.evaluate, run=run)
@@ -77,18 +87,28 @@ def conversion(
 
     outcome = Outcome(
         run_id, recipe, model, texts, profile, plan, converted, healing, report, decision,
-        tuple(repairs),
+        repairs=tuple(repairs), regularization=regularized,
     )  # fmt: skip
     folder = Path(run.place.home) / "runs" / run_id
     page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     if decision.accepted:
         outcome.registered = register_model(
             candidate, plan, report, decision, recipe.registry,
-            recipe.registry.tracking_uri or f"sqlite:///{run.place.home}/mlflow.db",
-            run_id, str(folder / "report.html"), run=run,
+            tracking_uri(recipe, run.place.home), run_id, str(folder / "report.html"), run=run,
         )  # fmt: skip
         page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     return keep_outcome(outcome, run, folder, page.uri)
+
+
+def regularize(
+    recipe: Recipe, base: ModelRef, plan: ConversionPlan, texts: dict[str, TextRef], run: Run
+) -> RegularizationReport | None:
+    """The regularize step, where the recipe has one."""
+    options = recipe.regularize
+    if options is None:
+        return None
+    held_out = texts[options.validation.text] if options.validation else None
+    return regularize_model(base, plan, texts[options.text], held_out, options, run=run)
 
 
 def heal(
@@ -97,7 +117,9 @@ def heal(
     """The finetune step, where the recipe has one."""
     if recipe.finetune is None:
         return None
-    return finetune_model(base, checkpoint, texts[recipe.finetune.text], recipe.finetune, run=run)
+    options = recipe.finetune
+    held_out = texts[options.validation.text] if options.validation else None
+    return finetune_model(base, checkpoint, texts[options.text], held_out, options, run=run)
 
 
 def control_arm(

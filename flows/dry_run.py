@@ -9,12 +9,14 @@ from flows.launch import Launch
 from tasks.choose.base import Selector
 from tasks.contracts import ModelRef
 from tasks.evaluate.base import Metric
+from tasks.finetune.objectives.base import LayerObjective, Objective
 from tasks.profile.base import Profiler
-from tasks.recipe import STEPS, Recipe
+from tasks.recipe import STEPS, FinetuneOptions, HealingStage, Recipe
 from tasks.registry import build
 
 # what a token costs in a step, in plain forward passes over it
-FORWARDS = {"profile": 1.6, "train": 3.0}
+FORWARDS = {"profile": 1.6}
+OPTIONAL = ("regularize", "finetune")  # steps that a recipe may leave out
 
 
 def dry_run(launch: Launch) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def dry_run(launch: Launch) -> dict[str, Any]:
             "seconds": 0.0 if run.hits.get(step) else estimates.get(step),
         }
         for step in STEPS
-        if step != "finetune" or recipe.finetune
+        if step not in OPTIONAL or getattr(recipe, step)
     ]
     width = 4
     return {
@@ -71,9 +73,7 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
     )
     selector = build(Selector, recipe.choose.selector)
     tried = selector.estimate_tokens(layers, recipe.profile.row_tokens)
-    trained = 0.0
-    if heal := recipe.finetune:
-        trained = heal.steps * heal.row_tokens * heal.rows_per_step * FORWARDS["train"]
+    trained = _training_tokens(recipe)
     arms = 3 if recipe.evaluate.control else 2
     metrics = [build(Metric, spec) for spec in recipe.evaluate.metrics]
     passes = {text_pass for metric in metrics for text_pass in metric.passes()}  # shared ones once
@@ -83,11 +83,43 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
         "profile": round(profiled * per_token, 1),
         "choose": round(0.1 + tried * per_token, 1),
         "convert": round(8 * parameters / 300e6, 1),
-        "finetune": round(trained * (2 if recipe.evaluate.control else 1) * per_token, 1),
+        "regularize": round(trained["regularize"] * per_token, 1),
+        "finetune": round(
+            trained["finetune"] * (2 if recipe.evaluate.control else 1) * per_token, 1
+        ),
         "evaluate": round(evaluated * per_token, 1),
         "gate": 0.1,
         "register": 5.0,
     }
+
+
+def _training_tokens(recipe: Recipe) -> dict[str, float]:
+    """What each training costs, in forward passes over a token."""
+    found = {"regularize": 0.0, "finetune": 0.0}
+    if heal := recipe.finetune:
+        found["finetune"] = sum(_stage_tokens(heal, stage) for stage in heal.stages)
+    if before := recipe.regularize:
+        tried = before.sweep_steps * (len(before.weights) if len(before.weights) > 1 else 0)
+        per_step = before.rows_per_step * before.row_tokens * (1 + 2.0)
+        found["regularize"] = (before.steps + tried) * per_step
+    return found
+
+
+def _stage_tokens(heal: FinetuneOptions, stage: HealingStage) -> float:
+    """Forward and backward of the student, forward of the base, validation."""
+    objectives = [build(Objective, spec) for spec in stage.objectives]
+    local = all(isinstance(objective, LayerObjective) for objective in objectives)
+    # frozen weights need no gradient of their own; a mixer is about a third of a layer
+    student = 1 / 3 if local else 1.0
+    backward = 2.0 if stage.adapter.kind == "full" else 1.2
+    again = 1.0 if stage.gradient_checkpointing else 0.0
+    base = 1.0 if any(objective.needs_base for objective in objectives) else 0.0
+    tokens = stage.steps * stage.rows_per_step * heal.row_tokens
+    cost = tokens * (student * (1 + backward + again) + base)
+    if held_out := heal.validation:
+        measured = 2 + tokens // held_out.every_tokens
+        cost += measured * held_out.rows * heal.row_tokens * 2
+    return cost
 
 
 def _flops_per_second(size: int = 768, repeats: int = 5) -> float:

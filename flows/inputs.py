@@ -24,8 +24,17 @@ def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:
 
 def needed_texts(recipe: Recipe) -> tuple[str, ...]:
     """Every text that converting needs; the recipe may define more."""
-    trained = (recipe.finetune.text,) if recipe.finetune else ()
+    trained = trained_texts(recipe)
     return tuple(dict.fromkeys((*measured_texts(recipe), *trained, *evaluated_texts(recipe))))
+
+
+def trained_texts(recipe: Recipe) -> tuple[str, ...]:
+    """The texts that are trained on, and those that the training is judged on."""
+    names: list[str] = []
+    for options in (recipe.regularize, recipe.finetune):
+        if options:
+            names += [options.text, *([options.validation.text] if options.validation else [])]
+    return tuple(names)
 
 
 def measured_texts(recipe: Recipe) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from tasks.contracts import (
     CheckpointRef,
     ConversionPlan,
     EvalReport,
-    FinetuneReport,
     GateDecision,
     ModelProfile,
     ModelRef,
@@ -28,6 +27,7 @@ from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Outcome:
     decision: GateDecision
     repairs: tuple[RepairRound, ...] = ()
     registered: Registration | None = None
+    regularization: RegularizationReport | None = None
 
     @property
     def candidate(self) -> CheckpointRef:
@@ -108,6 +109,12 @@ def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> Run
     for number, repair in enumerate(outcome.repairs, 1):
         write_plan(repair.plan, folder / f"plan-rejected-{number}.yaml")
     record.write("profile.json", outcome.profile.model_dump_json(indent=1))
+    for name, report in (
+        ("regularization", outcome.regularization),
+        ("finetune", outcome.healing),
+    ):
+        if report:
+            record.write(f"{name}.json", report.model_dump_json(indent=1))
     record.write("evaluation.json", outcome.report.model_dump_json(indent=1))
     record.write("decision.json", outcome.decision.model_dump_json(indent=1))
     create_markdown_artifact(plan_markdown(outcome.plan, outcome.profile), key="plan")

@@ -15,12 +15,13 @@ from tasks.convert.plan_file import read_plan
 from tasks.errors import InputError
 from tasks.evaluate.base import Metric
 from tasks.fetch.sources import Source, model_source, text_source
+from tasks.finetune.objectives.base import Objective
 from tasks.located import Located
 from tasks.profile.base import Profiler
 from tasks.recipe import Recipe
-from tasks.register.connection import refuse_unreachable
 from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
+from tasks.tracking import refuse_unreachable
 
 NEEDED = {"convert": ("choose", "evaluate", "gate", "registry"), "survey": ("survey",)}
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
@@ -127,6 +128,9 @@ def _components(recipe: Recipe) -> Iterator[tuple[type[Component], Spec, str]]:
         yield Selector, options.selector, f"{where}.selector"
         for index, spec in enumerate(options.strategies):
             yield Strategy, spec, f"{where}.strategies.{index}"
+    for at, stage in enumerate(recipe.finetune.stages if recipe.finetune else ()):
+        for index, spec in enumerate(stage.objectives):
+            yield Objective, spec, f"finetune.stages.{at}.objectives.{index}"
     for where, metrics in _metric_lists(recipe):
         for index, spec in enumerate(metrics):
             yield Metric, spec, f"{where}.{index}"

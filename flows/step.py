@@ -13,7 +13,7 @@ from tasks.choose.task import choose_plan
 from tasks.convert.task import convert_model
 from tasks.evaluate.task import evaluate_models, measure_plans
 from tasks.fetch.task import fetch_model, fetch_text
-from tasks.finetune.task import finetune_model
+from tasks.finetune.task import finetune_model, regularize_model
 from tasks.node import Place
 from tasks.profile.task import profile_model
 
@@ -24,6 +24,7 @@ HEAVY = {
         fetch_text,
         profile_model,
         choose_plan,
+        regularize_model,
         convert_model,
         finetune_model,
         evaluate_models,

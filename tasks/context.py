@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.store import Store
+from tasks.tracking import Tracking
 
 
 def _silent(message: str) -> None:
@@ -26,6 +27,8 @@ class Context:
             next attempt can go on from what it finds there, and is removed on success.
         seed: from the recipe.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        processes: how many share a training.
+        tracking: where a training's live metrics go; None for nowhere.
         log: one line about progress, for people.
     """
 
@@ -33,6 +36,8 @@ class Context:
     workdir: Path
     seed: int = 0
     device: str = "cpu"
+    processes: int = 1
+    tracking: Tracking | None = None
     log: Callable[[str], None] = _silent
 
     def folder(self, name: str) -> Path:

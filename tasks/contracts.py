@@ -243,28 +243,6 @@ class ConversionPlan(Contract):
         }
 
 
-class TrainPoint(Contract):
-    """One logged training step; losses are means per token, in nats."""
-
-    step: int
-    loss: float
-    next_token_nats: float
-    kl_nats: float
-    tokens: int
-    learning_rate: float
-
-
-class FinetuneReport(Contract):
-    """What healing did. ``checkpoint`` is the merged model, or the input when nothing was done."""
-
-    checkpoint: CheckpointRef
-    steps: int
-    tokens: int
-    trained_parameters: int
-    points: tuple[TrainPoint, ...] = ()
-    seconds: float = 0.0
-
-
 class Measurement(Contract):
     """One figure of one arm. ``value`` None means that it could not be measured.
 

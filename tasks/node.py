@@ -29,6 +29,7 @@ from tasks.contracts import Contract, TreeRef, identity
 from tasks.recipe import Compute
 from tasks.results import result_storage
 from tasks.store import Store, open_store
+from tasks.tracking import Tracking
 
 logger = logging.getLogger("layerwright")
 
@@ -37,12 +38,18 @@ Result = TypeVar("Result", bound=BaseModel)
 
 
 class Place(Contract):
-    """Where a run works: JSON, so that a child flow on another machine can be given it."""
+    """Where a run works: JSON, so that a child flow on another machine can be given it.
+
+    ``tracking_uri`` and ``run_id`` say where live metrics go and under which name; no result
+    depends on them.
+    """
 
     home: str
     store: str
     seed: int = 0
     compute: Compute = Compute()
+    tracking_uri: str | None = None
+    run_id: str = ""
 
     @property
     def tree_cache(self) -> Path:
@@ -160,11 +167,16 @@ class Node(Generic[P, Result]):
         arguments = {name: self.inputs[name].validate_python(v) for name, v in inputs.items()}
         workdir = Path(place.home) / "work" / key
         workdir.mkdir(parents=True, exist_ok=True)
+        placement = place.compute.of(self.step)
         context = Context(
             store=place.open_store(),
             workdir=workdir,
             seed=place.seed,
-            device=resolve_device(place.compute.of(self.step).device),
+            device=resolve_device(placement.device),
+            processes=placement.processes,
+            tracking=Tracking(uri=place.tracking_uri, run_id=place.run_id, step=self.step, key=key)
+            if place.tracking_uri
+            else None,
             log=logger.info,
         )
         result = self.function(**arguments, ctx=context)

@@ -85,9 +85,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class Store(ABC):
-    """Content-addressed trees and small keyed values."""
+    """Content-addressed trees and small keyed values.
+
+    Attributes:
+        uri: where it is, for ``open_store``.
+        cache: local folder for trees that are read from elsewhere.
+    """
 
     uri: str
+    cache: Path
 
     @abstractmethod
     def read(self, key: str) -> bytes | None:
@@ -122,6 +128,7 @@ class LocalStore(Store):
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
         self.uri = self.root.as_uri()
+        self.cache = self.root
         self._verified: dict[str, tuple] = {}
 
     def read(self, key: str) -> bytes | None:

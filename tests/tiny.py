@@ -72,6 +72,8 @@ LAYER_SPECS = {
     "gla_sinks_and_bias": {"mixer": _gated("gla", window=5, sinks=2, decay_bias=True)},
     "hgrn2": {"mixer": _gated("hgrn2", window=3, alpha=0.8, beta=0.3)},
     "gsa": {"mixer": _gated("gsa", window=4, slots=5)},
+    "gla_mix_by_layer": {"mixer": _gated("gla", window=4, alpha=0.7, learned_mix="layer")},
+    "hgrn2_mix_by_head": {"mixer": _gated("hgrn2", window=3, sinks=1, learned_mix="head")},
     "local": {"mixer": _local(6)},
     "local_spans": {"mixer": _local([9, 3], sinks=0)},
     "local_soft": {"mixer": _local([9, 6], ramp=5)},

@@ -67,9 +67,11 @@ def gated_recurrence(
     if initial_state is None:
         B, G, _, d = k_BGTd.shape
         initial_state = k_BGTd.new_zeros(B, G, d, v_BGTe.shape[3], dtype=dtype)
-    out_BHTe, state_BGde = IMPLEMENTATIONS[name](
-        q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state.to(dtype), decayed
-    )
+    # autocast would take the products of the state in half precision
+    with torch.autocast(q_BHTd.device.type, enabled=False):
+        out_BHTe, state_BGde = IMPLEMENTATIONS[name](
+            q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state.to(dtype), decayed
+        )
     out_BHTe = out_BHTe.to(q_BHTd.dtype)
     return (out_BHTe, state_BGde) if return_state else out_BHTe
 

@@ -22,11 +22,16 @@ from tasks.store import MANIFEST
 from tasks.strategies.specs import Assignment, assignments_of, specs_of
 
 LINEAGE = "layerwright.json"
-WRITTEN_HERE = {"config.json", MANIFEST, "source.json", INDEX}
+WRITTEN_HERE = {"config.json", MANIFEST, "source.json", INDEX, LINEAGE}
 
 
 def convert_model(
-    model: ModelRef, plan: ConversionPlan, calibration: Calibration, ctx: Context
+    model: ModelRef,
+    plan: ConversionPlan,
+    calibration: Calibration,
+    ctx: Context,
+    *,
+    regularized: ModelRef | None = None,
 ) -> CheckpointRef:
     """Write the hybrid checkpoint that a plan describes.
 
@@ -35,12 +40,16 @@ def convert_model(
     converted in memory first. The result depends on base, plan and, where something is fitted, the
     calibration rows: the same inputs give the same digest, whatever was interrupted before.
 
+    Args:
+        regularized: the base after training for this plan, whose weights are then taken and whose
+            stream is fitted to; ``model`` stays what the checkpoint is compared with.
+
     Raises:
         InputError: the plan is for another model, its family is not supported, or a strategy
             cannot be fitted where the plan puts it.
     """
     _check_fits(model, plan)
-    source = ctx.store.open_tree(model.sha256)
+    source = ctx.store.open_tree((regularized or model).sha256)
     target = ctx.folder("checkpoint")
     assignments = assignments_of(plan.items)
     base = base_config(source)
@@ -65,6 +74,9 @@ def convert_model(
         "base": {"source": _public(model.source), "sha256": model.sha256},
         "plan_sha256": plan_sha256,
     }
+    if regularized:
+        told = json.loads((source / LINEAGE).read_text())["regularize"]
+        lineage["regularized"] = {"sha256": regularized.sha256, **told}
     if fits:
         lineage["fitted_on"] = {
             "text_sha256": calibration.text.sha256,

@@ -1,6 +1,6 @@
-"""The loss of healing: next-token cross entropy plus KL to the base, without whole logits.
+"""The loss on logits: next-token cross entropy and KL to the base, without whole logits.
 
-Legend: N predicted positions, D hidden size, V vocabulary.
+Legend: N predicted positions, D hidden size, V vocabulary, C positions of a chunk.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ CHUNK_POSITIONS = 128
 
 @dataclass(frozen=True)
 class Distillation:
-    """Means per predicted token, in nats. Only ``loss`` carries a gradient."""
+    """Means per predicted token, in nats. Only ``loss`` carries a gradient.
+
+    ``kl_nats`` is None where no teacher was given.
+    """
 
     loss: Tensor
     next_token_nats: Tensor
-    kl_nats: Tensor
+    kl_nats: Tensor | None
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -30,7 +33,7 @@ class _ChunkedLoss(torch.autograd.Function):
         d loss / d logits = ((a + b) softmax(student) - a onehot(target) - b softmax(teacher)) / N
 
     is multiplied with the projection at once. No chunk is computed twice, and at any time three
-    (chunk, V) matrices in fp32 are alive instead of five (N, V) ones.
+    (C, V) matrices in fp32 are alive instead of five (N, V) ones; two without a teacher.
     """
 
     @staticmethod
@@ -43,12 +46,16 @@ class _ChunkedLoss(torch.autograd.Function):
             rows = slice(start, start + chunk)
             wanted = targets[rows, None]  # [C, 1]
             log_q = _log_softmax(student[rows] @ head.T)  # [C, V]
-            log_p = _log_softmax(teacher[rows] @ head.T)  # [C, V]
             nll -= log_q.gather(1, wanted).sum(dtype=torch.float64)
-            p = log_p.exp()
-            kl += torch.linalg.vecdot(p, log_p.sub_(log_q)).sum(dtype=torch.float64)
+            p = None
+            if teacher is not None:
+                log_p = _log_softmax(teacher[rows] @ head.T)  # [C, V]
+                p = log_p.exp()
+                kl += torch.linalg.vecdot(p, log_p.sub_(log_q)).sum(dtype=torch.float64)
             if gradient is not None:
-                d_logits = log_q.exp_().mul_(a + b).sub_(p.mul_(b))
+                d_logits = log_q.exp_().mul_(a + b)
+                if p is not None:
+                    d_logits.sub_(p.mul_(b))
                 d_logits.scatter_add_(1, wanted, torch.full_like(wanted, -a, dtype=d_logits.dtype))
                 gradient[rows] = d_logits.div_(positions).to(head.dtype) @ head
         nll, kl = nll / positions, kl / positions
@@ -64,7 +71,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 def distillation_loss(
     student: Tensor,
-    teacher: Tensor,
+    teacher: Tensor | None,
     head: Tensor,
     targets: Tensor,
     *,
@@ -78,7 +85,7 @@ def distillation_loss(
 
     Args:
         student: (N, D) hidden states after the final norm, with a gradient.
-        teacher: (N, D) the same of the base model, without one.
+        teacher: (N, D) the same of the base model, without one; None where there is no KL.
         head: (V, D) frozen output projection, of both models.
         targets: (N,) token ids.
         chunk_positions: positions whose logits are held at a time; it changes memory alone.
@@ -86,12 +93,13 @@ def distillation_loss(
     Reference: the KL of Hinton et al., arXiv 1503.02531, at temperature 1; the gradient within the
     forward pass is that of Liger-Kernel's fused linear cross entropy, arXiv 2410.10989.
     """
-    assert not teacher.requires_grad
+    assert teacher is None or not teacher.requires_grad
+    assert teacher is not None or kl_weight == 0
     assert not head.requires_grad
     loss, nll, kl = _ChunkedLoss.apply(
         student, teacher, head, targets, next_token_weight, kl_weight, chunk_positions
     )
-    return Distillation(loss, nll, kl)
+    return Distillation(loss, nll, None if teacher is None else kl)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -1,125 +1,173 @@
-"""Healing: a short LoRA training that wins back what the conversion cost."""
+"""Healing: short training that wins back what the conversion cost."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from tasks.context import Context
-from tasks.contracts import CheckpointRef, FinetuneReport, ModelRef, TextRef, identity
-from tasks.errors import InputError
-from tasks.finetune import lora
+from tasks.contracts import CheckpointRef, ModelRef, TextRef, TreeRef, identity
 from tasks.finetune.merging import write_merged
-from tasks.finetune.training import train
-from tasks.measure.batches import all_rows
-from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
-from tasks.recipe import FinetuneOptions
-
-SNAPSHOT = "training.safetensors"
+from tasks.finetune.rows import Rows, read_rows
+from tasks.finetune.snapshot import Snapshots, TrainingState
+from tasks.finetune.team import Team
+from tasks.finetune.training import MetricSink, Training, silent
+from tasks.finetune.validation import Validation
+from tasks.measure.models import load_base, load_checkpoint, load_tokenizer, stored_dtype
+from tasks.recipe import FinetuneOptions, TrainingStage
+from tasks.training_contracts import FinetuneReport
 
 
 def finetune_model(
     base: ModelRef,
     checkpoint: CheckpointRef,
     text: TextRef,
+    held_out: TextRef | None,
     options: FinetuneOptions,
     ctx: Context,
+    *,
+    sink: MetricSink = silent,
+    team: Team | None = None,
 ) -> FinetuneReport:
-    """Train LoRA adapters on a converted model with its base as teacher, and merge them back.
+    """Train a converted model stage by stage with its base as teacher, and merge what was learnt.
 
-    loss = next_token_weight * CE + kl_weight * KL(base || student), means per token. A plan that
-    keeps every layer makes this the control arm: the base trained on the same rows in the same
-    order. A text shorter than ``steps * rows_per_step`` rows is read again in a new order; the log
-    and the lineage say how many passes were made.
+    A plan that keeps every layer makes this the control arm: the base trained on the same rows in
+    the same order; stages that have nothing to train in it are passed over. A text that is shorter
+    than the stages' steps is read again in a new order; log and lineage say how many passes.
 
     The training state lies in ``ctx.workdir``; a later call with the same inputs goes on from it
     and comes to the same weights (on the same machine) as a run that was never interrupted.
 
+    Args:
+        held_out: the validation text, where the options name one.
+        sink: gets each step's metrics as they come.
+        team: the processes that train together; this one alone by default.
+
     Returns:
         The report with the merged checkpoint: the files of ``checkpoint`` with the trained weights
-        replaced and ``layerwright.json`` extended.
+        replaced and ``layerwright.json`` extended. Of several processes the first one's counts.
 
     Raises:
-        InputError: the text is shorter than one row, or options that cannot train anything.
+        InputError: a text without one row, or options that cannot train anything.
         StepError: the loss became not finite; the last training state is kept.
     """
-    _check(options)
-    device = torch.device(ctx.device)
-    # on the CPU fp32 is the faster one, whatever the weights are stored in
-    dtype = torch.float32 if device.type == "cpu" else None
+    team = team or Team()
     source = ctx.store.open_tree(checkpoint.sha256)
     base_folder = ctx.store.open_tree(base.sha256)
-    rows = all_rows(
-        ctx.store.open_tree(text.sha256),
-        load_tokenizer(base_folder),
-        options.row_tokens,
-        what=options.text,
-    )
-    passes = options.steps * options.rows_per_step / len(rows)
-    ctx.log(
-        f"finetune: {options.steps} steps of {options.rows_per_step} x {options.row_tokens} "
-        f"tokens, {passes:.2f} passes over {len(rows)} rows"
-    )
-    teacher = load_base(base_folder, device=ctx.device, dtype=dtype)
+    tokenizer = load_tokenizer(base_folder)
+    rows = read_rows(ctx.store.open_tree(text.sha256), tokenizer, options, what=options.text)
+    validation = None
+    if options.validation and held_out:
+        held_rows = read_rows(
+            ctx.store.open_tree(held_out.sha256),
+            tokenizer,
+            options,
+            what=options.validation.text,
+            at_most=options.validation.rows,
+        )
+        validation = Validation(held_rows, options.validation)
+    passes = passes_over(rows, options.stages)
+    ctx.log(f"finetune: {len(options.stages)} stages, {passes:.2f} passes over {len(rows)} rows")
+    loading = {
+        "device": team.loads_on(ctx.device),
+        "dtype": loaded_dtype(ctx.device, options.stages),
+    }
+    teacher = load_base(base_folder, **loading)
     teacher.requires_grad_(False)
-    student = load_checkpoint(source, device=ctx.device, dtype=dtype)
-    lora.attach(
-        student,
-        rank=options.rank,
-        alpha=options.alpha,
-        targets=options.targets,
-        seed=ctx.seed,
+    team.shard(teacher)
+    snapshots = Snapshots(
+        ctx.workdir, identity([base, checkpoint, text, held_out, options, ctx.seed]), team
     )
-    state = train(
-        student,
-        teacher,
-        rows,
-        options,
+    state = Training(
+        load_student=partial(load_checkpoint, source, **loading),
+        base=teacher,
+        rows=rows,
+        validation=validation,
+        snapshots=snapshots,
+        checkpoint_every=options.checkpoint_every,
         seed=ctx.seed,
-        snapshot=ctx.workdir / SNAPSHOT,
-        run=identity([base, checkpoint, text, options, ctx.seed]),
-        log=ctx.log,
-    )
+        compute=partial(compute_dtype, ctx.device, stored_dtype(base_folder)),
+        team=team,
+        log=ctx.log if team.first else lambda message: None,
+        sink=sink,
+    ).run(options.stages)
     del teacher
-    trained_parameters = sum(p.numel() for p in lora.trained(student).values())
-    folder = ctx.folder("merged")
+    last = next((s for s in reversed(state.stages) if s.steps), None)
+    report = {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "trained_parameters": max(stage.trained_parameters for stage in state.stages),
+    }
     lineage = {
         "input_sha256": checkpoint.sha256,
         "teacher_sha256": base.sha256,
         "text_sha256": text.sha256,
+        "validation_sha256": held_out.sha256 if held_out else None,
         # without what cannot change a weight: equal weights come to equal trees
         "options": options.model_dump(mode="json", exclude={"text", "checkpoint_every"}),
         "seed": ctx.seed,
-        "steps": state.step,
-        "tokens": state.tokens,
         "passes": round(passes, 4),
-        "trained_parameters": trained_parameters,
+        "best_steps": [stage.best_step for stage in state.stages],
+        **report,
     }
-    write_merged(source, folder, lora.weight_changes(student), lineage)
-    tree = ctx.store.put_tree(folder)
+    merged = write_tree(ctx, source, snapshots, state, lineage) if team.first else None
     return FinetuneReport(
         checkpoint=CheckpointRef(
-            **tree.model_dump(),
+            **(merged or checkpoint).model_dump(include={"uri", "sha256", "bytes"}),
             base_sha256=checkpoint.base_sha256,
             plan_sha256=checkpoint.plan_sha256,
         ),
-        steps=state.step,
-        tokens=state.tokens,
-        trained_parameters=trained_parameters,
+        **report,
         points=tuple(state.points),
+        validation=tuple(state.validation),
+        stages=tuple(state.stages),
+        best_step=last.best_step if last else 0,
+        stopped_early=any(stage.stopped_early for stage in state.stages),
+        processes=team.size,
         seconds=state.seconds,
     )
 
 
-def _check(options: FinetuneOptions) -> None:
-    if options.next_token_weight == 0 and options.kl_weight == 0:
-        raise InputError(
-            "both loss weights are 0: nothing would be learnt",
-            where="finetune.kl_weight",
-            expected="next_token_weight or kl_weight above 0",
-        )
-    if options.warmup_steps >= options.steps:
-        raise InputError(
-            f"warm-up takes all {options.steps} steps",
-            where="finetune.warmup_steps",
-            expected=f"fewer than {options.steps}",
-        )
+def passes_over(rows: Rows, stages: tuple[TrainingStage, ...]) -> float:
+    """How often the rows are read, if no stage stops early."""
+    return sum(stage.steps * stage.rows_per_step for stage in stages) / len(rows)
+
+
+def loaded_dtype(device: str, stages: tuple[TrainingStage, ...]) -> torch.dtype | None:
+    """What weights are loaded in; None keeps what they are stored in.
+
+    On the CPU fp32 is the faster one, whatever they are stored in.
+    """
+    wide = device == "cpu" or any(stage.precision == "float32" for stage in stages)
+    return torch.float32 if wide else None
+
+
+def compute_dtype(device: str, stored: torch.dtype, stage: TrainingStage) -> torch.dtype | None:
+    """Autocast's dtype for a stage: ``auto`` is bf16 for weights stored in 16 bits on a GPU."""
+    if stage.precision == "auto":
+        return torch.bfloat16 if device != "cpu" and stored.itemsize == 2 else None
+    return torch.bfloat16 if stage.precision == "bfloat16" else None
+
+
+def write_tree(
+    ctx: Context,
+    source: Path,
+    snapshots: Snapshots,
+    state: TrainingState,
+    lineage: dict[str, Any],
+    *,
+    under: str = "finetune",
+) -> TreeRef:
+    """A checkpoint with the weights that the stages changed, as a tree of the store."""
+    values: dict[str, Callable[[], Tensor]] = {}
+    for stage in range(len(state.stages)):  # the last that changed a weight has the say
+        weights = snapshots.weights(stage)
+        values |= {name: partial(weights.__getitem__, name) for name in weights}
+    folder = ctx.folder("merged")
+    write_merged(source, folder, values, lineage, under=under)
+    return ctx.store.put_tree(folder)

@@ -1,4 +1,4 @@
-"""Adapters back into the weights: the input checkpoint with some of its tensors replaced."""
+"""Trained weights back into a checkpoint: its files with some tensors replaced."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ LINEAGE = "layerwright.json"
 def write_merged(
     source: Path,
     target: Path,
-    changes: Mapping[str, Callable[[], Tensor]],
+    values: Mapping[str, Callable[[], Tensor]],
     lineage: dict[str, Any],
+    *,
+    under: str = "finetune",
 ) -> None:
-    """Write ``source`` to ``target`` with each changed weight W replaced by W + change.
+    """Write ``source`` to ``target`` with some weights replaced.
 
-    The sum is taken in fp32 and cast back to the tensor's own dtype. Names, dtypes, shards and
-    every other file stay as they are. One shard is in memory at a time.
+    Each is cast to the dtype that it had. Names, dtypes, shards and every other file stay as they
+    are. One shard is in memory at a time.
 
     Args:
         target: an empty folder.
-        changes: weight name -> call that gives an fp32 tensor of the same shape.
-        lineage: goes into layerwright.json under ``finetune``.
+        values: weight name -> call that gives its new value, in any float dtype.
+        lineage: goes into layerwright.json.
+        under: the key there.
     """
-    pending = dict(changes)
+    pending = dict(values)
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_dir():
@@ -43,8 +46,9 @@ def write_merged(
         elif path != source / MANIFEST:
             shutil.copyfile(path, copy)
     assert not pending, f"no such weights in the checkpoint: {sorted(pending)}"
-    record = json.loads((source / LINEAGE).read_text())
-    record["finetune"] = lineage
+    file = source / LINEAGE
+    record = json.loads(file.read_text()) if file.exists() else {}
+    record[under] = lineage
     (target / LINEAGE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
@@ -54,6 +58,8 @@ def _merge_shard(source: Path, target: Path, pending: dict[str, Callable[[], Ten
         for name in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
             weight = file.get_tensor(name)
             if name in pending:
-                weight = (weight.float() + pending.pop(name)()).to(weight.dtype)
+                value = pending.pop(name)()
+                assert value.shape == weight.shape, f"{name}: {value.shape} for {weight.shape}"
+                weight = value.to(weight.dtype)
             tensors[name] = weight
         save_file(tensors, target, metadata=file.metadata())

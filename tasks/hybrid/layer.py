@@ -50,6 +50,10 @@ class HybridLayer(GradientCheckpointingLayer):
         if donor is not None:
             self.train(donor.training)
 
+    def mixed(self, hidden_BTD: Tensor, placement: Placement) -> Tensor:
+        """What the mixer adds to the stream, (B, T, D), without a cache."""
+        return self.self_attn(self.input_layernorm(hidden_BTD), placement)
+
     def forward(self, hidden_BTD: Tensor, placement: Placement, past_key_values=None) -> Tensor:
         """Output of the block, (B, T, D); `past_key_values` is a HybridCache or None."""
         if self.self_attn is not None:

@@ -73,49 +73,30 @@ def calibration_rows(calibration: Calibration, store: Store, model_folder: Path)
     )
 
 
-def all_rows(
-    text_folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    row_tokens: int,
-    *,
-    seed: int | None = None,
-    what: str = "text",
-) -> Tensor:
-    """Every whole row of a text, as :func:`token_rows` cuts them: (rows, row_tokens) int64.
-
-    Raises:
-        InputError: there is not one whole row.
-    """
-    tokens = _take(text_folder, tokenizer, seed, what, limit=None)
-    rows = len(tokens) // row_tokens
-    if not rows:
-        raise InputError(
-            f"the text {what!r} has only {len(tokens):,} tokens",
-            expected=f"at least one row of {row_tokens} tokens",
-            remedy="give it more text, or ask for shorter rows",
-        )
-    return torch.tensor(tokens[: rows * row_tokens]).view(rows, row_tokens)
-
-
 def _take(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     seed: int | None,
     what: str,
-    limit: int | None,
+    limit: int,
 ) -> list[int]:
     """The packed tokens of the documents, at least ``limit`` of them where there are as many."""
     tokens: list[int] = []
-    for document in _documents(folder, seed, what):
+    for document in documents(folder, what, seed):
         if tokens and tokenizer.eos_token_id is not None:
             tokens.append(tokenizer.eos_token_id)
-        tokens.extend(_encode(document, tokenizer, what))
-        if limit is not None and len(tokens) >= limit:
+        tokens.extend(encode(document, tokenizer, what))
+        if len(tokens) >= limit:
             break
     return tokens
 
 
-def _documents(folder: Path, seed: int | None, what: str) -> Iterator[dict]:
+def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict]:
+    """The documents of a text tree, shuffled by a seed where one is given.
+
+    Raises:
+        InputError: no text tree, or lines that are no documents.
+    """
     path = folder / DOCUMENTS
     if not path.is_file():
         raise InputError(f"the text {what!r} has no {DOCUMENTS}", where=str(folder))
@@ -137,7 +118,12 @@ def _shuffled(lines: list[str], seed: int) -> list[str]:
     return lines
 
 
-def _encode(document: dict, tokenizer: PreTrainedTokenizerBase, what: str) -> list[int]:
+def encode(document: dict, tokenizer: PreTrainedTokenizerBase, what: str) -> list[int]:
+    """Token ids of one document, chat data rendered with the model's template.
+
+    Raises:
+        InputError: chat data, and a model without a chat template.
+    """
     if "text" in document:
         # verbose=False: a document longer than the model's positions is cut into rows afterwards
         return tokenizer(document["text"], verbose=False).input_ids

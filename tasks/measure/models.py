@@ -59,6 +59,11 @@ def base_config(folder: Path) -> HybridConfig:
         ) from error
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """What a base's config says that its weights are stored in; fp32 where it says nothing."""
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a base or of a converted checkpoint; code inside it is not run."""
     # without a word on remote code, Transformers asks for leave on stdin

@@ -17,8 +17,8 @@ from tasks.contracts import (
     GateDecision,
     identity,
 )
-from tasks.register.connection import experiment_id
 from tasks.store import MANIFEST
+from tasks.tracking import experiment_id
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

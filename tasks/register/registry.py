@@ -25,9 +25,9 @@ from tasks.contracts import (
 )
 from tasks.errors import LayerwrightError, StepError
 from tasks.recipe import RegisterOptions
-from tasks.register.connection import connect, refuse_unreachable
 from tasks.register.evidence import TAG, Evidence, log_evidence
 from tasks.store import Store
+from tasks.tracking import connect, refuse_unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

@@ -11,7 +11,6 @@ from tasks.contracts import (
     Contract,
     ConversionPlan,
     EvalReport,
-    FinetuneReport,
     GateDecision,
     ModelProfile,
     ModelRef,
@@ -20,6 +19,7 @@ from tasks.contracts import (
     RepairRound,
     TextRef,
 )
+from tasks.training_contracts import FinetuneReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
 

@@ -33,6 +33,8 @@ class GatedRecurrence(Strategy):
         slots: size of the state of "gsa", per key and value channel; the others have no use for it.
         decay: "gate" takes the decay from the keys alone, as the paper does; "statistics" adds one
             bias a head, so that the state forgets as slowly as the layer's attention looks back.
+        learned_mix: "layer" or "head" makes alpha and beta parameters that healing can train
+            (its part ``mix``), one pair for the layer or for each query head.
     """
 
     name: ClassVar[str] = "gated_recurrence"
@@ -44,6 +46,7 @@ class GatedRecurrence(Strategy):
     beta: float = Field(default=0.5, allow_inf_nan=False)
     slots: int = Field(default=64, ge=1)
     decay: Literal["gate", "statistics"] = "gate"
+    learned_mix: Literal["none", "layer", "head"] = "none"
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
         mixer = {
@@ -57,15 +60,22 @@ class GatedRecurrence(Strategy):
         }
         if self.gate == "gsa":
             mixer["slots"] = self.slots
+        if self.learned_mix != "none":
+            mixer["learned_mix"] = self.learned_mix
         return {**base_spec, "mixer": mixer}
 
     @property
     def fits(self) -> bool:
-        return self.decay == "statistics"
+        return self.decay == "statistics" or self.learned_mix != "none"
 
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
         (layer,) = stretch.layers
         spec = self.layer_spec(layer.spec)["mixer"]
         mixer = Mixer(stretch.model.config, spec, stretch.start, donor=layer.self_attn)
         mixer.to(stretch.model.device)
-        return {f"model.layers.{stretch.start}.self_attn.decay_bias": decay_bias(stretch, mixer)}
+        found = {}
+        if self.decay == "statistics":
+            found["decay_bias"] = decay_bias(stretch, mixer)
+        if mixer.mix is not None:
+            found["mix"] = mixer.mix.detach()
+        return {f"model.layers.{stretch.start}.self_attn.{k}": v for k, v in found.items()}

@@ -1,8 +1,8 @@
 """A base, its converted checkpoint and a text in a store. Run as a script, it heals and may die.
 
-    python healing_case.py ROOT KILL_AT_STEP
+    python healing_case.py ROOT one|two KILL_AT
 
-kills its own process with SIGKILL as soon as that step is logged.
+kills its own process with SIGKILL as soon as a line with KILL_AT is logged.
 """
 
 import json
@@ -15,28 +15,40 @@ from tiny import tiny_llama_config
 from tiny_checkpoint import write_checkpoint
 
 from tasks.context import Context
-from tasks.contracts import CheckpointRef, FinetuneReport, ModelRef, TextRef
+from tasks.contracts import CheckpointRef, ModelRef, Spec, TextRef
 from tasks.finetune.healing import finetune_model
 from tasks.hybrid.export import write_hybrid
-from tasks.recipe import FinetuneOptions
+from tasks.recipe import AdapterOptions, FinetuneOptions, HealingStage, ValidationOptions
 from tasks.store import LocalStore
+from tasks.training_contracts import FinetuneReport
 
 STREAMING = {"mixer": {"kind": "streaming", "sinks": 1, "window": 6}}
 FULL = {"mixer": {"kind": "full"}}
 LAYERS = 4
 TEXT = "The baker sold a basket of apples by the river, and nobody seemed to mind. " * 4
-OPTIONS = FinetuneOptions(
-    text="english",
+STAGE = HealingStage(
+    objectives=(Spec(name="logit_kl"), Spec(name="next_token", weight=0.1)),
     steps=24,
-    row_tokens=32,
     rows_per_step=2,
     learning_rate=2e-2,
     warmup_steps=2,
-    next_token_weight=0.1,
-    rank=4,
-    alpha=8,
-    checkpoint_every=4,
+    adapter=AdapterOptions(rank=4, alpha=8),
 )
+OPTIONS = FinetuneOptions(text="english", row_tokens=32, stages=(STAGE,), checkpoint_every=4)
+LAYER_BY_LAYER = HealingStage(
+    objectives=(Spec(name="attention_output"),),
+    steps=6,
+    learning_rate=2e-3,
+    schedule="linear",
+    adapter=AdapterOptions(kind="full"),
+)
+TWO_STAGES = OPTIONS.model_copy(
+    update={
+        "stages": (LAYER_BY_LAYER, STAGE.model_copy(update={"steps": 12, "learning_rate": 5e-3})),
+        "validation": ValidationOptions(text="held-out", rows=3, every_tokens=200),
+    }
+)
+HELD_OUT = "A clerk kept a list of every boat that came into the harbour. " * 4
 
 
 class HealingCase:
@@ -72,28 +84,34 @@ class HealingCase:
             (folder / "layerwright.json").write_text('{"format": 1, "plan": "by hand"}')
         return self.store.put_tree(folder).model_dump()
 
-    def text(self, text: str = TEXT) -> TextRef:
-        folder = self.root / "text"
-        folder.mkdir()
+    def text(self, text: str = TEXT, name: str = "text") -> TextRef:
+        folder = self.root / name
+        folder.mkdir(exist_ok=True)
         (folder / "documents.jsonl").write_text(json.dumps({"text": text}) + "\n")
         tree = self.store.put_tree(folder)
         return TextRef(**tree.model_dump(), source="tiny", documents=1, characters=len(text))
 
-    def heal(self, log=None, text: str = TEXT, **changed) -> FinetuneReport:
-        context = Context(
-            store=self.store, workdir=self.root / "work", seed=7, log=log or self.log.append
+    def context(self, log=None) -> Context:
+        workdir = self.root / "work"
+        workdir.mkdir(exist_ok=True)
+        return Context(store=self.store, workdir=workdir, seed=7, log=log or self.log.append)
+
+    def heal(self, options=OPTIONS, log=None, text: str = TEXT, **given) -> FinetuneReport:
+        held_out = self.text(HELD_OUT, "held-out") if options.validation else None
+        return finetune_model(
+            *(self.base, self.checkpoint, self.text(text), held_out, options, self.context(log)),
+            **given,
         )
-        context.workdir.mkdir(exist_ok=True)
-        options = OPTIONS.model_copy(update=changed)
-        return finetune_model(self.base, self.checkpoint, self.text(text), options, context)
 
 
-def main(root: str, kill_at_step: str) -> None:
+def main(root: str, which: str, kill_at: str) -> None:
+    """Kill this process as soon as a line that ``kill_at`` stands in is logged."""
+
     def log(message: str) -> None:
-        if f"step {kill_at_step} of" in message:
+        if kill_at in message:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    HealingCase(Path(root)).heal(log)
+    HealingCase(Path(root)).heal({"one": OPTIONS, "two": TWO_STAGES}[which], log)
 
 
 if __name__ == "__main__":

@@ -69,3 +69,16 @@ def test_kl_alone_of_two_equal_models_is_zero(inputs):
     result.loss.backward()
     assert float(result.loss.detach()) == 0.0
     assert float(student.grad.abs().max()) <= 1e-15
+
+
+def test_without_a_teacher_the_loss_is_the_cross_entropy(inputs):
+    student, _, head, targets = inputs
+    expected = torch.nn.functional.cross_entropy(student @ head.T, targets)
+    wanted = torch.autograd.grad(expected, student)[0]
+    result = distillation_loss(
+        student, None, head, targets, next_token_weight=1.0, kl_weight=0.0, chunk_positions=5
+    )
+    assert result.kl_nats is None
+    torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=1e-12)
+    gradient = torch.autograd.grad(result.loss, student)[0]
+    torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)

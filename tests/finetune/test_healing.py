@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from finetune.healing_case import OPTIONS, TEXT, HealingCase
+from finetune.healing_case import HELD_OUT, OPTIONS, STAGE, TEXT, TWO_STAGES, HealingCase
 from tiny_checkpoint import byte_tokenizer
 
+from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.measure.models import load_base, load_checkpoint
+from tasks.recipe import AdapterOptions
 from tasks.store import MANIFEST
 
 IDS = byte_tokenizer()(TEXT, return_tensors="pt").input_ids[:, :96]
@@ -64,7 +67,7 @@ def test_the_lineage_tells_what_was_done_and_neither_when_nor_where(healed):
     facts = lineage["finetune"]
     assert facts["input_sha256"] == case.checkpoint.sha256
     assert facts["teacher_sha256"] == case.base.sha256
-    assert facts["options"]["learning_rate"] == OPTIONS.learning_rate
+    assert facts["options"]["stages"][0]["learning_rate"] == STAGE.learning_rate
     assert (facts["steps"], facts["tokens"]) == (report.steps, report.tokens)
     assert facts["passes"] > 1
     assert str(case.root) not in text
@@ -73,8 +76,8 @@ def test_the_lineage_tells_what_was_done_and_neither_when_nor_where(healed):
 
 def test_the_report_counts_steps_tokens_and_parameters(healed):
     _, report = healed
-    assert report.steps == len(report.points) == OPTIONS.steps
-    assert report.tokens == OPTIONS.steps * OPTIONS.rows_per_step * OPTIONS.row_tokens
+    assert report.steps == len(report.points) == STAGE.steps
+    assert report.tokens == STAGE.steps * STAGE.rows_per_step * OPTIONS.row_tokens
     # q and o: 48 -> 48, k and v: 48 -> 16; rank 4; 4 layers
     assert report.trained_parameters == 4 * 4 * (2 * (48 + 48) + 2 * (48 + 16))
     assert report.seconds > 0
@@ -83,48 +86,129 @@ def test_the_report_counts_steps_tokens_and_parameters(healed):
 def test_nothing_is_pickled(healed):
     case, _ = healed
     left = [path for path in (case.root / "work").rglob("*") if path.is_file()]
-    assert [path.name for path in left] == ["training.safetensors"]
+    assert [path.name for path in left] == ["stage-1.safetensors"]
     header = json.loads(left[0].read_bytes()[8:].split(b"}}", 1)[0].decode() + "}}")
     assert "training" in header["__metadata__"]
 
 
-def test_killed_between_two_snapshots_it_comes_to_the_same_weights(healed, tmp_path):
-    _, expected = healed
+@pytest.fixture(scope="module")
+def healed_in_stages(tmp_path_factory):
+    case = HealingCase(tmp_path_factory.mktemp("stages"))
+    return case, case.heal(TWO_STAGES)
+
+
+def test_stages_follow_each_other(healed_in_stages):
+    case, report = healed_in_stages
+    first, second = report.stages
+    assert (first.units, first.adapter) == ({"attention_output": "share of energy"}, "full")
+    assert set(second.units) == {"logit_kl", "next_token"}
+    assert (first.steps, second.steps, report.steps) == (6, 12, 18)
+    assert [p.stage for p in report.points] == [0] * 6 + [1] * 12
+    assert [p.step for p in report.points] == list(range(1, 19))
+    assert set(report.points[0].values) == {"attention_output"}
+    assert report.tokens == 6 * 32 + 12 * 64
+    for index in range(2):
+        held_out = [p.loss for p in report.validation if p.stage == index]
+        assert min(held_out) < held_out[0]
+    assert f"{case.root / 'work'}" not in report.model_dump_json()
+
+
+def test_validation_is_measured_on_the_way_and_the_best_state_is_merged(healed_in_stages):
+    case, report = healed_in_stages
+    for index, stage in enumerate(report.stages):
+        points = [p for p in report.validation if p.stage == index]
+        assert points[0].tokens == (0 if index == 0 else report.stages[0].tokens)
+        assert points[-1].tokens == points[0].tokens + stage.tokens
+        best = min(points, key=lambda p: p.loss)
+        assert stage.best_step == best.step
+        gaps = [b.tokens - a.tokens for a, b in pairwise(points[:-1])]
+        assert all(200 <= gap < 200 + 64 for gap in gaps)
+    assert report.best_step == report.stages[-1].best_step
+    best = next(p for p in report.validation if (p.stage, p.step) == (1, report.best_step))
+    ids = byte_tokenizer()(HELD_OUT, return_tensors="pt").input_ids[0, :96].view(3, 32)
+    model = load_checkpoint(case.store.open_tree(report.checkpoint.sha256))
+    with torch.no_grad():
+        nll = float(model(ids, labels=ids).loss)
+    assert nll == pytest.approx(best.nll, rel=1e-5)
+
+
+def test_the_best_state_is_kept_and_the_stage_stops_early(tmp_path):
+    stage = STAGE.model_copy(update={"learning_rate": 0.5, "schedule": "constant"})
+    validation = TWO_STAGES.validation.model_copy(update={"every_tokens": 64, "patience": 3})
+    options = OPTIONS.model_copy(update={"stages": (stage,), "validation": validation})
+    case = HealingCase(tmp_path)
+    report = case.heal(options)
+    assert report.stopped_early
+    assert report.steps == report.best_step + 3 < 24
+    assert "no better for 3 validations" in " ".join(case.log)
+    losses = [p.loss for p in report.validation]
+    assert min(losses) == losses[report.best_step]
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "kill_at", "goes_on"),
+    [
+        ("one", OPTIONS, "step 10 of 24", "finetune goes on from step 8 of 24"),
+        ("two", TWO_STAGES, "stage 2, step 10 of 12", "from stage 2, step 8 of 12"),
+        ("two", TWO_STAGES, "step 6 of 6", "finetune goes on from step 4 of 6"),
+    ],
+)
+def test_killed_between_two_snapshots_it_comes_to_the_same_weights(
+    healed, healed_in_stages, tmp_path, which, options, kill_at, goes_on
+):
+    _, expected = healed if which == "one" else healed_in_stages
     script = Path(__file__).with_name("healing_case.py")
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
-    killed = subprocess.run(
-        [sys.executable, script, tmp_path, "10"], env=env, capture_output=True, timeout=120
-    )
+    command = [sys.executable, script, tmp_path, which, kill_at]
+    killed = subprocess.run(command, env=env, capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     case = HealingCase(tmp_path)
-    report = case.heal()
-    assert "finetune goes on from step 8 of 24" in case.log
+    report = case.heal(options)
+    assert goes_on in " ".join(case.log)
     assert report.points == expected.points
+    without_time = {"seconds"}
+    assert [p.model_dump(exclude=without_time) for p in report.validation] == [
+        p.model_dump(exclude=without_time) for p in expected.validation
+    ]
+    assert report.stages == expected.stages
+    assert report.checkpoint.sha256 == expected.checkpoint.sha256
+
+
+def test_a_finished_training_is_not_done_again(healed_in_stages):
+    case, expected = healed_in_stages
+    report = case.heal(TWO_STAGES)
+    assert (report.points, report.seconds) == (expected.points, expected.seconds)
     assert report.checkpoint.sha256 == expected.checkpoint.sha256
 
 
 def test_the_control_arm_is_a_plan_that_keeps_every_layer(tmp_path):
     case = HealingCase(tmp_path, streaming=False)
-    report = case.heal(steps=4)
-    assert report.points[0].kl_nats == 0.0
-    assert report.points[-1].kl_nats > 0.0
+    report = case.heal(TWO_STAGES)
+    assert [stage.steps for stage in report.stages] == [0, 12], "no layer to heal by itself"
+    points = [p.values["logit_kl"] for p in report.points]
+    assert points[0] == 0.0
+    assert points[-1] > 0.0
     assert report.checkpoint.sha256 != case.checkpoint.sha256
 
 
 @pytest.mark.parametrize(
     ("changed", "where"),
     [
-        ({"next_token_weight": 0.0, "kl_weight": 0.0}, "finetune.kl_weight"),
-        ({"warmup_steps": 24}, "finetune.warmup_steps"),
-        ({"targets": ("q_proj", "gate")}, "finetune.targets"),
+        (
+            {"adapter": AdapterOptions(targets=("q_proj", "gate"))},
+            "finetune.stages.0.adapter.targets",
+        ),
+        ({"parts": ("linear",)}, "finetune.stages.0.parts"),
+        ({"objectives": (Spec(name="logit"),)}, "finetune.stages.0.objectives.name"),
     ],
 )
-def test_options_that_cannot_train_are_refused(tmp_path, changed, where):
+def test_what_the_model_has_not_is_refused(tmp_path, changed, where):
+    options = OPTIONS.model_copy(update={"stages": (STAGE.model_copy(update=changed),)})
     with pytest.raises(InputError) as caught:
-        HealingCase(tmp_path).heal(**changed)
+        HealingCase(tmp_path).heal(options)
     assert caught.value.where == where
 
 

@@ -5,162 +5,186 @@ import sys
 
 import pytest
 import torch
-from finetune.tiny_hybrid import FULL, STREAMING, tiny_hybrid
 from safetensors.torch import load_file
-from tiny import tiny_tokens
+from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
+from tolerance import SAME_MODEL, relative_rms
 
-from tasks.errors import StepError
-from tasks.finetune import lora
-from tasks.finetune.training import accumulate_gradients, train
-from tasks.recipe import FinetuneOptions
+from tasks.contracts import Spec
+from tasks.errors import InputError, StepError
+from tasks.finetune.adapters import give
+from tasks.finetune.rows import all_real
+from tasks.finetune.snapshot import Snapshots
+from tasks.finetune.team import Team
+from tasks.finetune.training import Training
+from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
+from tasks.recipe import AdapterOptions, HealingStage, WindowDropout
 
-ROWS = tiny_tokens(3, 24)
-
-
-def options(**changed):
-    fields = {"text": "t", "steps": 12, "learning_rate": 2e-2, "row_tokens": 24, "rank": 4}
-    return FinetuneOptions(**fields | {"alpha": 8, "checkpoint_every": 5} | changed)
-
-
-def student(**changed):
-    model = tiny_hybrid(STREAMING, FULL)
-    chosen = options(**changed)
-    lora.attach(model, rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets, seed=0)
-    return model
+ROWS = all_real(tiny_tokens(3, 24))
+BOTH = (Spec(name="logit_kl"), Spec(name="next_token", weight=0.1))
 
 
-def run(tmp_path, model=None, *, rows=ROWS, stop_after=None, name="run", log=None, **changed):
-    """Train; ``stop_after`` raises KeyboardInterrupt from within the step after that one."""
-    teacher = tiny_hybrid()
-    if stop_after is not None:
-        teacher.model.register_forward_pre_hook(Interrupt(stop_after))
-    return train(
-        model or student(**changed),
-        teacher,
-        rows,
-        options(**changed),
-        seed=0,
-        snapshot=tmp_path / "training.safetensors",
-        run=name,
-        log=log or (lambda message: None),
-    )
+def stage(**changed):
+    fields = {"objectives": BOTH, "steps": 12, "learning_rate": 1e-2}
+    return HealingStage(**fields | {"adapter": AdapterOptions(rank=4, alpha=8)} | changed)
 
 
-class Interrupt:
-    def __init__(self, calls):
-        self.left = calls
+def training(folder, *, rows=ROWS, spec="streaming", run="run", hook=None, **fields):
+    def load_student():
+        model = tiny_hybrid(LAYER_SPECS[spec])
+        if hook:
+            model.model.norm.register_forward_hook(hook)
+        return model
 
-    def __call__(self, *_):
-        if self.left == 0:
+    base = tiny_hybrid(LAYER_SPECS["full"]).requires_grad_(False)
+    fields = {"snapshots": Snapshots(folder, run), "checkpoint_every": 5} | fields
+    return Training(load_student=load_student, base=base, rows=rows, **fields)
+
+
+def interrupt_after(calls):
+    """A hook that raises KeyboardInterrupt from within the step after that many forward passes."""
+    left = [calls]
+
+    def hook(*_):
+        if left[0] == 0:
             raise KeyboardInterrupt
-        self.left -= 1
+        left[0] -= 1
+
+    return hook
 
 
 def test_the_loss_falls_on_a_text_that_can_be_memorised(tmp_path):
-    points = run(tmp_path, steps=30, rows=ROWS[:1], kl_weight=0.0, next_token_weight=1.0).points
+    one = training(tmp_path, rows=ROWS[:1])
+    points = one.run([stage(steps=30, objectives=(Spec(name="next_token"),))]).points
     assert points[-1].loss < 0.8 * points[0].loss
     assert [point.step for point in points] == list(range(1, 31))
     assert [point.tokens for point in points] == [24 * step for step in range(1, 31)]
 
 
 def test_kl_falls_towards_the_teacher(tmp_path):
-    points = run(tmp_path, steps=30, rows=ROWS[:1], next_token_weight=0.0).points
-    assert points[-1].kl_nats < 0.6 * points[0].kl_nats
-    assert points[0].loss == pytest.approx(points[0].kl_nats)
+    one = training(tmp_path, rows=ROWS[:1])
+    points = one.run([stage(steps=30, objectives=(Spec(name="logit_kl"),))]).points
+    assert points[-1].values["logit_kl"] < 0.6 * points[0].values["logit_kl"]
+    assert points[0].loss == pytest.approx(points[0].values["logit_kl"])
 
 
-def test_the_kl_to_itself_is_zero_and_gives_no_gradient():
-    model = tiny_hybrid()
-    lora.attach(model, rank=2, alpha=2, targets=("q_proj",), seed=0)
-    chosen = options(next_token_weight=0.0)
-    loss, _, kl = accumulate_gradients(model, tiny_hybrid(), ROWS, chosen)
-    assert loss == kl == 0.0
-    assert all(float(p.grad.abs().max()) < 1e-6 for p in lora.trained(model).values())
-
-
-def test_gradients_of_several_rows_are_those_of_their_mean():
-    together, apart = student(), student()
-    teacher = tiny_hybrid()
-    loss, nll, kl = accumulate_gradients(together, teacher, ROWS, options())
-    single = [accumulate_gradients(apart, teacher, row, options()) for row in ROWS.split(1)]
-    assert (loss, nll, kl) == pytest.approx(
-        [sum(values) / 3 for values in zip(*single, strict=True)]
-    )
-    for p, q in zip(lora.trained(together).values(), lora.trained(apart).values(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad / 3, rtol=1e-4, atol=1e-7)
-
-
-def test_the_loss_is_that_of_the_models_own_logits():
-    model, teacher = student(), tiny_hybrid()
-    loss, nll, kl = accumulate_gradients(model, teacher, ROWS[:1], options(next_token_weight=0.5))
+def test_the_teacher_stays_as_it_is_and_what_was_learnt_is_handed_on(tmp_path):
+    one = training(tmp_path)
+    before = {name: p.clone() for name, p in one.base.named_parameters()}
+    state = one.run([stage(), stage(adapter=AdapterOptions(kind="full"), learning_rate=1e-3)])
+    assert all(torch.equal(p, before[name]) for name, p in one.base.named_parameters())
+    student = one.load_student()
+    for index in range(2):
+        give(student, one.snapshots.weights(index))
     with torch.no_grad():
-        expected_nll = float(model(ROWS[:1], labels=ROWS[:1]).loss)
-        log_q, log_p = (m(ROWS[:1]).logits[0, :-1].log_softmax(-1) for m in (model, teacher))
-    assert nll == pytest.approx(expected_nll, rel=1e-5)
-    assert kl == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()), rel=1e-4)
-    assert loss == pytest.approx(0.5 * nll + kl)
-
-
-def test_the_teacher_and_the_frozen_weights_stay_as_they_are(tmp_path):
-    model, teacher = student(), tiny_hybrid()
-    adapters = set(lora.trained(model))
-    before = {n: p.clone() for n, p in model.named_parameters()}
-    train(model, teacher, ROWS, options(), seed=0, snapshot=tmp_path / "s", run="r", log=print)
-    untrained = tiny_hybrid().state_dict()
-    assert all(torch.equal(p, untrained[name]) for name, p in teacher.state_dict().items())
-    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == adapters
+        losses = [
+            sum(float(model(row[None], labels=row[None]).loss) for row in ROWS.ids) / 3
+            for model in (one.load_student(), student)
+        ]
+    assert losses[1] < losses[0]
+    second = [p for p in state.points if p.stage == 1]
+    assert second[0].loss < state.points[0].loss
 
 
 def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir(), resumed.mkdir()
-    expected = run(whole)
+    stages = [stage(rows_per_step=2, window_dropout=WindowDropout())]
+    expected = training(whole, spec="gla").run(stages)
     with pytest.raises(KeyboardInterrupt):
-        run(resumed, stop_after=8)
+        training(resumed, spec="gla", hook=interrupt_after(17)).run(stages)
     log = []
-    state = run(resumed, log=log.append)
+    state = training(resumed, spec="gla", log=log.append).run(stages)
     assert log[0] == "finetune goes on from step 5 of 12"
     assert state.points == expected.points
-    ours, theirs = (load_file(folder / "training.safetensors") for folder in (resumed, whole))
+    ours, theirs = (load_file(folder / "stage-1.safetensors") for folder in (resumed, whole))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    expected = run(tmp_path)
-    state = run(tmp_path, stop_after=0)
-    assert (state.points, state.seconds) == (expected.points, expected.seconds)
-
-
 def test_another_runs_snapshot_is_left_aside(tmp_path):
-    run(tmp_path, name="another")
+    training(tmp_path, run="another").run([stage()])
     log = []
-    run(tmp_path, name="this", log=log.append)
+    state = training(tmp_path, run="this", log=log.append).run([stage()])
     assert not any("goes on" in line for line in log)
+    assert len(state.points) == 12
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_snapshot(tmp_path):
-    model, calls = student(), []
+    calls = []
 
     def poison(_module, _inputs, output):
         calls.append(output)
         return output * float("nan") if len(calls) == 8 else output
 
-    model.model.norm.register_forward_hook(poison)
-    with pytest.raises(StepError, match="finetune step 8: loss nan"):
-        run(tmp_path, model)
+    with pytest.raises(StepError, match="finetune step 8: loss nan, logit_kl nan"):
+        training(tmp_path, hook=poison).run([stage()])
     log = []
-    run(tmp_path, log=log.append)
+    training(tmp_path, log=log.append).run([stage()])
     assert log[0] == "finetune goes on from step 5 of 12"
 
 
 def test_progress_is_logged_where_there_is_no_terminal(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     log = []
-    run(tmp_path, log=log.append)
+    training(tmp_path, log=log.append).run([stage()])
     assert [line.split(":")[0] for line in log] == [
         "finetune step 10 of 12",
         "finetune step 12 of 12",
     ]
     assert "tokens/s" in log[0]
+
+
+def test_every_steps_metrics_go_to_the_sink(tmp_path):
+    seen = {}
+    state = training(tmp_path, sink=lambda step, metrics: seen.update({step: metrics})).run(
+        [stage(steps=3)]
+    )
+    assert list(seen) == [1, 2, 3]
+    assert seen[2]["logit_kl"] == state.points[1].values["logit_kl"]
+    assert set(seen[3]) == {"loss", "logit_kl", "next_token", "learning_rate", "tokens"}
+
+
+@pytest.mark.parametrize("name", ["hidden_state", "logit_kl", "attention_output"])
+def test_gradient_checkpointing_does_not_change_the_training(tmp_path, name):
+    plain, saved = tmp_path / "plain", tmp_path / "saved"
+    plain.mkdir(), saved.mkdir()
+    chosen = {"objectives": (Spec(name=name),), "steps": 3, "window_dropout": WindowDropout()}
+    expected = training(plain, spec="gla").run([stage(**chosen)])
+    state = training(saved, spec="gla").run([stage(**chosen, gradient_checkpointing=True)])
+    assert [p.loss for p in state.points] == pytest.approx([p.loss for p in expected.points])
+
+
+@pytest.mark.parametrize("name", LAYER_SPECS)
+def test_bf16_arithmetic_stays_near_for_every_kind_of_layer(tmp_path, name):
+    both = []
+    for compute in (None, torch.bfloat16):
+        folder = tmp_path / str(compute)
+        folder.mkdir()
+        one = training(folder, spec=name, compute=lambda stage, compute=compute: compute)
+        chosen = stage(steps=2, rows_per_step=3, adapter=AdapterOptions(kind="full"))
+        both.append([p.values["next_token"] for p in one.run([chosen]).points])
+    near = relative_rms(torch.tensor(both[1]), torch.tensor(both[0]))
+    assert 0 < near <= SAME_MODEL[torch.bfloat16]
+
+
+def test_windows_are_switched_off_in_some_rows_and_back_on_afterwards(tmp_path):
+    seen = []
+
+    def watch(model):
+        mixer = next(m for m in model.modules() if isinstance(m, GatedRecurrence))
+        mixer.register_forward_hook(lambda m, *_: seen.append(m.shown["window"]))
+        return model
+
+    one = training(tmp_path, spec="gla")
+    load = one.load_student
+    object.__setattr__(one, "load_student", lambda: watch(load()))
+    dropped = stage(steps=4, rows_per_step=3, window_dropout=WindowDropout(start=1.0, end=0.0))
+    one.run([dropped])
+    assert [float(share) for share in seen[:3]] == [0.0, 0.0, 0.0]
+    assert seen[-3:] == [1.0, 1.0, 1.0]
+
+
+def test_rows_that_processes_cannot_share_are_refused(tmp_path):
+    with pytest.raises(InputError) as caught:
+        training(tmp_path, team=Team(size=2)).run([stage(rows_per_step=3)])
+    assert caught.value.where == "finetune.stages.0.rows_per_step"

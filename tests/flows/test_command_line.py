@@ -51,6 +51,18 @@ def test_an_accepted_run_is_registered_with_its_report(accepted) -> None:
     assert (checkpoint / "manifest.json").is_file()
 
 
+def test_the_training_left_its_metrics_in_mlflow(accepted) -> None:
+    folder, summary = accepted
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/.layerwright/mlflow.db")
+    experiment = client.get_experiment_by_name("layerwright")
+    runs = client.search_runs([experiment.experiment_id], "tags.`layerwright.step` = 'finetune'")
+    assert [run.info.run_name for run in runs] == [f"{summary['run_id']} finetune"]
+    points = client.get_metric_history(runs[0].info.run_id, "logit_kl")
+    assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_second_run_is_cached_and_finds_its_registration(accepted) -> None:
     folder, first = accepted
     second = last_line(layerwright("convert", "recipe.yaml", "--json", cwd=folder))
@@ -99,7 +111,13 @@ def test_runs_and_report_and_dry_run(accepted) -> None:
     assert states["gate"] == "to do"
     changed = last_line(
         layerwright(
-            "convert", "recipe.yaml", "--dry-run", "--json", "--set", "finetune.steps=7", cwd=folder
+            "convert",
+            "recipe.yaml",
+            "--dry-run",
+            "--json",
+            "--set",
+            "finetune.stages.0.steps=7",
+            cwd=folder,
         )
     )
     states = {step["step"]: step["state"] for step in changed["steps"]}

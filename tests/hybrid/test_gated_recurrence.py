@@ -236,3 +236,27 @@ def test_the_strategy_predicts_the_bytes_of_a_real_cache(gate):
     cache = model(tiny_tokens(3, 30), use_cache=True).past_key_values
     base = from_base_config(tiny_llama_config())
     assert cache.nbytes() == LAYERS * strategy.kv_bytes(base, 30, element_bytes=4, batch=3)
+
+
+@pytest.mark.parametrize("kind", ["layer", "head"])
+def test_a_learned_mix_starts_at_the_shares_and_answers_for_them(kind):
+    ids = tiny_tokens(1, 20)
+    shares = {"alpha": 0.7, "beta": 0.3}
+    fixed = tiny_hybrid({"mixer": LAYER_SPECS["gla"]["mixer"] | shares})
+    learned = tiny_hybrid({"mixer": LAYER_SPECS["gla"]["mixer"] | shares | {"learned_mix": kind}})
+    before = fixed(ids).logits
+    assert relative_rms(learned(ids).logits, before) <= SAME_MODEL[torch.float32]
+    mixes = [p for name, p in learned.named_parameters() if name.endswith(".mix")]
+    assert [tuple(mix.shape) for mix in mixes] == [(2, 1 if kind == "layer" else 6)] * 3
+    with torch.no_grad():
+        for mix in mixes:
+            mix[0], mix[1] = 0.2, 0.9
+    other = {"alpha": 0.2, "beta": 0.9}
+    expected = tiny_hybrid({"mixer": LAYER_SPECS["gla"]["mixer"] | other})(ids).logits
+    assert relative_rms(learned(ids).logits, expected) <= SAME_MODEL[torch.float32]
+    assert relative_rms(before, expected) > 0.01
+
+
+def test_a_learned_mix_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="learned_mix must be one of"):
+        tiny_hybrid({"mixer": LAYER_SPECS["gla"]["mixer"] | {"learned_mix": "channel"}})

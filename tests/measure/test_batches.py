@@ -8,7 +8,7 @@ import torch
 from tiny_checkpoint import byte_tokenizer
 
 from tasks.errors import InputError
-from tasks.measure.batches import all_rows, token_rows
+from tasks.measure.batches import token_rows
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 TOKENIZER = byte_tokenizer()
@@ -32,25 +32,25 @@ def test_one_document_is_exactly_its_tokens_cut_without_overlap(tmp_path: Path) 
 
 
 def test_documents_are_joined_by_eos_and_no_row_is_padded(tmp_path: Path) -> None:
-    rows = all_rows(text_tree(tmp_path, "abcd", "ef", "ghijk"), TOKENIZER, 4)
+    rows = token_rows(text_tree(tmp_path, "abcd", "ef", "ghijk"), TOKENIZER, 3, 4)
     ids = [*TOKENIZER("abcd").input_ids, EOS, *TOKENIZER("ef").input_ids, EOS]
     ids += TOKENIZER("ghijk").input_ids
     assert rows.tolist() == [ids[0:4], ids[4:8], ids[8:12]]
 
 
-def test_the_limited_rows_are_the_first_of_all_rows(tmp_path: Path) -> None:
+def test_fewer_rows_are_the_first_of_more(tmp_path: Path) -> None:
     folder = text_tree(tmp_path, *[f"document number {i}." for i in range(50)])
     for seed in (None, 5):
-        everything = all_rows(folder, TOKENIZER, 16, seed=seed)
-        assert torch.equal(token_rows(folder, TOKENIZER, 4, 16, seed=seed), everything[:4])
+        more = token_rows(folder, TOKENIZER, 40, 16, seed=seed)
+        assert torch.equal(token_rows(folder, TOKENIZER, 4, 16, seed=seed), more[:4])
 
 
 def test_seed_shuffles_documents_and_loses_none(tmp_path: Path) -> None:
     folder = text_tree(tmp_path, *[chr(97 + i) * 7 for i in range(20)])
-    plain = all_rows(folder, TOKENIZER, 8)
-    shuffled = all_rows(folder, TOKENIZER, 8, seed=1)
+    plain = token_rows(folder, TOKENIZER, 19, 8)
+    shuffled = token_rows(folder, TOKENIZER, 19, 8, seed=1)
     assert not torch.equal(plain, shuffled)
-    assert torch.equal(shuffled, all_rows(folder, TOKENIZER, 8, seed=1))
+    assert torch.equal(shuffled, token_rows(folder, TOKENIZER, 19, 8, seed=1))
     # documents of seven and one EOS fill rows of eight exactly but for the last, cut one short
     assert len({tuple(row) for row in shuffled.tolist()} - {tuple(r) for r in plain.tolist()}) <= 1
 
@@ -59,21 +59,19 @@ def test_chat_is_rendered_with_the_models_template(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHAT
     folder = text_tree(tmp_path, [{"role": "user", "content": "Hi"}])
-    assert tokenizer.decode(all_rows(folder, tokenizer, 9)[0]) == "user: Hi\n"
+    assert tokenizer.decode(token_rows(folder, tokenizer, 1, 9)[0]) == "user: Hi\n"
 
 
 def test_chat_without_a_template_is_refused(tmp_path: Path) -> None:
     folder = text_tree(tmp_path, [{"role": "user", "content": "Hi"}])
     with pytest.raises(InputError, match="no chat template"):
-        all_rows(folder, TOKENIZER, 4)
+        token_rows(folder, TOKENIZER, 1, 4)
 
 
 def test_too_short_a_text_says_how_many_tokens_it_has(tmp_path: Path) -> None:
     folder = text_tree(tmp_path, "a" * 100)
     with pytest.raises(InputError, match=r"'news' has only 100 tokens(.|\n)*3 rows of 40"):
         token_rows(folder, TOKENIZER, 3, 40, what="news")
-    with pytest.raises(InputError, match="at least one row of 101"):
-        all_rows(folder, TOKENIZER, 101)
 
 
 def test_only_the_documents_that_are_needed_are_read(tmp_path: Path) -> None:
@@ -88,4 +86,4 @@ def test_only_the_documents_that_are_needed_are_read(tmp_path: Path) -> None:
 def test_a_line_that_is_no_document_is_named(tmp_path: Path) -> None:
     (tmp_path / "documents.jsonl").write_text('{"body": "x"}\n')
     with pytest.raises(InputError, match="is no document"):
-        all_rows(tmp_path, TOKENIZER, 4, what="news")
+        token_rows(tmp_path, TOKENIZER, 1, 4, what="news")

@@ -15,9 +15,9 @@ from tasks.contracts import (
     Registration,
 )
 from tasks.recipe import RegisterOptions
-from tasks.register.connection import connect
 from tasks.register.registry import register_model
 from tasks.store import LocalStore
+from tasks.tracking import connect
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NAME = "tiny"

@@ -8,8 +8,8 @@ import pytest
 from register.case import Case, accepted, evaluation
 
 from tasks.contracts import CheckpointRef, ConversionPlan, PlanItem, identity
-from tasks.register.connection import connect
 from tasks.store import LocalStore
+from tasks.tracking import connect
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from register.case import NAME, NOW, Case, accepted, evaluation
 from tasks.contracts import Registration, identity
 from tasks.errors import InputError, IntegrityError, StepError
 from tasks.recipe import RegisterOptions
-from tasks.register.connection import connect
 from tasks.register.registry import RegistrationError
+from tasks.tracking import connect
 
 FOUND = Registration(name=NAME, version="1", alias="challenger", found=True)
 
@@ -291,7 +291,7 @@ def test_a_server_that_is_not_there_is_a_step_error(monkeypatch: pytest.MonkeyPa
 def test_no_model_library_is_needed(case: Case) -> None:
     """The weights are not loaded: neither torch nor transformers is imported to register."""
     program = (
-        "import sys, tasks.register.registry, tasks.register.connection as c\n"
+        "import sys, tasks.register.registry, tasks.tracking as c\n"
         f"with c.connect({case.uri!r}) as client: client.search_registered_models()\n"
         "print({'torch', 'transformers', 'prefect'} & set(sys.modules))"
     )

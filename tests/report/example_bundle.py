@@ -12,7 +12,6 @@ from tasks.contracts import (
     ConversionPlan,
     Damage,
     EvalReport,
-    FinetuneReport,
     GateDecision,
     LayerProfile,
     Measurement,
@@ -22,9 +21,9 @@ from tasks.contracts import (
     Registration,
     Spec,
     TextRef,
-    TrainPoint,
 )
 from tasks.report.bundle import ReportBundle
+from tasks.training_contracts import FinetuneReport, TrainPoint
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
 GEOMETRY = CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4)
@@ -301,8 +300,7 @@ def points(steps: int = 40) -> tuple[TrainPoint, ...]:
             TrainPoint(
                 step=step,
                 loss=round(0.5 * next_token + kl, 5),
-                next_token_nats=round(next_token, 5),
-                kl_nats=round(kl, 5),
+                values={"next_token": round(next_token, 5), "logit_kl": round(kl, 5)},
                 tokens=512 * step,
                 learning_rate=2e-4,
             )

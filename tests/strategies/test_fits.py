@@ -9,6 +9,7 @@ from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tasks.errors import InputError
 from tasks.measure.conversion import converted, give_tensors
 from tasks.measure.fitting import convert_in_place
+from tasks.strategies.gated_recurrence import GatedRecurrence
 from tasks.strategies.keep import Keep
 from tasks.strategies.linear import Linear
 from tasks.strategies.remove import Remove
@@ -180,3 +181,16 @@ def test_given_tensors_do_not_reach_models_that_share_the_module():
     assert model.model.layers[2].mlp is not None
     give_tensors(model, {name: torch.ones(before.shape, dtype=torch.float64)})
     assert model.get_parameter(name).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("layer", 1), ("head", 6)])
+def test_a_learned_mix_is_given_the_shares_and_stays_out_where_it_is_not_asked_for(kind, heads):
+    gated = GatedRecurrence(window=4, alpha=0.75, beta=0.25, learned_mix=kind)
+    model = base()
+    found = convert_in_place(model, plan((1, 2, gated)), lambda: ROWS)
+    name = "model.layers.1.self_attn.mix"
+    assert torch.equal(found[name], torch.tensor([[0.75], [0.25]]).repeat(1, heads))
+    assert torch.equal(model.get_parameter(name), found[name])
+    plainly = GatedRecurrence(window=4, alpha=0.75, beta=0.25)
+    assert not plainly.fits
+    assert "learned_mix" not in plainly.layer_spec(LAYER_SPECS["full"])["mixer"]

@@ -17,6 +17,7 @@ from tasks.hybrid.mixers.streaming import StreamingAttention
 from tasks.hybrid.placement import Placement
 
 GATES = ("gla", "gsa", "hgrn2")
+LEARNED_MIXES = ("layer", "head")
 DAMPING = 16  # roots a gate so that it forgets slowly (GLA, arXiv 2312.06635, section 4.4)
 STATE_BYTES = 4  # fp32
 
@@ -43,6 +44,12 @@ class GatedRecurrence(StreamingAttention):
     Spec: {"kind": "gated_recurrence", "gate": "gla", "hgrn2" or "gsa", "window": W >= 1 (the
     query's own position included), "sinks": S >= 0 (0 in the paper), "alpha", "beta": the shares
     (0.5 each in the paper), "decay_bias": whether there is a b (G, c), "slots": m >= 1 (gsa only)}.
+    With "learned_mix": "layer" or "head" the shares are a parameter `mix`, alpha and beta for the
+    whole layer (2, 1) or for each query head (2, H), which starts at the spec's.
+
+    Attributes:
+        shown: what is let through of each branch, 1.0 or (B, 1, 1, 1): for training with windows
+            dropped and for ablations; never anything but 1.0 elsewhere.
     """
 
     kind = "gated_recurrence"
@@ -56,6 +63,18 @@ class GatedRecurrence(StreamingAttention):
             given = getattr(donor, "decay_bias", None)
             shared = given is not None and given.shape == shape
             self.decay_bias = given if shared else nn.Parameter(torch.zeros(shape))
+        self.mix: nn.Parameter | None = None
+        if kind := spec.get("learned_mix"):
+            heads = config.num_attention_heads if kind == "head" else 1
+            given = getattr(donor, "mix", None)
+            shared = given is not None and given.shape == (2, heads)
+            self.mix = given if shared else nn.Parameter(self.initial_mix(spec, heads))
+        self.shown: dict[str, float | Tensor] = {"recurrence": 1.0, "window": 1.0}
+
+    @staticmethod
+    def initial_mix(spec, heads: int) -> Tensor:
+        """The spec's shares as the parameter has them, (2, heads)."""
+        return torch.tensor([[spec["alpha"]], [spec["beta"]]]).repeat(1, heads)
 
     def forward(self, hidden_BTD: Tensor, placement: Placement, cache=None) -> Tensor:
         q, k, v = self.heads(hidden_BTD)
@@ -65,7 +84,11 @@ class GatedRecurrence(StreamingAttention):
         mask_BT = None if placement.contiguous else placement.positions >= 0
         layer = None if cache is None else cache.layers[self.layer_idx]
         memory_BHTd = self.recur(q, k, v, mask_BT, layer)
-        out_BHTd = self.spec["alpha"] * memory_BHTd + self.spec["beta"] * window_BHTd
+        alpha, beta = self.spec["alpha"], self.spec["beta"]
+        if self.mix is not None:
+            alpha, beta = self.mix.to(memory_BHTd.dtype)[..., None, None]
+        alpha, beta = alpha * self.shown["recurrence"], beta * self.shown["window"]
+        out_BHTd = alpha * memory_BHTd + beta * window_BHTd
         return self.o_proj(out_BHTd.to(v.dtype).transpose(1, 2).flatten(2))
 
     def recur(
@@ -125,6 +148,13 @@ class GatedRecurrence(StreamingAttention):
             raise ValueError(f"gate must be one of {list(GATES)}, got {gate!r}")
         if gate == "gsa":
             names |= {"slots"}
+        if "learned_mix" in parameters:
+            names |= {"learned_mix"}
+            if parameters["learned_mix"] not in LEARNED_MIXES:
+                raise ValueError(
+                    f"learned_mix must be one of {list(LEARNED_MIXES)}, or not be there, got "
+                    f"{parameters['learned_mix']!r}"
+                )
         if set(parameters) != names:
             raise ValueError(
                 f"with gate {gate!r} it takes {sorted(names)}, got {sorted(parameters)}"

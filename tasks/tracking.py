@@ -1,0 +1,202 @@
+"""MLflow: its client, and the live metrics of a training.
+
+The client is made late: importing MLflow takes seconds that not every command has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.contracts import Contract
+from tasks.errors import InputError, StepError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+FLUSH_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0  # between two tries where MLflow does not answer
+AT_ONCE = 1000  # MLflow takes no more metrics in one request
+LAST_WORDS_SECONDS = 10.0  # how long the end of a training waits for them
+
+EXPERIMENT = "layerwright"
+SQLITE = "sqlite:///"
+
+# read by MLflow when it is imported or first asked; what the user's environment says wins
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default keeps retrying a full store for minutes
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the command line's
+}
+
+
+@contextlib.contextmanager
+def connect(tracking_uri: str) -> Iterator[MlflowClient]:
+    """A client for runs and registry alike, whose failures name the server.
+
+    Args:
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``, which is made if it is not there.
+
+    Raises:
+        StepError: MLflow cannot be reached or refuses.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    if tracking_uri.startswith(SQLITE):
+        Path(tracking_uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    except MlflowException as error:
+        raise StepError(f"MLflow at {tracking_uri}: {error}") from error
+
+
+def experiment_id(client: MlflowClient) -> str:
+    """The experiment that holds the evidence of all versions; made if it is not there.
+
+    On SQLite its artifacts lie in ``mlflow-artifacts`` beside the file, whatever the working
+    folder is; a server has its own place for them.
+    """
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return found.experiment_id
+    artifacts = None
+    if client.tracking_uri.startswith(SQLITE):
+        database = Path(client.tracking_uri.removeprefix(SQLITE)).resolve()
+        artifacts = (database.parent / "mlflow-artifacts").as_uri()
+    return client.create_experiment(EXPERIMENT, artifacts)
+
+
+def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:
+    """Raise InputError where an MLflow server would be pointed at a folder of this machine."""
+    if tracking_uri.startswith(("http://", "https://")) and store_uri.startswith("file:"):
+        raise InputError(
+            f"versions on {tracking_uri} would point at {store_uri}, which only this machine can "
+            "read",
+            where="registry.tracking_uri",
+            remedy="set `store` to s3://bucket/prefix, or leave `tracking_uri` out",
+        )
+
+
+class Tracking(Contract):
+    """Where the live metrics of one step go: an MLflow run of its own, found again by its tags."""
+
+    uri: str
+    run_id: str
+    step: str
+    key: str  # of the step's inputs: two calls of one step in a run have a run each
+
+
+@contextlib.contextmanager
+def live_metrics(
+    tracking: Tracking | None, log: Callable[[str], None]
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A sink for a training's metrics: ``sink(step, {name: value})``, which never waits.
+
+    A thread sends them in batches. What MLflow does not take is kept and tried again; the training
+    goes on, and ``log`` hears of it once.
+
+    Args:
+        tracking: None makes a sink that does nothing.
+    """
+    if tracking is None:
+        yield lambda step, metrics: None
+        return
+    sender = _Sender(tracking, log)
+    try:
+        yield sender.put
+    except BaseException:
+        sender.end("FAILED")
+        raise
+    sender.end("FINISHED")
+
+
+class _Sender:
+    """Sends metrics from a thread of its own."""
+
+    def __init__(self, tracking: Tracking, log: Callable[[str], None]) -> None:
+        self.tracking, self.log = tracking, log
+        self.waiting: list[tuple[int, float, dict[str, float]]] = []
+        self.lock, self.ending = threading.Lock(), threading.Event()
+        self.run: str | None = None
+        self.status = "RUNNING"
+        self.warned = False
+        self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self.thread.start()
+
+    def put(self, step: int, metrics: Mapping[str, float]) -> None:
+        with self.lock:
+            self.waiting.append((step, time.time(), dict(metrics)))
+
+    def end(self, status: str) -> None:
+        self.status = status
+        self.ending.set()
+        self.thread.join(LAST_WORDS_SECONDS)
+        if self.thread.is_alive() and not self.warned:
+            self._warn("it does not answer")
+
+    def _work(self) -> None:
+        done = False
+        while not done:
+            done = self.ending.wait(FLUSH_SECONDS)
+            try:
+                self._send(done)
+            except Exception as error:  # whatever it is, a training of hours goes on
+                self._warn(str(error) or type(error).__name__)
+                done = done or (self.ending.wait(PATIENCE_SECONDS) and self._warned_at_the_end())
+
+    def _warned_at_the_end(self) -> bool:
+        """One last try: a server may be back."""
+        with contextlib.suppress(Exception):
+            self._send(last=True)
+        return True
+
+    def _send(self, last: bool) -> None:
+        with self.lock:
+            batch = list(self.waiting)
+        with connect(self.tracking.uri) as client:
+            if self.run is None:
+                self.run = self._find_or_create(client)
+            metrics = list(_metrics(batch))
+            for first in range(0, len(metrics), AT_ONCE):
+                client.log_batch(self.run, metrics=metrics[first : first + AT_ONCE])
+            with self.lock:
+                del self.waiting[: len(batch)]
+            if last:
+                client.set_terminated(self.run, self.status)
+
+    def _find_or_create(self, client: MlflowClient) -> str:
+        """The run of this step and these inputs: a training that was killed goes on in its own."""
+        experiment, where = experiment_id(client), self.tracking
+        tags = {"run_id": where.run_id, "step": where.step, "key": where.key}
+        tags = {f"layerwright.{name}": value for name, value in tags.items()}
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        found = client.search_runs([experiment], wanted, max_results=1)
+        if found:
+            return found[0].info.run_id
+        name = f"{where.run_id} {where.step}"
+        return client.create_run(experiment, tags=tags, run_name=name).info.run_id
+
+    def _warn(self, reason: str) -> None:
+        if not self.warned:
+            self.warned = True
+            told = f"MLflow at {self.tracking.uri} takes no metrics: {reason}"
+            self.log(f"{told}; {self.tracking.step} goes on without")
+
+
+def _metrics(batch: list[tuple[int, float, dict[str, float]]]) -> Iterator[Metric]:
+    from mlflow.entities import Metric
+
+    for step, seconds, metrics in batch:
+        for name, value in metrics.items():
+            yield Metric(name, float(value), int(seconds * 1000), step)
