@@ -31,8 +31,10 @@ choose:
   selector: {name: milp}
 finetune:
   text: train
-  steps: 6
-  learning_rate: 2e-4
+  stages:
+    - objectives: [{name: logit_kl}]
+      steps: 6
+      learning_rate: 2e-4
 gate:
   rules:
     - metric: kv_bytes.1024
@@ -67,7 +69,7 @@ def test_a_right_recipe(path: Path) -> None:
     recipe = load(path)
     assert recipe.data_root == str(path.parent.resolve())
     assert recipe.profile.profilers[0].options == {"window": 16}
-    assert recipe.finetune.learning_rate == 2e-4
+    assert recipe.finetune.stages[0].learning_rate == 2e-4
     assert recipe.compute.of("profile").device == "cpu"
     assert recipe.compute.of("evaluate").device == "auto"
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
@@ -85,8 +87,8 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
         ("seed:", "sede:", "2: sede", "one of name, seed, data_root"),
         ("rows: 4", "row: 4", "13: profile.row", "one of text, rows"),
         ("    part:", "    prat:", "8: data.train.prat", "one of source, files, field, part"),
-        ("max: 0.6", "mx: 0.6", "28: gate.rules.0.mx", "one of metric, compare, min, max"),
-        ("{device: cpu}", "{devise: cpu}", "33: compute.steps.profile.devise", "where, device"),
+        ("max: 0.6", "mx: 0.6", "30: gate.rules.0.mx", "one of metric, compare, min, max"),
+        ("{device: cpu}", "{devise: cpu}", "35: compute.steps.profile.devise", "where, device"),
         # wrong types
         ("rows: 4", "rows: four", "13: profile.rows", "integer, not 'four'"),
         ("rows: 4", "rows: true", "13: profile.rows", "integer, not True"),
@@ -105,19 +107,28 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
         ("[0.0, 0.5]", "[0.5, 1.1]", "8: data.train.part.1", "not 1.1"),
         ("[0.0, 0.5]", "[0.5, 0.6, 0.7]", "8: data.train.part", "at most 2 items"),
         ("model:", "modle:", "3: modle", "one of name, seed, data_root"),
-        ("2e-4", "0", "24: finetune.learning_rate", "greater than 0"),
-        ("2e-4", ".inf", "24: finetune.learning_rate", "finite"),
-        ("max: 0.6", "max: .nan", "28: gate.rules.0.max", "finite"),
-        ("max: 0.6", "severity: warn", "27: gate.rules.0", "exactly one of min and max"),
-        ("max: 0.6", "max: 1\n      min: 0", "27: gate.rules.0", "exactly one of min and max"),
+        ("2e-4", "0", "26: finetune.stages.0.learning_rate", "greater than 0"),
+        ("2e-4", ".inf", "26: finetune.stages.0.learning_rate", "finite"),
+        ("max: 0.6", "max: .nan", "30: gate.rules.0.max", "finite"),
+        ("max: 0.6", "severity: warn", "29: gate.rules.0", "exactly one of min and max"),
+        ("max: 0.6", "max: 1\n      min: 0", "29: gate.rules.0", "exactly one of min and max"),
         ("source: local:model", "source: x\n  dtype: int8", "5: model.dtype", "'float32'"),
-        ("{device: cpu}", "{where: moon}", "33: compute.steps.profile.where", "not 'moon'"),
-        ("model_name: tiny", "model_name: a/b", "30: registry.model_name", "not 'a/b'"),
+        ("{device: cpu}", "{where: moon}", "35: compute.steps.profile.where", "not 'moon'"),
+        ("model_name: tiny", "model_name: a/b", "32: registry.model_name", "not 'a/b'"),
+        ("steps: 6", "steps: 6\n      warmup_steps: 6", "24: finetune.stages.0", "below the 6 steps"),
+        ("steps: 6", "steps: 6\n      adapter: {kind: none}", "24: finetune.stages.0", "some parts"),
+        ("[{name: logit_kl}]", "[]", "24: finetune.stages.0.objectives", "at least 1 item"),
+        ("[{name: logit_kl}]", "[{name: logit_kl}, {name: logit_kl}]", "24: finetune.stages.0",
+         "each objective once"),
+        ("{device: cpu}", "{processes: 2}", "35: compute.steps.profile.processes",
+         "only regularize and finetune"),
         # names of things that are not there
         ("text: calibration", "text: calibratoin", "12: profile.text",
          "one of train, calibration, not 'calibratoin'"),
         ("text: train", "text: trian", "22: finetune.text", "one of train, calibration"),
-        ("    profile: {", "    profil: {", "33: compute.steps.profil", "one of fetch, profile"),
+        ("text: train", "text: train\n  validation: {text: trian}", "23: finetune.validation.text",
+         "one of train, calibration"),
+        ("    profile: {", "    profil: {", "35: compute.steps.profil", "one of fetch, profile"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_at_its_place(
@@ -134,7 +145,7 @@ def test_what_is_wrong_is_told_at_its_place(
         ("name: tiny\n", "1: name"),
         ("model:\n  source: local:model\n", "1: model"),
         ("    source: local:t.txt\n", "6: data.train.source"),
-        ("  steps: 6\n", "21: finetune.steps"),
+        ("      steps: 6\n", "24: finetune.stages.0.steps"),
         ("  selector: {name: milp}\n", "17: choose.selector"),
     ],
 )

@@ -31,11 +31,12 @@ choose:
   selector: {{name: milp, kv_bytes_ratio: 0.6}}
 finetune:
   text: train
-  steps: 6
   row_tokens: 64
-  rank: 2
-  alpha: 4
   checkpoint_every: 2
+  stages:
+    - objectives: [{{name: logit_kl}}, {{name: next_token, weight: 0.1}}]
+      steps: 6
+      adapter: {{rank: 2, alpha: 4}}
 evaluate:
   metrics:
     - {{name: perplexity, texts: [held-out], rows: 4, row_tokens: 128}}

@@ -95,12 +95,13 @@ def _curves(bundle: ReportBundle) -> list[LinePanel]:
     points = bundle.finetune.points if bundle.finetune else ()
     if not points:
         return []
-    steps = [point.step for point in points]
+    names = dict.fromkeys(name for point in points for name in point.values)
+    series = {"Loss that is minimised": [(point.step, point.loss) for point in points]}
+    for name in names:
+        series[name.replace("_", " ").capitalize()] = [
+            (point.step, point.values[name]) for point in points if name in point.values
+        ]
     return [
-        curve_panel(title, steps, [getattr(p, name) for p in points], formats.number)
-        for title, name in (
-            ("Loss that is minimised", "loss"),
-            ("Next-token loss, nats", "next_token_nats"),
-            ("KL to the base, nats", "kl_nats"),
-        )
+        curve_panel(title, [step for step, _ in pairs], [v for _, v in pairs], formats.number)
+        for title, pairs in series.items()
     ]

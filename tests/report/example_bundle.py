@@ -301,8 +301,7 @@ def points(steps: int = 40) -> tuple[TrainPoint, ...]:
             TrainPoint(
                 step=step,
                 loss=round(0.5 * next_token + kl, 5),
-                next_token_nats=round(next_token, 5),
-                kl_nats=round(kl, 5),
+                values={"next_token": round(next_token, 5), "logit_kl": round(kl, 5)},
                 tokens=512 * step,
                 learning_rate=2e-4,
             )
