@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -77,11 +78,13 @@ def survey(console: Console, value: dict[str, Any]) -> None:
         ratio = row["predicted_kv_bytes_ratio"]
         figures = (_with_interval(row, metric) for metric in metrics)
         share = "-" if ratio is None else f"{ratio:.1%}"
-        table.add_row(name, f"{converted} of {len(row['plan'])}", share, *figures)
+        table.add_row(escape(name), f"{converted} of {len(row['plan'])}", share, *figures)
     console.print(table)
     console.print("Each plan is a file, to be edited and run:")
     for name, row in rows.items():
-        console.print(f"  {name}\n    {row['command']}", soft_wrap=True, highlight=False)
+        # recipes' own text may look like markup
+        text = f"  {name}\n    {row['command']}"
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
     if value["missing"]:
         console.print(f"Before it converts, the recipe needs {', '.join(value['missing'])}.")
     console.print(f"report      {value['report']}", soft_wrap=True)

@@ -99,7 +99,13 @@ def test_runs_and_report_and_dry_run(accepted) -> None:
     assert states["gate"] == "to do"
     changed = last_line(
         layerwright(
-            "convert", "recipe.yaml", "--dry-run", "--json", "--set", "finetune.stages.0.steps=7", cwd=folder
+            "convert",
+            "recipe.yaml",
+            "--dry-run",
+            "--json",
+            "--set",
+            "finetune.stages.0.steps=7",
+            cwd=folder,
         )
     )
     states = {step["step"]: step["state"] for step in changed["steps"]}
