@@ -150,5 +150,6 @@ def command(record: RunRecord, plan: str, home: Path) -> str:
     recipe = Path(record.recipe_path).resolve()
     words = ["layerwright", "convert", str(recipe), "--plan", plan, "--home", str(home)]
     for assignment in record.assignments:
-        words += ["--set", assignment]
+        if not assignment.startswith("survey."):  # nothing to a conversion
+            words += ["--set", assignment]
     return shlex.join(words)

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from layerwright_process import last_line, layerwright
+from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
+
+from flows.preflight import check_plan
 
 SENSITIVITY = (
     "    - {name: sensitivity, rows: 1, row_tokens: 128, prompts: 2, prompt_tokens: 400}\n"
@@ -50,8 +53,12 @@ def test_every_strategy_is_reached_from_a_recipe(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     found = last_line(result)["selectors"]
     dense = found["dense"]["metrics"]
+    page = Page(Path(last_line(result)["report"].removeprefix("file://")).read_text())
+    check_form(page)
     for name, row in found.items():
         assert row["metrics"]["recall.passkey"] is not None, name
+        assert check_plan(Path(row["plan_file"])).summary() == row["plan"]
+        assert row["command"] in page.text
         if name not in ("dense", "selected"):  # which reads a text in one pass as the base does
             assert row["metrics"]["perplexity"] != dense["perplexity"], name
     assert found["selected"]["metrics"]["perplexity"] == dense["perplexity"]
@@ -65,4 +72,5 @@ def test_every_strategy_is_reached_from_a_recipe(tmp_path: Path) -> None:
     assert 0.5 < kv_share("selected") < 0.53
     assert kv_share("recurrent") < 0.6
     assert kv_share("spans_of_heads") < 1
+    assert found["one_map"]["predicted_language_nats"] is None  # known of single layers alone
     assert list(found["one_map"]["plan"].values()) == ["keep", "linear", "linear", "keep"]

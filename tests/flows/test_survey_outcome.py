@@ -25,7 +25,7 @@ def test_file_names_are_safe_and_never_twice(plans: list[str], files: list[str])
     assert file_names(plans) == files
 
 
-def test_a_command_repeats_what_the_survey_was_given(tmp_path: Path) -> None:
+def test_a_command_repeats_what_a_conversion_reads_of_the_survey(tmp_path: Path) -> None:
     recipe = Recipe(
         name="r",
         model=ModelSource(source="local:m"),
@@ -37,7 +37,7 @@ def test_a_command_repeats_what_the_survey_was_given(tmp_path: Path) -> None:
         recipe_path=str(tmp_path / "my recipe.yaml"),
         recipe_text="",
         recipe=recipe,
-        assignments=("data_root=a b", "seed=2"),
+        assignments=("data_root=a b", "survey.frontier=[0.5]", "seed=2"),
         started_at="",
     )
     words = shlex.split(command(record, "/x/plans/a.yaml", Path("/x/home dir")))
