@@ -18,7 +18,7 @@ from tasks.report.scales import WIDTH, scale_for
 
 @dataclass(frozen=True)
 class Dot:
-    """One arm's value with its whisker, in drawing units."""
+    """One value with its whisker, in drawing units; ``beyond``: an arrow to where it would be."""
 
     arm: str
     x: float
@@ -26,6 +26,7 @@ class Dot:
     high: float | None
     y: float
     title: str
+    beyond: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tasks.report.formats import length, number, quantity
 from tasks.report.measurements import ARMS, Row
@@ -27,6 +28,7 @@ class Series:
     breaks: frozenset[int] = frozenset()  # points before which the line is interrupted
     whiskers: list[tuple[float, float, float]] = field(default_factory=list)  # x, low, high
     tags: list[str] = field(default_factory=list)  # a word beside each point
+    ringed: frozenset[int] = frozenset()  # points that stand out
 
     @property
     def path(self) -> str:
@@ -102,25 +104,66 @@ def _divisor(values: list[float], unit: str) -> tuple[float, str]:
     return size, name
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """A figure of a training after ``tokens`` tokens; ``kept``: the state that was handed on."""
+
+    tokens: int
+    step: int
+    stage: int
+    value: float
+    kept: bool = False
+
+
 def curve_panel(
-    title: str, steps: Sequence[int], values: Sequence[float], write: Callable[[float], str]
+    title: str, help: str, points: Sequence[CurvePoint], unit: str, ends: Sequence[int]
 ) -> LinePanel:
-    """One training curve; the axis does not begin at zero."""
-    stride = math.ceil(len(steps) / MAX_POINTS)
-    kept = sorted({*range(0, len(steps), stride), len(steps) - 1})
-    x = scale_for([steps[i] for i in kept], LEFT, RIGHT, pad=0.02)
-    y = scale_for([values[i] for i in kept], BOTTOM, TOP)
-    points = [(x(steps[i]), y(values[i]), f"step {steps[i]}: {write(values[i])}") for i in kept]
+    """A training or validation curve over tokens; the axis of figures does not begin at zero.
+
+    Args:
+        points: at least one, in order; the line is interrupted between stages.
+        ends: tokens at the end of each stage: bands, where there are several stages.
+    """
+    stride = math.ceil(len(points) / MAX_POINTS)
+    last = len(points) - 1
+    shown = [p for i, p in enumerate(points) if i % stride == 0 or i == last or p.kept]
+    x = scale_for([0, *(p.tokens for p in shown), *ends], LEFT, RIGHT, pad=0.0)
+    y = scale_for([p.value for p in shown], BOTTOM, TOP)
+    drawn = [
+        (
+            x(p.tokens),
+            y(p.value),
+            f"step {p.step}, {p.tokens:,} tokens: {quantity(p.value, unit)}"
+            + ", the state that was kept" * p.kept,
+        )
+        for p in shown
+    ]
+    first, final = quantity(points[0].value, unit), quantity(points[-1].value, unit)
+    starts = (0, *ends[:-1])
     return LinePanel(
         title=title,
-        help=f"{write(values[0])} → {write(values[-1])}",
-        series=[Series("candidate", points, marked=len(points) <= 30)],
-        x_ticks=x.ticks(5),
+        help=f"{first} → {final}; {help}",
+        series=[
+            Series(
+                "candidate",
+                drawn,
+                marked=len(drawn) <= 30,
+                breaks=frozenset(i for i, (a, b) in enumerate(pairwise(shown), 1)
+                                 if a.stage != b.stage),
+                ringed=frozenset(i for i, p in enumerate(shown) if p.kept),
+            )
+        ],
+        x_ticks=x.ticks(4),
         y_ticks=y.ticks(5),
-        description=f"from {write(values[0])} at step {steps[0]} to {write(values[-1])} "
-        f"at step {steps[-1]}",
-        x_name="step",
-    )
+        description=f"from {first} at {points[0].tokens:,} tokens to {final} "
+        f"at {points[-1].tokens:,} tokens",
+        x_name="tokens",
+        bands=[
+            (x(start), x(stop), f"stage {i}")
+            for i, (start, stop) in enumerate(zip(starts, ends, strict=True), 1)
+        ]
+        * (len(ends) > 1),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.contracts import Check
-from tasks.report import formats
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
+from tasks.report.healing import (
+    bought,
+    loss_panels,
+    quality_panels,
+    stage_rows,
+    validation_table,
+)
 from tasks.report.layers import item_rows, layer_map, map_columns
 from tasks.report.lineage import digests, parameters_text, steps
-from tasks.report.lines import LinePanel, curve_panel, length_panel
+from tasks.report.lines import length_panel
 from tasks.report.looks import looks
 from tasks.report.measurements import ARMS, families, rows
 from tasks.report.profile_figures import profile_figures
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
 from tasks.report.template import template
-from tasks.report.verdict import (
-    costs,
-    done,
-    failures,
-    outcome,
-    saves,
-)
+from tasks.report.verdict import costs, done, failures, outcome, saves
+from tasks.training_contracts import FinetuneReport
 
 
 def render_page(bundle: ReportBundle) -> str:
@@ -68,7 +69,7 @@ def render_page(bundle: ReportBundle) -> str:
         columns=map_columns(bundle.plan.layers),
         items=item_rows(bundle.plan),
         figures=profile_figures(bundle.profile, bundle.plan),
-        curves=_curves(bundle),
+        **_healing(bundle.finetune),
         steps=steps(bundle),
         digests=digests(bundle),
     )
@@ -91,17 +92,14 @@ def _status(check: Check) -> Status:
     )
 
 
-def _curves(bundle: ReportBundle) -> list[LinePanel]:
-    points = bundle.finetune.points if bundle.finetune else ()
-    if not points:
-        return []
-    names = dict.fromkeys(name for point in points for name in point.values)
-    series = {"Loss that is minimised": [(point.step, point.loss) for point in points]}
-    for name in names:
-        series[name.replace("_", " ").capitalize()] = [
-            (point.step, point.values[name]) for point in points if name in point.values
-        ]
-    return [
-        curve_panel(title, [step for step, _ in pairs], [v for _, v in pairs], formats.number)
-        for title, pairs in series.items()
-    ]
+def _healing(report: FinetuneReport | None) -> dict[str, object]:
+    """What the section on fine-tuning shows; nothing where nothing was trained."""
+    if report is None or not report.steps:
+        return {}
+    return {
+        "bought": bought(report),
+        "stages": stage_rows(report),
+        "quality_curves": quality_panels(report),
+        "validation": validation_table(report),
+        "loss_curves": loss_panels(report),
+    }

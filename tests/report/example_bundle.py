@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 
+from report.example_healing import healing
+
 from tasks.contracts import (
     CacheGeometry,
     Check,
@@ -23,7 +25,6 @@ from tasks.contracts import (
     TextRef,
 )
 from tasks.report.bundle import ReportBundle
-from tasks.training_contracts import FinetuneReport, TrainPoint
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
 GEOMETRY = CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4)
@@ -290,24 +291,6 @@ def check(
     )
 
 
-def points(steps: int = 40) -> tuple[TrainPoint, ...]:
-    made = []
-    for step in range(1, steps + 1):
-        wave = 0.05 * math.sin(step * 1.7) + 0.03 * math.cos(step * 3.1)
-        next_token = 2.31 + 0.25 * math.exp(-step / 9) + wave
-        kl = 0.021 + 0.035 * math.exp(-step / 12) + 0.03 * abs(wave)
-        made.append(
-            TrainPoint(
-                step=step,
-                loss=round(0.5 * next_token + kl, 5),
-                values={"next_token": round(next_token, 5), "logit_kl": round(kl, 5)},
-                tokens=512 * step,
-                learning_rate=2e-4,
-            )
-        )
-    return tuple(made)
-
-
 def bundle(*, accepted: bool = True, control: bool = False, layers: int = 30) -> ReportBundle:
     report = evaluation(control=control, layers=layers)
     decision = gate(report, accepted=accepted, layers=layers)
@@ -357,14 +340,7 @@ def bundle(*, accepted: bool = True, control: bool = False, layers: int = 30) ->
         profile=profile(layers),
         plan=plan(layers),
         converted=converted,
-        finetune=FinetuneReport(
-            checkpoint=converted.model_copy(update={"sha256": digest("tuned")}),
-            steps=40,
-            tokens=20_480,
-            trained_parameters=1_843_200,
-            points=points(),
-            seconds=214.6,
-        ),
+        finetune=healing(converted.model_copy(update={"sha256": digest("tuned")})),
         evaluation=report,
         gate=decision,
         registration=Registration(

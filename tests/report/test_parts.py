@@ -15,7 +15,7 @@ from tasks.report import formats
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
 from tasks.report.layers import item_rows, layer_map, map_columns
-from tasks.report.lines import MAX_POINTS, curve_panel
+from tasks.report.lines import MAX_POINTS, CurvePoint, curve_panel
 from tasks.report.looks import looks
 from tasks.report.measurements import limit_of, rows
 from tasks.report.scales import WIDTH, scale_for
@@ -153,13 +153,15 @@ def test_the_limit_comes_on_the_scale_of_the_metric(
     assert limit_of(found[0], found, decision) == expected
 
 
-def test_a_long_curve_is_thinned_but_keeps_its_ends() -> None:
-    steps = list(range(1, 5001))
-    panel = curve_panel("loss", steps, [1 / s for s in steps], formats.number)
-    points = panel.series[0].points
-    assert len(points) <= MAX_POINTS + 1
-    assert points[0][2].startswith("step 1:")
-    assert points[-1][2].startswith("step 5000:")
+def test_a_long_curve_is_thinned_but_keeps_its_ends_and_what_was_kept() -> None:
+    made = [CurvePoint(10 * s, s, 0, 1 / s, kept=s == 1234) for s in range(1, 5001)]
+    (series,) = curve_panel("loss", "h", made, "nats", [50_000]).series
+    assert len(series.points) <= MAX_POINTS + 2
+    assert series.points[0][2] == "step 1, 10 tokens: 1 nats"
+    assert series.points[-1][2].startswith("step 5000, 50,000 tokens:")
+    (ringed,) = series.ringed
+    assert series.points[ringed][2].startswith("step 1234,")
+    assert not series.marked
 
 
 def test_bars_stand_on_zero_and_point_the_right_way() -> None:

@@ -157,5 +157,6 @@ def test_the_page_draws_all_of_them() -> None:
     for figure in profile_figures(rich_profile(), made.plan):
         assert any(label.startswith(figure.chart.title) for label in labels)
         assert figure.chart.help in page.text
-    assert page.text.count("Numbers") == len(profile_figures(rich_profile(), made.plan))
+    layers = page.text.split("What was measured of each layer")[1].split("Why, layer by layer")[0]
+    assert layers.count("Numbers") == len(profile_figures(rich_profile(), made.plan))
     assert "0.1235" not in page.text  # single heads are not spread out

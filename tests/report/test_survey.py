@@ -128,6 +128,19 @@ def test_dots_and_whiskers_stand_where_their_figures_are(rows: dict[str, PlanRow
     assert panel.reference == pytest.approx(panel.rows[0].dots[0].x)  # the base is the dense plan
 
 
+def test_a_ruined_plan_leaves_room_for_the_others(rows: dict[str, PlanRow]) -> None:
+    plans = list(rows.values())
+    panel = plan_dots(plans, metric("perplexity.test"))
+    assert [row.dots[0].beyond for row in panel.rows] == [""] * 6 + ["→"]
+    assert panel.rows[-1].figures == "2,300,000"  # what it is stays to be read
+    assert panel.rows[5].dots[0].x - panel.rows[0].dots[0].x > 100
+    against = budget_panel(plans, metric("perplexity.test"))
+    assert "5 ↑" in against.series[1].tags
+    others = [p for p in plans if p.name != "ruined"]
+    assert not any(row.dots[0].beyond for row in plan_dots(others, metric("perplexity.test")).rows)
+    assert not any(row.dots[0].beyond for row in plan_dots(plans, metric("recall.passkey")).rows)
+
+
 def test_the_frontier_is_drawn_against_the_budget(rows: dict[str, PlanRow]) -> None:
     panel = budget_panel(list(rows.values()), metric("perplexity.test"))
     frontier, others = panel.series

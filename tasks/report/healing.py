@@ -1,0 +1,146 @@
+"""What fine-tuning did: its stages, its losses, and the quality that the tokens bought."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tasks.report.formats import count, number
+from tasks.report.lines import CurvePoint, LinePanel, curve_panel
+from tasks.report.profile_figures import Table
+from tasks.training_contracts import FinetuneReport, StageReport
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage as a row of the table."""
+
+    name: str
+    objectives: str
+    adapter: str
+    steps: str
+    tokens: str
+    parameters: str
+
+
+def stage_rows(report: FinetuneReport) -> list[StageRow]:
+    return [
+        StageRow(
+            name=f"{i}",
+            objectives=_objectives(stage),
+            adapter=stage.adapter,
+            steps=f"{stage.steps:,}"
+            + (", stopped early" if stage.stopped_early else "")
+            + (f"; kept step {stage.best_step:,}" if stage.steps else ""),
+            tokens=f"{stage.tokens:,}",
+            parameters=count(stage.trained_parameters),
+        )
+        for i, stage in enumerate(report.stages, 1)
+    ]
+
+
+def _objectives(stage: StageReport) -> str:
+    weighted = (f"{number(weight)} {name}" for name, weight in stage.weights.items())
+    return " + ".join(weighted) or "none"
+
+
+def quality_panels(report: FinetuneReport) -> list[LinePanel]:
+    """Quality against tokens spent, on held-out rows; empty without validation."""
+    if not report.validation:
+        return []
+    ends, kept = _stage_ends(report), _kept_steps(report)
+    panels = []
+    for title, help, read in (
+        ("Validation NLL", "held-out rows, per token", lambda p: p.nll),
+        ("Validation perplexity", "exp of the NLL", lambda p: _perplexity(p.nll)),
+        ("Validation KL to the base", "held-out rows, per token; 0 is the base", lambda p: p.kl),
+    ):
+        points = [
+            CurvePoint(p.tokens, p.step, p.stage, value, kept.get(p.stage) == p.step)
+            for p in report.validation
+            if (value := read(p)) is not None
+        ]
+        if not points:  # the base was not run
+            continue
+        unit = "" if "perplexity" in title else "nats"
+        panels.append(curve_panel(title, f"{help}; a ring marks what was kept", points, unit, ends))
+    return panels
+
+
+def loss_panels(report: FinetuneReport) -> list[LinePanel]:
+    """The training losses over tokens: what was minimised, and each objective by itself."""
+    if not report.points:
+        return []
+    ends = _stage_ends(report)
+    units = {name: unit for stage in report.stages for name, unit in stage.units.items()}
+    names = dict.fromkeys(name for point in report.points for name in point.values)
+    panels = [
+        curve_panel(
+            "Loss that is minimised",
+            "the weighted sum of the stage's objectives; stages are not comparable",
+            [CurvePoint(p.tokens, p.step, p.stage, p.loss) for p in report.points],
+            "",
+            ends,
+        )
+    ]
+    for name in names:
+        points = [
+            CurvePoint(p.tokens, p.step, p.stage, p.values[name])
+            for p in report.points
+            if name in p.values
+        ]
+        title = f"Objective {name}"
+        panels.append(curve_panel(title, "before its weight", points, units.get(name, ""), ends))
+    return panels
+
+
+def validation_table(report: FinetuneReport) -> Table:
+    """The numbers behind the validation curves."""
+    return Table(
+        ["Step", "Stage", "Tokens", "Seconds", "NLL, nats", "Perplexity", "KL, nats"],
+        [
+            [
+                f"{p.step:,}", str(p.stage + 1), f"{p.tokens:,}", number(p.seconds),
+                number(p.nll), number(_perplexity(p.nll)),
+                "" if p.kl is None else number(p.kl),
+            ]
+            for p in report.validation
+        ],
+    )  # fmt: skip
+
+
+def bought(report: FinetuneReport) -> str | None:
+    """One sentence on quality per token spent; None without validation before and after."""
+    kept = _kept_steps(report)
+    found = [p for p in report.validation if kept.get(p.stage) == p.step]
+    if not found or len(report.validation) < 2:
+        return None
+    first, final = report.validation[0], found[-1]
+    gain = first.nll - final.nll
+    said = (
+        f"On held-out rows the NLL went from {number(first.nll)} to {number(final.nll)} nats per "
+        f"token (perplexity {number(_perplexity(first.nll))} to "
+        f"{number(_perplexity(final.nll))}) for {final.tokens:,} tokens"
+    )
+    if gain <= 0:
+        return f"{said}: it did not fall."
+    half = next(p for p in report.validation if first.nll - p.nll >= gain / 2)
+    return f"{said}; half of that was there after {half.tokens:,}."
+
+
+def _kept_steps(report: FinetuneReport) -> dict[int, int]:
+    """The step whose state each stage that trained handed on, by stage."""
+    kept = {i: stage.best_step for i, stage in enumerate(report.stages) if stage.steps}
+    return kept or {p.stage: report.best_step for p in report.validation}
+
+
+def _stage_ends(report: FinetuneReport) -> list[int]:
+    """Tokens read at the end of each stage that trained."""
+    ends: dict[int, int] = {}
+    for point in (*report.points, *report.validation):
+        ends[point.stage] = max(point.tokens, ends.get(point.stage, 0))
+    return [ends[stage] for stage in sorted(ends)]
+
+
+def _perplexity(nll: float) -> float:
+    return math.exp(min(nll, 700.0))  # beyond it exp has no number

@@ -1,0 +1,111 @@
+"""Quality per token spent: curves over tokens, stages as bands, and what was kept."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from report.example_bundle import bundle
+from report.example_healing import FIRST, NLL, ROW, STEPS
+from report.page_reader import Page
+
+from tasks.report.bundle import ReportBundle
+from tasks.report.healing import (
+    bought,
+    loss_panels,
+    quality_panels,
+    stage_rows,
+    validation_table,
+)
+from tasks.report.page import render_page
+from tasks.training_contracts import FinetuneReport
+
+
+@pytest.fixture
+def healed() -> FinetuneReport:
+    return bundle().finetune
+
+
+def page_of(report: FinetuneReport) -> Page:
+    made = bundle()
+    fields = {name: getattr(made, name) for name in ReportBundle.model_fields}
+    return Page(render_page(ReportBundle(**(fields | {"finetune": report}))))
+
+
+def test_quality_is_drawn_over_tokens_with_what_was_kept(healed: FinetuneReport) -> None:
+    nll, perplexity, kl = quality_panels(healed)
+    (series,) = nll.series
+    assert len(series.points) == len(healed.validation)
+    places = [x for x, _, _ in series.points]
+    assert places == sorted(places)
+    kept = [series.points[i][2] for i in sorted(series.ringed)]
+    assert kept == [
+        "step 16, 8,192 tokens: 3.43 nats, the state that was kept",
+        "step 32, 16,384 tokens: 3.38 nats, the state that was kept",
+    ]
+    lowest = max(series.points, key=lambda point: point[1])
+    assert lowest[2].startswith("step 32,")  # a lower NLL stands lower
+    assert f"{math.exp(NLL[32]):.4g}" in perplexity.series[0].points[5][2]
+    assert kl.title == "Validation KL to the base"
+
+
+def test_stages_are_bands_that_meet_where_one_ends(healed: FinetuneReport) -> None:
+    for panel in (*quality_panels(healed), *loss_panels(healed)):
+        (a, b, first), (c, d, second) = panel.bands
+        assert (first, second) == ("stage 1", "stage 2")
+        assert a < b == c < d
+        at_the_end = [
+            x for x, _, title in panel.series[0].points if f" {FIRST * ROW:,} tok" in title
+        ]
+        assert all(x == b for x in at_the_end)
+    loss = loss_panels(healed)[0].series[0]
+    assert loss.breaks == {FIRST}  # losses of different objectives are not joined
+    assert loss.path.count("M") == 2
+
+
+def test_every_objective_has_its_curve_in_its_unit(healed: FinetuneReport) -> None:
+    panels = {panel.title: panel for panel in loss_panels(healed)}
+    assert list(panels) == ["Loss that is minimised", "Objective hidden_state",
+                            "Objective next_token", "Objective logit_kl"]  # fmt: skip
+    assert len(panels["Objective hidden_state"].series[0].points) == FIRST
+    assert len(panels["Objective logit_kl"].series[0].points) == STEPS - FIRST
+    assert "nats" in panels["Objective logit_kl"].help
+
+
+def test_what_the_tokens_bought_is_said(healed: FinetuneReport) -> None:
+    # of the 0.14 nats that were gained, 0.09 were there after 16 steps, 0.06 after 8
+    assert bought(healed) == (
+        "On held-out rows the NLL went from 3.52 to 3.38 nats per token (perplexity 33.78 to "
+        "29.37) for 16,384 tokens; half of that was there after 8,192."
+    )
+    worse = tuple(p.model_copy(update={"nll": 4.0 + p.step / 10}) for p in healed.validation)
+    assert bought(healed.model_copy(update={"validation": worse})).endswith("it did not fall.")
+    assert bought(healed.model_copy(update={"validation": ()})) is None
+
+
+def test_stages_and_validation_are_tables(healed: FinetuneReport) -> None:
+    first, second = stage_rows(healed)
+    assert (first.objectives, first.steps) == ("1 hidden_state", "16; kept step 16")
+    assert second.objectives == "1 logit_kl + 0.5 next_token"
+    assert second.steps == "24, stopped early; kept step 32"
+    table = validation_table(healed)
+    assert len(table.rows) == len(healed.validation)
+    assert table.rows[5] == ["32", "2", "16,384", "160", "3.38", "29.37", "0.02"]
+
+
+def test_the_section_shows_it_and_says_what_is_missing(healed: FinetuneReport) -> None:
+    page = page_of(healed)
+    assert bought(healed) in page.text
+    assert "Training stopped early" in page.text
+    assert len([c for c in page.all("circle") if c.get("class") == "ring"]) == 6
+    assert len([r for r in page.all("rect") if (r.get("class") or "").startswith("band")]) == 14
+    plain = healed.model_copy(
+        update={"validation": (), "stages": (), "stopped_early": False, "processes": 2,
+                "points": tuple(p for p in healed.points if p.stage == 0)}
+    )  # fmt: skip
+    page = page_of(plain)
+    assert "No validation in this run" in page.text
+    assert not [r for r in page.all("rect") if (r.get("class") or "").startswith("band")]
+    assert "Processes 2" in page.text
+    nothing = page_of(healed.model_copy(update={"steps": 0}))
+    assert "No fine-tuning in this run" in nothing.text
