@@ -14,6 +14,7 @@ from tasks.contracts import ConversionPlan, Spec
 from tasks.convert.plan_file import read_plan
 from tasks.errors import InputError
 from tasks.evaluate.base import Metric
+from tasks.evaluate.metrics import build_metrics
 from tasks.fetch.sources import Source, model_source, text_source
 from tasks.finetune.objectives.base import Objective
 from tasks.located import Located
@@ -43,21 +44,13 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
         try:
             build(kind, spec)
         except InputError as error:
-            field = f".{error.where}" if error.where else ".name"
-            place = document.place(tuple(_path(where + field)))
-            raise InputError(
-                error.message, where=place, expected=error.expected, remedy=error.remedy
-            ) from error
+            raise _at(error, document, f"{where}.{error.where or 'name'}") from error
     _check_rules(recipe, document)
     for where, metrics in _metric_lists(recipe):
-        for index, spec in enumerate(metrics):
-            for text in texts_of((spec,)):
-                if text not in recipe.data:
-                    raise InputError(
-                        f"metric {spec.name!r} names the text {text!r}",
-                        where=document.place((*where.split("."), index)),
-                        expected=f"one of {', '.join(recipe.data)}",
-                    )
+        try:
+            build_metrics(metrics, recipe.data, where=where)
+        except InputError as error:
+            raise _at(error, document, error.where or where) from error
 
 
 def _check_rules(recipe: Recipe, document: Located) -> None:
@@ -157,7 +150,7 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
         try:
             found[where] = make()
         except InputError as error:
-            raise _at(error, document, where) from error
+            raise _at(error, document, f"{where}.source") from error
     return found
 
 
@@ -172,7 +165,7 @@ def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]
         try:
             pins[where] = source.identity()
         except InputError as error:
-            raise _at(error, document, where) from error
+            raise _at(error, document, f"{where}.source") from error
     return pins
 
 
@@ -192,7 +185,7 @@ def check_sources(sources: dict[str, Source], document: Located, home: Path) -> 
         try:
             sizes[where] = probe.result() or 0
         except InputError as error:
-            raise _at(error, document, where) from error
+            raise _at(error, document, f"{where}.source") from error
     total = sum(sizes.values())
     # a quantised source grows up to eight times when its tensors are widened
     needed = total + WORKING_ROOM * 8 * sizes.get("model", 0)
@@ -215,7 +208,7 @@ def check_disk(home: Path, needed: int) -> None:
 def _at(error: InputError, document: Located, where: str) -> InputError:
     return InputError(
         error.message,
-        where=document.place((*where.split("."), "source")),
+        where=document.place(tuple(_path(where))),
         expected=error.expected,
         remedy=error.remedy,
     )

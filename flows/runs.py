@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tasks.contracts import Contract, ConversionPlan
 from tasks.errors import InputError
 from tasks.recipe import Recipe
 from tasks.store import write_atomically
+
+logger = logging.getLogger("layerwright")
 
 
 class RunRecord(Contract):
@@ -67,8 +72,8 @@ class RunFolder:
             InputError: no such run, or several.
         """
         known = sorted(p.parent.name for p in (home / "runs").glob("*/run.json"))
-        if run_id == "latest" and known:
-            return max((cls(home, k) for k in known), key=lambda f: f.record().started_at)
+        if run_id == "latest" and (records := cls.all(home)):
+            return cls(home, records[-1].run_id)
         fitting = [k for k in known if k == run_id] or [k for k in known if k.startswith(run_id)]
         if len(fitting) != 1:
             raise InputError(
@@ -79,13 +84,32 @@ class RunFolder:
 
     @classmethod
     def all(cls, home: Path) -> list[RunRecord]:
-        """Every run under a home, oldest first."""
-        paths = (home / "runs").glob("*/run.json")
-        records = [RunRecord.model_validate_json(path.read_bytes()) for path in paths]
+        """Every run under a home, oldest first; without those of versions with other recipes."""
+        records = []
+        for path in (home / "runs").glob("*/run.json"):
+            try:
+                records.append(cls(home, path.parent.name).record())
+            except InputError as error:
+                logger.warning("%s is passed over: %s", path.parent.name, error.message)
         return sorted(records, key=lambda record: record.started_at)
 
     def record(self) -> RunRecord:
-        return RunRecord.model_validate_json((self.path / "run.json").read_bytes())
+        """What stands in run.json.
+
+        Raises:
+            InputError: another version of Layerwright wrote it, whose recipes have other fields.
+        """
+        path = self.path / "run.json"
+        try:
+            return RunRecord.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                "the run's record is of another version of Layerwright",
+                where=f"{path}: {'.'.join(map(str, first['loc']))}",
+                expected="the fields that recipes have in this version",
+                remedy="use the version that wrote it, or start the run again from its recipe",
+            ) from error
 
     def update(self, **changes: Any) -> None:
         record = self.record().model_copy(update=changes)

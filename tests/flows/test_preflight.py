@@ -1,0 +1,30 @@
+"""What is found before a run starts, at its line."""
+
+from pathlib import Path
+
+import pytest
+from tiny_checkpoint import write_tiny_inputs
+
+from flows.preflight import check_recipe
+from tasks.errors import InputError
+from tasks.recipe import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("{name: perplexity, texts: [held-out], rows: 1, row_tokens: 64}", "measured twice"),
+        ("{name: perplexity, texts: [nowhere]}", "names the text 'nowhere'"),
+    ],
+)
+def test_metrics_that_cannot_be_measured_side_by_side(
+    tmp_path: Path, metric: str, said: str
+) -> None:
+    path = write_tiny_inputs(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("  metrics:\n", f"  metrics:\n    - {metric}\n", 1))
+    recipe, document = load_recipe(path)
+    with pytest.raises(InputError, match=said) as raised:
+        check_recipe(recipe, document, flow="convert")
+    assert raised.value.where.startswith(f"{path}:")
+    assert "evaluate.metrics" in raised.value.where

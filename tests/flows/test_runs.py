@@ -1,0 +1,42 @@
+"""Records of runs: those of another version neither stop a command nor are taken for ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.runs import RunFolder
+from tasks.errors import InputError
+from tasks.recipe import ModelSource, ProfileOptions, Recipe, TextSource
+
+RECIPE = Recipe(
+    name="r",
+    model=ModelSource(source="local:m"),
+    data={"t": TextSource(source="local:t")},
+    profile=ProfileOptions(text="t", profilers=()),
+)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[RunFolder]:
+    """Two runs, the newer one of a version whose recipes have a field more."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\n")
+    made = [RunFolder.create(tmp_path, RECIPE, recipe, None) for _ in range(2)]
+    path = made[1].path / "run.json"
+    record = json.loads(path.read_text())
+    record["recipe"]["of_tomorrow"] = 1
+    record["started_at"] = "2999-01-01T00:00:00+00:00"
+    path.write_text(json.dumps(record))
+    return made
+
+
+def test_runs_of_another_version_are_passed_over(folders: list[RunFolder], tmp_path: Path) -> None:
+    assert [record.run_id for record in RunFolder.all(tmp_path)] == [folders[0].run_id]
+    assert RunFolder.find(tmp_path, "latest").run_id == folders[0].run_id
+
+
+def test_one_that_is_asked_for_is_refused_with_the_field(folders: list[RunFolder]) -> None:
+    with pytest.raises(InputError, match="of another version") as raised:
+        folders[1].record()
+    assert raised.value.where.endswith("run.json: recipe.of_tomorrow")
