@@ -70,6 +70,7 @@ class Outcome:
             texts=self.texts,
             profile=self.profile,
             plan=self.plan,
+            regularization=self.regularization,
             converted=self.converted,
             finetune=self.healing,
             evaluation=self.report,

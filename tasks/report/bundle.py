@@ -19,7 +19,7 @@ from tasks.contracts import (
     RepairRound,
     TextRef,
 )
-from tasks.training_contracts import FinetuneReport
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
 
@@ -52,6 +52,7 @@ class ReportBundle(RunBundle):
     """
 
     plan: ConversionPlan
+    regularization: RegularizationReport | None = None
     converted: CheckpointRef
     finetune: FinetuneReport | None = None
     evaluation: EvalReport

@@ -1,4 +1,4 @@
-"""What fine-tuning did: its stages, its losses, and the quality that the tokens bought."""
+"""What training did: before removal, its stages, its losses, and the quality that it bought."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tasks.report.formats import count, number
 from tasks.report.lines import CurvePoint, LinePanel, curve_panel
 from tasks.report.profile_figures import Table
-from tasks.training_contracts import FinetuneReport, StageReport
+from tasks.training_contracts import FinetuneReport, RegularizationReport, StageReport
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,31 @@ def bought(report: FinetuneReport) -> str | None:
         return f"{said}: it did not fall."
     half = next(p for p in report.validation if first.nll - p.nll >= gain / 2)
     return f"{said}; half of that was there after {half.tokens:,}."
+
+
+def prepared(report: RegularizationReport) -> str:
+    """What the training before removal did, in one or two sentences."""
+    layers = ", ".join(map(str, report.layers))
+    said = (
+        f"Before layers {layers} were taken out, the base was trained on {report.tokens:,} tokens "
+        f"so that they change little (penalty {number(report.weight)})."
+    )
+    if report.nll_before is None or report.nll_after is None:
+        return said
+    return (
+        f"{said} Without them the NLL on held-out rows went from {number(report.nll_before)} to "
+        f"{number(report.nll_after)} nats per token."
+    )
+
+
+def penalty_table(report: RegularizationReport) -> Table | None:
+    """The penalties that were tried, where there were several."""
+    if not report.trials:
+        return None
+    return Table(
+        ["Penalty", "NLL without the layers, nats"],
+        [[number(trial.weight), number(trial.nll)] for trial in report.trials],
+    )
 
 
 def _kept_steps(report: FinetuneReport) -> dict[int, int]:

@@ -44,6 +44,11 @@ def digests(bundle: ReportBundle) -> list[Digest]:
     for number, repair in enumerate(bundle.repairs, 1):
         made.append(_plan(f"Plan rejected in round {number}", repair.plan))
     made.append(_plan("Plan", bundle.plan))
+    if bundle.regularization:
+        model = bundle.regularization.model
+        made.append(
+            Digest("Base trained for removal", model.uri, data_size(model.bytes), model.sha256)
+        )
     converted = bundle.converted
     made.append(
         Digest("Converted checkpoint", converted.uri, data_size(converted.bytes), converted.sha256)

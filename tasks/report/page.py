@@ -10,6 +10,8 @@ from tasks.report.dots import dot_panel
 from tasks.report.healing import (
     bought,
     loss_panels,
+    penalty_table,
+    prepared,
     quality_panels,
     stage_rows,
     validation_table,
@@ -23,7 +25,7 @@ from tasks.report.profile_figures import profile_figures
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
 from tasks.report.template import template
 from tasks.report.verdict import costs, done, failures, outcome, saves
-from tasks.training_contracts import FinetuneReport
+from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
 def render_page(bundle: ReportBundle) -> str:
@@ -69,6 +71,7 @@ def render_page(bundle: ReportBundle) -> str:
         columns=map_columns(bundle.plan.layers),
         items=item_rows(bundle.plan),
         figures=profile_figures(bundle.profile, bundle.plan),
+        **_regularization(bundle.regularization),
         **_healing(bundle.finetune),
         steps=steps(bundle),
         digests=digests(bundle),
@@ -90,6 +93,13 @@ def _status(check: Check) -> Status:
     return (
         Status("Failed", "✕", "bad") if check.severity == "fail" else Status("Warning", "!", "warn")
     )
+
+
+def _regularization(report: RegularizationReport | None) -> dict[str, object]:
+    return {
+        "prepared": report and prepared(report),
+        "penalties": report and penalty_table(report),
+    }
 
 
 def _healing(report: FinetuneReport | None) -> dict[str, object]:
