@@ -80,6 +80,12 @@ def survey(console: Console, value: dict[str, Any]) -> None:
         share = "-" if ratio is None else f"{ratio:.1%}"
         table.add_row(escape(name), f"{converted} of {len(row['plan'])}", share, *figures)
     console.print(table)
+    for one in value["predictions"]:
+        if one["spearman"] is not None:
+            console.print(
+                f"The order of {one['plans']} plans by {one['metric']} was foreseen with a rank "
+                f"correlation of {one['spearman']:.2f} (Spearman)."
+            )
     console.print("Each plan is a file, to be edited and run:")
     for name, row in rows.items():
         # recipes' own text may look like markup

@@ -21,6 +21,7 @@ from tasks.convert.plan_file import write_plan
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
+from tasks.report.survey_predictions import foreseen
 
 
 @dataclass
@@ -88,6 +89,15 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
         ],
         "seconds": {step: round(spent, 2) for step, spent in run.seconds.items()},
         "cache_hits": list(run.cache_hits),
+        "predictions": [
+            {
+                "damage": one.part,
+                "metric": one.metric,
+                "plans": len(one.plans),
+                "spearman": one.spearman,
+            }
+            for one in foreseen(bundle)
+        ],
         "report": page_uri,
         "missing": list(bundle.missing),
     }

@@ -9,6 +9,7 @@ from tasks.report.looks import looks
 from tasks.report.profile_figures import profile_figures
 from tasks.report.survey_charts import budget_panel, plan_dots
 from tasks.report.survey_plans import metric_rows, plan_rows
+from tasks.report.survey_predictions import foreseen, prediction_panel
 from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, compared, headline
 from tasks.report.template import template
 
@@ -31,6 +32,7 @@ def render_survey(bundle: SurveyBundle) -> str:
         metrics=metrics,
         dots=[plan_dots(plans, metric) for metric in measured],
         budgets=[panel for panel in budgets if panel],
+        predictions=[prediction_panel(one) for one in foreseen(bundle)],
         frontier=[plan for plan in plans if plan.made.budget is not None],
         looks=list(looks(*(plan.made.plan for plan in plans)).values()),
         layers=bundle.model.layers,

@@ -1,0 +1,43 @@
+"""Predicted against measured: which plans count, and how well their order was foreseen."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from report.example_survey import survey_bundle
+from report.page_reader import Page
+from scipy.stats import kendalltau, rankdata
+
+from tasks.report.bundle import total_of
+from tasks.report.survey import render_survey
+from tasks.report.survey_predictions import foreseen, prediction_panel
+
+
+def test_language_is_the_rise_of_the_nll_and_recall_the_fall_of_the_keys() -> None:
+    bundle = survey_bundle()
+    found = {(one.part, one.metric): one for one in foreseen(bundle)}
+    assert {part for part, _ in found} <= {"language", "recall"}
+    (one,) = (one for (part, _), one in found.items() if part == "language")
+    for plan, predicted, measured in zip(one.plans, one.predicted, one.measured, strict=True):
+        assert predicted == total_of(plan.made.plan, "predicted_language_nats")
+        assert measured == pytest.approx(math.log(plan.value(one.metric)))
+        assert plan.same_as is None
+        assert plan.made.converted_layers
+    # Spearman's rho is Pearson's r of the ranks
+    a, b = rankdata(one.predicted), rankdata(one.measured)
+    a, b = a - a.mean(), b - b.mean()
+    assert one.spearman == pytest.approx((a @ b) / math.sqrt((a @ a) * (b @ b)))
+    assert math.copysign(1, one.spearman) == math.copysign(
+        1, kendalltau(one.predicted, one.measured).statistic
+    )
+
+
+def test_the_page_shows_every_plan_and_the_correlation() -> None:
+    bundle = survey_bundle()
+    page = Page(render_survey(bundle))
+    for one in foreseen(bundle):
+        panel = prediction_panel(one)
+        assert len(panel.series[0].points) == len(one.plans)
+        assert panel.help in page.text
+        assert f"Spearman {one.spearman:.2f} over {len(one.plans)} plans" in page.text
