@@ -92,7 +92,9 @@ def tiny_hybrid(spec: dict, layers: tuple[int, ...] = (0, 1, 3), seed: int = 0, 
     Weights that the Llama has not, such as a map, are random by the same seed.
     """
     base = tiny_llama(seed, **overrides)
-    specs = [spec if i in layers else LAYER_SPECS["full"] for i in range(LAYERS)]
+    specs = [
+        spec if i in layers else LAYER_SPECS["full"] for i in range(base.config.num_hidden_layers)
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = HybridForCausalLM(from_base_config(base.config, specs)).eval()

@@ -8,9 +8,11 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import byte_tokenizer
+from torch.nn.modules.module import register_module_forward_hook
 
 from tasks.contracts import Spec
 from tasks.errors import InputError
+from tasks.hybrid.layer import HybridLayer
 from tasks.measure.conversion import converted
 from tasks.measure.fitting import convert_in_place
 from tasks.measure.likelihood import token_nll
@@ -216,3 +218,22 @@ def test_spans_come_from_the_scores_of_each_layer(tmp_path: Path) -> None:
 def test_layers_that_decide_together_cannot_be_measured_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="decides over all its layers together"):
         Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="prefill_selection", window=9)))
+
+
+def test_a_strategy_on_each_of_30_layers_costs_at_most_18_forwards(tmp_path: Path) -> None:
+    model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=512, num_hidden_layers=30)
+    on = Subject(model, TOKENIZER, tiny_tokens(2, 48), [NARROW], tmp_path, 5, progress())
+    through = 0
+
+    def count(module, inputs, output) -> None:
+        nonlocal through
+        if isinstance(module, HybridLayer):  # converted ones too
+            through += inputs[0].shape[0] * inputs[0].shape[1]
+
+    hook = register_module_forward_hook(count)
+    try:
+        Sensitivity(rows=1, probes=["passkey"], prompts=1, prompt_tokens=440).run(on)
+    finally:
+        hook.remove()
+    forwards = through / (30 * (48 + 440))
+    assert (30 + 1) / 2 <= forwards <= 0.6 * 30  # only the layers above run again
