@@ -97,9 +97,12 @@ def write_checkpoint(folder: Path, **overrides) -> Path:
     return folder
 
 
-def write_tiny_inputs(folder: Path, perplexity_limit: float = 1.5) -> Path:
-    """Model, texts and a recipe under ``folder``; returns the recipe's path."""
-    write_checkpoint(folder / "model")
+def write_tiny_inputs(folder: Path, perplexity_limit: float = 1.5, **overrides) -> Path:
+    """Model, texts and a recipe under ``folder``; returns the recipe's path.
+
+    ``overrides`` are fields of the model's config.
+    """
+    write_checkpoint(folder / "model", **overrides)
     subjects = ("The harbour master", "A tired clerk", "My neighbour's cat", "The old engine")
     verbs = ("counted", "forgot", "repaired", "followed")
     for shift, name in enumerate(("train", "calibration", "held-out")):

@@ -313,10 +313,17 @@ def servers(home: Path) -> list[psutil.Process]:
 
 
 def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
-    write_tiny_inputs(tmp_path)
+    recipe = write_tiny_inputs(tmp_path, num_hidden_layers=7)  # it says so after 5 layers
+    recipe.write_text(recipe.read_text().replace("steps: 6", "steps: 24"))  # and after 10 steps
     done: list[str] = []
-    for step in ("fetch", "convert", "finetune", "evaluate"):
-        process = run_until(f"{step:9} started", tmp_path)
+    for marker in (
+        "fetch     started",
+        "sensitivity: layer 5 of 7",
+        "convert   started",
+        "finetune step 10 of 24",
+        "evaluate  started",
+    ):
+        process = run_until(marker, tmp_path)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         left = servers(tmp_path / ".layerwright")
@@ -331,10 +338,12 @@ def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(pid) for pid in done)
     assert not servers(tmp_path / ".layerwright")
 
-    # the same inputs, never interrupted, give the same bytes
+    # the same inputs, never interrupted, give the same plan and the same bytes
     plain = tmp_path / "plain"
     untouched = layerwright("convert", "recipe.yaml", "--home", str(plain), "--json", cwd=tmp_path)
-    assert last_line(untouched)["checkpoint"]["sha256"] == summary["checkpoint"]["sha256"]
+    again = last_line(untouched)
+    assert again["plan"] == summary["plan"]
+    assert again["checkpoint"]["sha256"] == summary["checkpoint"]["sha256"]
 
 
 def test_methods_and_doctor(tmp_path: Path) -> None:
