@@ -23,6 +23,7 @@ from tasks.contracts import (
     TreeRef,
 )
 from tasks.convert.plan_file import write_plan
+from tasks.cost_contracts import CostTable
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
@@ -47,6 +48,7 @@ class Outcome:
     repairs: tuple[RepairRound, ...] = ()
     registered: Registration | None = None
     regularization: RegularizationReport | None = None
+    costs: CostTable | None = None
 
     @property
     def candidate(self) -> CheckpointRef:
@@ -69,6 +71,7 @@ class Outcome:
             model=self.model,
             texts=self.texts,
             profile=self.profile,
+            costs=self.costs,
             plan=self.plan,
             converted=self.converted,
             finetune=self.healing,
@@ -110,6 +113,7 @@ def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> Run
         write_plan(repair.plan, folder / f"plan-rejected-{number}.yaml")
     record.write("profile.json", outcome.profile.model_dump_json(indent=1))
     for name, report in (
+        ("costs", outcome.costs),
         ("regularization", outcome.regularization),
         ("finetune", outcome.healing),
     ):

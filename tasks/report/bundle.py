@@ -19,6 +19,7 @@ from tasks.contracts import (
     RepairRound,
     TextRef,
 )
+from tasks.cost_contracts import CostTable
 from tasks.training_contracts import FinetuneReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
@@ -28,7 +29,8 @@ class RunBundle(Contract):
     """What every page says of its run.
 
     ``started_at`` and ``finished_at`` are ISO 8601. ``seconds`` and ``cache_hits`` are per step.
-    ``environment`` holds versions and the device, by name.
+    ``environment`` holds versions and the device, by name. ``costs`` are the measured times that
+    plans were predicted from.
     """
 
     run_id: str
@@ -39,6 +41,7 @@ class RunBundle(Contract):
     model: ModelRef
     texts: dict[str, TextRef]
     profile: ModelProfile
+    costs: CostTable | None = None
     seconds: dict[str, float] = {}
     cache_hits: tuple[str, ...] = ()
     environment: dict[str, str] = {}
