@@ -16,6 +16,7 @@ from tasks.contracts import (
     GateDecision,
     ModelProfile,
     ModelRef,
+    PassTime,
     Registration,
     RepairRound,
     RunSummary,
@@ -28,6 +29,7 @@ from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from tasks.strategies.specs import assignments_of, specs_of
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
@@ -59,6 +61,15 @@ class Outcome:
         """Why repair went no further, where it was asked for and did not help."""
         return tuple(f"no repair: {r.stopped}" for r in self.repairs if r.stopped)
 
+    @property
+    def predicted_times(self) -> dict[int, PassTime]:
+        """What the cost table says of the plan, edited or not, at each of its lengths."""
+        if self.costs is None:
+            return {}
+        specs = specs_of(assignments_of(self.plan.items), self.costs.base_specs)
+        times = {at.context_tokens: at.of_model(specs) for at in self.costs.contexts}
+        return {tokens: time for tokens, time in times.items() if time is not None}
+
     def bundle(self, run: Run) -> ReportBundle:
         """What the report page is made from."""
         record = RunFolder(Path(run.place.home), self.run_id).record()
@@ -72,6 +83,7 @@ class Outcome:
             texts=self.texts,
             profile=self.profile,
             costs=self.costs,
+            predicted_times=self.predicted_times,
             plan=self.plan,
             converted=self.converted,
             finetune=self.healing,

@@ -14,6 +14,7 @@ from tasks.contracts import (
     GateDecision,
     ModelProfile,
     ModelRef,
+    PassTime,
     PlanComparison,
     Registration,
     RepairRound,
@@ -52,6 +53,7 @@ class ReportBundle(RunBundle):
 
     ``predicted_kv_bytes`` is the plan's prediction for the whole model by context length (batch 1);
     at the plan's own ``context_tokens`` it need not be given, the items carry it.
+    ``predicted_times`` are what ``costs`` say of the plan, by context length.
     """
 
     plan: ConversionPlan
@@ -62,6 +64,7 @@ class ReportBundle(RunBundle):
     repairs: tuple[RepairRound, ...] = ()
     registration: Registration | None = None
     predicted_kv_bytes: dict[int, int] = {}
+    predicted_times: dict[int, PassTime] = {}
 
     @model_validator(mode="after")
     def _nothing_rejected_is_registered(self) -> ReportBundle:

@@ -10,7 +10,6 @@ from tasks.cost_contracts import CostTable, planned_ratio
 from tasks.report.bundle import ReportBundle
 from tasks.report.formats import length, number, percent
 from tasks.report.measurements import Row, rows
-from tasks.strategies.specs import assignments_of, specs_of
 
 # the part of a time that a metric measures, and its value in milliseconds
 PARTS: dict[str, tuple[str, str, Callable[[float], float]]] = {
@@ -46,18 +45,17 @@ def time_rows(bundle: ReportBundle) -> list[TimeRow]:
     costs = bundle.costs
     if costs is None or costs.batch != 1:  # evaluation reads one row at a time
         return []
-    specs: dict[Arm, list] = {
-        "base": list(costs.base_specs),
-        "candidate": specs_of(assignments_of(bundle.plan.items), costs.base_specs),
-    }
     made = []
     for row in rows(bundle.evaluation):
         at = costs.at(row.tokens or 0)
         if row.family in PARTS and at is not None:
-            for arm, layers in specs.items():
-                predicted = at.of_model(layers)
-                if predicted is not None and (value := row.value(arm)):
-                    made.append(_row(row, arm, predicted, value))
+            predicted: dict[Arm, PassTime | None] = {
+                "base": at.of_model(costs.base_specs),
+                "candidate": bundle.predicted_times.get(at.context_tokens),
+            }
+            for arm, time in predicted.items():
+                if time is not None and (value := row.value(arm)):
+                    made.append(_row(row, arm, time, value))
     return made
 
 
