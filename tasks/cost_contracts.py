@@ -133,6 +133,7 @@ def planned_time(plan: ConversionPlan) -> PassTime | None:
 
 
 def time_ratio(time: PassTime, to: PassTime) -> TimeRatio:
+    """``time`` over ``to``, part by part."""
     return TimeRatio(
         time.prefill_seconds / to.prefill_seconds,
         time.decode_seconds_per_token / to.decode_seconds_per_token,

@@ -5,9 +5,9 @@
 ``outside`` (embeddings, final norm, head, the walk over empty layers) is the base with every layer
 removed. A kind's layer is the model with all L layers of it, less ``outside``, over L: the noise of
 a layer's time is that of a whole model over L, where a model with one layer converted would leave
-it whole. A base is predicted to take what it took, and so is one that is converted throughout. That
-times add up between these ends is not assumed unseen: a model with every kind in turn is timed in
-the same rounds, and the table has its prediction and its measurement.
+it whole. So models of one kind, the base among them, are predicted to take what they took. Whether
+times add up between these ends is measured: a model that has the kinds in turn is timed in the same
+rounds, and stands in the table.
 """
 
 from __future__ import annotations

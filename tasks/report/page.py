@@ -63,7 +63,7 @@ def render_page(bundle: ReportBundle) -> str:
         ],
         savings=[saving(bundle, row) for row in found if row.family == "kv_bytes"],
         planned=planned_saving(bundle),
-        planned_times=planned_times(bundle.plan),
+        planned_times=planned_times(bundle),
         times=time_rows(bundle),
         adding_up=adding_up(bundle.costs) if bundle.costs else "",
         predictions=damage_predictions(bundle),

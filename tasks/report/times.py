@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.contracts import Arm, ConversionPlan, PassTime
-from tasks.cost_contracts import CostTable, planned_ratio
+from tasks.contracts import Arm, PassTime
+from tasks.cost_contracts import CostTable, time_ratio
 from tasks.report.bundle import ReportBundle
 from tasks.report.formats import length, number, percent
 from tasks.report.measurements import Row, rows
@@ -47,11 +47,10 @@ def time_rows(bundle: ReportBundle) -> list[TimeRow]:
         return []
     made = []
     for row in rows(bundle.evaluation):
-        at = costs.at(row.tokens or 0)
-        if row.family in PARTS and at is not None:
+        if row.family in PARTS and row.tokens is not None:
             predicted: dict[Arm, PassTime | None] = {
-                "base": at.of_model(costs.base_specs),
-                "candidate": bundle.predicted_times.get(at.context_tokens),
+                "base": _base_time(bundle, row.tokens),
+                "candidate": bundle.predicted_times.get(row.tokens),
             }
             for arm, time in predicted.items():
                 if time is not None and (value := row.value(arm)):
@@ -65,23 +64,29 @@ def _row(row: Row, arm: Arm, predicted: PassTime, value: float) -> TimeRow:
     return TimeRow(words, arm, getattr(predicted, part) * 1e3, in_ms(value))
 
 
-def planned_times(plan: ConversionPlan) -> str | None:
-    """The plan's own prediction in a sentence; None where it has none."""
-    ratio = planned_ratio(plan)
-    if ratio is None:
+def planned_times(bundle: ReportBundle) -> str | None:
+    """The prediction at the plan's own length in a sentence; None where there is none."""
+    tokens = bundle.plan.context_tokens
+    mine, base = bundle.predicted_times.get(tokens), _base_time(bundle, tokens)
+    if mine is None or base is None:
         return None
+    ratio = time_ratio(mine, base)
     return (
-        "From the measured times of its layers it predicts "
+        "From the measured times of its layers it is predicted to take "
         f"{percent(ratio.prefill)} of the base's time to read them, and "
         f"{percent(ratio.decode)} for each token behind them."
     )
 
 
+def _base_time(bundle: ReportBundle, tokens: int) -> PassTime | None:
+    at = bundle.costs.at(tokens) if bundle.costs else None
+    return at.of_model(bundle.costs.base_specs) if bundle.costs and at else None
+
+
 def adding_up(costs: CostTable) -> str:
-    """How well times of layers predict a model that has every kind of them in turn, by length."""
+    """How far the times of layers miss a model that has every kind of them in turn, by length."""
     parts = []
     for at in costs.contexts:
-        error = [percent(ratio - 1, signed=True) for ratio in at.adding_up]
-        tokens = length(at.context_tokens)
-        parts.append(f"at {tokens} tokens by {error[0]} to read them, by {error[1]} a token")
+        prefill, decode = (percent(ratio - 1, signed=True) for ratio in at.adding_up)
+        parts.append(f"{prefill} prefill and {decode} a token at {length(at.context_tokens)}")
     return "; ".join(parts)
