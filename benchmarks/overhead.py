@@ -61,7 +61,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     )
     rows = calibration(recipe, texts)
     tried_on = profiled(recipe, texts)
-    plan = choose_on_model(model, profile, tried_on, rows, recipe.choose, context("choose"))
+    plan = choose_on_model(model, profile, tried_on, rows, recipe.choose, None, context("choose"))
     converted = convert_model(model, plan, rows, context("convert"))
     options = recipe.finetune
     held_out = texts[options.validation.text] if options.validation else None

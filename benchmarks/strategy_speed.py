@@ -17,18 +17,16 @@ import platform
 import statistics
 import subprocess
 import sys
-from copy import deepcopy
-from itertools import chain
 from pathlib import Path
 
 import torch
 
 from benchmarks.profile_pass import fetched_model, peak_resident_bytes
 from tasks.contracts import Spec
-from tasks.evaluate.decode_speed import prefill_and_decode
-from tasks.evaluate.kv_cache import prefill
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.conversion import unfitted_copy
 from tasks.measure.models import load_base
+from tasks.measure.speed import interleaved_speeds, prefill
 from tasks.registry import build
 from tasks.strategies.base import Strategy
 
@@ -47,13 +45,11 @@ STRATEGIES = {
 NEW_TOKENS = 16
 
 
-def converted_copy(base: HybridForCausalLM, spec: Spec, every: int) -> HybridForCausalLM:
+def converted(base: HybridForCausalLM, spec: Spec, every: int) -> HybridForCausalLM:
     """The base with every ``every``-th layer converted; it shares the weights that both have."""
-    model = deepcopy(base, {id(t): t for t in chain(base.parameters(), base.buffers())})
-    strategy = build(Strategy, spec)
-    for layer in range(0, len(model.model.layers), every):
-        model.set_layer_spec(layer, strategy.layer_spec(model.config.layer_specs[layer]))
-    return model
+    strategy, specs = build(Strategy, spec), list(base.config.layer_specs)
+    specs[::every] = [strategy.layer_spec(before) for before in specs[::every]]
+    return unfitted_copy(base, specs)
 
 
 def speeds(base: HybridForCausalLM, tokens: int, repeats: int, names: list[str]) -> dict:
@@ -61,24 +57,20 @@ def speeds(base: HybridForCausalLM, tokens: int, repeats: int, names: list[str])
     arms = {"keep": base}
     for name in names:
         arms |= {
-            f"{name}; every other layer": converted_copy(base, STRATEGIES[name], 2),
-            f"{name}; all layers": converted_copy(base, STRATEGIES[name], 1),
+            f"{name}; every other layer": converted(base, STRATEGIES[name], 2),
+            f"{name}; all layers": converted(base, STRATEGIES[name], 1),
         }
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
-    order = list(arms)
-    for turn in range(repeats + 1):
-        first = turn % len(order)
-        for name in order[first:] + order[:first]:
-            taken[name].append(prefill_and_decode(arms[name], tokens, NEW_TOKENS))
-    base_prefill, base_decode = (statistics.median(x) for x in zip(*taken["keep"][1:], strict=True))
+    taken = interleaved_speeds(arms, tokens, decode_tokens=NEW_TOKENS, repeats=repeats)
+    base_prefill = statistics.median(taken["keep"].prefill_seconds)
+    base_decode = statistics.median(taken["keep"].decode_seconds_per_token)
     rows = {}
-    for name, seconds in taken.items():
-        prefills, decodes = zip(*seconds[1:], strict=True)  # the first round is not counted
+    for name, speed in taken.items():
+        prefills, decodes = speed.prefill_seconds, speed.decode_seconds_per_token
         rows[name] = {
             "prefill_s": round(statistics.median(prefills), 3),
             "prefill_range_s": [round(min(prefills), 3), round(max(prefills), 3)],
-            "decode_tokens_per_s": round(NEW_TOKENS / statistics.median(decodes), 2),
-            "decode_range": [round(NEW_TOKENS / s, 2) for s in (max(decodes), min(decodes))],
+            "decode_tokens_per_s": round(1 / statistics.median(decodes), 2),
+            "decode_range": [round(1 / s, 2) for s in (max(decodes), min(decodes))],
             "prefill_ratio": round(statistics.median(prefills) / base_prefill, 3),
             "decode_ratio": round(base_decode / statistics.median(decodes), 3),
         }
@@ -105,7 +97,7 @@ def main() -> None:
     parser.add_argument("--only-memory", metavar="STRATEGY", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only_memory:
-        model = converted_copy(load_base(options.model), STRATEGIES[options.only_memory], 1)
+        model = converted(load_base(options.model), STRATEGIES[options.only_memory], 1)
         prefill(model, 64)  # what the first pass allocates once
         before = peak_resident_bytes()
         prefill(model, options.tokens[0])

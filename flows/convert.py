@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.inputs import calibration, evaluated_texts, fetch_texts, profiled
+from flows.inputs import calibration, evaluated_texts, fetch_texts, measured_costs, profiled
 from flows.outcome import Outcome, keep_outcome
 from tasks.choose.repair import next_round
 from tasks.choose.task import choose_plan
@@ -40,7 +40,8 @@ logger = logging.getLogger("layerwright")
 def convert(
     recipe: Recipe, pins: dict[str, str], run_id: str, place: Place, plan: ConversionPlan | None
 ) -> RunSummary:
-    """fetch, profile, choose, regularize, convert, finetune, evaluate, gate, register."""
+    """fetch, profile, measure_costs, choose, regularize, convert, finetune, evaluate, gate and
+    register."""
     tracked = place.model_copy(
         update={"run_id": run_id, "tracking_uri": tracking_uri(recipe, place.home)}
     )
@@ -61,9 +62,11 @@ def conversion(
     profile = profile_model(
         model, texts[recipe.profile.text], recipe.profile, recipe.choose.strategies, run=run
     )
+    given = [item.spec for item in plan.items] if plan else []
+    costs = measured_costs(recipe, model, profile, [recipe.choose], run, given)
     rows = calibration(recipe, texts)
     plan = plan or choose_plan(
-        model, profile, profiled(recipe, texts), rows, recipe.choose, run=run
+        model, profile, profiled(recipe, texts), rows, recipe.choose, costs, run=run
     )
     control = control_arm(recipe, model, plan.context_tokens, rows, texts, run)
     wanted = {name: texts[name] for name in evaluated_texts(recipe)}
@@ -78,7 +81,7 @@ def conversion(
         decision = decide(report, recipe.gate, run=run)
         if decision.accepted or recipe.repair is None:
             break
-        rejected, repaired = next_round(recipe.repair, len(repairs), plan, profile, decision)
+        rejected, repaired = next_round(recipe.repair, len(repairs), plan, profile, decision, costs)
         repairs.append(rejected)
         if repaired is None:
             break
@@ -87,7 +90,7 @@ def conversion(
 
     outcome = Outcome(
         run_id, recipe, model, texts, profile, plan, converted, healing, report, decision,
-        repairs=tuple(repairs), regularization=regularized,
+        repairs=tuple(repairs), regularization=regularized, costs=costs,
     )  # fmt: skip
     folder = Path(run.place.home) / "runs" / run_id
     page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)

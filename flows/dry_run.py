@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from flows.launch import Launch
-from tasks.choose.base import Selector
+from tasks.choose.base import KEEP, Selector
 from tasks.contracts import ModelRef
 from tasks.evaluate.base import Metric
 from tasks.finetune.objectives.base import LayerObjective, Objective
@@ -16,7 +16,8 @@ from tasks.registry import build
 
 # what a token costs in a step, in plain forward passes over it
 FORWARDS = {"profile": 1.6}
-OPTIONAL = ("regularize", "finetune")  # steps that a recipe may leave out
+# steps that a recipe may leave out, by the block that asks for them
+OPTIONAL = {"measure_costs": "costs", "regularize": "regularize", "finetune": "finetune"}
 
 
 def dry_run(launch: Launch) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def dry_run(launch: Launch) -> dict[str, Any]:
             "seconds": 0.0 if run.hits.get(step) else estimates.get(step),
         }
         for step in STEPS
-        if step not in OPTIONAL or getattr(recipe, step)
+        if step not in OPTIONAL or getattr(recipe, OPTIONAL[step])
     ]
     width = 4
     return {
@@ -81,6 +82,7 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
     evaluated = arms * (evaluated + sum(metric.estimate_tokens() for metric in metrics))
     return {
         "profile": round(profiled * per_token, 1),
+        "measure_costs": round(_timed_tokens(recipe) * per_token, 1),
         "choose": round(0.1 + tried * per_token, 1),
         "convert": round(8 * parameters / 300e6, 1),
         "regularize": round(trained["regularize"] * per_token, 1),
@@ -91,6 +93,17 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
         "gate": 0.1,
         "register": 5.0,
     }
+
+
+def _timed_tokens(recipe: Recipe) -> int:
+    """What timing the layers takes, as if each kind of layer took what the base's do."""
+    if recipe.costs is None:
+        return 0
+    options, choose = recipe.costs, recipe.choose
+    lengths = options.context_tokens or (choose.context_tokens,)
+    kinds = sum(spec.name not in (KEEP, "remove") for spec in choose.strategies) + 2  # base, mixed
+    rounds = (options.repeats + 1) * options.batch
+    return kinds * rounds * sum(tokens + options.decode_tokens for tokens in lengths)
 
 
 def _training_tokens(recipe: Recipe) -> dict[str, float]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tasks.contracts import Calibration, Spec, TextRef
+from tasks.contracts import Calibration, ModelProfile, ModelRef, Spec, TextRef
+from tasks.cost_contracts import CostTable
+from tasks.costs.task import measure_costs
 from tasks.evaluate.base import Metric
 from tasks.evaluate.metrics import needed_texts as texts_needed_by
 from tasks.fetch.task import fetch_text
 from tasks.node import Run
-from tasks.recipe import ConvertOptions, ProfileOptions, Recipe
+from tasks.recipe import ChooseOptions, ConvertOptions, ProfileOptions, Recipe
 from tasks.registry import build
+from tasks.strategies.specs import resolved_specs
 
 
 def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
@@ -54,6 +57,30 @@ def profiled(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
 
 def _rows(wanted: ProfileOptions | ConvertOptions, texts: dict[str, TextRef]) -> Calibration:
     return Calibration(text=texts[wanted.text], rows=wanted.rows, row_tokens=wanted.row_tokens)
+
+
+def measured_costs(
+    recipe: Recipe,
+    model: ModelRef,
+    profile: ModelProfile,
+    chosen: Iterable[ChooseOptions],
+    run: Run,
+    more: Iterable[Spec] = (),
+) -> CostTable | None:
+    """The cost table of all that plans are chosen from, where the recipe asks for one.
+
+    Args:
+        more: strategies that stand in a plan given by hand.
+    """
+    if recipe.costs is None:
+        return None
+    choices = tuple(chosen)
+    lengths = dict.fromkeys(options.context_tokens for options in choices)
+    options = recipe.costs.model_copy(
+        update={"context_tokens": recipe.costs.context_tokens or tuple(lengths)}
+    )
+    wanted = [*(spec for options in choices for spec in options.strategies), *more]
+    return measure_costs(model, resolved_specs(wanted, profile), options, run=run)
 
 
 def fetch_texts(

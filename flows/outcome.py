@@ -16,6 +16,7 @@ from tasks.contracts import (
     GateDecision,
     ModelProfile,
     ModelRef,
+    PassTime,
     Registration,
     RepairRound,
     RunSummary,
@@ -23,10 +24,12 @@ from tasks.contracts import (
     TreeRef,
 )
 from tasks.convert.plan_file import write_plan
+from tasks.cost_contracts import CostTable
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from tasks.strategies.specs import assignments_of, specs_of
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
@@ -47,6 +50,7 @@ class Outcome:
     repairs: tuple[RepairRound, ...] = ()
     registered: Registration | None = None
     regularization: RegularizationReport | None = None
+    costs: CostTable | None = None
 
     @property
     def candidate(self) -> CheckpointRef:
@@ -56,6 +60,15 @@ class Outcome:
     def stopped(self) -> tuple[str, ...]:
         """Why repair went no further, where it was asked for and did not help."""
         return tuple(f"no repair: {r.stopped}" for r in self.repairs if r.stopped)
+
+    @property
+    def predicted_times(self) -> dict[int, PassTime]:
+        """What the cost table says of the plan, edited or not, at each of its lengths."""
+        if self.costs is None:
+            return {}
+        specs = specs_of(assignments_of(self.plan.items), self.costs.base_specs)
+        times = {at.context_tokens: at.of_model(specs) for at in self.costs.contexts}
+        return {tokens: time for tokens, time in times.items() if time is not None}
 
     def bundle(self, run: Run) -> ReportBundle:
         """What the report page is made from."""
@@ -69,6 +82,8 @@ class Outcome:
             model=self.model,
             texts=self.texts,
             profile=self.profile,
+            costs=self.costs,
+            predicted_times=self.predicted_times,
             plan=self.plan,
             regularization=self.regularization,
             converted=self.converted,
@@ -111,6 +126,7 @@ def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> Run
         write_plan(repair.plan, folder / f"plan-rejected-{number}.yaml")
     record.write("profile.json", outcome.profile.model_dump_json(indent=1))
     for name, report in (
+        ("costs", outcome.costs),
         ("regularization", outcome.regularization),
         ("finetune", outcome.healing),
     ):

@@ -19,7 +19,7 @@ from tasks.fetch.sources import Source, model_source, text_source
 from tasks.finetune.objectives.base import Objective
 from tasks.located import Located
 from tasks.profile.base import Profiler
-from tasks.recipe import Recipe
+from tasks.recipe import ChooseOptions, Recipe
 from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
 from tasks.tracking import refuse_unreachable
@@ -46,6 +46,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
         except InputError as error:
             raise _at(error, document, f"{where}.{error.where or 'name'}") from error
     _check_rules(recipe, document)
+    _check_times(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
             build_metrics(metrics, recipe.data, where=where)
@@ -65,6 +66,23 @@ def _check_rules(recipe: Recipe, document: Located) -> None:
                 where=document.place(("gate", "rules", index, "metric")),
                 expected=f"one of {', '.join(names)}",
             )
+
+
+def _check_times(recipe: Recipe, document: Located) -> None:
+    """A selector that needs measured times would find none after the layers were profiled."""
+    for where, options in _choices(recipe).items():
+        if not build(Selector, options.selector).needs_times:
+            continue
+        tokens = options.context_tokens
+        if recipe.costs and tokens in (recipe.costs.context_tokens or (tokens,)):
+            continue
+        raise InputError(
+            f"a budget of time needs measured times at {tokens:,} tokens",
+            where=document.place((*where.split("."), "selector")),
+            remedy=f"add {tokens} to costs.context_tokens"
+            if recipe.costs
+            else f"add `costs: {{context_tokens: [{tokens}]}}` to the recipe",
+        )
 
 
 def _check_registry(recipe: Recipe, document: Located) -> None:
@@ -111,13 +129,17 @@ def _metric_lists(recipe: Recipe) -> Iterator[tuple[str, tuple[Spec, ...]]]:
         yield "survey.metrics", recipe.survey.metrics
 
 
-def _components(recipe: Recipe) -> Iterator[tuple[type[Component], Spec, str]]:
-    for index, spec in enumerate(recipe.profile.profilers):
-        yield Profiler, spec, f"profile.profilers.{index}"
+def _choices(recipe: Recipe) -> dict[str, ChooseOptions]:
     chosen = {"choose": recipe.choose} if recipe.choose else {}
     if recipe.survey:
         chosen |= {f"survey.plans.{name}": plan for name, plan in recipe.survey.plans.items()}
-    for where, options in chosen.items():
+    return chosen
+
+
+def _components(recipe: Recipe) -> Iterator[tuple[type[Component], Spec, str]]:
+    for index, spec in enumerate(recipe.profile.profilers):
+        yield Profiler, spec, f"profile.profilers.{index}"
+    for where, options in _choices(recipe).items():
         yield Selector, options.selector, f"{where}.selector"
         for index, spec in enumerate(options.strategies):
             yield Strategy, spec, f"{where}.strategies.{index}"

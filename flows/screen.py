@@ -72,13 +72,17 @@ def survey(console: Console, value: dict[str, Any]) -> None:
     every = dict.fromkeys(metric for row in rows.values() for metric in row["metrics"])
     # `perplexity` beside `perplexity.text` is the same figure again
     metrics = [m for m in every if not any(other.startswith(f"{m}.") for other in every)]
-    table = _table(f"Survey {value['run_id']}", "plan", "converted", "KV bytes", *metrics)
+    timed = any("predicted_prefill_seconds" in row for row in rows.values())
+    costs = ("KV bytes", *(("prefill", "per token") if timed else ()))
+    table = _table(f"Survey {value['run_id']}", "plan", "converted", *costs, *metrics)
     for name, row in rows.items():
         converted = sum(strategy != "keep" for strategy in row["plan"].values())
-        ratio = row["predicted_kv_bytes_ratio"]
+        shares = [row["predicted_kv_bytes_ratio"]]
+        if timed:
+            shares += [row.get(f"predicted_{part}_seconds_ratio") for part in ("prefill", "decode")]
+        told = ("-" if share is None else f"{share:.1%}" for share in shares)
         figures = (_with_interval(row, metric) for metric in metrics)
-        share = "-" if ratio is None else f"{ratio:.1%}"
-        table.add_row(escape(name), f"{converted} of {len(row['plan'])}", share, *figures)
+        table.add_row(escape(name), f"{converted} of {len(row['plan'])}", *told, *figures)
     console.print(table)
     for one in value["predictions"]:
         if one["spearman"] is not None:

@@ -11,6 +11,7 @@ from prefect import flow
 
 from tasks.choose.task import choose_plan
 from tasks.convert.task import convert_model
+from tasks.costs.task import measure_costs
 from tasks.evaluate.task import evaluate_models, measure_plans
 from tasks.fetch.task import fetch_model, fetch_text
 from tasks.finetune.task import finetune_model, regularize_model
@@ -23,6 +24,7 @@ HEAVY = {
         fetch_model,
         fetch_text,
         profile_model,
+        measure_costs,
         choose_plan,
         regularize_model,
         convert_model,

@@ -7,7 +7,14 @@ from typing import Any
 
 from prefect import flow
 
-from flows.inputs import calibration, fetch_texts, measured_texts, profiled, texts_of
+from flows.inputs import (
+    calibration,
+    fetch_texts,
+    measured_costs,
+    measured_texts,
+    profiled,
+    texts_of,
+)
 from flows.survey_outcome import SurveyOutcome, keep_survey
 from tasks.choose.task import choose_plan
 from tasks.contracts import Spec
@@ -39,14 +46,15 @@ def comparison(recipe: Recipe, pins: dict[str, str], run_id: str, run: Run) -> d
     profile = profile_model(
         model, texts[recipe.profile.text], recipe.profile, tuple(strategies.values()), run=run
     )
+    costs = measured_costs(recipe, model, profile, asked.values(), run)
     rows, tried_on = calibration(recipe, texts), profiled(recipe, texts)
     plans = {
-        name: choose_plan(model, profile, tried_on, rows, wanted, run=run)
+        name: choose_plan(model, profile, tried_on, rows, wanted, costs, run=run)
         for name, wanted in asked.items()
     }
     measured = measure_plans(model, plans, texts, options.metrics, rows, run=run)
     budgets = dict(zip(points, options.frontier, strict=True))
-    outcome = SurveyOutcome(run_id, recipe, model, texts, profile, plans, budgets, measured)
+    outcome = SurveyOutcome(run_id, recipe, model, texts, profile, plans, budgets, measured, costs)
     bundle = outcome.bundle(run)
     folder = Path(run.place.home) / "runs" / run_id
     page = write_survey(bundle, str(folder / "survey.html"), run=run)

@@ -18,6 +18,7 @@ from flows.preflight import NEEDED
 from flows.runs import RunFolder, RunRecord
 from tasks.contracts import ConversionPlan, ModelProfile, ModelRef, PlanComparison, TextRef
 from tasks.convert.plan_file import write_plan
+from tasks.cost_contracts import CostTable, planned_ratio, planned_time
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
@@ -39,6 +40,7 @@ class SurveyOutcome:
     plans: dict[str, ConversionPlan]
     budgets: dict[str, float]
     measured: PlanComparison
+    costs: CostTable | None = None
 
     def bundle(self, run: Run) -> SurveyBundle:
         """What the survey's page is made from."""
@@ -55,6 +57,7 @@ class SurveyOutcome:
             model=self.model,
             texts=self.texts,
             profile=self.profile,
+            costs=self.costs,
             plans={
                 name: SurveyPlan(
                     plan=plan,
@@ -78,6 +81,8 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
     for one in bundle.plans.values():
         write_plan(one.plan, Path(one.file))
     folder.write("profile.json", bundle.profile.model_dump_json(indent=1))
+    if bundle.costs:
+        folder.write("costs.json", bundle.costs.model_dump_json(indent=1))
     rows = {name: survey_row(bundle, name) for name in bundle.plans}
     budgets = {name: one.budget for name, one in bundle.plans.items() if one.budget is not None}
     result = {
@@ -135,8 +140,22 @@ def survey_row(bundle: SurveyBundle, name: str) -> dict[str, Any]:
         "predicted_kv_bytes_ratio": bundle.kv_ratio(name),
         "predicted_language_nats": total_of(made.plan, "predicted_language_nats"),
         "predicted_recall_nats": total_of(made.plan, "predicted_recall_nats"),
+        **predicted_times(made.plan),
         "plan_file": made.file,
         "command": made.command,
+    }
+
+
+def predicted_times(plan: ConversionPlan) -> dict[str, float]:
+    """Of the whole model at the plan's context, and against the base; nothing without a table."""
+    time, ratio = planned_time(plan), planned_ratio(plan)
+    if time is None or ratio is None:
+        return {}
+    return {
+        "predicted_prefill_seconds": time.prefill_seconds,
+        "predicted_prefill_seconds_ratio": ratio.prefill,
+        "predicted_decode_seconds_per_token": time.decode_seconds_per_token,
+        "predicted_decode_seconds_ratio": ratio.decode,
     }
 
 

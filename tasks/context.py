@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from tasks.store import Store
@@ -59,9 +61,27 @@ def resolve_device(wanted: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """What timings depend on: the accelerator's model, or the processor's kind and core count."""
+    """The accelerator's model, or the processor's with its core count."""
     if device.startswith("cuda"):
         import torch
 
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    """Linux's name for it, without runs of spaces; elsewhere its kind."""
+    listing = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", listing.read_text()) if listing.is_file() else []
+    return " ".join(names[0].split()) if names else platform.machine()
+
+
+def timed_on(device: str) -> dict[str, str]:
+    """What timings depend on besides code and inputs: device, threads, versions of libraries."""
+    import torch
+
+    return {
+        "device": device_name(device),
+        "threads": str(torch.get_num_threads()),
+        **{name: version(name) for name in ("torch", "transformers")},
+    }

@@ -184,6 +184,13 @@ class ModelProfile(Contract):
         return sum(self.geometry.layer_bytes(p.layer, context_tokens) for p in self.layers)
 
 
+class PassTime(Contract):
+    """Time of a model or of layers of it: to read a context, and for each token behind it."""
+
+    prefill_seconds: float
+    decode_seconds_per_token: float
+
+
 class PlanItem(Contract):
     """Layers ``start`` to ``stop`` (exclusive) become one thing."""
 
@@ -195,6 +202,7 @@ class PlanItem(Contract):
     predicted_language_nats: float | None = None
     predicted_recall_nats: float | None = None
     predicted_kv_bytes: int | None = None  # at the plan's context_tokens, batch 1
+    predicted_time: PassTime | None = None  # of these layers, at the plan's context_tokens
 
     @model_validator(mode="after")
     def _ordered(self) -> PlanItem:
@@ -216,6 +224,9 @@ class ConversionPlan(Contract):
     selector: str
     items: tuple[PlanItem, ...]
     repaired_from: str | None = None  # identity of the plan that the gate rejected
+    costs_sha256: str | None = None  # of the cost table that times were predicted from
+    base_time: PassTime | None = None  # of the whole base, predicted
+    outside_time: PassTime | None = None  # of what is outside the layers: embeddings, norm, head
 
     @model_validator(mode="after")
     def _covers(self) -> ConversionPlan:

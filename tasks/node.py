@@ -1,8 +1,8 @@
 """What makes a step's plain function a node of the DAG: Prefect task, cache key, place.
 
 The node in the parent flow owns the cache key: step, identity of the inputs, seed, version of the
-step's code, and the device where the result depends on it. What runs behind it, here or in a child
-flow, is the plain function, once, on JSON that either side can read.
+step's code, and for timings the device, threads and libraries. What runs behind it, here or in a
+child flow, is the plain function, once, on JSON that either side can read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, TypeAdapter
 
 from tasks.code_version import code_version
-from tasks.context import Context, device_name, resolve_device
+from tasks.context import Context, resolve_device, timed_on
 from tasks.contracts import Contract, TreeRef, identity
 from tasks.recipe import Compute
 from tasks.results import result_storage
@@ -141,7 +141,7 @@ class Node(Generic[P, Result]):
             "code": code_version(self.function.__module__),
         }
         if self.timed:
-            parts["device"] = device_name(resolve_device(place.compute.of(self.step).device))
+            parts["timed_on"] = timed_on(resolve_device(place.compute.of(self.step).device))
         return f"{self.step}-{identity(parts)[:40]}"
 
     def lookup(self, key: str, place: Place) -> Result | None:
@@ -213,6 +213,6 @@ def node(
     Args:
         step: the DAG's verb; several nodes may belong to one step.
         cached: keep results by key. Off for what must be judged anew each time.
-        timed: the result holds timings, so it is only good for this device.
+        timed: the result holds timings, so it is only good where they were taken.
     """
     return lambda function: Node(step, function, cached=cached, timed=timed)

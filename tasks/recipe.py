@@ -61,6 +61,18 @@ class ProfileOptions(Contract):
     profilers: tuple[Spec, ...]
 
 
+class CostOptions(Contract):
+    """What the time of layers is measured on: contexts, tokens decoded behind each, rows at once.
+
+    ``context_tokens``: those that plans are chosen for, where left out.
+    """
+
+    context_tokens: tuple[Positive, ...] = ()
+    decode_tokens: Positive = 32
+    repeats: Positive = 5
+    batch: Positive = 1
+
+
 class ChooseOptions(Contract):
     selector: Spec
     strategies: tuple[Spec, ...] = Field(min_length=1)
@@ -295,7 +307,7 @@ class Compute(Contract):
 
 
 STEPS = (
-    "fetch", "profile", "choose", "regularize", "convert",
+    "fetch", "profile", "measure_costs", "choose", "regularize", "convert",
     "finetune", "evaluate", "gate", "register",
 )  # fmt: skip
 TRAINING_STEPS = ("regularize", "finetune")  # those that more than one process can share
@@ -311,6 +323,7 @@ class Recipe(Contract):
     model: ModelSource
     data: dict[str, TextSource] = Field(min_length=1)
     profile: ProfileOptions
+    costs: CostOptions | None = None
     choose: ChooseOptions | None = None
     regularize: RegularizeOptions | None = None
     convert: ConvertOptions | None = None

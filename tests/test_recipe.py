@@ -72,6 +72,7 @@ def test_a_right_recipe(path: Path) -> None:
     assert recipe.finetune.stages[0].learning_rate == 2e-4
     assert recipe.compute.of("profile").device == "cpu"
     assert recipe.compute.of("evaluate").device == "auto"
+    assert load(path, TEXT, "costs={context_tokens: [64]}").costs.context_tokens == (64,)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
@@ -85,6 +86,7 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
     [
         # typos
         ("seed:", "sede:", "2: sede", "one of name, seed, data_root"),
+        ("choose:", "costs: {tokens: 8}\nchoose:", "17: costs.tokens", "context_tokens"),
         ("rows: 4", "row: 4", "13: profile.row", "one of text, rows"),
         ("    part:", "    prat:", "8: data.train.prat", "one of source, files, field, part"),
         ("max: 0.6", "mx: 0.6", "30: gate.rules.0.mx", "one of metric, compare, min, max"),

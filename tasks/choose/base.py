@@ -14,9 +14,11 @@ from tasks.contracts import (
     LayerProfile,
     MeasuredDamage,
     ModelProfile,
+    PassTime,
     PlanItem,
     Spec,
 )
+from tasks.cost_contracts import ContextCosts, CostTable, total_time
 from tasks.errors import InputError
 from tasks.measure.recall import Probes
 from tasks.registry import Component
@@ -25,15 +27,16 @@ KEEP = "keep"
 
 
 class LayerOption(Contract):
-    """What one layer would become, with the KV bytes and parameters that it would take.
+    """What one layer would become, with the KV bytes, parameters and time that it would take.
 
     ``spec`` has what the strategy takes from the layer's profile filled in; ``kv_bytes`` is at the
-    problem's ``context_tokens``, batch 1.
+    problem's ``context_tokens``, batch 1, and so is ``time``, None where it was not measured.
     """
 
     spec: Spec
     kv_bytes: int = Field(ge=0)
     parameters: int = Field(ge=0)
+    time: PassTime | None = None
 
 
 class RunOption(LayerOption):
@@ -47,16 +50,20 @@ class Candidate(Contract):
     """Something that layers can become: ``spec`` as the recipe says it, and each layer's own.
 
     ``runs``: what runs of layers would become as one, where their damage was measured.
+    ``further``: what each layer of a run but its first becomes, where a run becomes one thing.
     """
 
     spec: Spec
     layers: tuple[LayerOption, ...]
     runs: tuple[RunOption, ...] = ()
+    further: LayerOption | None = None
 
     def options(self, start: int, stop: int) -> tuple[LayerOption, ...]:
-        """What layers ``start`` to ``stop`` become: one thing where that is known, else each."""
+        """What layers ``start`` to ``stop`` become: one thing where that can be, else each."""
         joined = tuple(run for run in self.runs if (run.start, run.stop) == (start, stop))
-        return joined or self.layers[start:stop]
+        if joined or self.further is None:
+            return joined or self.layers[start:stop]
+        return self.layers[start], *[self.further] * (stop - start - 1)
 
 
 class TrialOptions(Contract):
@@ -98,7 +105,7 @@ class Problem(Contract):
     """A model's profile and what its layers may become; ``keep`` is always allowed besides.
 
     ``layer_parameters`` are those of each layer as it is, ``other_parameters`` those of embeddings,
-    final norm and head.
+    final norm and head. ``costs`` are measured times, where the recipe asks for them.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -109,6 +116,7 @@ class Problem(Contract):
     seed: int = 0
     layer_parameters: tuple[int, ...]
     other_parameters: int
+    costs: CostTable | None = None
     trial: SkipValidation[Trial] | None = Field(default=None, exclude=True, repr=False)
 
     @property
@@ -123,6 +131,17 @@ class Problem(Contract):
     def base_kv_bytes(self) -> int:
         """KV bytes of the whole base model, at ``context_tokens``, batch 1."""
         return self.profile.base_kv_bytes(self.context_tokens)
+
+    @property
+    def times(self) -> ContextCosts | None:
+        """Measured times at ``context_tokens``; None where they were not measured."""
+        return self.costs.at(self.context_tokens) if self.costs else None
+
+    def base_time(self, start: int = 0, stop: int | None = None) -> PassTime | None:
+        """Of layers ``start`` to ``stop`` (exclusive) as they are in the base."""
+        if self.costs is None or self.times is None:
+            return None
+        return self.times.of_layers(self.costs.base_specs[start:stop])
 
     def score(self, layer: LayerProfile, score: str, profiler: str) -> float:
         """A layer's score.
@@ -169,6 +188,7 @@ class Problem(Contract):
             predicted_language_nats=0.0,
             predicted_recall_nats=0.0,
             predicted_kv_bytes=self.kept_kv_bytes(layer),
+            predicted_time=self.base_time(layer.layer, layer.layer + 1),
         )
 
     def converted(self, layer: LayerProfile, candidate: Candidate, reason: str) -> PlanItem:
@@ -191,10 +211,11 @@ class Problem(Contract):
             predicted_language_nats=damage.language_nats if damage else None,
             predicted_recall_nats=damage.recall_nats if damage else None,
             predicted_kv_bytes=sum(option.kv_bytes for option in options),
+            predicted_time=time_of(options),
         )
 
     def saving(self, layer: LayerProfile, candidate: Candidate) -> str:
-        """``saves 9.4 MB at 8,192 tokens``, for reasons; parameters as well where it saves any."""
+        """``saves 9.4 MB at 8,192 tokens``, for reasons; and parameters and time, where known."""
         return self.saving_of_run((layer,), candidate)
 
     def saving_of_run(self, layers: Sequence[LayerProfile], candidate: Candidate) -> str:
@@ -204,7 +225,20 @@ class Problem(Contract):
         saved = sum(map(self.kept_kv_bytes, layers)) - sum(option.kv_bytes for option in options)
         words = f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
         fewer = sum(self.layer_parameters[start:stop]) - sum(o.parameters for o in options)
-        return f"{words} and {fewer / 1e6:,.1f} M parameters" if fewer else words
+        if fewer:
+            words += f" and {fewer / 1e6:,.1f} M parameters"
+        before, after = self.base_time(start, stop), time_of(options)
+        if before is None or after is None:
+            return words
+        prefill = before.prefill_seconds - after.prefill_seconds
+        decode = before.decode_seconds_per_token - after.decode_seconds_per_token
+        return f"{words}, {prefill * 1e3:,.2f} ms of its prefill and {decode * 1e3:,.3f} ms a token"
+
+
+def time_of(options: Sequence[LayerOption]) -> PassTime | None:
+    """Of all of them together; None where one was not measured."""
+    known = [option.time for option in options if option.time is not None]
+    return total_time(known) if len(known) == len(options) else None
 
 
 class Selector(Component):
@@ -212,6 +246,11 @@ class Selector(Component):
 
     kind: ClassVar[str] = "selector"
     room: ClassVar[str] = "tasks.choose"
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether it reads measured times at the problem's context length."""
+        return False
 
     @property
     def tries(self) -> TrialOptions | None:

@@ -12,8 +12,15 @@ from pydantic import Field, model_validator
 from tasks.choose.base import Problem
 from tasks.choose.columns import Column, recall_nats
 from tasks.choose.cover import Limit, Vector, least_cover
+from tasks.choose.time_budgets import Figure, time_uses
 from tasks.contracts import Contract
 from tasks.errors import InputError
+
+TIMES: dict[str, Figure] = {
+    "prefill_seconds_ratio": "prefill_seconds",
+    "decode_seconds_ratio": "decode_seconds_per_token",
+}
+RATIOS = ("kv_bytes_ratio", "parameters_ratio", "memory_ratio", *TIMES)
 
 
 class Budget(NamedTuple):
@@ -39,6 +46,9 @@ class Budgets(Contract):
         memory_ratio: bytes of weights and of the KV caches of ``batch`` rows at the problem's
             context length together, as a share of the base's, at most.
         batch: of ``memory_ratio``.
+        prefill_seconds_ratio: predicted time of reading the problem's context, as a share of the
+            base's, at most. Like the next it needs measured times.
+        decode_seconds_ratio: predicted time of a token behind that context, likewise.
         keep_layers: at least so many layers stay as they are.
         max_recall_nats: the sum of the columns' recall damages, at most.
     """
@@ -47,18 +57,27 @@ class Budgets(Contract):
     parameters_ratio: float | None = Field(default=None, gt=0, le=1)
     memory_ratio: float | None = Field(default=None, gt=0, le=1)
     batch: int = Field(default=1, gt=0)
+    prefill_seconds_ratio: float | None = Field(default=None, gt=0, le=1)
+    decode_seconds_ratio: float | None = Field(default=None, gt=0, le=1)
     keep_layers: int = Field(default=0, ge=0)
     max_recall_nats: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
-        ratios = (self.kv_bytes_ratio, self.parameters_ratio, self.memory_ratio)
-        if all(ratio is None for ratio in ratios):
-            raise ValueError("at least one of kv_bytes_ratio, parameters_ratio, memory_ratio")
+        if all(getattr(self, ratio) is None for ratio in RATIOS):
+            raise ValueError(f"at least one of {', '.join(RATIOS)}")
         return self
 
+    @property
+    def needs_times(self) -> bool:
+        return any(getattr(self, ratio) is not None for ratio in TIMES)
+
     def ratios(self, problem: Problem, columns: Sequence[Column]) -> list[Budget]:
-        """Those that are shares of the base's whole."""
+        """Those that are shares of the base's whole.
+
+        Raises:
+            InputError: one on time, without measured times at the problem's context.
+        """
         kv = np.array([column.kv_bytes for column in columns], dtype=np.float64)
         base_kv = problem.base_kv_bytes
         found = []
@@ -76,6 +95,10 @@ class Budgets(Contract):
             whole = width * total + self.batch * base_kv
             uses = (width * own + self.batch * kv) / whole
             found.append(Budget("memory_ratio", uses, width * other / whole, self.memory_ratio))
+        for field, figure in TIMES.items():
+            ratio = getattr(self, field)
+            if ratio is not None:
+                found.append(Budget(field, *time_uses(problem, columns, field, figure), ratio))
         return found
 
     def others(self, columns: Sequence[Column]) -> list[Limit]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.choose.base import Candidate, LayerOption, Problem
-from tasks.contracts import Damage, MeasuredDamage, PlanItem
+from tasks.contracts import Damage, MeasuredDamage, PassTime, PlanItem
 from tasks.errors import InputError
 
 Language = Literal["nll", "kl"]
@@ -21,6 +21,7 @@ class Column:
         damage: of these layers alone; None where they are kept.
         kv_bytes: at the problem's context length, batch 1.
         parameters: of these layers.
+        time: of these layers; None where it was not measured.
     """
 
     start: int
@@ -29,6 +30,7 @@ class Column:
     damage: Damage | None
     kv_bytes: int
     parameters: int
+    time: PassTime | None
 
     @property
     def layers(self) -> range:
@@ -90,7 +92,8 @@ def columns_of(problem: Problem) -> list[Column]:
     for layer in problem.layers:
         index = layer.layer
         kept = problem.kept_kv_bytes(layer), problem.layer_parameters[index]
-        found.append(Column(index, index + 1, None, None, *kept))
+        time = problem.base_time(index, index + 1)
+        found.append(Column(index, index + 1, None, None, *kept, time))
         for candidate in problem.candidates:
             if problem.possible(layer, candidate):
                 damage, option = problem.damage(layer, candidate), candidate.layers[index]
@@ -111,4 +114,4 @@ def _column(
             where="profile",
             remedy="leave the strategy out, or profile in float32",
         )
-    return Column(start, stop, candidate, damage, option.kv_bytes, option.parameters)
+    return Column(start, stop, candidate, damage, option.kv_bytes, option.parameters, option.time)

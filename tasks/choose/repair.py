@@ -10,6 +10,7 @@ from tasks.contracts import (
     RepairRound,
     identity,
 )
+from tasks.cost_contracts import CostTable
 from tasks.recipe import RepairOptions
 
 COSTS = ("kv_bytes.", "prefill_ms.", "decode_tokens_per_s.")  # figures that giving back makes worse
@@ -21,17 +22,19 @@ def next_round(
     plan: ConversionPlan,
     profile: ModelProfile,
     decision: GateDecision,
+    costs: CostTable | None = None,
 ) -> tuple[RepairRound, ConversionPlan | None]:
     """What is done about a rejection, and the plan to go on with; None where nothing is.
 
     Args:
         done: rounds of repair that were made before.
         plan: the rejected one.
+        costs: the table that its times were predicted from.
     """
     stopped = why_not(decision, plan)
     if stopped is None and done >= options.rounds:
         stopped = f"{options.rounds} rounds of repair did not help"
-    repaired = give_back(plan, profile, options) if stopped is None else None
+    repaired = give_back(plan, profile, options, costs) if stopped is None else None
     then = repaired.summary() if repaired else plan.summary()
     record = RepairRound(
         plan=plan,
@@ -60,7 +63,10 @@ def why_not(decision: GateDecision, plan: ConversionPlan) -> str | None:
 
 
 def give_back(
-    plan: ConversionPlan, profile: ModelProfile, options: RepairOptions
+    plan: ConversionPlan,
+    profile: ModelProfile,
+    options: RepairOptions,
+    costs: CostTable | None = None,
 ) -> ConversionPlan:
     """The plan with its dearest items kept: most predicted damage per KV byte regained.
 
@@ -95,12 +101,15 @@ def give_back(
     items = [
         part
         for item in plan.items
-        for part in (_kept(item, plan, profile) if item.start in back else (item,))
+        for part in (_kept(item, plan, profile, costs) if item.start in back else (item,))
     ]
     return plan.model_copy(update={"items": tuple(items), "repaired_from": identity(plan)})
 
 
-def _kept(item: PlanItem, plan: ConversionPlan, profile: ModelProfile) -> list[PlanItem]:
+def _kept(
+    item: PlanItem, plan: ConversionPlan, profile: ModelProfile, costs: CostTable | None
+) -> list[PlanItem]:
+    times = costs.at(plan.context_tokens) if costs else None
     return [
         PlanItem(
             start=layer,
@@ -110,6 +119,7 @@ def _kept(item: PlanItem, plan: ConversionPlan, profile: ModelProfile) -> list[P
             predicted_language_nats=0.0,
             predicted_recall_nats=0.0,
             predicted_kv_bytes=profile.geometry.layer_bytes(layer, plan.context_tokens),
+            predicted_time=times.of_layers([costs.base_specs[layer]]) if costs and times else None,
         )
         for layer in range(item.start, item.stop)
     ]

@@ -10,6 +10,7 @@ from tasks.choose.plan import choose_plan, problem_of
 from tasks.choose.trial import MeasuredTrial
 from tasks.context import Context
 from tasks.contracts import Calibration, ConversionPlan, ModelProfile, ModelRef
+from tasks.cost_contracts import CostTable
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import calibration_rows
@@ -27,6 +28,7 @@ def choose_on_model(
     measured_on: Calibration,
     fitted_on: Calibration,
     options: ChooseOptions,
+    costs: CostTable | None,
     ctx: Context,
 ) -> ConversionPlan:
     """The plan that the recipe's selector makes; the model is loaded only if plans are tried.
@@ -34,13 +36,14 @@ def choose_on_model(
     Args:
         measured_on: rows that plans are tried on: those of the profile.
         fitted_on: rows that strategies are fitted on.
+        costs: measured times, for predictions and for selectors that need them.
 
     Raises:
         InputError: see `choose_plan`; or rows that a trial asks for are not there.
     """
     folder = ctx.store.open_tree(model.sha256)
     selector = build(Selector, options.selector, where="choose.selector")
-    problem = problem_of(profile, options, base_config(folder), ctx.seed)
+    problem = problem_of(profile, options, base_config(folder), ctx.seed, costs)
     if selector.tries is not None:
         make_yardstick = partial(
             _yardstick,

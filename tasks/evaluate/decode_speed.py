@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 
 from tasks.contracts import Arm, Measurement
 from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Metric, measured
-from tasks.evaluate.kv_cache import prefill
-from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.speed import interleaved_speeds
 
 Length = Annotated[int, Field(gt=0)]
 
@@ -42,20 +40,22 @@ class DecodeSpeed(Metric):
         return (self.repeats + 1) * sum(n + self.new_tokens for n in self.context_tokens)
 
     def measure(self, arms: Arms) -> Iterator[Measurement]:
+        models = {arm: arms.model(arm) for arm in arms.names}
         for context in self.context_tokens:
-            taken: dict[Arm, list[tuple[float, float]]] = {arm: [] for arm in arms.names}
-            rounds = range(self.repeats + 1)
-            for turn in arms.track(rounds, f"speed at {context:,} tokens"):
-                first = turn % len(arms.names)  # so that none always follows the same other
-                for arm in arms.names[first:] + arms.names[:first]:
-                    taken[arm].append(prefill_and_decode(arms.model(arm), context, self.new_tokens))
-            for arm, seconds in taken.items():
-                prefill_s, decode_s = zip(*seconds[1:], strict=True)
-                speeds = [self.new_tokens / s for s in decode_s]
-                dtype = str(arms.model(arm).dtype).removeprefix("torch.")
+            found = interleaved_speeds(
+                models,
+                context,
+                decode_tokens=self.new_tokens,
+                repeats=self.repeats,
+                track=partial(arms.track, what=f"speed at {context:,} tokens"),
+            )
+            for arm, model in models.items():
+                dtype = str(model.dtype).removeprefix("torch.")
                 where = f"{dtype} on {arms.device}"
-                yield _median(f"prefill_ms.{context}", arm, [s * 1e3 for s in prefill_s], where)
-                yield _median(f"decode_tokens_per_s.{context}", arm, speeds, where)
+                prefill_ms = [s * 1e3 for s in found[arm].prefill_seconds]
+                per_second = [1 / s for s in found[arm].decode_seconds_per_token]
+                yield _median(f"prefill_ms.{context}", arm, prefill_ms, where)
+                yield _median(f"decode_tokens_per_s.{context}", arm, per_second, where)
 
 
 def _median(metric: str, arm: Arm, values: list[float], where: str) -> Measurement:
@@ -70,23 +70,3 @@ def _median(metric: str, arm: Arm, values: list[float], where: str) -> Measureme
         count=len(values),
         detail=f"median of {len(values)} repeats, low and high the extremes; {where}",
     )
-
-
-@torch.inference_mode()
-def prefill_and_decode(
-    model: HybridForCausalLM, context_tokens: int, new_tokens: int
-) -> tuple[float, float]:
-    """Seconds of one prefill, and of ``new_tokens`` greedy steps behind it."""
-    started = _now(model)
-    cache, logits = prefill(model, context_tokens)
-    read = _now(model)
-    for _ in range(new_tokens):
-        token = logits[:, -1:].argmax(-1)
-        logits = model(token, past_key_values=cache, use_cache=True).logits
-    return read - started, _now(model) - read
-
-
-def _now(model: HybridForCausalLM) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()

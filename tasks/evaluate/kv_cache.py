@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
@@ -16,6 +15,7 @@ from tasks.evaluate.base import Metric, measured
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.mixers.full import FullAttention
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.speed import prefill
 
 Length = Annotated[int, Field(gt=0)]
 
@@ -60,15 +60,6 @@ class KVCache(Metric):
 def _count(model: HybridForCausalLM, tokens: int, real: bool) -> list[int]:
     cache = prefill(model, tokens)[0] if real else zero_filled_cache(model, tokens)
     return [cache.nbytes()]
-
-
-@torch.inference_mode()
-def prefill(model: HybridForCausalLM, tokens: int) -> tuple[HybridCache, Tensor]:
-    """The cache and the last logits (1, 1, V) after ``tokens`` tokens, whichever they are."""
-    ids = torch.arange(tokens, device=model.device)[None] % model.config.vocab_size
-    cache = HybridCache(model.config)
-    logits = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    return cache, logits
 
 
 @torch.inference_mode()

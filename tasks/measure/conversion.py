@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +50,26 @@ def converted(
     finally:
         for layer, module in before.items():
             model.put_layer(layer, module)
+
+
+def shared_copy(model: HybridForCausalLM) -> HybridForCausalLM:
+    """A model of its own, whose tensors are the other's."""
+    return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
+
+
+def unfitted_copy(base: HybridForCausalLM, specs: Sequence[dict[str, Any]]) -> HybridForCausalLM:
+    """The base with these layers, for what does not depend on values, such as time.
+
+    Tensors that both have are shared; what strategies would fit is as it is made (maps are zero).
+
+    Raises:
+        ValueError: a spec that is not allowed.
+    """
+    model = shared_copy(base)
+    for layer, (spec, before) in enumerate(zip(specs, base.config.layer_specs, strict=True)):
+        if spec != before:
+            model.set_layer_spec(layer, spec)
+    return model
 
 
 def layer_of(name: str) -> int:

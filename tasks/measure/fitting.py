@@ -6,15 +6,13 @@ Shapes: B rows in a batch, T tokens a row, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
-from itertools import chain
 
 import torch
 from torch import Tensor
 
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.hybrid.placement import Placement
-from tasks.measure.conversion import give_tensors, layer_of
+from tasks.measure.conversion import give_tensors, layer_of, shared_copy
 from tasks.strategies.specs import Assignment
 from tasks.strategies.stretch import Stretch, StretchBatch
 
@@ -79,8 +77,7 @@ def converted_copy(
         base: left as it is.
         rows: gives calibration rows, for strategies that fit.
     """
-    shared = {id(tensor): tensor for tensor in chain(base.parameters(), base.buffers())}
-    model = deepcopy(base, shared)
+    model = shared_copy(base)
     convert_in_place(model, assignments, rows)
     return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,20 @@ class Timing:
         return max(self.samples_ms)
 
 
+def in_turn(names: Sequence[str], turn: int) -> list[str]:
+    """The names in the order of one round: moved on by one each, so that none always follows the
+    same other."""
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def now(device: str) -> float:
+    """Seconds of a clock, read on ``cuda`` after the device has finished."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def interleaved(
     arms: Mapping[str, Callable[[], object]],
     *,
@@ -37,8 +51,6 @@ def interleaved(
     device: str = "cpu",
 ) -> dict[str, Timing]:
     """Run every arm once a round, for ``warmup`` unmeasured and ``repeats`` measured rounds.
-
-    The order turns by one arm a round, so that none always follows the same other.
 
     Args:
         arms: name -> call to be timed.
@@ -50,18 +62,11 @@ def interleaved(
     if repeats < 1:
         raise ValueError(f"at least one repeat, not {repeats}")
 
-    def now() -> float:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    names = list(arms)
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(warmup + repeats):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            started = now()
+        for name in in_turn(list(arms), turn):
+            started = now(device)
             arms[name]()
             if turn >= warmup:
-                samples[name].append((now() - started) * 1e3)
+                samples[name].append((now(device) - started) * 1e3)
     return {name: Timing(tuple(values)) for name, values in samples.items()}

@@ -14,11 +14,13 @@ from tasks.contracts import (
     GateDecision,
     ModelProfile,
     ModelRef,
+    PassTime,
     PlanComparison,
     Registration,
     RepairRound,
     TextRef,
 )
+from tasks.cost_contracts import CostTable
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
@@ -28,7 +30,8 @@ class RunBundle(Contract):
     """What every page says of its run.
 
     ``started_at`` and ``finished_at`` are ISO 8601. ``seconds`` and ``cache_hits`` are per step.
-    ``environment`` holds versions and the device, by name.
+    ``environment`` holds versions and the device, by name. ``costs`` are the measured times that
+    plans were predicted from.
     """
 
     run_id: str
@@ -39,6 +42,7 @@ class RunBundle(Contract):
     model: ModelRef
     texts: dict[str, TextRef]
     profile: ModelProfile
+    costs: CostTable | None = None
     seconds: dict[str, float] = {}
     cache_hits: tuple[str, ...] = ()
     environment: dict[str, str] = {}
@@ -49,6 +53,7 @@ class ReportBundle(RunBundle):
 
     ``predicted_kv_bytes`` is the plan's prediction for the whole model by context length (batch 1);
     at the plan's own ``context_tokens`` it need not be given, the items carry it.
+    ``predicted_times`` are what ``costs`` say of the plan, by context length.
     """
 
     plan: ConversionPlan
@@ -60,6 +65,7 @@ class ReportBundle(RunBundle):
     repairs: tuple[RepairRound, ...] = ()
     registration: Registration | None = None
     predicted_kv_bytes: dict[int, int] = {}
+    predicted_times: dict[int, PassTime] = {}
 
     @model_validator(mode="after")
     def _nothing_rejected_is_registered(self) -> ReportBundle:

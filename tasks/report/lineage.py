@@ -77,7 +77,12 @@ def _inputs(bundle: RunBundle) -> list[Digest]:
         extent = f"{size(text.bytes)}, {text.documents:,} documents"
         made.append(Digest(f"Text: {name}", text.source, extent, text.sha256))
     profile = bundle.profile
-    return [*made, Digest("Profile", f"{profile.tokens:,} tokens", "", identity(profile))]
+    made.append(Digest("Profile", f"{profile.tokens:,} tokens", "", identity(profile)))
+    if costs := bundle.costs:
+        lengths = ", ".join(f"{at.context_tokens:,}" for at in costs.contexts)
+        where = f"{lengths} tokens on {costs.timed_on['device']}"
+        made.append(Digest("Cost table", where, "", costs.sha256))
+    return made
 
 
 def _plan(what: str, plan: ConversionPlan) -> Digest:

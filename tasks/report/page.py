@@ -24,6 +24,7 @@ from tasks.report.measurements import ARMS, families, rows
 from tasks.report.profile_figures import profile_figures
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
 from tasks.report.template import template
+from tasks.report.times import adding_up, planned_times, time_rows
 from tasks.report.verdict import costs, done, failures, outcome, saves
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
@@ -64,6 +65,9 @@ def render_page(bundle: ReportBundle) -> str:
         ],
         savings=[saving(bundle, row) for row in found if row.family == "kv_bytes"],
         planned=planned_saving(bundle),
+        planned_times=planned_times(bundle),
+        times=time_rows(bundle),
+        adding_up=adding_up(bundle.costs) if bundle.costs else "",
         predictions=damage_predictions(bundle),
         others=[row for row in found if row.known.part == "other"],
         looks=list(looks(bundle.plan).values()),

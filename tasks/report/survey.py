@@ -12,6 +12,7 @@ from tasks.report.survey_plans import metric_rows, plan_rows
 from tasks.report.survey_predictions import foreseen, prediction_panel
 from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, compared, headline
 from tasks.report.template import template
+from tasks.report.times import adding_up
 
 
 def render_survey(bundle: SurveyBundle) -> str:
@@ -38,6 +39,7 @@ def render_survey(bundle: SurveyBundle) -> str:
         layers=bundle.model.layers,
         ticks=layer_ticks(bundle.model.layers),
         figures=profile_figures(bundle.profile),
+        adding_up=adding_up(bundle.costs) if bundle.costs else "",
         digests=survey_digests(bundle),
         steps=steps(bundle),
     )

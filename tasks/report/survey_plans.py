@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.contracts import Measurement
+from tasks.cost_contracts import planned_ratio, planned_time
 from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
-from tasks.report.formats import MISSING, data_size, number, options, percent
+from tasks.report.formats import MISSING, data_size, number, options, percent, quantity
 from tasks.report.layers import Stretch, plan_strip
 from tasks.report.looks import looks
 from tasks.report.measurements import Row, rows_of
@@ -43,6 +44,17 @@ class PlanRow:
     @property
     def kv_bytes(self) -> str:
         return data_size(total_of(self.made.plan, "predicted_kv_bytes"))
+
+    @property
+    def times(self) -> list[tuple[str, str]]:
+        """Predicted shares of the base's time with the times: to read the context, and a token."""
+        time, ratio = planned_time(self.made.plan), planned_ratio(self.made.plan)
+        if time is None or ratio is None:
+            return [(MISSING, "")] * 2
+        return [
+            (percent(ratio.prefill), quantity(time.prefill_seconds * 1e3, "ms")),
+            (percent(ratio.decode), quantity(time.decode_seconds_per_token * 1e3, "ms")),
+        ]
 
     @property
     def language(self) -> str:

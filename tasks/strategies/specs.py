@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tasks.contracts import PlanItem
-from tasks.hybrid.configuration import FULL_LAYER
+from tasks.contracts import ModelProfile, PlanItem, Spec
+from tasks.hybrid.configuration import FULL_LAYER, normalised_spec
 from tasks.registry import build
 from tasks.strategies.base import LayerSpec, Strategy
+from tasks.strategies.keep import Keep
 
 
 class Assignment(NamedTuple):
@@ -41,17 +42,34 @@ def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
     return found
 
 
+def resolved_specs(strategies: Iterable[Spec], profile: ModelProfile) -> tuple[Spec, ...]:
+    """All that layers can become but `keep`, each once, with what their profiles fill in.
+
+    Raises:
+        InputError: an unknown strategy or option, or scores that one lacks.
+    """
+    found: list[Spec] = []
+    for spec in strategies:
+        strategy = build(Strategy, spec, where="choose.strategies")
+        for layer in profile.layers:
+            own = strategy.resolved(layer.scores)
+            made = spec if own is strategy else own.spec
+            if made not in found and not isinstance(own, Keep):
+                found.append(made)
+    return tuple(found)
+
+
 def specs_of(
     assignments: Sequence[Assignment], base_specs: Sequence[LayerSpec] | None = None
 ) -> list[LayerSpec]:
-    """The hybrid model's spec of each layer, in order.
+    """The hybrid model's spec of each layer, in order, with its defaults filled in.
 
     Args:
         base_specs: the base's own, per layer; every layer full attention where left out.
     """
     base = base_specs or [FULL_LAYER] * assignments[-1].stop
     return [
-        spec
+        normalised_spec(spec, layer)
         for start, stop, strategy in assignments
-        for spec in strategy.layer_specs(base[start:stop])
+        for layer, spec in enumerate(strategy.layer_specs(base[start:stop]), start)
     ]

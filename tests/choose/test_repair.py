@@ -2,10 +2,11 @@
 
 import pytest
 from choose.problems import BYTES_PER_TOKEN, CONTEXT, converted, problem, profile
+from costs.tables import cost_table
 
 from tasks.choose.convert_all import ConvertAll
 from tasks.choose.repair import give_back, next_round, why_not
-from tasks.contracts import Check, ConversionPlan, GateDecision, PlanItem, identity
+from tasks.contracts import Check, ConversionPlan, GateDecision, PassTime, PlanItem, identity
 from tasks.recipe import RepairOptions
 
 LANGUAGE, RECALL = [0.1, 0.3, -0.2, 0.05], [0.0, 0.0, 0.0, 3.0]
@@ -45,6 +46,13 @@ def test_the_dearest_layers_go_back_first(weight: float, order: list[int]) -> No
         kept = next(item for item in after.items if item.start == order[0])
         assert "given back by repair; it was streaming" in kept.reason
         assert kept.predicted_kv_bytes == CONTEXT * BYTES_PER_TOKEN
+
+
+def test_what_is_given_back_takes_the_bases_time_again() -> None:
+    costs = cost_table(4, CONTEXT)
+    after = give_back(plan(), PROFILE, RepairOptions(layers=1), costs)
+    times = {item.strategy: item.predicted_time for item in after.items}
+    assert times["keep"] == PassTime(prefill_seconds=8.0, decode_seconds_per_token=4.0)
 
 
 def test_damage_counts_per_byte_and_a_run_goes_back_as_a_whole() -> None:

@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 
+from tasks.contracts import CacheGeometry, LayerProfile, ModelProfile, Spec
 from tasks.errors import InputError
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.configuration import FULL_LAYER
@@ -15,7 +16,7 @@ from tasks.profile.covered_span import CoveredSpan
 from tasks.registry import build
 from tasks.strategies.base import Strategy
 from tasks.strategies.local import Local, smallest_span
-from tasks.strategies.specs import Assignment
+from tasks.strategies.specs import Assignment, resolved_specs
 
 SCORES = {
     **{"covered_mass_8": 0.90, "covered_mass_8.head_0": 0.99, "covered_mass_8.head_1": 0.81},
@@ -116,3 +117,23 @@ def test_a_soft_span_is_a_tensor_of_the_converted_model() -> None:
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(ValidationError):
         Local.model_validate(options)
+
+
+def test_every_strategy_that_profiles_ask_for_is_named_once() -> None:
+    wide = SCORES | {"covered_mass_32": 0.5, "covered_mass_8": 0.99}
+    profile = ModelProfile(
+        model_sha256="a" * 64,
+        text_sha256="b" * 64,
+        tokens=8,
+        layers=tuple(
+            LayerProfile(layer=i, scores=scores) for i, scores in enumerate((SCORES, wide, SCORES))
+        ),
+        geometry=CacheGeometry(kv_heads=2, head_dim=8, element_bytes=4),
+    )
+    streaming, keep = Spec(name="streaming", window=8), Spec(name="keep")
+    wanted = (keep, Spec(name="local", spans="layer"), streaming, streaming)
+    assert resolved_specs(wanted, profile) == (
+        Spec(name="local", spans=32),
+        Spec(name="local", spans=8),
+        streaming,
+    )
