@@ -13,7 +13,6 @@ from tasks.contracts import (
     CheckpointRef,
     ConversionPlan,
     EvalReport,
-    GateDecision,
     ModelProfile,
     ModelRef,
     Registration,
@@ -23,6 +22,7 @@ from tasks.contracts import (
     TreeRef,
 )
 from tasks.convert.plan_file import write_plan
+from tasks.gate_contracts import GateDecision
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle

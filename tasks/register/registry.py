@@ -15,15 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import (
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    GateDecision,
-    Registration,
-    identity,
-)
+from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registration, identity
 from tasks.errors import LayerwrightError, StepError
+from tasks.gate_contracts import GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.evidence import TAG, Evidence, log_evidence
 from tasks.store import Store
@@ -95,8 +89,8 @@ def register_model(
 def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
     candidate, decision = evidence.candidate, evidence.decision
     if not decision.accepted:
-        failed = [c.metric for c in decision.checks if not c.passed and c.severity == "fail"]
-        raise RegistrationError(f"the gate rejected this checkpoint: {', '.join(failed)}")
+        failed = ", ".join(check.metric for check in decision.rejecting)
+        raise RegistrationError(f"the gate rejected this checkpoint: {failed}")
     if now >= datetime.fromisoformat(decision.expires_at):
         raise RegistrationError(f"the gate's decision expired at {decision.expires_at}")
     about = {

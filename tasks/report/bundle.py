@@ -11,7 +11,6 @@ from tasks.contracts import (
     Contract,
     ConversionPlan,
     EvalReport,
-    GateDecision,
     ModelProfile,
     ModelRef,
     PlanComparison,
@@ -19,6 +18,7 @@ from tasks.contracts import (
     RepairRound,
     TextRef,
 )
+from tasks.gate_contracts import GateDecision
 from tasks.training_contracts import FinetuneReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.contracts import GateDecision
+from tasks.gate_contracts import GateDecision
 from tasks.report.formats import number
 from tasks.report.measurements import ARMS, Row, limit_of
 from tasks.report.scales import WIDTH, scale_for

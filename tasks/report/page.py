@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.contracts import Check
+from tasks.gate_contracts import Check
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
 from tasks.report.healing import (

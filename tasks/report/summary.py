@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.contracts import ConversionPlan, EvalReport, GateDecision, ModelProfile
+from tasks.contracts import ConversionPlan, EvalReport, ModelProfile
+from tasks.gate_contracts import GateDecision
 from tasks.report.formats import data_size, interval, moment, number, percent, quantity
 from tasks.report.layers import item_rows
 from tasks.report.measurements import ARMS, rows

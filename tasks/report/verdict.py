@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tasks.contracts import Check, ConversionPlan
+from tasks.contracts import ConversionPlan
+from tasks.gate_contracts import Check
 from tasks.report.bundle import ReportBundle
 from tasks.report.formats import (
     data_size,

@@ -5,7 +5,8 @@ from choose.problems import BYTES_PER_TOKEN, CONTEXT, converted, problem, profil
 
 from tasks.choose.convert_all import ConvertAll
 from tasks.choose.repair import give_back, next_round, why_not
-from tasks.contracts import Check, ConversionPlan, GateDecision, PlanItem, identity
+from tasks.contracts import ConversionPlan, PlanItem, identity
+from tasks.gate_contracts import Check, GateDecision
 from tasks.recipe import RepairOptions
 
 LANGUAGE, RECALL = [0.1, 0.3, -0.2, 0.05], [0.0, 0.0, 0.0, 3.0]

@@ -5,15 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.contracts import (
-    Check,
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    GateDecision,
-    Measurement,
-    Registration,
-)
+from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Measurement, Registration
+from tasks.gate_contracts import Check, GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.registry import register_model
 from tasks.store import LocalStore

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from report.example_bundle import PER_TOKEN, bundle, measurement, plan
 
-from tasks.contracts import Check, EvalReport, PlanItem, Registration
+from tasks.contracts import EvalReport, PlanItem, Registration
+from tasks.gate_contracts import Check
 from tasks.report import formats
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
