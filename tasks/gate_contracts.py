@@ -103,6 +103,7 @@ class Check(Contract):
 
     Attributes:
         value: the figure that was compared; ``bound`` is its one-sided bound towards the limit.
+        is_floor: the limit is the least that passes, not the most.
         margin: how far the judged one of the two is inside the limit.
         p_value: of the hypothesis that the limit holds, Holm-adjusted over the decision.
         items: how many the bound and the p-value rest on.
@@ -115,6 +116,7 @@ class Check(Contract):
     rule: str
     value: float | None
     limit: float
+    is_floor: bool
     margin: float | None
     passed: bool
     severity: Severity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from zlib import crc32
 
@@ -57,7 +57,8 @@ def decide(
 
     Args:
         items: of the report (``EvalReport.items``).
-        now: aware of its time zone; the decision expires ``policy.expires_after_days`` later.
+        now: aware of its time zone; the decision expires ``policy.expires_after_days`` later, or
+            with the first waiver that it rests on.
         seed: of the bootstrap.
 
     Raises:
@@ -87,7 +88,7 @@ def decide(
         checks=tuple(checks),
         candidate_sha256=report.candidate_sha256,
         decided_at=_timestamp(now),
-        expires_at=_timestamp(now + timedelta(days=policy.expires_after_days)),
+        expires_at=_timestamp(_expiry(checks, policy, now)),
         tier=policy.tier,
         significance=policy.significance,
         waivers=policy.waivers,
@@ -184,6 +185,12 @@ def _waived(check: Check, waivers: Iterable[Waiver], now: datetime) -> Check:
         if today <= waiver.expires and fnmatchcase(check.metric, waiver.metric):
             return check.model_copy(update={"waiver": waiver})
     return check
+
+
+def _expiry(checks: Iterable[Check], policy: GatePolicy, now: datetime) -> datetime:
+    used = (check.waiver.expires for check in checks if check.waiver)
+    ends = (datetime.combine(day, time.max, UTC) for day in used)
+    return min((now + timedelta(days=policy.expires_after_days), *ends))
 
 
 def _timestamp(moment: datetime) -> str:

@@ -116,6 +116,7 @@ def breadth(report: EvalReport) -> Iterator[Check]:
             rule=f"measurements >= {needed}",
             value=len(shown),
             limit=needed,
+            is_floor=True,
             margin=len(shown) - needed,
             passed=len(shown) >= needed,
             severity="fail",

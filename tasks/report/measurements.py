@@ -10,10 +10,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tasks.contracts import Arm, EvalReport, Measurement
+from tasks.contracts import ARMS, Arm, EvalReport, Measurement
 from tasks.gate_contracts import GateDecision
-
-ARMS: tuple[Arm, ...] = ("base", "candidate", "control")
 
 
 @dataclass(frozen=True)

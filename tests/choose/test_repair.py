@@ -23,9 +23,19 @@ def plan(items=None) -> ConversionPlan:
     )
 
 
-def decision(*failed: str, severity: str = "fail") -> GateDecision:
+def decision(*failed: str, severity: str = "fail", inconclusive: bool = False) -> GateDecision:
     checks = tuple(
-        Check(metric=m, rule="", value=1, limit=0, margin=-1, passed=False, severity=severity)
+        Check(
+            metric=m,
+            rule="",
+            value=1,
+            limit=0,
+            is_floor=False,
+            margin=-1,
+            passed=False,
+            severity=severity,
+            inconclusive=inconclusive,
+        )
         for m in failed
     )
     return GateDecision(

@@ -99,6 +99,7 @@ def accepted(candidate: CheckpointRef, at: datetime = NOW) -> GateDecision:
         rule="ratio to the base <= 1.05",
         value=1.025,
         limit=1.05,
+        is_floor=False,
         margin=0.025,
         passed=True,
         severity="fail",

@@ -282,6 +282,7 @@ def check(
         rule=rule,
         value=value,
         limit=limit,
+        is_floor=least,
         margin=margin,
         passed=margin >= 0,
         severity=severity,

@@ -145,6 +145,7 @@ def test_the_limit_comes_on_the_scale_of_the_metric(
         rule="",
         value=value,
         limit=limit,
+        is_floor=False,
         margin=0.0,
         passed=True,
         severity="fail",
