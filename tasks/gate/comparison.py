@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -177,17 +177,20 @@ def chance_of_loss(
     McNemar's exact test where items are right or wrong, else the paired bootstrap's.
     """
     better = candidate.higher_is_better
+    if pairs.right_or_wrong:
+        n, lost, won = len(pairs), pairs.lost, pairs.won
+        p_value = mcnemar(lost, won) if better else mcnemar(won, lost)
+        # of the difference, with one more of each change: never 0 (Bonett and Price 2012)
+        error = math.sqrt(lost + won + 2 - (lost - won) ** 2 / n) / n
+        return Comparison(p_value, None, p_value, n, detectable_change(error, significance))
     no_loss = GateRule(
         metric=candidate.metric,
         compare="difference",
         **{"min" if better else "max": 0.0},  # type: ignore[arg-type]
     )
     found = compare_items(no_loss, 0.0, pairs, significance, seed)
-    p_value = found.p_value
-    if pairs.right_or_wrong:
-        p_value = mcnemar(*((pairs.lost, pairs.won) if better else (pairs.won, pairs.lost)))
-    assert p_value is not None
-    return replace(found, value=p_value, p_value=p_value, bound=None, draws=None, best=None)
+    assert found.p_value is not None
+    return Comparison(found.p_value, None, found.p_value, len(pairs), found.detectable)
 
 
 def _best(rule: GateRule, pairs: Pairs, significance: float) -> float:
