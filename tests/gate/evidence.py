@@ -42,9 +42,9 @@ def bits(n: int, right: int) -> list[bool]:
 
 
 def evidence(
-    *, slices: Sequence[str] = (), champion: Champion | None = None, **arms: Values
+    *, slices: Sequence[str] = (), crowned: Champion | None = None, **arms: Values
 ) -> Evidence:
-    """A report whose metrics have these items; those of ``perplexity.*`` are nats."""
+    """A report whose metrics have these items, by arm; those of ``perplexity.*`` are nats."""
     measurements, items = [], []
     for arm, metrics in arms.items():
         for metric, values in metrics.items():
@@ -76,7 +76,7 @@ def evidence(
     report = EvalReport(
         base_sha256="b" * 64,
         candidate_sha256="c" * 64,
-        champion=champion,
+        champion=crowned,
         device="cpu",
         measurements=tuple(measurements),
     )
