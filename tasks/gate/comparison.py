@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, multinomial
 
 from tasks.contracts import Measurement
 from tasks.gate.pairs import NotShown, Pairs
 from tasks.gate.statistics import best_bound, detectable_change, mcnemar
 from tasks.gate_contracts import GateRule
-from tasks.measure.resampling import resample
+from tasks.measure.resampling import RESAMPLES, resample
 
 
 @dataclass(frozen=True)
@@ -88,56 +87,77 @@ def figure_of(rule: GateRule, pairs: Pairs) -> float:
 def compare_items(
     rule: GateRule, value: float, pairs: Pairs, significance: float, seed: int
 ) -> Comparison:
-    """Bound, p-value and power of a figure from its items.
+    """Bound, p-value and power of a figure from its items, by the paired bootstrap.
 
-    Items that are right or wrong are resampled together with one that was lost and one that was
-    won: a few items without any change do not show that there is none (Bonett and Price 2012,
-    doi 10.3102/1076998611411915, add the same to each kind of change). Their bound is never better
-    than what so many items can show if none is lost, and a loss is significant only if McNemar's
-    exact test says so too. A share by itself has Clopper and Pearson's bound.
+    Of items that are right or wrong, one more is taken to be lost and one more won: a few items
+    without any change do not show that there is none (Bonett and Price 2012, doi
+    10.3102/1076998611411915, add the same to each kind of change). Their bound is never better than
+    what so many items can show if none is lost, and a loss is significant only if McNemar's exact
+    test says so too. A share by itself has Clopper and Pearson's bound.
     """
     if rule.compare == "value" and pairs.right_or_wrong:
         return _exact_share(rule, value, pairs, significance)
-    arrays = [pairs.candidate, pairs.weights, *([] if pairs.other is None else [pairs.other])]
-    if pairs.right_or_wrong:
-        arrays = [
-            np.append(a, b) for a, b in zip(arrays, ((1, 0), (1, 1), (0, 1)), strict=True)
-        ]  # candidate, weight, other
-
-    def statistic(
-        c: np.ndarray, w: np.ndarray, o: np.ndarray | None = None, axis: int = -1
-    ) -> np.ndarray:
-        mine = pairs.whole(c, w, axis)
-        if o is None:
-            return mine
-        theirs = pairs.whole(o, w, axis)
-        if rule.compare != "ratio":
-            return mine - theirs
-        worst = 0.0 if rule.is_floor else np.inf  # 0/0: a draw in which nothing was right
-        return np.nan_to_num(mine / theirs, nan=worst, posinf=np.inf, neginf=-np.inf)
-
-    side: Literal["greater", "less"] = "greater" if rule.is_floor else "less"
-    found = resample(arrays, statistic, seed, confidence=1 - significance, alternative=side)
-    interval, draws = found.confidence_interval, found.bootstrap_distribution
-    bound = float(interval.low if rule.is_floor else interval.high)
-    best = None
-    if pairs.right_or_wrong and rule.is_floor:
-        best = _best(rule, pairs, significance)
-        bound = min(bound, best)
-    p_value = beyond(draws, rule)
+    draws = (_draw_changes if pairs.right_or_wrong else _draw_items)(rule, pairs, seed)
+    bound = float(np.quantile(draws, significance if rule.is_floor else 1 - significance))
+    p_value, best = beyond(draws, rule), None
     if pairs.right_or_wrong:
         lost, won = (pairs.lost, pairs.won) if rule.is_floor else (pairs.won, pairs.lost)
         p_value = max(p_value, mcnemar(lost, won))
-    change = detectable_change(float(found.standard_error), significance)
+        if rule.is_floor:
+            best = _best(rule, pairs, significance)
+            bound = min(bound, best)
     return Comparison(
         value,
         bound if math.isfinite(bound) else None,
         p_value,
         len(pairs),
-        change if math.isfinite(change) else None,
+        _detectable(draws, significance),
         draws,
         best,
     )
+
+
+def _draw_items(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
+    """(RESAMPLES,) of the rule's figure, whole items drawn with their results in both arms."""
+    arrays = [pairs.candidate, pairs.weights, *([] if pairs.other is None else [pairs.other])]
+
+    def statistic(
+        c: np.ndarray, w: np.ndarray, o: np.ndarray | None = None, axis: int = -1
+    ) -> np.ndarray:
+        mine = pairs.whole(c, w, axis)
+        return mine if o is None else _figure(rule, mine, pairs.whole(o, w, axis))
+
+    return resample(arrays, statistic, seed).bootstrap_distribution
+
+
+def _draw_changes(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
+    """As ``_draw_items`` for items that are right or wrong, with one lost and one won more.
+
+    Drawing items is drawing how many of them are of each of the four kinds: a multinomial.
+    """
+    assert pairs.other is not None
+    right = int((pairs.candidate * pairs.other).sum())
+    lost, won = pairs.lost + 1, pairs.won + 1
+    kinds = np.array([right, lost, won, len(pairs) + 2 - right - lost - won])
+    drawn = multinomial.rvs(
+        kinds.sum(), kinds / kinds.sum(), RESAMPLES, np.random.default_rng(seed)
+    )
+    kept, gone, gained, _ = drawn.T / kinds.sum()
+    return _figure(rule, kept + gained, kept + gone)
+
+
+def _figure(rule: GateRule, mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    if rule.compare != "ratio":
+        return mine - theirs
+    worst = 0.0 if rule.is_floor else np.inf  # 0/0: a draw in which nothing was right
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(mine / theirs, nan=worst, posinf=np.inf, neginf=-np.inf)
+
+
+def _detectable(draws: np.ndarray, significance: float) -> float | None:
+    with np.errstate(invalid="ignore"):
+        change = detectable_change(float(np.std(draws, ddof=1)), significance)
+    return change if math.isfinite(change) else None
 
 
 def beyond(draws: np.ndarray, rule: GateRule) -> float:
@@ -157,13 +177,12 @@ def mean_of(rule: GateRule, parts: Sequence[Comparison], significance: float) ->
     bound = float(np.quantile(draws, level))
     caps = [part.best for part in parts if part.best is not None]
     best = float(np.mean(caps)) if len(caps) == len(parts) else None
-    change = detectable_change(float(np.std(draws, ddof=1)), significance)
     return Comparison(
         value,
         min(bound, best) if best is not None else bound,
         beyond(draws, rule),
         sum(part.items for part in parts),
-        change if math.isfinite(change) else None,
+        _detectable(draws, significance),
         draws,
         best,
     )

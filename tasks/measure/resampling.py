@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -14,14 +14,7 @@ NUMBERS_AT_ONCE = 2_000_000  # bounds the memory: items x resamples
 Statistic = Callable[..., np.ndarray]  # f(*arrays, axis), vectorised
 
 
-def resample(
-    arrays: Sequence[np.ndarray],
-    statistic: Statistic,
-    seed: int,
-    *,
-    confidence: float = 0.95,
-    alternative: Literal["two-sided", "less", "greater"] = "two-sided",
-) -> Any:
+def resample(arrays: Sequence[np.ndarray], statistic: Statistic, seed: int) -> Any:
     """scipy's bootstrap by the percentile method: items are drawn whole, with all their arrays.
 
     Args:
@@ -30,8 +23,8 @@ def resample(
         seed: of the resampling.
 
     Returns:
-        scipy's BootstrapResult: ``confidence_interval``, ``bootstrap_distribution``
-        (RESAMPLES,), ``standard_error``.
+        scipy's BootstrapResult: ``confidence_interval`` at 95 %, ``bootstrap_distribution``
+        (RESAMPLES,).
     """
     with np.errstate(all="ignore"):  # what is no number shows in the result
         return bootstrap(
@@ -41,8 +34,6 @@ def resample(
             vectorized=True,
             n_resamples=RESAMPLES,
             batch=max(1, NUMBERS_AT_ONCE // len(arrays[0])),
-            confidence_level=confidence,
-            alternative=alternative,
             method="percentile",
             rng=np.random.default_rng(seed),
         )

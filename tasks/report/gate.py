@@ -49,8 +49,10 @@ def judged(decision: GateDecision) -> str:
     if not any(check.items for check in decision.checks):
         return said.rstrip()
     sure = f"{100 * (1 - decision.significance):g} %"
-    said += f"The small figure under a value is its one-sided {sure} bound"
-    said += ", under the items the change that so many show 4 times of 5."
+    said += (
+        f"Bounds are one-sided, at {sure}; the change that the items show is one that so many find "
+        "4 times of 5."
+    )
     if any(check.p_value is not None for check in decision.checks):
         said += (
             f" A rule on a bound fails where the items show a loss (Holm over all of them: at most "

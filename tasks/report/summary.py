@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tasks.contracts import ARMS, ConversionPlan, EvalReport, ModelProfile
-from tasks.gate_contracts import GateDecision
+from tasks.gate_contracts import Check, GateDecision
 from tasks.report.formats import data_size, interval, moment, number, percent, quantity
 from tasks.report.gate import judged, status, waiver_rows
 from tasks.report.layers import item_rows
@@ -86,7 +86,7 @@ def gate_markdown(decision: GateDecision) -> str:
                 "" if c.bound is None else number(c.bound),
                 number(c.limit),
                 "" if c.margin is None else number(c.margin, signed=True),
-                f"{c.items:,}" if c.items else "",
+                _items(c),
                 c.reason,
             )
             for c in decision.checks
@@ -99,6 +99,13 @@ def gate_markdown(decision: GateDecision) -> str:
     )
     holds = f"the decision holds until {moment(decision.expires_at)}"
     return f"**{verdict}**; {holds}. {judged(decision)}\n\n{table}\n{waivers}"
+
+
+def _items(check: Check) -> str:
+    if not check.items:
+        return ""
+    shown = "" if check.detectable is None else f" (show {number(check.detectable)})"
+    return f"{check.items:,}{shown}"
 
 
 def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:

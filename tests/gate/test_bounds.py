@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gate.evidence import bits, evidence, judge, only
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from tasks.gate.comparison import compare_items
 from tasks.gate.pairs import Pairs
@@ -70,6 +70,28 @@ def test_a_share_by_itself_has_the_exact_bound_and_test(limit: float) -> None:
     exact = binomtest(76, 100).proportion_ci(confidence_level=0.90, method="exact")
     assert check.bound == pytest.approx(exact.low)
     assert check.p_value == pytest.approx(binomtest(76, 100, limit, alternative="less").pvalue)
+
+
+@pytest.mark.parametrize("compare", ["ratio", "difference"])
+def test_drawing_kinds_of_change_is_scipys_bootstrap_of_items(compare: str) -> None:
+    """The same table, item by item, with the one lost and the one won in it."""
+    base, mine = np.array([bits(80, 60), bits(80, 60)], dtype=float)
+    mine[50:57], mine[70:73] = 0, 1
+    rule = GateRule(metric="recall.x", compare=compare, min=0.0)
+    pairs = Pairs(mine, base, np.ones(80), "mean", True)
+    found = compare_items(rule, 0.0, pairs, 0.05, seed=0)
+
+    def figure(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        a, b = a.mean(axis=axis), b.mean(axis=axis)
+        return a / b if compare == "ratio" else a - b
+
+    scipys = bootstrap(
+        (np.append(mine, [0, 1]), np.append(base, [1, 0])), figure, paired=True, vectorized=True,
+        n_resamples=20_000, batch=2_000, alternative="greater", method="percentile",
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert found.bound == pytest.approx(scipys.confidence_interval.low, abs=0.01)
+    assert found.detectable == pytest.approx(2.4865 * scipys.standard_error, rel=0.05)
 
 
 def test_perplexity_is_bounded_from_above_by_pairs() -> None:

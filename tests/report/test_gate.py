@@ -52,7 +52,7 @@ def test_an_inconclusive_check_shows_its_bound_and_its_power() -> None:
     assert "0.954 ≥ 0.861" in page.text
     assert "240 show 0.043" in page.text
     assert "Judged by the tier standard." in page.text
-    assert "one-sided 95 % bound" in page.text
+    assert "Bounds are one-sided, at 95 %" in page.text
     assert "Nothing was registered: 2 checks failed, 1 is inconclusive." in page.text
 
 
