@@ -58,6 +58,13 @@ def test_the_dearest_layers_go_back_first(weight: float, order: list[int]) -> No
         assert kept.predicted_kv_bytes == CONTEXT * BYTES_PER_TOKEN
 
 
+def test_more_items_are_asked_for_where_no_loss_was_shown() -> None:
+    assert "more items are needed" in (
+        why_not(decision("recall.x", inconclusive=True), plan()) or ""
+    )
+    assert why_not(decision("recall.x"), plan()) is None
+
+
 def test_damage_counts_per_byte_and_a_run_goes_back_as_a_whole() -> None:
     whole = CONTEXT * BYTES_PER_TOKEN
     items = (
