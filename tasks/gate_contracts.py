@@ -12,6 +12,7 @@ from tasks.contracts import Contract, Number
 Severity = Literal["fail", "warn"]
 Tier = Literal["lossless", "standard", "aggressive"]
 Compared = Literal["base", "champion", "control"]
+Comparing = Literal["value", "ratio", "difference", "p_value"]
 
 
 class GateRule(Contract):
@@ -33,7 +34,7 @@ class GateRule(Contract):
 
     metric: str = Field(min_length=1)
     arm: Compared = "base"
-    compare: Literal["value", "ratio", "difference", "p_value"] = "ratio"
+    compare: Comparing = "ratio"
     min: Number | None = None
     max: Number | None = None
     on: Literal["value", "bound"] = "value"
@@ -102,6 +103,7 @@ class Check(Contract):
     """One rule applied to one metric.
 
     Attributes:
+        compare, arm, slice: the rule's.
         value: the figure that was compared; ``bound`` is its one-sided bound towards the limit.
         is_floor: the limit is the least that passes, not the most.
         margin: how far the judged one of the two is inside the limit.
@@ -114,6 +116,7 @@ class Check(Contract):
 
     metric: str
     rule: str
+    compare: Comparing
     value: float | None
     limit: float
     is_floor: bool
@@ -121,6 +124,8 @@ class Check(Contract):
     passed: bool
     severity: Severity
     reason: str = ""
+    arm: Compared = "base"
+    slice: str | None = None
     bound: float | None = None
     p_value: float | None = None
     items: int = 0

@@ -54,6 +54,7 @@ def check_of(
     return Check(
         metric=metric,
         rule=text,
+        compare=rule.compare,
         value=value,
         limit=rule.limit,
         is_floor=rule.is_floor,
@@ -61,6 +62,8 @@ def check_of(
         passed=passed,
         severity=rule.severity,
         reason=reason,
+        arm=rule.arm,
+        slice=rule.slice,
         bound=bound,
         p_value=p_value if needs_items else None,
         items=found.items if found else 0,
@@ -90,6 +93,7 @@ def nothing_passed(checks: Sequence[Check]) -> Check:
     return Check(
         metric="*",
         rule="rules of severity fail >= 1",
+        compare="value",
         value=0,
         limit=1,
         is_floor=True,

@@ -114,6 +114,7 @@ def breadth(report: EvalReport) -> Iterator[Check]:
         yield Check(
             metric=pattern,
             rule=f"measurements >= {needed}",
+            compare="value",
             value=len(shown),
             limit=needed,
             is_floor=True,

@@ -28,6 +28,7 @@ def decision(*failed: str, severity: str = "fail", inconclusive: bool = False) -
         Check(
             metric=m,
             rule="",
+            compare="ratio",
             value=1,
             limit=0,
             is_floor=False,

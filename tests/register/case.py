@@ -97,6 +97,7 @@ def accepted(candidate: CheckpointRef, at: datetime = NOW) -> GateDecision:
     check = Check(
         metric="perplexity.wiki",
         rule="ratio to the base <= 1.05",
+        compare="ratio",
         value=1.025,
         limit=1.05,
         is_floor=False,

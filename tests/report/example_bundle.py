@@ -280,6 +280,7 @@ def check(
     return Check(
         metric=metric,
         rule=rule,
+        compare="ratio" if rule.startswith("ratio") else "value",
         value=value,
         limit=limit,
         is_floor=least,

@@ -21,6 +21,7 @@ def recall(**changes: object) -> Check:
     fields = {
         "metric": "recall.passkey",
         "rule": "ratio to the base >= 0.95, 95 % bound",
+        "compare": "ratio",
         "value": 0.954,
         "bound": 0.861,
         "limit": 0.95,
