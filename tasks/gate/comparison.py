@@ -171,7 +171,7 @@ def mean_of(rule: GateRule, parts: Sequence[Comparison], significance: float) ->
     value = float(np.mean([part.value for part in parts]))
     some = [part.draws for part in parts if part.draws is not None]
     if len(some) < len(parts):
-        return Comparison(value)
+        return Comparison(value, items=min(part.items for part in parts))
     draws = np.mean(some, axis=0)
     level = significance if rule.is_floor else 1 - significance
     bound = float(np.quantile(draws, level))

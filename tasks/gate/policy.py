@@ -112,7 +112,8 @@ class _Gate:
             return
         champion = self.report.champion
         if rule.arm == "champion" and (champion is None or champion.checkpoint is None):
-            yield Finding(rule, rule.metric, None, champion.reason if champion else "")
+            why = champion.reason or "the champion was not measured" if champion else ""
+            yield Finding(rule, rule.metric, None, why)
             return
         found = [self._find(rule, metric) for metric in metrics]
         if rule.across == "each":

@@ -133,6 +133,12 @@ def test_the_mean_over_tasks_is_surer_than_each() -> None:
     assert mean.value - mean.bound < 0.7 * np.mean([c.value - c.bound for c in each])
     assert mean.items == 600
     assert mean.rule == "mean ratio to the base >= 0.8, 95 % bound"
+    (few,) = judge(
+        evidence(base=base | {"task.9": bits(8, 8)}, candidate=mine | {"task.9": bits(8, 8)}),
+        GateRule(**rule, across="mean"),
+    ).checks
+    assert few.inconclusive
+    assert "too few items: 8 of at least 20" in few.reason
     (lost,) = judge(
         evidence(base=base, candidate={n: v for n, v in mine.items() if n != "task.2"}),
         GateRule(**rule, across="mean"),

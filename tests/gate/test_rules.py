@@ -51,6 +51,11 @@ def test_a_champion_that_could_not_be_measured_fails_its_rules() -> None:
     given = evidence(base={"recall.x": GOOD}, candidate={"recall.x": GOOD}, crowned=lost)
     check = only(given, metric="recall.x", min=0.9, arm="champion")
     assert (check.passed, check.reason) == (False, "it was made from another base")
+    silent = evidence(
+        base={"recall.x": GOOD}, candidate={"recall.x": GOOD}, crowned=Champion(version="3")
+    )
+    check = only(silent, metric="recall.x", min=0.9, arm="champion")
+    assert (check.passed, check.reason) == (False, "the champion was not measured")
 
 
 def test_a_slice_is_judged_by_itself() -> None:
