@@ -32,6 +32,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     from tasks.fetch.text import fetch_text
     from tasks.finetune.healing import finetune_model
     from tasks.gate.policy import decide
+    from tasks.items import read_items
     from tasks.profile.model import profile_model
     from tasks.recipe import load_recipe
     from tasks.register.registry import register_model
@@ -70,9 +71,10 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     )
     wanted = {name: texts[name] for name in evaluated}
     report = evaluate_models(
-        model, healing.checkpoint, None, wanted, recipe.evaluate, context("evaluate")
+        model, healing.checkpoint, None, None, wanted, recipe.evaluate, context("evaluate")
     )
-    decision = decide(report, recipe.gate, datetime.now(UTC))
+    items = read_items(store.open_tree(report.items.sha256))
+    decision = decide(report, items, recipe.gate, datetime.now(UTC))
     if decision.accepted:
         register_model(
             healing.checkpoint,

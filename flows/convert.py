@@ -29,6 +29,7 @@ from tasks.gate.task import decide
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
 from tasks.recipe import Recipe
+from tasks.register.champion import current_champion
 from tasks.register.task import register_model
 from tasks.report.task import write_report
 from tasks.training_contracts import FinetuneReport, RegularizationReport
@@ -69,6 +70,12 @@ def conversion(
         model, profile, profiled(recipe, texts), rows, recipe.choose, costs, run=run
     )
     control = control_arm(recipe, model, plan.context_tokens, rows, texts, run)
+    champion = current_champion(
+        recipe.registry,
+        tracking_uri=tracking_uri(recipe, run.place.home),
+        base_sha256=model.sha256,
+        store=run.place.open_store(),
+    )
     wanted = {name: texts[name] for name in evaluated_texts(recipe)}
     repairs: list[RepairRound] = []
     while True:
@@ -77,7 +84,9 @@ def conversion(
         converted = convert_model(model, plan, rows, prepared, run=run)
         healing = heal(recipe, model, converted, texts, run)
         candidate = healing.checkpoint if healing else converted
-        report = evaluate_models(model, candidate, control, wanted, recipe.evaluate, run=run)
+        report = evaluate_models(
+            model, candidate, control, champion, wanted, recipe.evaluate, run=run
+        )
         decision = decide(report, recipe.gate, run=run)
         if decision.accepted or recipe.repair is None:
             break

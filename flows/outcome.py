@@ -13,7 +13,6 @@ from tasks.contracts import (
     CheckpointRef,
     ConversionPlan,
     EvalReport,
-    GateDecision,
     ModelProfile,
     ModelRef,
     PassTime,
@@ -25,6 +24,7 @@ from tasks.contracts import (
 )
 from tasks.convert.plan_file import write_plan
 from tasks.cost_contracts import CostTable
+from tasks.gate_contracts import GateDecision
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
@@ -99,16 +99,13 @@ class Outcome:
 
     def summary(self, run: Run, page_uri: str) -> RunSummary:
         tree = {name: getattr(self.candidate, name) for name in TreeRef.model_fields}
-        arms = ("base", "candidate", "control") if self.report.control_sha256 else (
-            "base", "candidate",
-        )  # fmt: skip
         return RunSummary(
             run_id=self.run_id,
             decision="accepted" if self.decision.accepted else "rejected",
             registered=self.registered,
             checkpoint=TreeRef(**tree),
             plan=self.plan.summary(),
-            metrics={arm: self.report.by_arm(arm) for arm in arms},
+            metrics={arm: self.report.by_arm(arm) for arm in self.report.arms},
             seconds={step: round(spent, 2) for step, spent in run.seconds.items()},
             cache_hits=run.cache_hits,
             report=page_uri,

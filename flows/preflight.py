@@ -17,6 +17,7 @@ from tasks.evaluate.base import Metric
 from tasks.evaluate.metrics import build_metrics
 from tasks.fetch.sources import Source, model_source, text_source
 from tasks.finetune.objectives.base import Objective
+from tasks.gate.tiers import NEEDED as NEEDED_BY_TIERS
 from tasks.located import Located
 from tasks.profile.base import Profiler
 from tasks.recipe import ChooseOptions, Recipe
@@ -59,13 +60,33 @@ def _check_rules(recipe: Recipe, document: Located) -> None:
     if recipe.gate is None or recipe.evaluate is None:
         return
     names = [name for spec in recipe.evaluate.metrics for name in build(Metric, spec).names()]
+    for part, rules in (("rules", recipe.gate.rules), ("waivers", recipe.gate.waivers)):
+        for index, rule in enumerate(rules):
+            if not _among(names, rule.metric) and (part == "rules" or recipe.gate.tier is None):
+                raise InputError(
+                    f"no metric of this recipe measures {rule.metric!r}",
+                    where=document.place(("gate", part, index, "metric")),
+                    expected=f"one of {', '.join(names)}",
+                )
     for index, rule in enumerate(recipe.gate.rules):
-        if not any(fnmatchcase(name, rule.metric) for name in names):
+        if rule.arm == "control" and not recipe.evaluate.control:
             raise InputError(
-                f"no metric of this recipe measures {rule.metric!r}",
-                where=document.place(("gate", "rules", index, "metric")),
-                expected=f"one of {', '.join(names)}",
+                "the rule compares with a control arm, which this recipe does not measure",
+                where=document.place(("gate", "rules", index, "arm")),
+                remedy="set evaluate.control: true",
             )
+    for pattern, needed in NEEDED_BY_TIERS.items() if recipe.gate.tier else ():
+        if _among(names, pattern) < needed:
+            raise InputError(
+                f"the tier {recipe.gate.tier!r} needs {needed} of {pattern}, and the recipe's "
+                f"metrics measure {_among(names, pattern)}",
+                where=document.place(("gate", "tier")),
+                remedy="add the metric, or give rules instead of a tier",
+            )
+
+
+def _among(names: list[str], pattern: str) -> int:
+    return sum(fnmatchcase(name, pattern) for name in names)
 
 
 def _check_times(recipe: Recipe, document: Located) -> None:

@@ -10,12 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Arm = Literal["base", "candidate", "control"]
-Severity = Literal["fail", "warn"]
+Arm = Literal["base", "candidate", "champion", "control"]
+ARMS: tuple[Arm, ...] = ("base", "candidate", "champion", "control")
+Aggregate = Literal["mean", "exp_mean"]
+
+# strict: `rows: true` and `rows: "4"` are mistakes, not numbers
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Contract(BaseModel):
@@ -258,7 +265,8 @@ class Measurement(Contract):
     """One figure of one arm. ``value`` None means that it could not be measured.
 
     ``low`` and ``high`` bound its 95 % interval where the metric gives one; ``count`` is the
-    number of items (tokens, prompts, repeats) behind it.
+    number of items (tokens, prompts, repeats) behind it. ``aggregate`` says how the value follows
+    from the per-item results, where it does: their weighted mean, or exp of it.
     """
 
     metric: str
@@ -270,6 +278,7 @@ class Measurement(Contract):
     high: float | None = None
     count: int = 0
     detail: str = ""
+    aggregate: Aggregate | None = None
 
     @field_validator("value", "low", "high")
     @classmethod
@@ -278,15 +287,37 @@ class Measurement(Contract):
         return value if value is not None and math.isfinite(value) else None
 
 
+class Champion(Contract):
+    """The version that the registry's champion alias points at.
+
+    ``checkpoint`` None means that it cannot be measured beside the candidate, for ``reason``.
+    """
+
+    version: str
+    checkpoint: CheckpointRef | None = None
+    reason: str = ""
+
+
 class EvalReport(Contract):
-    """Base and candidate (and control, where asked for), measured in one run on the same items."""
+    """All arms, measured in one run on the same items.
+
+    ``items`` is a tree with every per-item result (tasks/items.py).
+    """
 
     base_sha256: str
     candidate_sha256: str
+    champion: Champion | None = None
     control_sha256: str | None = None
     device: str
     measurements: tuple[Measurement, ...]
+    items: TreeRef | None = None
     seconds: float = 0.0
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms that were measured, base first."""
+        measured = {m.arm for m in self.measurements}
+        return tuple(arm for arm in ARMS if arm in measured)
 
     def value(self, metric: str, arm: Arm) -> float | None:
         found = self.find(metric, arm)
@@ -310,37 +341,6 @@ class PlanComparison(Contract):
     def values(self, plan: str) -> dict[str, float | None]:
         """The plan's own figures (arm ``candidate``)."""
         return {m.metric: m.value for m in self.plans[plan] if m.arm == "candidate"}
-
-
-class Check(Contract):
-    """One rule applied to one metric. ``margin`` is how far the value is inside its limit."""
-
-    metric: str
-    rule: str
-    value: float | None
-    limit: float
-    margin: float | None
-    passed: bool
-    severity: Severity
-    reason: str = ""
-
-
-class GateDecision(Contract):
-    """Accepted only if no check of severity ``fail`` failed and there was one at least."""
-
-    accepted: bool
-    checks: tuple[Check, ...]
-    candidate_sha256: str
-    decided_at: str
-    expires_at: str
-
-    def failed(self) -> tuple[str, ...]:
-        """What rejected the candidate, check by check."""
-        return tuple(
-            f"{check.metric}: {check.reason}"
-            for check in self.checks
-            if not check.passed and check.severity == "fail"
-        )
 
 
 class Registration(Contract):

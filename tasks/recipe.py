@@ -13,14 +13,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from tasks.contracts import Contract, Severity, Spec
+from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
+from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
-
-# strict: `rows: true` and `rows: "4"` are mistakes, not numbers
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class ModelSource(Contract):
@@ -227,31 +222,6 @@ class EvaluateOptions(Contract):
     control: bool = False
 
 
-class GateRule(Contract):
-    """One threshold.
-
-    ``metric`` is a name or a glob (``perplexity.*``) that must match at least one measurement.
-    ``compare``: the candidate's value, its ratio to the base's, or its difference from it.
-    """
-
-    metric: str = Field(min_length=1)
-    compare: Literal["value", "ratio", "difference"] = "ratio"
-    min: Number | None = None
-    max: Number | None = None
-    severity: Severity = "fail"
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> GateRule:
-        if (self.min is None) == (self.max is None):
-            raise ValueError("exactly one of min and max")
-        return self
-
-
-class GatePolicy(Contract):
-    rules: tuple[GateRule, ...] = Field(min_length=1)
-    expires_after_days: Number = Field(default=30, gt=0)
-
-
 class RepairOptions(Contract):
     """Layers given back after the gate rejected on quality, and the rest of the DAG again.
 
@@ -263,11 +233,19 @@ class RepairOptions(Contract):
     recall_weight: Number = Field(default=0.1, ge=0)
 
 
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
 class RegisterOptions(Contract):
-    """``tracking_uri`` None means the embedded MLflow on SQLite under the home folder."""
+    """Where an accepted checkpoint becomes a version, and under which alias.
+
+    The version that ``champion`` points at, if any, is measured beside each candidate.
+    ``tracking_uri`` None means the embedded MLflow on SQLite under the home folder.
+    """
 
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$")
-    alias: str = Field(default="challenger", pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    alias: Alias = "challenger"
+    champion: Alias = "champion"
     tracking_uri: str | None = None
 
 

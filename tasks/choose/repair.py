@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.contracts import (
-    ConversionPlan,
-    GateDecision,
-    ModelProfile,
-    PlanItem,
-    RepairRound,
-    identity,
-)
+from tasks.contracts import ConversionPlan, ModelProfile, PlanItem, RepairRound, identity
 from tasks.cost_contracts import CostTable
+from tasks.gate_contracts import GateDecision
 from tasks.recipe import RepairOptions
 
 COSTS = ("kv_bytes.", "prefill_ms.", "decode_tokens_per_s.")  # figures that giving back makes worse
@@ -48,10 +42,11 @@ def next_round(
 
 def why_not(decision: GateDecision, plan: ConversionPlan) -> str | None:
     """Why giving layers back cannot turn a rejection around; None where it may."""
-    failed = [check for check in decision.checks if not check.passed and check.severity == "fail"]
-    costly = [check.metric for check in failed if check.metric.startswith(COSTS)]
+    costly = [c.metric for c in decision.rejecting if c.metric.startswith(COSTS)]
     if costly:
         return f"{', '.join(costly)} failed, which giving layers back makes worse"
+    if decision.rejecting and not decision.shown_worse:
+        return "no loss was shown: more items are needed, not more layers"
     converted = [item for item in plan.items if item.strategy != "keep"]
     if not converted:
         return "every layer is kept already"

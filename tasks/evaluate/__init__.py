@@ -1,1 +1,1 @@
-"""evaluate: base and candidate (and control) measured in one run, on the same items."""
+"""evaluate: base and candidate (champion, control) measured in one run, on the same items."""

@@ -40,7 +40,7 @@ class Arms:
     """What a metric measures: models by arm, texts, and a memory that survives a kill.
 
     Args:
-        models: ``base`` and ``candidate``, and ``control`` where there is one.
+        models: ``base`` and ``candidate``, and other arms where there are any.
         texts: those that the metrics need.
         metrics: all metrics that will ask, so that those of one text share its pass.
         keep_out_tokens: sinks + window that recall prompts must stay out of; None takes the

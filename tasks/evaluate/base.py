@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.contracts import Arm, Measurement
+from tasks.contracts import Aggregate, Arm, Contract, Measurement
+from tasks.items import ItemResult
 from tasks.registry import Component
 
 if TYPE_CHECKING:  # arms reads TextPass from here
@@ -34,6 +35,13 @@ class TextPass:
         return self.rows * self.row_tokens
 
 
+class Figure(Contract):
+    """One figure of one arm, with what it made of each item where there are items."""
+
+    measurement: Measurement
+    items: tuple[ItemResult, ...] = ()
+
+
 class Metric(Component):
     """One way to measure the arms. A new metric is one file in this room."""
 
@@ -45,11 +53,12 @@ class Metric(Component):
         """The names of all measurements that ``measure`` yields, for any arm."""
 
     @abstractmethod
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         """Measure every arm that the metric applies to.
 
-        What is not a finite number becomes a measurement without a value, with the reason in its
-        ``detail``; it is never an exception.
+        A figure over items comes from ``scored`` (tasks/evaluate/scoring.py), which keeps them;
+        one without items from ``measured``. What is not a finite number becomes a measurement
+        without a value, with the reason in its ``detail``; it is never an exception.
         """
 
     def passes(self) -> tuple[TextPass, ...]:
@@ -76,11 +85,13 @@ def measured(
     count: int = 0,
     detail: str = "",
     not_finite: str = "the result is not a finite number",
-) -> Measurement:
-    """A measurement; if ``value`` is not finite, one without a value that says why."""
+    aggregate: Aggregate | None = None,
+    items: Sequence[ItemResult] = (),
+) -> Figure:
+    """A figure; if ``value`` is not finite, one without a value that says why."""
     finite = math.isfinite(value)
     low, high = interval if interval and finite else (None, None)
-    return Measurement(
+    measurement = Measurement(
         metric=metric,
         arm=arm,
         value=value if finite else None,
@@ -90,4 +101,6 @@ def measured(
         high=high,
         count=count,
         detail=detail if finite else not_finite,
+        aggregate=aggregate,
     )
+    return Figure(measurement=measurement, items=tuple(items))

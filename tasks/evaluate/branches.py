@@ -11,10 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, TextPass, measured
-from tasks.evaluate.interval import token_interval
+from tasks.evaluate.base import Figure, Metric, TextPass
+from tasks.evaluate.scoring import scored, token_blocks
 from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.ablation import Branch, ablated
@@ -46,7 +45,7 @@ class Branches(Metric):
     def estimate_tokens(self) -> int:
         return len(self.texts) * len(BRANCHES) * self.rows * self.row_tokens
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         for arm in arms.names:
             mixers = arms.model(arm).modules()
             if not any(isinstance(module, GatedRecurrence) for module in mixers):
@@ -59,29 +58,26 @@ class Branches(Metric):
                     compute = partial(_row_nlls, branch=branch, rows=rows)
                     nll = np.array(arms.remembered(arm, "branches", options, compute))
                     metric = f"perplexity_without_{branch}.{text}"
-                    finite = bool(np.isfinite(nll).all())
-                    with np.errstate(over="ignore"):  # infinite is reported as not measured
-                        value = float(np.exp(nll.mean()))
-                    yield measured(
+                    yield scored(
                         metric,
                         arm,
-                        value,
+                        token_blocks(nll),
                         unit="perplexity",
                         higher_is_better=False,
-                        interval=token_interval(nll[:, None], arms.seed_of(metric), np.exp)
-                        if finite
-                        else None,
-                        count=self.rows * (self.row_tokens - 1),
+                        seed=arms.seed_of(metric),
+                        aggregate="exp_mean",
                         detail=f"{self.rows} rows of {self.row_tokens} tokens",
                     )
 
 
 @torch.inference_mode()
-def _row_nlls(model: HybridForCausalLM, branch: Branch, rows: Iterable[Tensor]) -> list[float]:
-    """Mean NLL of each row, in nats."""
+def _row_nlls(
+    model: HybridForCausalLM, branch: Branch, rows: Iterable[Tensor]
+) -> list[list[float]]:
+    """NLL of each token of each row, in nats."""
     with ablated(model, branch):
         return [_nll(model, row[None].to(model.device)) for row in rows]
 
 
-def _nll(model: HybridForCausalLM, ids: Tensor) -> float:
-    return target_nll(model(ids[:, :-1], use_cache=False).logits, ids[:, 1:]).mean().item()
+def _nll(model: HybridForCausalLM, ids: Tensor) -> list[float]:
+    return target_nll(model(ids[:, :-1], use_cache=False).logits, ids[:, 1:])[0].tolist()

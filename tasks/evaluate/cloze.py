@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
-from scipy.stats import binomtest
 
-from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, measured
-from tasks.evaluate.interval import token_interval
+from tasks.evaluate.base import Figure, Metric
+from tasks.evaluate.scoring import Item, scored
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import documents
 from tasks.measure.cloze import cloze_passages
@@ -47,7 +45,7 @@ class Cloze(Metric):
     def estimate_tokens(self) -> int:
         return len(self.texts) * self.passages * self.passage_tokens
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         keep_out = self.keep_out_tokens
         if keep_out is None:
             keep_out = arms.keep_out_tokens
@@ -65,34 +63,23 @@ class Cloze(Metric):
             for arm in arms.names:
                 shown = arms.track(passages, f"{arm}: cloze, {text}")
                 found = arms.remembered(arm, "cloze", options, partial(_scores, passages=shown))
-                yield from _figures(text, arm, np.array(found), arms.seed_of(f"cloze/{text}"))
-
-
-def _figures(text: str, arm: str, found: np.ndarray, seed: int) -> Iterator[Measurement]:
-    log_probs, exact = found.T
-    finite = bool(np.isfinite(log_probs).all())
-    bounds = binomtest(int(exact.sum()), len(exact)).proportion_ci(method="wilson")
-    figure = partial(
-        measured,
-        higher_is_better=True,
-        count=len(exact),
-        not_finite=f"the last word's log-probability is not finite on "
-        f"{(~np.isfinite(log_probs)).sum()} of {len(exact)} passages",
-    )
-    yield figure(
-        f"cloze.{text}",
-        arm,
-        float(exact.mean()) if finite else float("nan"),
-        unit="share",
-        interval=(bounds.low, bounds.high),
-    )
-    yield figure(
-        f"cloze_log_prob.{text}",
-        arm,
-        float(log_probs.mean()),
-        unit="nats",
-        interval=token_interval(log_probs[:, None], seed) if finite else None,
-    )
+                lost = sum(not math.isfinite(log_prob) for log_prob, _ in found)
+                for name, unit, values in (
+                    (f"cloze.{text}", "share", [e if math.isfinite(p) else p for p, e in found]),
+                    (f"cloze_log_prob.{text}", "nats", [p for p, _ in found]),
+                ):
+                    yield scored(
+                        name,
+                        arm,
+                        [Item(f"passage {i}", value) for i, value in enumerate(values)],
+                        unit=unit,
+                        higher_is_better=True,
+                        seed=arms.seed_of(name),
+                        detail=f"passages of {self.passage_tokens} tokens, the word said before "
+                        f"at least {keep_out} tokens away",
+                        not_finite="the last word's log-probability is not finite on "
+                        f"{lost} of {len(found)} passages",
+                    )
 
 
 def _scores(model: HybridForCausalLM, passages: Iterable[RecallPrompt]) -> list[tuple[float, bool]]:

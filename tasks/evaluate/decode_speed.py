@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from tasks.contracts import Arm, Measurement
+from tasks.contracts import Arm
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, measured
+from tasks.evaluate.base import Figure, Metric, measured
 from tasks.measure.speed import interleaved_speeds
 
 Length = Annotated[int, Field(gt=0)]
@@ -39,7 +39,7 @@ class DecodeSpeed(Metric):
     def estimate_tokens(self) -> int:
         return (self.repeats + 1) * sum(n + self.new_tokens for n in self.context_tokens)
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         models = {arm: arms.model(arm) for arm in arms.names}
         for context in self.context_tokens:
             found = interleaved_speeds(
@@ -58,7 +58,7 @@ class DecodeSpeed(Metric):
                 yield _median(f"decode_tokens_per_s.{context}", arm, per_second, where)
 
 
-def _median(metric: str, arm: Arm, values: list[float], where: str) -> Measurement:
+def _median(metric: str, arm: Arm, values: list[float], where: str) -> Figure:
     is_time = metric.startswith("prefill_ms")
     return measured(
         metric,

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tasks.contracts import Arm, Measurement
+from tasks.contracts import Arm
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, TextPass, measured
-from tasks.evaluate.interval import token_interval
+from tasks.evaluate.base import Figure, Metric, TextPass, measured
+from tasks.evaluate.scoring import Item, results, scored, token_blocks
 
 
 class Divergence(Metric):
@@ -36,38 +36,46 @@ class Divergence(Metric):
             TextPass(text, self.rows, self.row_tokens, divergence=True) for text in self.texts
         )
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         for wanted in self.passes():
             for arm in arms.names:
                 if arm != "base":
                     yield from self._compare(arms, arm, wanted)
 
-    def _compare(self, arms: Arms, arm: Arm, wanted: TextPass) -> Iterator[Measurement]:
+    def _compare(self, arms: Arms, arm: Arm, wanted: TextPass) -> Iterator[Figure]:
         scores = arms.passed(arm, wanted)
         assert scores.kl is not None  # its pass was asked for with divergence
         assert scores.agrees is not None
         kl, agrees = scores.kl.astype(np.float64), scores.agrees.astype(np.float64)
-        finite = np.isfinite(kl)
-        if not finite.all():  # the argmax of logits that are no numbers means nothing
-            agrees = np.full_like(agrees, np.nan)
-        for name, values, value, unit in (
-            ("kl_mean", kl, kl.mean(), "nats"),
-            ("kl_p99", kl, np.quantile(kl, 0.99), "nats"),
-            ("top1_agreement", agrees, agrees.mean(), "share"),
+        lost = ~np.isfinite(kl)
+        agrees[lost] = np.nan  # the argmax of logits that are no numbers means nothing
+        said = {
+            "detail": f"{self.rows} rows of {self.row_tokens} tokens",
+            "not_finite": f"{lost.sum():,} of {kl.size:,} tokens have no finite divergence "
+            "from the base",
+        }
+        for name, values, unit in (
+            ("kl_mean", kl, "nats"),
+            ("top1_agreement", agrees, "share"),
         ):
             metric = f"{name}.{wanted.text}"
-            is_mean = name != "kl_p99"
-            yield measured(
+            yield scored(
                 metric,
                 arm,
-                float(value),
+                token_blocks(values),
                 unit=unit,
                 higher_is_better=name == "top1_agreement",
-                interval=token_interval(values, arms.seed_of(metric))
-                if is_mean and finite.all()
-                else None,
-                count=kl.size,
-                detail=f"{self.rows} rows of {self.row_tokens} tokens",
-                not_finite=f"{(~finite).sum():,} of {kl.size:,} tokens have no finite "
-                "divergence from the base",
+                seed=arms.seed_of(metric),
+                **said,
             )
+        worst = [Item(f"row {row}", float(np.quantile(v, 0.99))) for row, v in enumerate(kl)]
+        yield measured(
+            f"kl_p99.{wanted.text}",
+            arm,
+            float(np.quantile(kl, 0.99)),
+            unit="nats",
+            higher_is_better=False,
+            count=kl.size,
+            items=results(f"kl_p99.{wanted.text}", arm, worst),
+            **said,
+        )

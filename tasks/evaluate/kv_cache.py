@@ -9,9 +9,8 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, measured
+from tasks.evaluate.base import Figure, Metric, measured
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.mixers.full import FullAttention
 from tasks.hybrid.modeling import HybridForCausalLM
@@ -39,7 +38,7 @@ class KVCache(Metric):
     def estimate_tokens(self) -> int:
         return sum(tokens for tokens in self.tokens if tokens <= self.prefill_tokens)
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         for tokens in self.tokens:
             real = tokens <= self.prefill_tokens
             count = partial(_count, tokens=tokens, real=real)

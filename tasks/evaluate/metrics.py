@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tasks.contracts import Measurement, Spec
+from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric
+from tasks.evaluate.base import Figure, Metric
 from tasks.registry import build
 from tasks.store import write_atomically
 
@@ -67,20 +67,20 @@ def estimate_tokens(metrics: Sequence[Metric]) -> int:
 
 def measure_metrics(
     metrics: Sequence[Metric], arms: Arms, folder: Path, what: str, log: Callable[[str], None]
-) -> tuple[Measurement, ...]:
+) -> tuple[Figure, ...]:
     """Measure all metrics; a finished one is kept in ``folder`` and not measured again.
 
     Args:
         what: stands before the overall progress bar and in each line of the log.
         log: hears of every metric that is finished.
     """
-    measurements: list[Measurement] = []
+    figures: list[Figure] = []
     for index, metric in enumerate(arms.track(metrics, what)):
         path = folder / f"{index}-{metric.name}.json"
         if not path.is_file():
             started = time.perf_counter()
-            found = [m.model_dump(mode="json") for m in metric.measure(arms)]
+            found = [figure.model_dump(mode="json") for figure in metric.measure(arms)]
             write_atomically(path, json.dumps(found).encode())
             log(f"{what}: {metric.name} measured in {time.perf_counter() - started:.1f} s")
-        measurements += [Measurement.model_validate(m) for m in json.loads(path.read_bytes())]
-    return tuple(measurements)
+        figures += [Figure.model_validate(figure) for figure in json.loads(path.read_bytes())]
+    return tuple(figures)

@@ -1,4 +1,4 @@
-"""The step: base and candidate (and control) measured in one run, on the same items."""
+"""The step: base and candidate (champion, control) measured in one run, on the same items."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable, Mapping
 
 from tasks.context import Context
-from tasks.contracts import Arm, CheckpointRef, EvalReport, ModelRef, TextRef
+from tasks.contracts import Arm, Champion, CheckpointRef, EvalReport, ModelRef, TextRef, TreeRef
 from tasks.evaluate.arms import ArmModel, Arms
-from tasks.evaluate.base import Metric
+from tasks.evaluate.base import Figure, Metric
 from tasks.evaluate.metrics import build_metrics, measure_metrics, needed_texts
 from tasks.evaluate.texts import Texts
+from tasks.items import write_items
 from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
 from tasks.progress import progress
 from tasks.recipe import EvaluateOptions
@@ -20,6 +21,7 @@ def evaluate_models(
     base: ModelRef,
     candidate: CheckpointRef,
     control: CheckpointRef | None,
+    champion: Champion | None,
     texts: Mapping[str, TextRef],
     options: EvaluateOptions,
     ctx: Context,
@@ -31,6 +33,7 @@ def evaluate_models(
 
     Args:
         control: the base fine-tuned like the candidate but not converted; optional.
+        champion: the registry's, where there is one.
         texts: at least those that the metrics name.
 
     Raises:
@@ -44,6 +47,8 @@ def evaluate_models(
         ),
         "candidate": _checkpoint(candidate, ctx),
     }
+    if champion and champion.checkpoint:
+        models["champion"] = _checkpoint(champion.checkpoint, ctx)
     if control:
         models["control"] = _checkpoint(control, ctx)
     with progress() as bar:
@@ -56,13 +61,15 @@ def evaluate_models(
             workdir=ctx.workdir / "arms",
             bar=bar,
         )
-        measurements = measure_metrics(metrics, arms, ctx.workdir / "metrics", "evaluate", ctx.log)
+        figures = measure_metrics(metrics, arms, ctx.workdir / "metrics", "evaluate", ctx.log)
     return EvalReport(
         base_sha256=base.sha256,
         candidate_sha256=candidate.sha256,
+        champion=champion,
         control_sha256=control.sha256 if control else None,
         device=ctx.device,
-        measurements=measurements,
+        measurements=tuple(figure.measurement for figure in figures),
+        items=_keep_items(figures, ctx),
         seconds=time.perf_counter() - started,
     )
 
@@ -75,6 +82,12 @@ def open_texts(
         {name: ctx.store.open_tree(texts[name].sha256) for name in needed_texts(metrics)},
         lambda: load_tokenizer(ctx.store.open_tree(base.sha256)),
     )
+
+
+def _keep_items(figures: Iterable[Figure], ctx: Context) -> TreeRef:
+    folder = ctx.folder("items")
+    write_items(folder, (item for figure in figures for item in figure.items))
+    return ctx.store.put_tree(folder)
 
 
 def _checkpoint(ref: CheckpointRef, ctx: Context) -> ArmModel:

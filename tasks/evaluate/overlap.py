@@ -10,9 +10,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, measured
+from tasks.evaluate.base import Figure, Metric, measured
 from tasks.measure.batches import DOCUMENTS
 
 WORD = re.compile(r"\w+")
@@ -38,7 +37,7 @@ class Overlap(Metric):
     def needed_texts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.texts, self.against)))
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         grams = {text: list(_grams(arms.texts.folders[text], self.n)) for text in self.texts}
         # the evaluation texts are the small side: the fine-tuning text streams past them
         wanted = set().union(*grams.values())

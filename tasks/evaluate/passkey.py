@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
-from scipy.stats import binomtest
 
-from tasks.contracts import Measurement
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, measured
-from tasks.evaluate.interval import token_interval
+from tasks.evaluate.base import Figure, Metric
+from tasks.evaluate.scoring import Item, scored
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.recall import RecallPrompt, key_scores, recall_prompts
 
@@ -42,7 +40,7 @@ class Passkey(Metric):
     def estimate_tokens(self) -> int:
         return self.prompts * self.prompt_tokens
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         keep_out = self.keep_out_tokens
         if keep_out is None:
             keep_out = arms.keep_out_tokens
@@ -59,33 +57,27 @@ class Passkey(Metric):
         for arm in arms.names:
             shown = arms.track(prompts, f"{arm}: passkey")
             found = arms.remembered(arm, "passkey", options, partial(_scores, prompts=shown))
-            log_probs, exact = np.array(found).T
-            finite = bool(np.isfinite(log_probs).all())
-            right = int(exact.sum())
-            bounds = binomtest(right, len(exact)).proportion_ci(method="wilson")
+            lost = sum(not math.isfinite(log_prob) for log_prob, _ in found)
             figure = partial(
-                measured,
+                scored,
                 higher_is_better=True,
-                count=len(exact),
                 detail=f"prompts of {self.prompt_tokens} tokens, key at least {keep_out} tokens "
                 "before the answer",
-                not_finite="the key's log-probability is not finite on "
-                f"{(~np.isfinite(log_probs)).sum()} of {len(exact)} prompts",
+                not_finite=f"the key's log-probability is not finite on {lost} of {len(found)} "
+                "prompts",
             )
-            yield figure(
-                "recall.passkey",
-                arm,
-                right / len(exact) if finite else float("nan"),
-                unit="share",
-                interval=(bounds.low, bounds.high),
-            )
-            yield figure(
-                "key_log_prob.passkey",
-                arm,
-                float(log_probs.mean()),
-                unit="nats",
-                interval=token_interval(log_probs[:, None], seed) if finite else None,
-            )
+            for name, unit, values in (
+                ("recall.passkey", "share", [e if math.isfinite(p) else p for p, e in found]),
+                ("key_log_prob.passkey", "nats", [p for p, _ in found]),
+            ):
+                items = [_item(i, v, prompts[i].depth) for i, v in enumerate(values)]
+                yield figure(name, arm, items, unit=unit, seed=arms.seed_of(name))
+
+
+def _item(index: int, value: float | bool, depth: float) -> Item:
+    """A prompt's result, in the quarter of the depths that its key stands in."""
+    quarter = min(int(4 * depth), 3)
+    return Item(f"prompt {index}", value, slice=f"depth {quarter / 4:g}-{(quarter + 1) / 4:g}")
 
 
 def _scores(model: HybridForCausalLM, prompts: Iterable[RecallPrompt]) -> list[tuple[float, bool]]:

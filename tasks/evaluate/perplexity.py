@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tasks.contracts import Arm, Measurement
+from tasks.contracts import Arm
 from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Metric, TextPass, measured
-from tasks.evaluate.interval import token_interval
+from tasks.evaluate.base import Figure, Metric, TextPass
+from tasks.evaluate.scoring import scored, token_blocks
 
 
 class Perplexity(Metric):
@@ -36,7 +36,7 @@ class Perplexity(Metric):
     def passes(self) -> tuple[TextPass, ...]:
         return tuple(TextPass(text, self.rows, self.row_tokens) for text in self.texts)
 
-    def measure(self, arms: Arms) -> Iterator[Measurement]:
+    def measure(self, arms: Arms) -> Iterator[Figure]:
         for wanted in self.passes():
             base = arms.passed("base", wanted).nll.astype(np.float64)
             for arm in arms.names:
@@ -48,21 +48,19 @@ class Perplexity(Metric):
                     )
 
 
-def _exponential(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Measurement:
-    """exp(mean) of nats (rows, T-1), with its interval."""
-    with np.errstate(over="ignore"):  # infinite is reported as not measured
-        value = float(np.exp(nats.mean()))
-    finite = np.isfinite(nats)
-    return measured(
+def _exponential(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Figure:
+    """exp(mean) of nats (rows, T-1), from blocks of tokens."""
+    lost = (~np.isfinite(nats)).sum()
+    return scored(
         metric,
         arm,
-        value,
+        token_blocks(nats),
         unit=unit,
         higher_is_better=False,
-        interval=token_interval(nats, arms.seed_of(metric), np.exp) if finite.all() else None,
-        count=nats.size,
+        seed=arms.seed_of(metric),
+        aggregate="exp_mean",
         detail=f"{nats.shape[0]} rows of {nats.shape[1] + 1} tokens",
-        not_finite=f"{(~finite).sum():,} of {nats.size:,} token losses are not finite"
-        if not finite.all()
+        not_finite=f"{lost:,} of {nats.size:,} token losses are not finite"
+        if lost
         else "the perplexity is too large to be a number",
     )

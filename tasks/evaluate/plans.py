@@ -78,7 +78,8 @@ def measure_plans(
                 bar=bar,
             )
             folder = ctx.workdir / "plans" / plan.key
-            measured[name] = measure_metrics(chosen, arms, folder, name, ctx.log)
+            figures = measure_metrics(chosen, arms, folder, name, ctx.log)
+            measured[name] = tuple(figure.measurement for figure in figures)
     return PlanComparison(
         base_sha256=base.sha256,
         device=ctx.device,

@@ -3,6 +3,7 @@
 from tasks.context import Context
 from tasks.contracts import (
     Calibration,
+    Champion,
     CheckpointRef,
     ConversionPlan,
     EvalReport,
@@ -20,15 +21,16 @@ def evaluate_models(
     base: ModelRef,
     candidate: CheckpointRef,
     control: CheckpointRef | None,
+    champion: Champion | None,
     texts: dict[str, TextRef],
     options: EvaluateOptions,
     *,
     ctx: Context,
 ) -> EvalReport:
-    """Base, candidate and control in one run on the same items."""
+    """Base, candidate, champion and control in one run on the same items."""
     from tasks.evaluate.models import evaluate_models as evaluate
 
-    return evaluate(base, candidate, control, texts, options, ctx)
+    return evaluate(base, candidate, control, champion, texts, options, ctx)
 
 
 @node("evaluate", timed=True)

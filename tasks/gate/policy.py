@@ -3,43 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
+from zlib import crc32
 
-from tasks.contracts import Check, EvalReport, GateDecision, Measurement
+from tasks.contracts import EvalReport, Measurement
 from tasks.errors import InputError
-from tasks.recipe import GatePolicy, GateRule
-
-ROUNDING = 1e-12  # relative: 0.75 / 0.8333... must reach a limit of 0.9
-
-WORDS = {
-    "value": "value",
-    "ratio": "ratio to the base",
-    "difference": "difference from the base",
-}
-
-TOOTHLESS = Check(
-    metric="*",
-    rule="rules of severity fail >= 1",
-    value=0,
-    limit=1,
-    margin=-1,
-    passed=False,
-    severity="fail",
-    reason="the policy can only warn: a gate that cannot reject shows nothing",
+from tasks.gate.checks import check_of, nothing_passed, unmeasured
+from tasks.gate.comparison import (
+    Comparison,
+    chance_of_loss,
+    compare_items,
+    figure_of,
+    mean_of,
+    point,
 )
+from tasks.gate.pairs import ItemTable, NotShown
+from tasks.gate.statistics import holm
+from tasks.gate.tiers import Application, breadth, matching, rules_of
+from tasks.gate_contracts import Check, GateDecision, GatePolicy, GateRule, Waiver
+from tasks.items import ItemResult
 
 
-def decide(report: EvalReport, policy: GatePolicy, now: datetime) -> GateDecision:
-    """Apply every rule to every metric that it matches.
+@dataclass(frozen=True)
+class Finding:
+    """A rule on a metric: what was found, or why nothing was shown."""
 
-    Accepted if no check of severity ``fail`` failed; a policy without any gets one that fails. A
-    rule fails where its metric is missing, was not measured in an arm that it needs, or has a base
-    that gives no evidence. A value exactly at its limit passes.
+    rule: GateRule
+    metric: str
+    found: Comparison | None
+    problem: str = ""
+
+
+def decide(
+    report: EvalReport,
+    items: Iterable[ItemResult],
+    policy: GatePolicy,
+    now: datetime,
+    seed: int = 0,
+) -> GateDecision:
+    """Apply the tier and every rule to every metric that they match.
+
+    Accepted if no check of severity ``fail`` failed or was inconclusive, but for those that are
+    waived, and at least one passed by itself. A rule fails where its metric is missing, was not
+    measured in an arm that it needs, or has an arm or items that give no evidence. A value exactly
+    at its limit passes.
+
+    That a check *failed* on items is said only where its p-value, by Holm over all of them, is
+    below ``policy.significance``: of candidates as good as their arm, no more than that share is
+    shown to be worse. A candidate whose truth is at a limit passes a bound that often at most.
 
     Args:
-        now: aware of its time zone; the decision expires ``policy.expires_after_days`` later.
+        items: of the report (``EvalReport.items``).
+        now: aware of its time zone; the decision expires ``policy.expires_after_days`` later, or
+            with the first waiver that it rests on.
+        seed: of the bootstrap.
 
     Raises:
         InputError: a limit that is no finite number.
@@ -47,89 +67,131 @@ def decide(report: EvalReport, policy: GatePolicy, now: datetime) -> GateDecisio
     if now.tzinfo is None:
         raise ValueError("now must be aware of its time zone")
     for rule in policy.rules:
-        if not math.isfinite(_limit(rule)):
+        if not math.isfinite(rule.limit):
             raise InputError(
-                f"the limit of {rule.metric!r} is {_limit(rule)}",
+                f"the limit of {rule.metric!r} is {rule.limit}",
                 where="gate.rules",
                 expected="a finite number",
             )
-    checks = [check for rule in policy.rules for check in _apply(rule, report)]
-    if not any(check.severity == "fail" for check in checks):
-        checks.append(TOOTHLESS)
+    gate = _Gate(report, ItemTable(items), policy, seed)
+    applied = [Application(rule, matching(report, rule.metric)) for rule in policy.rules]
+    if policy.tier:
+        applied = [*rules_of(policy.tier, report, policy.significance), *applied]
+    findings = [finding for one in applied for finding in gate.apply(one)]
+    checks = [*(breadth(report) if policy.tier else ()), *_judge(findings, policy)]
+    checks = [_waived(check, policy.waivers, now) for check in checks]
+    decisive = [c for c in checks if c.severity == "fail" and c.passed and c.value is not None]
+    if not decisive and not any(check.rejects for check in checks):
+        checks.append(nothing_passed(checks))
     return GateDecision(
-        accepted=all(check.passed for check in checks if check.severity == "fail"),
+        accepted=not any(check.rejects for check in checks),
         checks=tuple(checks),
         candidate_sha256=report.candidate_sha256,
         decided_at=_timestamp(now),
-        expires_at=_timestamp(now + timedelta(days=policy.expires_after_days)),
+        expires_at=_timestamp(_expiry(checks, policy, now)),
+        tier=policy.tier,
+        significance=policy.significance,
+        waivers=policy.waivers,
     )
 
 
-def _apply(rule: GateRule, report: EvalReport) -> Iterator[Check]:
-    # names of the base as well: a metric that only the candidate lacks must not pass unseen
-    names = dict.fromkeys(
-        m.metric
-        for m in report.measurements
-        if m.arm != "control" and fnmatchcase(m.metric, rule.metric)
-    )
-    if not names:
-        yield _check(rule, rule.metric, None, "no measurement has this name: nothing was shown")
-    for name in names:
-        value, problem = _compared(rule, report.find(name, "candidate"), report.find(name, "base"))
-        yield _check(rule, name, value, problem)
+@dataclass(frozen=True)
+class _Gate:
+    """What every rule is applied to."""
+
+    report: EvalReport
+    table: ItemTable
+    policy: GatePolicy
+    seed: int
+
+    def apply(self, one: Application) -> Iterator[Finding]:
+        rule, metrics = one.rule, one.metrics
+        if not metrics:
+            problem = "no measurement has this name: nothing was shown"
+            yield Finding(rule, rule.metric, None, problem)
+            return
+        champion = self.report.champion
+        if rule.arm == "champion" and (champion is None or champion.checkpoint is None):
+            why = champion.reason or "the champion was not measured" if champion else ""
+            yield Finding(rule, rule.metric, None, why)
+            return
+        found = [self._find(rule, metric) for metric in metrics]
+        if rule.across == "each":
+            yield from found
+            return
+        parts = [finding.found for finding in found if finding.found]
+        problem = "; ".join(f"{f.metric}: {f.problem}" for f in found if f.problem)
+        mean = mean_of(rule, parts, self.policy.significance) if not problem else None
+        yield Finding(rule, rule.metric, mean, problem)
+
+    def _find(self, rule: GateRule, metric: str) -> Finding:
+        try:
+            return Finding(rule, metric, self._compare(rule, metric))
+        except NotShown as nothing:
+            return Finding(rule, metric, None, str(nothing))
+
+    def _compare(self, rule: GateRule, metric: str) -> Comparison:
+        candidate = self._measured(metric, "candidate")
+        other = None if rule.compare == "value" else self._measured(metric, rule.arm)
+        value = point(rule, candidate, other)
+        needs_items = rule.on == "bound" or rule.compare == "p_value" or rule.slice is not None
+        if not needs_items and not self.table.has(candidate):
+            return Comparison(value)
+        pairs = self.table.pairs(candidate, other, rule.slice)
+        seed = crc32(f"gate/{self.seed}/{metric}/{rule.slice}".encode())
+        if rule.slice is not None and rule.compare != "p_value":
+            value = figure_of(rule, pairs)
+        if len(pairs) < self.policy.min_items:
+            return Comparison(value, items=len(pairs))
+        if rule.compare == "p_value":
+            return chance_of_loss(candidate, pairs, self.policy.significance, seed)
+        return compare_items(rule, value, pairs, self.policy.significance, seed)
+
+    def _measured(self, metric: str, arm: str) -> Measurement:
+        found = self.report.find(metric, arm)  # type: ignore[arg-type]
+        if found is None or found.value is None:
+            raise NotShown(unmeasured(arm, found))
+        return found
 
 
-def _compared(
-    rule: GateRule, candidate: Measurement | None, base: Measurement | None
-) -> tuple[float | None, str]:
-    """The figure that the limit is for; or None, and why there is none."""
-    if candidate is None or candidate.value is None:
-        return None, "the candidate's value is missing: nothing was shown"
-    if rule.compare == "value":
-        return candidate.value, ""
-    if base is None or base.value is None:
-        return None, "the base's value is missing: there is nothing to compare with"
-    if rule.compare == "difference":
-        if base.value == 0 and candidate.higher_is_better:
-            return None, "the base scores 0: there was nothing to lose, so nothing was shown"
-        return candidate.value - base.value, ""
-    if base.value == 0 or not math.isfinite(candidate.value / base.value):
-        return None, f"the base's value is {base.value:g}: a ratio to it is no evidence"
-    if base.value < 0 or candidate.value < 0:
-        return None, "a ratio of negative values means nothing; compare by difference"
-    return candidate.value / base.value, ""
-
-
-def _check(rule: GateRule, metric: str, value: float | None, problem: str) -> Check:
-    limit, is_floor = _limit(rule), rule.min is not None
-    margin = None
-    if value is not None:
-        margin = value - limit if is_floor else limit - value
-        if abs(margin) <= ROUNDING * max(1.0, abs(limit)):
-            margin = 0.0
-    passed = margin is not None and margin >= 0
-    if value is not None:
-        side = "inside" if passed else "outside"
-        problem = (
-            f"{WORDS[rule.compare]} {value:.6g} is {side} the limit "
-            f"{'at least' if is_floor else 'at most'} {limit:g}, by {abs(margin or 0.0):.4g}"
+def _judge(findings: list[Finding], policy: GatePolicy) -> Iterator[Check]:
+    """Findings as checks, with the p-values of the family adjusted."""
+    family = [
+        index
+        for index, finding in enumerate(findings)
+        if finding.rule.severity == "fail"
+        and (finding.rule.on == "bound" or finding.rule.compare == "p_value")
+        and finding.found is not None
+        and finding.found.p_value is not None
+    ]
+    raw = [finding.found.p_value if finding.found else None for finding in findings]
+    adjusted = dict(zip(family, holm([raw[i] or 0.0 for i in family]), strict=True))
+    for index, finding in enumerate(findings):
+        yield check_of(
+            finding.rule,
+            finding.metric,
+            finding.found,
+            finding.problem,
+            p_value=adjusted.get(index, raw[index]),
+            policy=policy,
         )
-    return Check(
-        metric=metric,
-        rule=f"{WORDS[rule.compare]} {'>=' if is_floor else '<='} {limit:g}",
-        value=value,
-        limit=limit,
-        margin=margin,
-        passed=passed,
-        severity=rule.severity,
-        reason=problem,
-    )
 
 
-def _limit(rule: GateRule) -> float:
-    limit = rule.min if rule.min is not None else rule.max
-    assert limit is not None  # the recipe requires exactly one of them
-    return limit
+def _waived(check: Check, waivers: Iterable[Waiver], now: datetime) -> Check:
+    """The check, forgiven where a waiver in force covers it and its figure was measured."""
+    if not check.rejects or check.value is None:
+        return check
+    today = now.astimezone(UTC).date()
+    for waiver in waivers:
+        if today <= waiver.expires and fnmatchcase(check.metric, waiver.metric):
+            return check.model_copy(update={"waiver": waiver})
+    return check
+
+
+def _expiry(checks: Iterable[Check], policy: GatePolicy, now: datetime) -> datetime:
+    used = (check.waiver.expires for check in checks if check.waiver)
+    ends = (datetime.combine(day, time.max, UTC) for day in used)
+    return min((now + timedelta(days=policy.expires_after_days), *ends))
 
 
 def _timestamp(moment: datetime) -> str:

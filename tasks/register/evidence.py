@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import (
-    CheckpointRef,
-    Contract,
-    ConversionPlan,
-    EvalReport,
-    GateDecision,
-    identity,
-)
+from tasks.contracts import CheckpointRef, Contract, ConversionPlan, EvalReport, identity
+from tasks.gate_contracts import GateDecision
 from tasks.store import MANIFEST
 from tasks.tracking import experiment_id
 

@@ -15,17 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import (
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    GateDecision,
-    Registration,
-    identity,
-)
+from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registration, identity
 from tasks.errors import LayerwrightError, StepError
+from tasks.gate_contracts import GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.evidence import TAG, Evidence, log_evidence
+from tasks.register.validation import refused_by_mlflow
 from tasks.store import Store
 from tasks.tracking import connect, refuse_unreachable
 
@@ -95,8 +90,10 @@ def register_model(
 def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
     candidate, decision = evidence.candidate, evidence.decision
     if not decision.accepted:
-        failed = [c.metric for c in decision.checks if not c.passed and c.severity == "fail"]
-        raise RegistrationError(f"the gate rejected this checkpoint: {', '.join(failed)}")
+        failed = ", ".join(check.metric for check in decision.rejecting)
+        raise RegistrationError(f"the gate rejected this checkpoint: {failed}")
+    if refusal := refused_by_mlflow(decision):
+        raise RegistrationError(f"accepted, but MLflow's own validation refuses: {refusal}")
     if now >= datetime.fromisoformat(decision.expires_at):
         raise RegistrationError(f"the gate's decision expired at {decision.expires_at}")
     about = {
@@ -121,6 +118,7 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> d
         "plan_sha256": candidate.plan_sha256,
         "base_sha256": candidate.base_sha256,
         "decision": "accepted",
+        **_decision_tags(decision),
         "decided_at": decision.decided_at,
         "expires_at": decision.expires_at,
         "run_id": run_id,
@@ -128,6 +126,24 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> d
         "evidence_sha256": evidence.sha256,
     }
     return {f"{TAG}{key}": value for key, value in tags.items()}
+
+
+def _decision_tags(decision: GateDecision) -> dict[str, str]:
+    """The tier, how many checks came to what, and every loss that somebody answers for."""
+    passed = sum(check.passed for check in decision.checks)
+    waived = [check for check in decision.checks if check.waiver]
+    warned = len(decision.checks) - passed - len(waived)
+    tags = {
+        "gate_tier": decision.tier or "none",
+        "gate_checks": f"{passed} passed, {warned} warned, {len(waived)} waived",
+    }
+    if waived:
+        tags["gate_waivers"] = "; ".join(
+            f"{c.metric} by {c.waiver.author} until {c.waiver.expires}: {c.waiver.reason}"
+            for c in waived
+            if c.waiver
+        )
+    return tags
 
 
 def _versions(

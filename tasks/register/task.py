@@ -3,13 +3,8 @@
 from pathlib import Path
 
 from tasks.context import Context
-from tasks.contracts import (
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    GateDecision,
-    Registration,
-)
+from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registration
+from tasks.gate_contracts import GateDecision
 from tasks.node import node
 from tasks.recipe import RegisterOptions
 

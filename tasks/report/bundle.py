@@ -11,7 +11,6 @@ from tasks.contracts import (
     Contract,
     ConversionPlan,
     EvalReport,
-    GateDecision,
     ModelProfile,
     ModelRef,
     PassTime,
@@ -21,6 +20,7 @@ from tasks.contracts import (
     TextRef,
 )
 from tasks.cost_contracts import CostTable
+from tasks.gate_contracts import GateDecision
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.contracts import GateDecision
+from tasks.contracts import ARMS
+from tasks.gate_contracts import GateDecision
 from tasks.report.formats import number
-from tasks.report.measurements import ARMS, Row, limit_of
+from tasks.report.measurements import Row, limit_of
 from tasks.report.scales import WIDTH, scale_for
 
 
@@ -84,7 +85,9 @@ def dot_panel(family: Sequence[Row], all_rows: list[Row], decision: GateDecision
         drawn.append(
             DotRow(
                 label=row.subject or row.metric,
-                figures=" → ".join(number(row.arms[a].value) for a in shown if a != "control"),
+                figures=" → ".join(
+                    number(row.arms[a].value) for a in shown if a in ("base", "candidate")
+                ),
                 top=top,
                 dots=dots,
                 limit=None if limit is None else scale(limit),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tasks.contracts import ARMS
 from tasks.report.formats import length, number, quantity
-from tasks.report.measurements import ARMS, Row
+from tasks.report.measurements import Row
 from tasks.report.scales import WIDTH, Scale, scale_for
 
 MAX_POINTS = 400  # of a training curve; more would not be seen

@@ -6,13 +6,11 @@ catalogue is still shown, in the table of other measurements.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tasks.contracts import Arm, EvalReport, GateDecision, Measurement
-
-ARMS: tuple[Arm, ...] = ("base", "candidate", "control")
+from tasks.contracts import ARMS, Arm, EvalReport, Measurement
+from tasks.gate_contracts import GateDecision
 
 
 @dataclass(frozen=True)
@@ -127,26 +125,23 @@ def families(some: list[Row]) -> dict[str, list[Row]]:
 def limit_of(row: Row, all_rows: list[Row], decision: GateDecision) -> float | None:
     """The gate's limit on the scale of ``row``'s own values, where a check gives one.
 
-    A check compares a value, a ratio or a difference; which of them is seen from its figures.
+    A limit on the ratio of two perplexities is also one on the ratio that was measured.
     """
     source = {r.metric: r for r in all_rows}
     for check in decision.checks:
         judged = source.get(check.metric)
-        if judged is None or check.value is None:
+        if judged is None or check.value is None or check.arm != "base" or check.slice:
             continue
-        base, candidate = judged.value("base"), judged.value("candidate")
-        if candidate is None:
-            continue
-        is_ratio = math.isclose(check.value, candidate / base, rel_tol=1e-6) if base else False
-        if row.metric == f"perplexity_ratio.{judged.subject}" and is_ratio:
+        if check.compare == "ratio" and row.metric == f"perplexity_ratio.{judged.subject}":
             return check.limit
         if judged is not row:
             continue
-        if math.isclose(check.value, candidate, rel_tol=1e-6, abs_tol=1e-12):
+        if check.compare == "value":
             return check.limit
-        if base is not None and is_ratio:
+        base = judged.value("base")
+        if base is not None and check.compare == "ratio":
             return check.limit * base
-        if base is not None and math.isclose(check.value, candidate - base, rel_tol=1e-6):
+        if base is not None and check.compare == "difference":
             return base + check.limit
     return None
 

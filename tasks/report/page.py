@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from tasks.contracts import Check
+from tasks.contracts import ARMS
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
+from tasks.report.gate import champion, judged, status, waiver_rows
 from tasks.report.healing import (
     bought,
     loss_panels,
@@ -20,12 +19,12 @@ from tasks.report.layers import item_rows, layer_map, map_columns
 from tasks.report.lineage import digests, parameters_text, steps
 from tasks.report.lines import length_panel
 from tasks.report.looks import looks
-from tasks.report.measurements import ARMS, families, rows
+from tasks.report.measurements import families, rows
 from tasks.report.profile_figures import profile_figures
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
 from tasks.report.template import template
 from tasks.report.times import adding_up, planned_times, time_rows
-from tasks.report.verdict import costs, done, failures, outcome, saves
+from tasks.report.verdict import costs, done, outcome, saves
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 
@@ -47,10 +46,13 @@ def render_page(bundle: ReportBundle) -> str:
             ("What it costs", costs(bundle)),
             ("What became of it", outcome(bundle)),
         ],
-        failures=failures(bundle),
+        failures=bundle.gate.rejecting,
         tiles=tiles(bundle),
         parameters=parameters_text(bundle),
-        checks=[(check, _status(check)) for check in bundle.gate.checks],
+        checks=[(check, status(check)) for check in bundle.gate.checks],
+        judged=judged(bundle.gate),
+        waivers=waiver_rows(bundle.gate),
+        champion=champion(bundle.evaluation),
         quality=[row for row in found if row.known.part == "quality"],
         quality_panels=[
             dot_panel(some, found, bundle.gate)
@@ -79,23 +81,6 @@ def render_page(bundle: ReportBundle) -> str:
         **_healing(bundle.finetune),
         steps=steps(bundle),
         digests=digests(bundle),
-    )
-
-
-@dataclass(frozen=True)
-class Status:
-    """Word, sign and CSS class of a check's outcome."""
-
-    word: str
-    sign: str
-    kind: str
-
-
-def _status(check: Check) -> Status:
-    if check.passed:
-        return Status("Passed", "✓", "good")
-    return (
-        Status("Failed", "✕", "bad") if check.severity == "fail" else Status("Warning", "!", "warn")
     )
 
 

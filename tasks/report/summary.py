@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.contracts import ConversionPlan, EvalReport, GateDecision, ModelProfile
+from tasks.contracts import ARMS, ConversionPlan, EvalReport, ModelProfile
+from tasks.gate_contracts import Check, GateDecision
 from tasks.report.formats import data_size, interval, moment, number, percent, quantity
+from tasks.report.gate import judged, status, waiver_rows
 from tasks.report.layers import item_rows
-from tasks.report.measurements import ARMS, rows
+from tasks.report.measurements import rows
 from tasks.report.verdict import plan_sentence
 
 
@@ -71,21 +73,39 @@ def gate_markdown(decision: GateDecision) -> str:
     """The verdict, and every check with value, limit and margin."""
     verdict = "Accepted" if decision.accepted else "Rejected"
     table = _table(
-        ("Result", "Metric", "Rule", "Value", "Limit", "Margin", "Reason"),
+        (
+            *("Result", "Metric", "Rule", "Value", "Bound", "Limit", "Margin", "Items"),
+            "Reason",
+        ),
         (
             (
-                "passed" if c.passed else "FAILED" if c.severity == "fail" else "warning",
+                status(c).word,
                 c.metric,
                 c.rule,
                 number(c.value),
+                "" if c.bound is None else number(c.bound),
                 number(c.limit),
                 "" if c.margin is None else number(c.margin, signed=True),
+                _items(c),
                 c.reason,
             )
             for c in decision.checks
         ),
     )
-    return f"**{verdict}**; the decision holds until {moment(decision.expires_at)}.\n\n{table}"
+    waivers = "".join(
+        f"- waiver for `{row.metric}` by {row.author} until {row.expires} ({row.state}): "
+        f"{row.reason}\n"
+        for row in waiver_rows(decision)
+    )
+    holds = f"the decision holds until {moment(decision.expires_at)}"
+    return f"**{verdict}**; {holds}. {judged(decision)}\n\n{table}\n{waivers}"
+
+
+def _items(check: Check) -> str:
+    if not check.items:
+        return ""
+    shown = "" if check.detectable is None else f" (show {number(check.detectable)})"
+    return f"{check.items:,}{shown}"
 
 
 def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tasks.contracts import Check, ConversionPlan
+from tasks.contracts import ConversionPlan
 from tasks.report.bundle import ReportBundle
 from tasks.report.formats import (
     data_size,
@@ -15,6 +15,7 @@ from tasks.report.formats import (
     options,
     percent,
 )
+from tasks.report.gate import rejection
 from tasks.report.looks import looks
 from tasks.report.measurements import longest, rows
 
@@ -107,13 +108,4 @@ def outcome(bundle: ReportBundle) -> str:
         )
     if bundle.gate.accepted:
         return "Accepted, but not registered: this run has no registry."
-    failed = failures(bundle)
-    if not failed:
-        return "Nothing was registered: the gate had no check to pass."
-    return (
-        f"Nothing was registered: {len(failed)} {'check' if len(failed) == 1 else 'checks'} failed."
-    )
-
-
-def failures(bundle: ReportBundle) -> list[Check]:
-    return [c for c in bundle.gate.checks if not c.passed and c.severity == "fail"]
+    return f"Nothing was registered: {rejection(bundle.gate)}."

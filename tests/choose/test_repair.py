@@ -6,7 +6,8 @@ from costs.tables import cost_table
 
 from tasks.choose.convert_all import ConvertAll
 from tasks.choose.repair import give_back, next_round, why_not
-from tasks.contracts import Check, ConversionPlan, GateDecision, PassTime, PlanItem, identity
+from tasks.contracts import ConversionPlan, PassTime, PlanItem, identity
+from tasks.gate_contracts import Check, GateDecision
 from tasks.recipe import RepairOptions
 
 LANGUAGE, RECALL = [0.1, 0.3, -0.2, 0.05], [0.0, 0.0, 0.0, 3.0]
@@ -23,9 +24,20 @@ def plan(items=None) -> ConversionPlan:
     )
 
 
-def decision(*failed: str, severity: str = "fail") -> GateDecision:
+def decision(*failed: str, severity: str = "fail", inconclusive: bool = False) -> GateDecision:
     checks = tuple(
-        Check(metric=m, rule="", value=1, limit=0, margin=-1, passed=False, severity=severity)
+        Check(
+            metric=m,
+            rule="",
+            compare="ratio",
+            value=1,
+            limit=0,
+            is_floor=False,
+            margin=-1,
+            passed=False,
+            severity=severity,
+            inconclusive=inconclusive,
+        )
         for m in failed
     )
     return GateDecision(
@@ -53,6 +65,13 @@ def test_what_is_given_back_takes_the_bases_time_again() -> None:
     after = give_back(plan(), PROFILE, RepairOptions(layers=1), costs)
     times = {item.strategy: item.predicted_time for item in after.items}
     assert times["keep"] == PassTime(prefill_seconds=8.0, decode_seconds_per_token=4.0)
+
+
+def test_more_items_are_asked_for_where_no_loss_was_shown() -> None:
+    assert "more items are needed" in (
+        why_not(decision("recall.x", inconclusive=True), plan()) or ""
+    )
+    assert why_not(decision("recall.x"), plan()) is None
 
 
 def test_damage_counts_per_byte_and_a_run_goes_back_as_a_whole() -> None:

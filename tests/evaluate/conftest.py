@@ -76,7 +76,9 @@ def make_arms(tmp_path: Path, english: Path) -> Callable[..., Arms]:
 @pytest.fixture
 def values() -> Callable[..., dict]:
     """``values(metric, arms)``: measurements by (name, arm)."""
-    return lambda metric, arms: {(m.metric, m.arm): m for m in metric.measure(arms)}
+    return lambda metric, arms: {
+        (m.metric, m.arm): m for m in (figure.measurement for figure in metric.measure(arms))
+    }
 
 
 @dataclass

@@ -27,8 +27,16 @@ PROMPT = 1 + 5  # the prompt, and the five tokens of its key
 FORWARDS = 2 * (2 + 3 * PROMPT + 1)  # rows, prompts and one prefill, two arms
 
 
+def evaluate(stored, context, control=None, champion=None):
+    return evaluate_models(
+        stored.base, stored.candidate, control, champion, stored.texts, OPTIONS, context
+    )
+
+
 def test_the_report_has_both_arms(stored, context, forwards):
-    report = evaluate_models(stored.base, stored.candidate, None, stored.texts, OPTIONS, context)
+    report = evaluate_models(
+        stored.base, stored.candidate, None, None, stored.texts, OPTIONS, context
+    )
     assert len(forwards) == FORWARDS
     assert report.base_sha256 == stored.base.sha256
     assert report.candidate_sha256 == stored.candidate.sha256
@@ -43,9 +51,7 @@ def test_the_report_has_both_arms(stored, context, forwards):
 
 
 def test_a_control_is_measured_like_the_candidate(stored, context):
-    report = evaluate_models(
-        stored.base, stored.candidate, stored.candidate, stored.texts, OPTIONS, context
-    )
+    report = evaluate(stored, context, control=stored.candidate)
     assert report.control_sha256 == stored.candidate.sha256
     control, candidate = report.by_arm("control"), report.by_arm("candidate")
     candidate.pop("overlap.english")
@@ -68,11 +74,19 @@ def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
     assert done.returncode == -signal.SIGKILL
     kept = sorted(path.name for path in (context.workdir / "metrics").iterdir())
     assert kept == ["0-perplexity.json", "1-divergence.json"]
-    report = evaluate_models(stored.base, stored.candidate, None, stored.texts, OPTIONS, context)
+    report = evaluate_models(
+        stored.base, stored.candidate, None, None, stored.texts, OPTIONS, context
+    )
     # it died on the first prompt of the candidate, after 4 rows and the base's 3 prompts
     assert len(forwards) == FORWARDS - before
     fresh = evaluate_models(
-        stored.base, stored.candidate, None, stored.texts, OPTIONS, context_in(context, tmp_path)
+        stored.base,
+        stored.candidate,
+        None,
+        None,
+        stored.texts,
+        OPTIONS,
+        context_in(context, tmp_path),
     )
     assert report.measurements == fresh.measurements
 
@@ -106,6 +120,7 @@ evaluate_models(
     ModelRef(**inputs["base"]),
     CheckpointRef(**inputs["candidate"]),
     None,
+    None,
     {name: TextRef(**text) for name, text in inputs["texts"].items()},
     EvaluateOptions(**inputs["options"]),
     Context(store=LocalStore(inputs["store"]), workdir=Path(inputs["workdir"])),
@@ -116,5 +131,5 @@ evaluate_models(
 def test_a_text_that_the_recipe_lacks_is_refused_before_anything_runs(stored, context, forwards):
     options = EvaluateOptions(metrics=(Spec(name="perplexity", texts=["french"]),))
     with pytest.raises(InputError, match="french"):
-        evaluate_models(stored.base, stored.candidate, None, stored.texts, options, context)
+        evaluate_models(stored.base, stored.candidate, None, None, stored.texts, options, context)
     assert not forwards

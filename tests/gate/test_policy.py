@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts import EvalReport, GateDecision, Measurement
+from tasks.contracts import EvalReport, Measurement
 from tasks.errors import InputError
 from tasks.gate.policy import decide
-from tasks.recipe import GatePolicy, GateRule
+from tasks.gate_contracts import GateDecision, GatePolicy, GateRule
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 RULES = (
@@ -56,7 +56,7 @@ def report(base=None, candidate=None, control=None) -> EvalReport:
 
 
 def judge(of: EvalReport, *rules: GateRule) -> GateDecision:
-    return decide(of, GatePolicy(rules=rules or RULES), NOW)
+    return decide(of, (), GatePolicy(rules=rules or RULES), NOW)
 
 
 def test_all_inside_is_accepted_with_every_check_listed() -> None:
@@ -83,11 +83,11 @@ def test_a_warning_fails_and_does_not_reject() -> None:
 def test_the_decision_expires() -> None:
     policy = GatePolicy(rules=RULES, expires_after_days=1.5)
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-7)))
-    decision = decide(report(), policy, elsewhere)
+    decision = decide(report(), (), policy, elsewhere)
     assert decision.decided_at == "2026-11-23T12:00:00+00:00"
     assert decision.expires_at == "2026-11-25T00:00:00+00:00"
     with pytest.raises(ValueError, match="time zone"):
-        decide(report(), policy, NOW.replace(tzinfo=None))
+        decide(report(), (), policy, NOW.replace(tzinfo=None))
 
 
 def test_the_decision_survives_json() -> None:
@@ -170,7 +170,7 @@ def test_a_limit_that_is_no_number_is_refused(limit: float) -> None:
     )
     policy = GatePolicy.model_construct(rules=(rule,), expires_after_days=1.0)
     with pytest.raises(InputError, match="limit of 'recall'"):
-        decide(report(), policy, NOW)
+        decide(report(), (), policy, NOW)
 
 
 @pytest.mark.parametrize(("hits", "of", "base_hits"), [(27, 36, 30), (9, 12, 10), (63, 80, 70)])

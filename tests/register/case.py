@@ -5,15 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.contracts import (
-    Check,
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    GateDecision,
-    Measurement,
-    Registration,
-)
+from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Measurement, Registration
+from tasks.gate_contracts import Check, GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.registry import register_model
 from tasks.store import LocalStore
@@ -104,8 +97,10 @@ def accepted(candidate: CheckpointRef, at: datetime = NOW) -> GateDecision:
     check = Check(
         metric="perplexity.wiki",
         rule="ratio to the base <= 1.05",
+        compare="ratio",
         value=1.025,
         limit=1.05,
+        is_floor=False,
         margin=0.025,
         passed=True,
         severity="fail",

@@ -9,12 +9,10 @@ from report.example_healing import healing
 
 from tasks.contracts import (
     CacheGeometry,
-    Check,
     CheckpointRef,
     ConversionPlan,
     Damage,
     EvalReport,
-    GateDecision,
     LayerProfile,
     Measurement,
     ModelProfile,
@@ -24,6 +22,7 @@ from tasks.contracts import (
     Spec,
     TextRef,
 )
+from tasks.gate_contracts import Check, GateDecision
 from tasks.report.bundle import ReportBundle
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
@@ -281,8 +280,10 @@ def check(
     return Check(
         metric=metric,
         rule=rule,
+        compare="ratio" if rule.startswith("ratio") else "value",
         value=value,
         limit=limit,
+        is_floor=least,
         margin=margin,
         passed=margin >= 0,
         severity=severity,

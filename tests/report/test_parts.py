@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from report.example_bundle import PER_TOKEN, bundle, measurement, plan
 
-from tasks.contracts import Check, EvalReport, PlanItem, Registration
+from tasks.contracts import EvalReport, PlanItem, Registration
+from tasks.gate_contracts import Check
 from tasks.report import formats
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
@@ -123,12 +124,16 @@ def test_dots_stand_where_their_figures_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "limit", "expected"),
-    [(30.0, 31.0, 31.0), (1.5, 1.05, 21.0), (10.0, 2.0, 22.0), (0.3, 1.05, None)],
-    ids=["value", "ratio", "difference", "of something else"],
+    ("compare", "value", "limit", "expected"),
+    [
+        ("value", 30.0, 31.0, 31.0),
+        ("ratio", 1.5, 1.05, 21.0),
+        ("difference", 10.0, 2.0, 22.0),
+        ("p_value", 1.5, 0.05, None),
+    ],
 )
 def test_the_limit_comes_on_the_scale_of_the_metric(
-    value: float, limit: float, expected: float | None
+    compare: str, value: float, limit: float, expected: float | None
 ) -> None:
     report = EvalReport(
         base_sha256="b",
@@ -142,8 +147,10 @@ def test_the_limit_comes_on_the_scale_of_the_metric(
     check = Check(
         metric="perplexity.x",
         rule="",
+        compare=compare,
         value=value,
         limit=limit,
+        is_floor=False,
         margin=0.0,
         passed=True,
         severity="fail",

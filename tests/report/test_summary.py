@@ -42,7 +42,7 @@ def test_gate_markdown() -> None:
     text = gate_markdown(made.gate)
     assert text.startswith("**Rejected**; the decision holds until 23 Dec 2026, 08:21 UTC.")
     assert [row[0] for row in cells(text)[2:]] == [
-        "passed", "FAILED", "FAILED", "passed", "passed", "passed", "warning",
+        "Passed", "Failed", "Failed", "Passed", "Passed", "Passed", "Warning",
     ]  # fmt: skip
 
 

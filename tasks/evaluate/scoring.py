@@ -1,0 +1,131 @@
+"""A figure from its items: value, interval, and the per-item results that the gate reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from tasks.contracts import Aggregate, Arm
+from tasks.evaluate.base import Figure, measured
+from tasks.items import ItemResult
+from tasks.measure.resampling import resample, weighted_mean
+
+BLOCK_TOKENS = 128
+AGGREGATES: dict[Aggregate, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda mean: mean,
+    "exp_mean": np.exp,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item as one arm did it.
+
+    Attributes:
+        id: the same in every arm.
+        value: True or False where the item is right or wrong; NaN where it could not be measured.
+        weight: how much it counts, for instance its tokens.
+        slice: the part of the items that it belongs to.
+    """
+
+    id: str
+    value: float | bool
+    weight: float = 1.0
+    slice: str = ""
+
+
+def scored(
+    metric: str,
+    arm: Arm,
+    items: Sequence[Item],
+    *,
+    unit: str,
+    higher_is_better: bool,
+    seed: int,
+    aggregate: Aggregate = "mean",
+    detail: str = "",
+    not_finite: str = "an item could not be measured",
+) -> Figure:
+    """The weighted mean of the items, or exp of it, with its 95 % interval.
+
+    The interval is Wilson's where every item is right or wrong, else that of the bootstrap over
+    items; none for a single item. The count is the sum of the weights.
+
+    Args:
+        items: at least one.
+        seed: of the bootstrap.
+        not_finite: says why there is no value, where there is none.
+    """
+    values = np.array([float(item.value) for item in items])
+    weights = np.array([item.weight for item in items])
+    transform = AGGREGATES[aggregate]
+    with np.errstate(over="ignore", invalid="ignore"):  # no number is reported as not measured
+        value = float(transform(weighted_mean(values, weights)))
+    bounds = None
+    if all(isinstance(item.value, bool) for item in items):
+        found = binomtest(int(values.sum()), len(items)).proportion_ci(method="wilson")
+        bounds = (float(found.low), float(found.high))
+    elif np.isfinite(values).all() and len(items) > 1:
+        interval = resample(
+            (values, weights), lambda v, w, axis=-1: transform(weighted_mean(v, w, axis)), seed
+        ).confidence_interval
+        bounds = (float(interval.low), float(interval.high))
+    return measured(
+        metric,
+        arm,
+        value,
+        unit=unit,
+        higher_is_better=higher_is_better,
+        interval=bounds,
+        count=round(float(weights.sum())),
+        detail=detail,
+        not_finite=not_finite,
+        aggregate=aggregate,
+        items=results(metric, arm, items),
+    )
+
+
+def results(metric: str, arm: Arm, items: Iterable[Item]) -> tuple[ItemResult, ...]:
+    """The items as they are kept."""
+    return tuple(
+        ItemResult(
+            metric=metric,
+            arm=arm,
+            item=item.id,
+            correct=item.value if isinstance(item.value, bool) else None,
+            value=float(item.value) if np.isfinite(item.value) else None,
+            weight=item.weight,
+            slice=item.slice,
+        )
+        for item in items
+    )
+
+
+def token_blocks(values: np.ndarray) -> list[Item]:
+    """Runs of 128 tokens of a row as items, each with its mean.
+
+    Neighbouring tokens are not independent, so a bootstrap draws such runs whole (Künsch's block
+    bootstrap). The slices are position buckets that double: 0-127, 128-255, 256-511, 512-1023, ...
+
+    Args:
+        values: (rows, tokens) of one figure per token, for instance NLL in nats.
+    """
+    blocks = []
+    for row, figures in enumerate(values.astype(np.float64)):
+        for start in range(0, len(figures), BLOCK_TOKENS):
+            block = figures[start : start + BLOCK_TOKENS]
+            name = f"row {row}, {start}-{start + len(block) - 1}"
+            with np.errstate(invalid="ignore"):
+                mean = float(block.mean())
+            blocks.append(Item(name, mean, weight=len(block), slice=_bucket(start)))
+    return blocks
+
+
+def _bucket(position: int) -> str:
+    high = BLOCK_TOKENS
+    while position >= high:
+        high *= 2
+    return f"positions {high // 2 if high > BLOCK_TOKENS else 0}-{high - 1}"

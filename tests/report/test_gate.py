@@ -1,0 +1,106 @@
+"""The gate's part of the page: bounds, power, inconclusive checks, waivers, the champion."""
+
+from datetime import date
+
+from report.example_bundle import bundle
+from report.page_reader import Page, check_form
+from report.test_page import changed
+
+from tasks.contracts import Champion
+from tasks.gate_contracts import Check, Waiver
+from tasks.report.bundle import ReportBundle
+from tasks.report.gate import rejection, status, waiver_rows
+from tasks.report.page import render_page
+from tasks.report.summary import gate_markdown
+
+WAIVER = Waiver(metric="recall.*", author="A. Person", reason="chat only", expires=date(2027, 1, 1))
+EXPIRED = WAIVER.model_copy(update={"metric": "kv_bytes.*", "expires": date(2026, 1, 1)})
+
+
+def recall(**changes: object) -> Check:
+    fields = {
+        "metric": "recall.passkey",
+        "rule": "ratio to the base >= 0.95, 95 % bound",
+        "compare": "ratio",
+        "value": 0.954,
+        "bound": 0.861,
+        "limit": 0.95,
+        "is_floor": True,
+        "margin": -0.089,
+        "passed": False,
+        "severity": "fail",
+        "reason": "neither shown nor refuted",
+        "p_value": 0.61,
+        "items": 240,
+        "detectable": 0.043,
+        "inconclusive": True,
+    }
+    return Check(**(fields | changes))
+
+
+def judged(*checks: Check, accepted: bool = False, **decision: object) -> ReportBundle:
+    given = bundle(accepted=accepted)
+    gate = given.gate.model_copy(
+        update={"checks": (*given.gate.checks, *checks), "tier": "standard", **decision}
+    )
+    return changed(given, gate=gate)
+
+
+def test_an_inconclusive_check_shows_its_bound_and_its_power() -> None:
+    page = Page(render_page(judged(recall())))
+    check_form(page)
+    assert "? Inconclusive" in page.text
+    assert "0.954 ≥ 0.861" in page.text
+    assert "240 show 0.043" in page.text
+    assert "Judged by the tier standard." in page.text
+    assert "Bounds are one-sided, at 95 %" in page.text
+    assert "Nothing was registered: 2 checks failed, 1 is inconclusive." in page.text
+
+
+def test_waivers_are_shown_used_or_not() -> None:
+    waived = recall(waiver=WAIVER)
+    made = judged(waived, accepted=True, waivers=(WAIVER, EXPIRED))
+    page = Page(render_page(made))
+    check_form(page)
+    assert "~ Waived" in page.text
+    assert "waived by A. Person until 2027-01-01: chat only" in page.text
+    assert [row.state for row in waiver_rows(made.gate)] == ["used: recall.passkey", "expired"]
+    assert "kv_bytes.* A. Person 2026-01-01 expired" in page.text
+    text = gate_markdown(made.gate)
+    assert "- waiver for `recall.*` by A. Person until 2027-01-01 (used: recall.passkey)" in text
+    assert "| Waived | recall.passkey |" in text
+
+
+def test_a_page_without_waivers_or_bounds_does_not_speak_of_them() -> None:
+    page = Page(render_page(bundle()))
+    assert "Waivers" not in page.text
+    assert "one-sided" not in page.text
+
+
+def test_outcomes_in_words() -> None:
+    assert [status(recall(**c)).word for c in ({}, {"inconclusive": False}, {"passed": True},
+            {"severity": "warn"}, {"waiver": WAIVER})] == [
+        "Inconclusive", "Failed", "Passed", "Warning", "Waived",
+    ]  # fmt: skip
+    only = bundle().gate.model_copy(update={"checks": (recall(), recall())})
+    assert rejection(only) == "2 checks are inconclusive"
+    assert rejection(only.model_copy(update={"checks": (recall(),)})) == "1 check is inconclusive"
+
+
+def test_the_champion_is_named_and_drawn() -> None:
+    given = bundle()
+    mine = [m for m in given.evaluation.measurements if m.arm == "candidate"]
+    measured = (
+        *given.evaluation.measurements,
+        *(m.model_copy(update={"arm": "champion"}) for m in mine),
+    )
+    crowned = Champion(version="3", checkpoint=given.checkpoint)
+    report = given.evaluation.model_copy(update={"measurements": measured, "champion": crowned})
+    page = Page(render_page(changed(given, evaluation=report)))
+    check_form(page)
+    assert "The champion is version 3 of the registry, measured in the same run." in page.text
+    assert any("champion" in (p.get("class") or "") for p in page.all("path"))
+    lost = Champion(version="3", reason="the champion, version 3, cannot be measured: gone")
+    report = given.evaluation.model_copy(update={"champion": lost})
+    page = Page(render_page(changed(given, evaluation=report)))
+    assert "The champion, version 3, cannot be measured: gone." in page.text
