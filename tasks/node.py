@@ -142,6 +142,8 @@ class Node(Generic[P, Result]):
         }
         if self.timed:
             parts["device"] = device_name(resolve_device(place.compute.of(self.step).device))
+            if memory_bytes := place.compute.memory_of(self.step):  # streamed weights take time
+                parts["memory_bytes"] = memory_bytes
         return f"{self.step}-{identity(parts)[:40]}"
 
     def lookup(self, key: str, place: Place) -> Result | None:
@@ -174,6 +176,7 @@ class Node(Generic[P, Result]):
             seed=place.seed,
             device=resolve_device(placement.device),
             processes=placement.processes,
+            memory_bytes=place.compute.memory_of(self.step),
             tracking=Tracking(uri=place.tracking_uri, run_id=place.run_id, step=self.step, key=key)
             if place.tracking_uri
             else None,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.contracts import Contract, Severity, Spec
@@ -278,12 +278,16 @@ class Placement(Contract):
     """Where one step runs. ``inline`` is this process.
 
     ``processes`` above 1 spreads training (``regularize``, ``finetune``) over that many processes,
-    one to each GPU, with the models sharded among them.
+    one to each GPU, with the models sharded among them. ``memory``, such as ``2GB``, bounds the
+    weights that the device holds in ``profile``, ``choose``, ``convert`` and ``evaluate``: where
+    the model is larger, its layers are read from disk in turn, and all rows pass one before the
+    next. The results are the same; training holds its models whole.
     """
 
     where: Literal["inline"] = "inline"
     device: str = "auto"
     processes: Positive = 1
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
 
 
 class Compute(Contract):
@@ -293,11 +297,16 @@ class Compute(Contract):
     def of(self, step: str) -> Placement:
         return self.steps.get(step, self.default)
 
+    def memory_of(self, step: str) -> int | None:
+        """The bound in bytes on a step's weights; None where it has none."""
+        return self.of(step).memory if step in STREAMING_STEPS else None
+
 
 STEPS = (
     "fetch", "profile", "choose", "regularize", "convert",
     "finetune", "evaluate", "gate", "register",
 )  # fmt: skip
+STREAMING_STEPS = ("profile", "choose", "convert", "evaluate")  # those that `memory` can bound
 TRAINING_STEPS = ("regularize", "finetune")  # those that more than one process can share
 
 
@@ -334,6 +343,11 @@ class Recipe(Contract):
                 raise _misplaced(
                     ("compute", "steps", step, "processes"),
                     f"1: only {' and '.join(TRAINING_STEPS)} run in several processes",
+                )
+            if placement.memory and step not in STREAMING_STEPS:
+                raise _misplaced(
+                    ("compute", "steps", step, "memory"),
+                    f"none: only {', '.join(STREAMING_STEPS)} run a model larger than memory",
                 )
         return self
 

@@ -53,7 +53,9 @@ class MeasuredTrial:
     def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
         file = self._file(items)
         if not file.is_file():
-            model = converted_copy(self.base, assignments_of(items), self._rows)
+            model = converted_copy(
+                self.base, assignments_of(items), self._rows, self.yardstick.keep
+            )
             found = self.yardstick.figures(self.yardstick.streams(model), 0)
             self._keep(file, MeasuredDamage(**self.yardstick.damage(found)))
         damage = MeasuredDamage.model_validate_json(file.read_text())
@@ -74,7 +76,7 @@ class MeasuredTrial:
         return [MeasuredDamage.model_validate_json(text) if text else None for text in texts]
 
     def _walk(self, items: Sequence[PlanItem], wanted: list[tuple[PlanItem, Path]]) -> None:
-        model = converted_copy(self.base, assignments_of(items), self._rows)
+        model = converted_copy(self.base, assignments_of(items), self._rows, self.yardstick.keep)
         built = [(build(Strategy, change.spec), change, file) for change, file in wanted]
         fits = any(strategy.fits for strategy, _, _ in built)
         scan = Scan(model, self.base, self.yardstick, self._rows() if fits else None)

@@ -88,14 +88,13 @@ import torch
 from tasks.context import Context
 from tasks.contracts import CheckpointRef, ModelRef, TextRef
 from tasks.evaluate.models import evaluate_models
-from tasks.hybrid.modeling import HybridModel
 from tasks.recipe import EvaluateOptions
 from tasks.store import LocalStore
 
 inputs, left = json.loads(Path(sys.argv[1]).read_text()), [int(sys.argv[2])]
 
 def die(module, arguments):
-    if isinstance(module, HybridModel):
+    if isinstance(module, torch.nn.Embedding):
         left[0] -= 1
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
