@@ -36,10 +36,11 @@ def convert_model(
 ) -> CheckpointRef:
     """Write the hybrid checkpoint that a plan describes.
 
-    A file of weights in which nothing changes is copied byte by byte; another is rewritten, one
-    tensor in memory at a time. Where a strategy fits tensors, the base is loaded and converted
-    first, within the step's bound of memory. The result depends on base, plan and, where something is fitted, the
-    calibration rows: the same inputs give the same digest, whatever was interrupted before.
+    A file of weights in which nothing changes is copied byte by byte; another is rewritten with
+    its tensors mapped from disk, never read as a whole. Where a strategy fits tensors, the base is
+    loaded and converted first, within the step's bound of memory. The result depends on base, plan
+    and, where something is fitted, the calibration rows: the same inputs give the same digest,
+    whatever was interrupted before.
 
     Args:
         regularized: the base after training for this plan, whose weights are then taken and whose

@@ -35,6 +35,7 @@ class LayerTurn:
     def __init__(self, ring: Ring, index: int) -> None:
         self.ring, self.index = ring, index
         self.held = False
+        self._running = False
 
     def attach(self, layer: HybridLayer) -> None:
         """Let the layer fetch its weights whenever it runs."""
@@ -48,9 +49,11 @@ class LayerTurn:
         if torch.is_grad_enabled() and inputs[0].requires_grad:
             raise RuntimeError("a gradient would look for weights that have gone: hold the layer")
         self.ring.swap_in(self.index)
+        self._running = True
 
     def _after(self, layer: nn.Module, inputs: tuple, output: object) -> None:
-        if not self.held:
+        if self._running and not self.held:  # not after weights that never came
+            self._running = False
             self.ring.swap_out(self.index)
 
 

@@ -36,7 +36,7 @@ def visit_of(x: torch.Tensor, y: torch.Tensor, first_row: int = 0) -> Visit:
     return Visit(0, None, None, ids, first_row, x, y)
 
 
-def plain(visitor) -> dict[str, float]:
+def scores_in(visitor) -> dict[str, float]:
     return {name: value.item() for name, value in visitor.record().items()}
 
 
@@ -44,7 +44,7 @@ def scores_of(x: torch.Tensor, y: torch.Tensor, **options) -> dict[str, float]:
     model = tiny_hybrid(LAYER_SPECS["full"])
     accumulator = Linearity(**options).begin(model, torch.zeros(len(x), 1000, dtype=torch.long))
     accumulator.visit(visit_of(x, y))
-    return plain(accumulator)
+    return scores_in(accumulator)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -129,7 +129,7 @@ def test_first_massive_and_bos_tokens_do_not_count() -> None:
     bland = x.clone(), y.clone()
     bland[0][:, 30], bland[1][:, 30] = 0.1, -0.1
     accumulator.visit(Visit(0, None, None, ids, 0, *bland))
-    assert plain(accumulator) == pytest.approx(with_massive)
+    assert scores_in(accumulator) == pytest.approx(with_massive)
 
 
 def test_all_tokens_count_as_in_the_paper_where_asked_for() -> None:
@@ -166,7 +166,7 @@ def test_batches_of_rows_do_not_matter() -> None:
     apart = Linearity().begin(model, rows)
     for row in range(8):
         apart.visit(visit_of(x[row : row + 1], y[row : row + 1], row))
-    assert plain(apart) == pytest.approx(scores_of(x, y), abs=1e-6)
+    assert scores_in(apart) == pytest.approx(scores_of(x, y), abs=1e-6)
 
 
 def test_a_large_common_offset_costs_no_precision() -> None:
