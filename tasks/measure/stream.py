@@ -84,7 +84,7 @@ class Stream:
         at_once = at_once or rows_at_once(model.device)
         self.ids = [batch.to(model.device) for batch in ids.split(at_once)]
         embed = model.model.embed_tokens
-        self.placement = model.model.place(embed(self.ids[0]))
+        self.placement = model.model.place(embed.weight.new_empty(1, ids.shape[1], 0))
         self.before: States | None = None  # the input of the layer below
         self.layer, states = from_layer or (0, keep(embed(batch) for batch in self.ids))
         self._ahead: list[States] = [states]  # inputs of layers layer, layer + 1, ...
