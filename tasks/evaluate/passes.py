@@ -19,7 +19,7 @@ from tasks.measure.likelihood import target_nll
 from tasks.measure.states import Keep, Spill, SpilledStates
 from tasks.measure.stream import Stream, run_rows
 
-POSITIONS_AT_ONCE = 256  # bounds the fp32 logits: 256 x 49,152 x 4 bytes = 50 MB
+LOGIT_BYTES = 256 * 49_152 * 4  # bounds the fp32 logits at a time: 50 MB
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def run_pass(
 ) -> None:
     """Run every row once and write the scores to ``path``, whole or not at all.
 
-    All rows pass one layer before the next. No more logits than those of 256 positions are ever
-    held. The base is not run again for a comparison: its final states are kept, one row a file,
+    All rows pass one layer before the next. No more logits than 50 MB in fp32 are ever made at
+    once. The base is not run again for a comparison: its final states are kept, one row a file,
     and only its output head is applied to them.
 
     Args:
@@ -103,8 +103,9 @@ def _score(
 ) -> dict[str, Tensor]:
     """Scores of one row: states (T-1, D), targets (T-1) -> each (T-1)."""
     chunks: dict[str, list[Tensor]] = {}
-    for start in range(0, len(targets), POSITIONS_AT_ONCE):
-        part = slice(start, start + POSITIONS_AT_ONCE)
+    at_once = max(1, LOGIT_BYTES // (4 * head.weight.shape[0]))
+    for start in range(0, len(targets), at_once):
+        part = slice(start, start + at_once)
         logits = head(states[part])
         found = {"nll": target_nll(logits[None], targets[None, part])[0]}
         if base_states is not None and base_head is not None:
