@@ -24,9 +24,9 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, TypeAdapter
 
 from tasks.code_version import code_version
+from tasks.compute import Compute
 from tasks.context import Context, device_name, resolve_device
 from tasks.contracts import Contract, TreeRef, identity
-from tasks.recipe import Compute
 from tasks.results import result_storage
 from tasks.store import Store, open_store
 from tasks.tracking import Tracking

@@ -13,8 +13,8 @@ STEPS = {
 }  # fmt: skip
 # floors of the house: a module imports from lower floors, or from its own room
 GROUND = {
-    "errors", "contracts", "training_contracts", "located", "recipe", "registry", "store",
-    "context", "progress", "tracking",
+    "errors", "contracts", "training_contracts", "stability", "compute", "located", "recipe",
+    "registry", "store", "context", "progress", "tracking",
 }  # fmt: skip
 PREFECT_FILES = ("task.py", "node.py", "results.py")
 ORCHESTRATION = {"node", "results", "code_version"}

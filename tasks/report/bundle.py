@@ -19,6 +19,7 @@ from tasks.contracts import (
     RepairRound,
     TextRef,
 )
+from tasks.stability import Stability
 from tasks.training_contracts import FinetuneReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
@@ -109,6 +110,7 @@ class SurveyBundle(RunBundle):
 
     plans: dict[str, SurveyPlan]
     comparison: PlanComparison
+    stability: Stability | None = None
     missing: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from tasks.report.formats import number
 from tasks.report.survey import render_survey
 from tasks.report.survey_charts import budget_panel, plan_dots
 from tasks.report.survey_plans import PlanRow, metric_rows, plan_rows
+from tasks.report.survey_stability import stability_rows
 from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, best_first, headline
 
 
@@ -37,6 +38,7 @@ def without_values(given: SurveyBundle) -> SurveyBundle:
 def only(given: SurveyBundle, *names: str) -> SurveyBundle:
     return changed(
         given,
+        stability=None,
         plans={n: p for n, p in given.plans.items() if n in names},
         comparison=given.comparison.model_copy(
             update={"plans": {n: m for n, m in given.comparison.plans.items() if n in names}}
@@ -213,3 +215,25 @@ def test_plans_without_measurements_are_refused() -> None:
     with pytest.raises(ValidationError, match="exactly the plans of the survey"):
         changed(given, plans={"dense": given.plans["dense"]})
     assert set(PLANS) == set(given.plans)
+
+
+def test_plans_chosen_from_two_texts_stand_side_by_side() -> None:
+    given = survey_bundle()
+    by_damage, laziest = stability_rows(given)
+    assert (by_damage.overlap.same_strategy, by_damage.overlap.jaccard) == (1, 1)
+    # 3-8 against every other layer: three layers of nine in both
+    assert laziest.overlap.jaccard == 3 / 9
+    assert laziest.overlap.same_strategy == 6 / 12
+    assert [cell[:3] for cell in laziest.cells] == [
+        ("docs-held-out", "docs", True),
+        ("docs-held-out", "chats", False),
+        ("chats-held-out", "docs", False),
+        ("chats-held-out", "chats", True),
+    ]
+    figures = [cell[3]["perplexity_ratio"].value for cell in laziest.cells]
+    assert figures == pytest.approx([1.1, 1.15, 1.2, 1.3])
+    page = Page(render_survey(given))
+    assert "laziest, chosen from chats" in page.text
+    assert "1.15" in page.text
+    assert stability_rows(changed(given, stability=None)) == []
+    assert "Stability" not in Page(render_survey(changed(given, stability=None))).text
