@@ -117,6 +117,8 @@ class SurveyBundle(RunBundle):
     def _all_measured(self) -> SurveyBundle:
         if set(self.plans) != set(self.comparison.plans):
             raise ValueError("measurements of exactly the plans of the survey")
+        if self.stability and not set(self.stability.plans) <= set(self.plans):
+            raise ValueError("second choices of plans of the survey alone")
         return self
 
     def kv_ratio(self, name: str) -> float | None:

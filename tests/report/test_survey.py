@@ -87,7 +87,8 @@ def test_every_plan_metric_file_and_command_is_there(made: SurveyBundle) -> None
                 assert f"{number(m.low)} to {number(m.high)}" in page.text
     assert digest("base") in page.text
     strips = [ol for ol in page.all("ol") if "thin" in (ol.get("class") or "")]
-    assert len(strips) == len(made.plans)
+    chosen_twice = len(made.stability.plans) if made.stability else 0
+    assert len(strips) == len(made.plans) + 2 * chosen_twice
 
 
 def test_plans_at_equal_budget_are_compared_first(rows: dict[str, PlanRow]) -> None:
@@ -201,6 +202,15 @@ def test_hostile_names_stay_text() -> None:
         plans={hostile: given.plans["dense"].model_copy(update={"command": hostile})},
         comparison=given.comparison.model_copy(
             update={"plans": {hostile: given.comparison.plans["dense"]}}
+        ),
+        stability=given.stability.model_copy(
+            update={
+                "plans": {hostile: given.plans["dense"].plan},
+                "measured": tuple(
+                    one.model_copy(update={"plans": {hostile: one.plans["laziest"]}})
+                    for one in given.stability.measured
+                ),
+            }
         ),
         missing=("choose", "gate"),
     )
