@@ -15,6 +15,7 @@ from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
 from flows.preflight import check_plan
+from tasks.measure.offload import load_streamed
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,21 @@ def test_the_second_run_is_cached_and_finds_its_registration(accepted) -> None:
     assert second["checkpoint"] == first["checkpoint"]
     assert second["metrics"] == first["metrics"]
     assert second["run_id"] != first["run_id"]
+
+
+def test_memory_for_one_layer_gives_the_same_run(accepted) -> None:
+    folder, first = accepted
+    with load_streamed(folder / "model", resident_layers=1) as streamed:
+        least = streamed.peak_resident_bytes
+        assert streamed.residency.slots == 1
+    bounds = (f"compute.default.memory={least}", f"compute.steps.evaluate.memory={2 * least}")
+    sets = [word for bound in bounds for word in ("--set", bound)]
+    result = layerwright("convert", "recipe.yaml", "--json", "--home", "bounded", *sets, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    summary = last_line(result)
+    assert summary["plan"] == first["plan"]
+    assert summary["checkpoint"]["sha256"] == first["checkpoint"]["sha256"]
+    assert summary["metrics"] == first["metrics"]
 
 
 def test_a_tighter_gate_rejects_without_a_version(accepted) -> None:
