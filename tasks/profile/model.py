@@ -19,6 +19,7 @@ from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import token_rows
 from tasks.measure.models import load_tokenizer
 from tasks.measure.offload import load_streamed
+from tasks.measure.states import Spill
 from tasks.profile.base import Findings, ModelProfiler, Profiler, SharedPass, Subject
 from tasks.progress import progress
 from tasks.recipe import ProfileOptions
@@ -87,10 +88,10 @@ def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]
     layers = len(subject.model.model.layers)
     job = subject.bar.add_task("profile", total=layers * len(subject.rows))
     what = identity([[type(one).name, one.model_dump()] for one in profilers])[:16]
+    # in files even where the model fits: memory then does not grow with the rows
     found = shared.run(
-        subject.keep,
-        # states that lie in files are worth going on from
-        None if subject.keep is tuple else subject.workdir / f"blocks-{what}",
+        Spill(subject.workdir / "rows"),
+        subject.workdir / f"blocks-{what}",
         lambda visits: subject.bar.advance(job, visits),
     )
     scores = tuple(_scores(found, layer) for layer in range(layers))

@@ -77,8 +77,9 @@ def test_every_profiler_finds_what_it_finds_in_memory(tmp_path: Path, layers: in
         assert any(one.damage_of(strategy) for one in expected.layers), strategy.name
     assert any(one.damage_of(STRATEGIES[1], layers=2) for one in expected.layers)
     left = {path.name.partition("-")[0] for path in within.workdir.iterdir()}
-    assert left == {"blocks", "sensitivity", "states", "trsp_scale"}
-    assert list((within.workdir / "states").iterdir()) == [], "no hidden states are left behind"
+    assert left == {"blocks", "rows", "sensitivity", "states", "trsp_scale"}
+    for folder in ("rows", "states"):
+        assert list((within.workdir / folder).iterdir()) == [], "no hidden states are left behind"
 
 
 @pytest.mark.parametrize("blocks", [0, 2, LAYERS])
