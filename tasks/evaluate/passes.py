@@ -129,8 +129,3 @@ def token_kl(base_logits: Tensor, logits: Tensor) -> Tensor:
     log_p = F.log_softmax(base_logits.float(), dim=-1)
     log_q = F.log_softmax(logits.float(), dim=-1)
     return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
-
-
-def _states(path: Path, row: int) -> Tensor:
-    with safe_open(path, "pt") as file:
-        return file.get_slice("states")[row]

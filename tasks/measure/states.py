@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -55,10 +55,11 @@ class SpilledStates(Sequence[Tensor]):
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.iterdir())
 
-    def __getitem__(self, index):
-        return load_file(self._file(range(len(self))[index]), device=self.device)["states"]
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        file = self.folder / f"{range(len(self))[index]:06d}.safetensors"
+        return load_file(file, device=self.device)["states"]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
     def kept_as(self, folder: Path) -> SpilledStates:
@@ -68,6 +69,3 @@ class SpilledStates(Sequence[Tensor]):
         self._end.detach()
         self.folder.rename(folder)
         return SpilledStates(folder, device=self.device)
-
-    def _file(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.safetensors"
