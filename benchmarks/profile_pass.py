@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from tasks.contracts import Spec
 from tasks.measure.models import load_base
+from tasks.measure.states import Spill
 from tasks.measure.timer import interleaved
 from tasks.profile.base import Profiler, SharedPass
 from tasks.registry import build
@@ -44,7 +45,9 @@ def random_rows(rows: int, vocabulary: int) -> torch.Tensor:
 
 def profile(model, rows: torch.Tensor) -> None:
     """What the profile step does, but for the profilers that run the model themselves."""
-    SharedPass([build(Profiler, spec) for spec in PROFILERS], model, rows).run()
+    shared = SharedPass([build(Profiler, spec) for spec in PROFILERS], model, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        shared.run(Spill(Path(folder) / "rows"), Path(folder) / "blocks")
 
 
 def time_arms(folder: Path, rows: int, repeats: int) -> dict[str, object]:

@@ -40,6 +40,15 @@ def trained_texts(recipe: Recipe) -> tuple[str, ...]:
     return tuple(names)
 
 
+def surveyed_texts(recipe: Recipe) -> tuple[str, ...]:
+    """Every text that the survey reads."""
+    options = recipe.survey
+    names = (*measured_texts(recipe), *texts_of(options.metrics))
+    if options.stability:
+        names += (options.stability.text, *options.stability.held_out)
+    return tuple(dict.fromkeys(names))
+
+
 def measured_texts(recipe: Recipe) -> tuple[str, ...]:
     """The texts that layers are profiled and fitted on."""
     return (recipe.profile.text, *((recipe.convert.text,) if recipe.convert else ()))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flows.inputs import measured_texts, needed_texts, texts_of
+from flows.inputs import needed_texts, surveyed_texts
 from tasks.choose.base import Selector
 from tasks.contracts import ConversionPlan, Spec
 from tasks.convert.plan_file import read_plan
@@ -180,9 +180,9 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
     """
     if flow == "survey":
         assert recipe.survey is not None
-        texts = dict.fromkeys((*measured_texts(recipe), *texts_of(recipe.survey.metrics)))
+        texts = surveyed_texts(recipe)
     else:
-        texts = dict.fromkeys(needed_texts(recipe))
+        texts = needed_texts(recipe)
     bind: dict[str, Callable[[], Source]] = {
         "model": lambda: model_source(recipe.model, recipe.data_root)
     }

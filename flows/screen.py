@@ -90,6 +90,8 @@ def survey(console: Console, value: dict[str, Any]) -> None:
                 f"The order of {one['plans']} plans by {one['metric']} was foreseen with a rank "
                 f"correlation of {one['spearman']:.2f} (Spearman)."
             )
+    if stability := value.get("stability"):  # surveys made before there was one
+        _stability(console, stability)
     console.print("Each plan is a file, to be edited and run:")
     for name, row in rows.items():
         # recipes' own text may look like markup
@@ -98,6 +100,22 @@ def survey(console: Console, value: dict[str, Any]) -> None:
     if value["missing"]:
         console.print(f"Before it converts, the recipe needs {', '.join(value['missing'])}.")
     console.print(f"report      {value['report']}", soft_wrap=True)
+
+
+def _stability(console: Console, value: dict[str, Any]) -> None:
+    """Plans chosen from two texts: how alike they are, and the perplexity ratio of each."""
+    pairs = [(on, text) for on in value["held_out"] for text in value["texts"]]
+    columns = [escape(f"on {on}, from {text}") for on, text in pairs]
+    table = _table("Chosen from two texts", "plan", "same strategy", "Jaccard", *columns)
+    for name, row in value["plans"].items():
+        figures = []
+        for on, text in pairs:
+            ratio = row["damage"][on][text]["perplexity_ratio"]
+            bounds = f"{_number(ratio['low'])} to {_number(ratio['high'])}"
+            figures.append(f"{_number(ratio['value'])}\n{bounds}")
+        same = f"{row['same_strategy']:.0%}"
+        table.add_row(escape(name), same, f"{row['jaccard']:.2f}", *figures)
+    console.print(table)
 
 
 def _with_interval(row: dict[str, Any], metric: str) -> str:

@@ -23,6 +23,8 @@ from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
 from tasks.report.survey_predictions import foreseen
+from tasks.report.survey_stability import stability_rows
+from tasks.stability import Stability
 
 
 @dataclass
@@ -41,6 +43,7 @@ class SurveyOutcome:
     budgets: dict[str, float]
     measured: PlanComparison
     costs: CostTable | None = None
+    stability: Stability | None = None
 
     def bundle(self, run: Run) -> SurveyBundle:
         """What the survey's page is made from."""
@@ -68,6 +71,7 @@ class SurveyOutcome:
                 for (name, plan), file in zip(self.plans.items(), files, strict=True)
             },
             comparison=self.measured,
+            stability=self.stability,
             missing=tuple(n for n in NEEDED["convert"] if getattr(self.recipe, n) is None),
             seconds=run.seconds,
             cache_hits=run.cache_hits,
@@ -92,6 +96,7 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
             {"kv_bytes_ratio": budget, "name": name, **rows[name]}
             for name, budget in budgets.items()
         ],
+        "stability": stability_row(bundle),
         "seconds": {step: round(spent, 2) for step, spent in run.seconds.items()},
         "cache_hits": list(run.cache_hits),
         "predictions": [
@@ -110,6 +115,30 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
     folder.write("survey.json", json.dumps(result, indent=1))
     folder.finish("accepted", "survey")
     return result
+
+
+def stability_row(bundle: SurveyBundle) -> dict[str, Any] | None:
+    """Plans chosen from a second text as JSON; None where the survey did not ask for it.
+
+    ``damage``: by text measured on, then by text chosen from.
+    """
+    found = bundle.stability
+    if found is None:
+        return None
+    plans = {}
+    for row in stability_rows(bundle):
+        damage: dict[str, dict[str, Any]] = {held_out: {} for held_out in found.held_out}
+        for held_out, text, _, figures in row.cells:
+            damage[held_out][text] = {
+                family: {"value": m.value, "low": m.low, "high": m.high}
+                for family, m in figures.items()
+            }
+        plans[row.name] = {
+            "second_plan": found.plans[row.name].summary(),
+            **row.overlap.model_dump(),
+            "damage": damage,
+        }
+    return {"texts": list(found.texts), "held_out": list(found.held_out), "plans": plans}
 
 
 def survey_row(bundle: SurveyBundle, name: str) -> dict[str, Any]:

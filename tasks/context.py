@@ -30,6 +30,7 @@ class Context:
         seed: from the recipe.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
         processes: how many share a training.
+        memory_bytes: bound on the weights that the device holds; None for no bound.
         tracking: where a training's live metrics go; None for nowhere.
         log: one line about progress, for people.
     """
@@ -39,6 +40,7 @@ class Context:
     seed: int = 0
     device: str = "cpu"
     processes: int = 1
+    memory_bytes: int | None = None
     tracking: Tracking | None = None
     log: Callable[[str], None] = _silent
 

@@ -24,9 +24,9 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, TypeAdapter
 
 from tasks.code_version import code_version
+from tasks.compute import Compute
 from tasks.context import Context, resolve_device, timed_on
 from tasks.contracts import Contract, TreeRef, identity
-from tasks.recipe import Compute
 from tasks.results import result_storage
 from tasks.store import Store, open_store
 from tasks.tracking import Tracking
@@ -142,6 +142,8 @@ class Node(Generic[P, Result]):
         }
         if self.timed:
             parts["timed_on"] = timed_on(resolve_device(place.compute.of(self.step).device))
+            if memory_bytes := place.compute.memory_of(self.step):  # streamed weights take time
+                parts["memory_bytes"] = memory_bytes
         return f"{self.step}-{identity(parts)[:40]}"
 
     def lookup(self, key: str, place: Place) -> Result | None:
@@ -174,6 +176,7 @@ class Node(Generic[P, Result]):
             seed=place.seed,
             device=resolve_device(placement.device),
             processes=placement.processes,
+            memory_bytes=place.compute.memory_of(self.step),
             tracking=Tracking(uri=place.tracking_uri, run_id=place.run_id, step=self.step, key=key)
             if place.tracking_uri
             else None,

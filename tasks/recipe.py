@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from tasks.compute import STEPS, STREAMING_STEPS, TRAINING_STEPS, Compute
 from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
 from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
@@ -249,6 +250,18 @@ class RegisterOptions(Contract):
     tracking_uri: str | None = None
 
 
+class StabilityOptions(Contract):
+    """A second text to profile and choose from, and what both choices are measured on.
+
+    ``held_out``: a text of the profile's domain, then one of the second's.
+    """
+
+    text: str
+    held_out: tuple[str, str]
+    rows: Positive = 8
+    row_tokens: Positive = 512
+
+
 class SurveyOptions(Contract):
     """Plans to compare without any training: a selector each, by a name of the user's own."""
 
@@ -256,39 +269,13 @@ class SurveyOptions(Contract):
     metrics: tuple[Spec, ...] = Field(min_length=1)
     frontier: tuple[Share, ...] = ()  # KV-byte ratios at which `frontier_plan` is re-run
     frontier_plan: str | None = None
+    stability: StabilityOptions | None = None
 
     @model_validator(mode="after")
     def _frontier_has_a_plan(self) -> SurveyOptions:
         if self.frontier and self.frontier_plan not in self.plans:
             raise ValueError(f"frontier_plan to be one of {', '.join(self.plans)}")
         return self
-
-
-class Placement(Contract):
-    """Where one step runs. ``inline`` is this process.
-
-    ``processes`` above 1 spreads training (``regularize``, ``finetune``) over that many processes,
-    one to each GPU, with the models sharded among them.
-    """
-
-    where: Literal["inline"] = "inline"
-    device: str = "auto"
-    processes: Positive = 1
-
-
-class Compute(Contract):
-    default: Placement = Placement()
-    steps: dict[str, Placement] = {}
-
-    def of(self, step: str) -> Placement:
-        return self.steps.get(step, self.default)
-
-
-STEPS = (
-    "fetch", "profile", "measure_costs", "choose", "regularize", "convert",
-    "finetune", "evaluate", "gate", "register",
-)  # fmt: skip
-TRAINING_STEPS = ("regularize", "finetune")  # those that more than one process can share
 
 
 class Recipe(Contract):
@@ -318,6 +305,11 @@ class Recipe(Contract):
         for at, text in self._texts():
             if text not in self.data:
                 raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
+        if self.survey and (stability := self.survey.stability):
+            if stability.text == self.profile.text:
+                raise _misplaced(("survey", "stability", "text"), "another text than the profile's")
+            if len(set(stability.held_out)) == 1:
+                raise _misplaced(("survey", "stability", "held_out"), "two different texts")
         for step, placement in self.compute.steps.items():
             if step not in STEPS:
                 raise _misplaced(("compute", "steps", step), f"one of {', '.join(STEPS)}")
@@ -326,6 +318,11 @@ class Recipe(Contract):
                     ("compute", "steps", step, "processes"),
                     f"1: only {' and '.join(TRAINING_STEPS)} run in several processes",
                 )
+            if placement.memory and step not in STREAMING_STEPS:
+                raise _misplaced(
+                    ("compute", "steps", step, "memory"),
+                    f"none: only {', '.join(STREAMING_STEPS)} run a model larger than memory",
+                )
         return self
 
     def _texts(self) -> Iterable[tuple[tuple[str, ...], str]]:
@@ -333,6 +330,10 @@ class Recipe(Contract):
         yield ("profile", "text"), self.profile.text
         if self.convert:
             yield ("convert", "text"), self.convert.text
+        if self.survey and (stability := self.survey.stability):
+            at = ("survey", "stability")
+            yield (*at, "text"), stability.text
+            yield from (((*at, "held_out"), text) for text in stability.held_out)
         trainings = {"regularize": self.regularize, "finetune": self.finetune}
         for step, training in trainings.items():
             if training:

@@ -13,8 +13,9 @@ STEPS = {
 }  # fmt: skip
 # floors of the house: a module imports from lower floors, or from its own room
 GROUND = {
-    "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts", "items",
-    "located", "recipe", "registry", "store", "context", "progress", "tracking",
+    "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts", "stability",
+    "compute", "items", "located", "recipe", "registry", "store", "context", "progress",
+    "tracking",
 }  # fmt: skip
 PREFECT_FILES = ("task.py", "node.py", "results.py")
 ORCHESTRATION = {"node", "results", "code_version"}

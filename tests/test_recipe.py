@@ -76,6 +76,14 @@ def test_a_right_recipe(path: Path) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+def test_memory_bounds_the_steps_that_stream_and_no_other(path: Path) -> None:
+    recipe = load(path, TEXT, "compute.default.memory=1.5GB", "compute.steps.convert.memory=1MiB")
+    asked = {step: recipe.compute.memory_of(step) for step in ("evaluate", "convert", "finetune")}
+    assert asked == {"evaluate": 1_500_000_000, "convert": 2**20, "finetune": None}
+    assert recipe.compute.memory_of("profile") is None, "its own placement says nothing of memory"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "recipes").glob("*.yaml")))
 def test_the_recipes_that_are_shipped(name: str) -> None:
     assert load_recipe(ROOT / "recipes" / name)[0].name
@@ -126,6 +134,10 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
          "each objective once"),
         ("{device: cpu}", "{processes: 2}", "35: compute.steps.profile.processes",
          "only regularize and finetune"),
+        ("{device: cpu}", "{memory: lots}", "35: compute.steps.profile.memory", "not 'lots'"),
+        ("{device: cpu}", "{memory: 0}", "35: compute.steps.profile.memory", "greater than 0"),
+        ("    profile: {device: cpu}", "    finetune: {memory: 2GB}",
+         "35: compute.steps.finetune.memory", "only profile, choose, convert, evaluate"),
         # names of things that are not there
         ("text: calibration", "text: calibratoin", "12: profile.text",
          "one of train, calibration, not 'calibratoin'"),
@@ -191,3 +203,30 @@ def test_a_wrong_set_is_named(path: Path, assignment: str, field: str) -> None:
     with pytest.raises(InputError) as error:
         load(path, TEXT, assignment)
     assert error.value.where == f"--set {assignment}: {field}"
+
+
+SURVEY = """\
+survey:
+  metrics: []
+  plans: {dense: {selector: {name: keep_all}, strategies: [{name: streaming}]}}
+  stability: {text: train, held_out: [train, calibration]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "expected"),
+    [
+        ("text: train,", "text: calibration,", "text", "another text than the profile's"),
+        ("text: train,", "text: trian,", "text", "one of train, calibration, not 'trian'"),
+        ("[train, calibration]", "[train, train]", "held_out", "two different texts"),
+        ("[train, calibration]", "[train, other]", "held_out", "one of train, calibration"),
+    ],
+)
+def test_a_second_text_is_another_one_of_the_recipes(
+    path: Path, old: str, new: str, place: str, expected: str
+) -> None:
+    assert load(path, TEXT + SURVEY.replace("[]", "[{name: kv_cache}]")).survey.stability
+    with pytest.raises(InputError) as error:
+        load(path, TEXT + SURVEY.replace("[]", "[{name: kv_cache}]").replace(old, new))
+    assert error.value.where == f"{path}:39: survey.stability.{place}"
+    assert expected in error.value.expected

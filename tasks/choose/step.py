@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 
 from tasks.choose.base import Problem, Selector, TrialOptions
@@ -14,8 +15,10 @@ from tasks.cost_contracts import CostTable
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import calibration_rows
-from tasks.measure.models import base_config, load_base, load_tokenizer
+from tasks.measure.models import base_config, load_tokenizer
+from tasks.measure.offload import StreamedModel, load_streamed
 from tasks.measure.recall import probe_prompts
+from tasks.measure.states import Keep
 from tasks.measure.yardstick import Yardstick
 from tasks.recipe import ChooseOptions
 from tasks.registry import build
@@ -44,7 +47,15 @@ def choose_on_model(
     folder = ctx.store.open_tree(model.sha256)
     selector = build(Selector, options.selector, where="choose.selector")
     problem = problem_of(profile, options, base_config(folder), ctx.seed, costs)
-    if selector.tries is not None:
+    if selector.tries is None:
+        return choose_plan(problem, selector)
+    with ExitStack() as stack:
+
+        @cache
+        def base() -> StreamedModel:
+            streamed = load_streamed(folder, ctx.device, resident_bytes=ctx.memory_bytes)
+            return stack.enter_context(streamed)
+
         make_yardstick = partial(
             _yardstick,
             rows=measured_on,
@@ -54,14 +65,13 @@ def choose_on_model(
             folder=folder,
         )
         trial = MeasuredTrial(
-            partial(load_base, folder, ctx.device),
-            make_yardstick,
+            lambda: base().model,
+            lambda model: make_yardstick(model, keep=base().keep_states(ctx.workdir / "states")),
             partial(calibration_rows, fitted_on, ctx.store, folder),
             ctx.workdir / "trials",
             ctx.log,
         )
-        problem = problem.model_copy(update={"trial": trial})
-    return choose_plan(problem, selector)
+        return choose_plan(problem.model_copy(update={"trial": trial}), selector)
 
 
 def _reach(problem: Problem) -> int:
@@ -78,6 +88,7 @@ def _yardstick(
     keep_out_tokens: int,
     ctx: Context,
     folder: Path,
+    keep: Keep,
 ) -> Yardstick:
     held = calibration_rows(rows, ctx.store, folder)
     tokens = wanted.row_tokens or rows.row_tokens
@@ -97,4 +108,4 @@ def _yardstick(
             ctx.seed,
             keep_out_tokens=keep_out_tokens,
         )
-    return Yardstick(base, held[: wanted.rows, :tokens], probes)
+    return Yardstick(base, held[: wanted.rows, :tokens], probes, keep)

@@ -53,7 +53,7 @@ class MeasuredTrial:
     def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
         file = self._file(items)
         if not file.is_file():
-            model = converted_copy(self.base, assignments_of(items), self._rows)
+            model = self._converted(items)
             found = self.yardstick.figures(self.yardstick.streams(model), 0)
             self._keep(file, MeasuredDamage(**self.yardstick.damage(found)))
         damage = MeasuredDamage.model_validate_json(file.read_text())
@@ -74,7 +74,7 @@ class MeasuredTrial:
         return [MeasuredDamage.model_validate_json(text) if text else None for text in texts]
 
     def _walk(self, items: Sequence[PlanItem], wanted: list[tuple[PlanItem, Path]]) -> None:
-        model = converted_copy(self.base, assignments_of(items), self._rows)
+        model = self._converted(items)
         built = [(build(Strategy, change.spec), change, file) for change, file in wanted]
         fits = any(strategy.fits for strategy, _, _ in built)
         scan = Scan(model, self.base, self.yardstick, self._rows() if fits else None)
@@ -88,6 +88,10 @@ class MeasuredTrial:
                 write_atomically(file, b"")
             else:
                 self._keep(file, MeasuredDamage(**self.yardstick.damage(found)))
+
+    def _converted(self, items: Sequence[PlanItem]) -> HybridForCausalLM:
+        parts = assignments_of(items)
+        return converted_copy(self.base, parts, self._rows, self.yardstick.keep)
 
     @staticmethod
     def _keep(file: Path, damage: MeasuredDamage) -> None:

@@ -16,7 +16,8 @@ from tasks.errors import InputError
 from tasks.hybrid.export import write_hybrid
 from tasks.measure.batches import calibration_rows
 from tasks.measure.fitting import convert_in_place
-from tasks.measure.models import base_config, load_base
+from tasks.measure.models import base_config
+from tasks.measure.offload import load_streamed
 from tasks.progress import progress
 from tasks.store import MANIFEST
 from tasks.strategies.specs import Assignment, assignments_of, specs_of
@@ -36,9 +37,10 @@ def convert_model(
     """Write the hybrid checkpoint that a plan describes.
 
     A file of weights in which nothing changes is copied byte by byte; another is rewritten with
-    its tensors mapped from disk one by one. Where a strategy fits tensors, the base is loaded and
-    converted in memory first. The result depends on base, plan and, where something is fitted, the
-    calibration rows: the same inputs give the same digest, whatever was interrupted before.
+    its tensors mapped from disk, never read as a whole. Where a strategy fits tensors, the base is
+    loaded and converted first, within the step's bound of memory. The result depends on base, plan
+    and, where something is fitted, the calibration rows: the same inputs give the same digest,
+    whatever was interrupted before.
 
     Args:
         regularized: the base after training for this plan, whose weights are then taken and whose
@@ -92,14 +94,15 @@ def _fit(
     source: Path, assignments: list[Assignment], calibration: Calibration, ctx: Context
 ) -> dict[str, Tensor]:
     """The tensors that the plan's strategies fit, by full name."""
-    base = load_base(source, ctx.device)
-    with progress() as bar:
-        job = bar.add_task("fit", total=len(base.model.layers))
+    base = load_streamed(source, ctx.device, resident_bytes=ctx.memory_bytes)
+    with base, progress() as bar:
+        job = bar.add_task("fit", total=len(base.model.model.layers))
         return convert_in_place(
-            base,
+            base.model,
             assignments,
             lambda: calibration_rows(calibration, ctx.store, source),
             after=lambda layers: bar.advance(job, layers),
+            keep=base.keep_states(ctx.workdir / "states"),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from tasks.evaluate.passes import TextScores, run_pass
 from tasks.evaluate.texts import Texts
 from tasks.hybrid.mixers import MIXERS
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.states import Keep
 from tasks.progress import Bar
 from tasks.store import write_atomically
 
@@ -49,6 +51,7 @@ class Arms:
         seed: from the recipe.
         workdir: finished passes are kept here.
         bar: shows what is running.
+        keep: where the rows of a pass wait between layers.
     """
 
     def __init__(
@@ -62,13 +65,14 @@ class Arms:
         seed: int,
         workdir: Path,
         bar: Bar,
+        keep: Keep = tuple,
     ) -> None:
         self.names: tuple[Arm, ...] = tuple(models)
         self.texts, self.device, self.seed, self.bar = texts, device, seed, bar
         self._models = models
         self._loaded: dict[str, HybridForCausalLM] = {}
         self._keep_out_tokens = keep_out_tokens
-        self._workdir = workdir
+        self._workdir, self._keep = workdir, keep
         self._compared = {
             wanted for metric in metrics for wanted in metric.passes() if wanted.divergence
         }
@@ -106,14 +110,18 @@ class Arms:
             if compared and key != base_key:
                 self.passed("base", wanted)
                 base = self._workdir / base_key / path.name
-            run_pass(
-                self.model(arm),
-                self.texts.rows(wanted),
-                path,
-                keep_states=compared and key == base_key,
-                base=(base, self.model("base").lm_head) if base else None,
-                track=lambda rows: self.track(rows, f"{arm}: {wanted.text}"),
-            )
+            model, rows = self.model(arm), self.texts.rows(wanted)
+            visits = len(model.model.layers) * len(rows)
+            with self._shown(f"{arm}: {wanted.text}", visits) as advance:
+                run_pass(
+                    model,
+                    rows,
+                    path,
+                    keep=self._keep,
+                    keep_states=compared and key == base_key,
+                    base=(base, self.model("base").lm_head) if base else None,
+                    after=advance,
+                )
         scores = TextScores.load(path)
         same = compared and arm != "base" and key == base_key
         return scores.equal_to_base() if same else scores
@@ -129,11 +137,17 @@ class Arms:
 
     def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
         """The items, with a bar of their own while they last."""
-        job = self.bar.add_task(what, total=len(items))
-        try:
+        with self._shown(what, len(items)) as advance:
             for item in items:
                 yield item
-                self.bar.advance(job)
+                advance(1)
+
+    @contextmanager
+    def _shown(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar for the length of the block, and what moves it on."""
+        job = self.bar.add_task(what, total=total)
+        try:
+            yield lambda steps: self.bar.advance(job, steps)
         finally:
             self.bar.remove_task(job)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
 
 from tasks.context import Context
 from tasks.contracts import Arm, Champion, CheckpointRef, EvalReport, ModelRef, TextRef, TreeRef
@@ -11,8 +13,11 @@ from tasks.evaluate.arms import ArmModel, Arms
 from tasks.evaluate.base import Figure, Metric
 from tasks.evaluate.metrics import build_metrics, measure_metrics, needed_texts
 from tasks.evaluate.texts import Texts
+from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.items import write_items
-from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
+from tasks.measure.models import load_tokenizer
+from tasks.measure.offload import load_streamed
+from tasks.measure.states import Keep, Spill
 from tasks.progress import progress
 from tasks.recipe import EvaluateOptions
 
@@ -41,17 +46,21 @@ def evaluate_models(
     """
     started = time.perf_counter()
     metrics = build_metrics(options.metrics, texts)
-    models: dict[Arm, ArmModel] = {
-        "base": ArmModel(
-            base.sha256, lambda: load_base(ctx.store.open_tree(base.sha256), ctx.device)
-        ),
-        "candidate": _checkpoint(candidate, ctx),
-    }
+    compared: dict[Arm, str] = {"base": base.sha256, "candidate": candidate.sha256}
     if champion and champion.checkpoint:
-        models["champion"] = _checkpoint(champion.checkpoint, ctx)
+        compared["champion"] = champion.checkpoint.sha256
     if control:
-        models["control"] = _checkpoint(control, ctx)
-    with progress() as bar:
+        compared["control"] = control.sha256
+    # all stay loaded, so they share the bound
+    share = ctx.memory_bytes and ctx.memory_bytes // len(compared)
+    with ExitStack() as stack, progress() as bar:
+
+        def load(sha256: str) -> HybridForCausalLM:
+            folder = ctx.store.open_tree(sha256)
+            streamed = load_streamed(folder, ctx.device, resident_bytes=share)
+            return stack.enter_context(streamed).model
+
+        models = {arm: ArmModel(sha256, partial(load, sha256)) for arm, sha256 in compared.items()}
         arms = Arms(
             models,
             open_texts(base, texts, metrics, ctx),
@@ -60,6 +69,7 @@ def evaluate_models(
             seed=ctx.seed,
             workdir=ctx.workdir / "arms",
             bar=bar,
+            keep=states_of(ctx),
         )
         figures = measure_metrics(metrics, arms, ctx.workdir / "metrics", "evaluate", ctx.log)
     return EvalReport(
@@ -90,7 +100,6 @@ def _keep_items(figures: Iterable[Figure], ctx: Context) -> TreeRef:
     return ctx.store.put_tree(folder)
 
 
-def _checkpoint(ref: CheckpointRef, ctx: Context) -> ArmModel:
-    return ArmModel(
-        ref.sha256, lambda: load_checkpoint(ctx.store.open_tree(ref.sha256), ctx.device)
-    )
+def states_of(ctx: Context) -> Keep:
+    """Where rows wait between layers: in files where the device's memory is bounded."""
+    return Spill(ctx.workdir / "states") if ctx.memory_bytes else tuple

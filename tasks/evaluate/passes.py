@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.likelihood import target_nll
+from tasks.measure.states import Keep, Spill, SpilledStates
+from tasks.measure.stream import Stream, run_rows
 
-POSITIONS_AT_ONCE = 256  # bounds the fp32 logits: 256 x 49,152 x 4 bytes = 50 MB
+LOGIT_BYTES = 256 * 49_152 * 4  # bounds the fp32 logits at a time: 50 MB
 
 
 @dataclass(frozen=True)
@@ -52,34 +54,44 @@ def run_pass(
     rows: Tensor,
     path: Path,
     *,
+    keep: Keep = tuple,
     keep_states: bool = False,
     base: tuple[Path, nn.Module] | None = None,
-    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    after: Callable[[int], None] = lambda rows: None,
 ) -> None:
     """Run every row once and write the scores to ``path``, whole or not at all.
 
-    No more logits than those of 256 positions are ever held. The base is not run again for a
-    comparison: its final states are kept, and only its output head is applied to them.
+    All rows pass one layer before the next. No more logits than 50 MB in fp32 are ever made at
+    once. The base is not run again for a comparison: its final states are kept, one row a file,
+    and only its output head is applied to them.
 
     Args:
         rows: (rows, T) token ids, one row a forward.
-        keep_states: also write the final states (rows, T-1, D), for others to compare with.
+        keep: where the rows wait between layers.
+        keep_states: also write the final states (1, T, D), for others to compare with.
         base: the file of the base's pass over the same rows, and the base's output head.
-        track: goes through the row numbers and shows it.
+        after: called with the number of rows that have passed a layer.
     """
+    stream = Stream(model, rows, keep, at_once=1)
+    layers = len(model.model.layers)
+    outputs = run_rows(model, stream.states, stream.placement, 0, layers, keep, lambda *_: after(1))
     parts: list[dict[str, Tensor]] = []
-    for index in track(range(len(rows))):
-        ids = rows[index : index + 1].to(model.device)
-        states = model.model(ids, use_cache=False).last_hidden_state[0, :-1]
-        base_states = _states(base[0], index).to(states.device) if base else None
-        scores = _score(states, ids[0, 1:], model.lm_head, base_states, base and base[1])
-        if keep_states:
-            scores["states"] = states
-        parts.append({name: tensor.cpu() for name, tensor in scores.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
+    states: Iterable[Tensor] = map(model.model.norm, outputs)
+    if keep_states:
+        states = Spill(path.parent / "unfinished")(states).kept_as(_states_of(path))
+    base_states = SpilledStates(_states_of(base[0]), device=str(model.device)) if base else None
+    for index, (ids, row) in enumerate(zip(stream.ids, states, strict=True)):
+        of_base = base_states[index][0, :-1] if base_states else None
+        scores = _score(row[0, :-1], ids[0, 1:], model.lm_head, of_base, base and base[1])
+        parts.append({name: tensor.cpu() for name, tensor in scores.items()})
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     save_file({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, partial)
     partial.replace(path)
+
+
+def _states_of(path: Path) -> Path:
+    return path.with_suffix(".states")
 
 
 def _score(
@@ -91,8 +103,9 @@ def _score(
 ) -> dict[str, Tensor]:
     """Scores of one row: states (T-1, D), targets (T-1) -> each (T-1)."""
     chunks: dict[str, list[Tensor]] = {}
-    for start in range(0, len(targets), POSITIONS_AT_ONCE):
-        part = slice(start, start + POSITIONS_AT_ONCE)
+    at_once = max(1, LOGIT_BYTES // (4 * head.weight.shape[0]))
+    for start in range(0, len(targets), at_once):
+        part = slice(start, start + at_once)
         logits = head(states[part])
         found = {"nll": target_nll(logits[None], targets[None, part])[0]}
         if base_states is not None and base_head is not None:
@@ -116,8 +129,3 @@ def token_kl(base_logits: Tensor, logits: Tensor) -> Tensor:
     log_p = F.log_softmax(base_logits.float(), dim=-1)
     log_q = F.log_softmax(logits.float(), dim=-1)
     return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
-
-
-def _states(path: Path, row: int) -> Tensor:
-    with safe_open(path, "pt") as file:
-        return file.get_slice("states")[row]

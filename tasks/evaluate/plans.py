@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 
 from tasks.context import Context
@@ -19,10 +20,12 @@ from tasks.contracts import (
 )
 from tasks.evaluate.arms import ArmModel, Arms, kept_tokens
 from tasks.evaluate.metrics import build_metrics, measure_metrics
-from tasks.evaluate.models import open_texts
+from tasks.evaluate.models import open_texts, states_of
+from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import calibration_rows
 from tasks.measure.fitting import converted_copy
-from tasks.measure.models import base_config, load_base
+from tasks.measure.models import base_config
+from tasks.measure.offload import load_streamed
 from tasks.progress import progress
 from tasks.strategies.keep import Keep
 from tasks.strategies.specs import Assignment, assignments_of, specs_of
@@ -55,16 +58,23 @@ def measure_plans(
     base_folder = ctx.store.open_tree(base.sha256)
     base_specs = base_config(base_folder).layer_specs or []
     widest = max(kept_tokens(specs_of(parts, base_specs)) for parts in assigned.values())
-    loaded = cache(partial(load_base, base_folder, ctx.device))
+    keep = states_of(ctx)
     rows = cache(partial(calibration_rows, calibration, ctx.store, base_folder))
+
+    stack = ExitStack()
+
+    @cache
+    def loaded() -> HybridForCausalLM:
+        streamed = load_streamed(base_folder, ctx.device, resident_bytes=ctx.memory_bytes)
+        return stack.enter_context(streamed).model
 
     def candidate(parts: Sequence[Assignment]) -> ArmModel:
         key = plan_key(base.sha256, parts, calibration)
-        return ArmModel(key, lambda: converted_copy(loaded(), parts, rows))
+        return ArmModel(key, lambda: converted_copy(loaded(), parts, rows, keep))
 
     opened = open_texts(base, texts, chosen, ctx)
     measured: dict[str, tuple[Measurement, ...]] = {}
-    with progress() as bar:
+    with stack, progress() as bar:
         for name, parts in bar.track(assigned.items(), description="survey"):
             plan = candidate(parts)
             arms = Arms(
@@ -76,6 +86,7 @@ def measure_plans(
                 seed=ctx.seed,
                 workdir=ctx.workdir / "arms",
                 bar=bar,
+                keep=keep,
             )
             folder = ctx.workdir / "plans" / plan.key
             figures = measure_metrics(chosen, arms, folder, name, ctx.log)

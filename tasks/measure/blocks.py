@@ -1,4 +1,4 @@
-"""Block by block through a model, one batch of rows at a time.
+"""Block by block through a model, all rows through one block before the next.
 
 Shapes: B rows in the batch, T tokens a row, D hidden size, H query heads, G key/value heads, d head
 size.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -18,6 +19,10 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from tasks.hybrid.layer import HybridLayer
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.hybrid.placement import Placement
+from tasks.measure.finished_blocks import FinishedBlocks, Record
+from tasks.measure.layer_turn import at_work
+from tasks.measure.states import Keep
+from tasks.measure.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -63,37 +68,60 @@ class Visit:
 
 
 class Visitor(Protocol):
-    """Sees every block on every batch, layers in order within a batch; keeps sums, not states."""
+    """Sees one block on every batch; keeps sums, not states."""
 
     def visit(self, visit: Visit) -> None: ...
+
+    def record(self) -> Record:
+        """What is left of the block when all rows have passed it."""
 
 
 @torch.inference_mode()
 def run_blocks(
     model: HybridForCausalLM,
     rows: Tensor,
-    visitors: Sequence[Visitor],
+    visitors: Sequence[Callable[[], Visitor]],
     *,
-    batch_rows: int = 1,
-    after_batch: Callable[[int], None] = lambda rows: None,
-) -> None:
+    batch_rows: int | None = None,
+    keep: Keep = tuple,
+    folder: Path | None = None,
+    after: Callable[[int], None] = lambda visits: None,
+) -> list[list[Record]]:
     """Run all blocks over all rows and show each to the visitors; no logits are computed.
 
-    Two hidden states of one batch live at a time, and what a visit makes of them, whatever the
-    number of rows and layers.
+    A block's weights are needed once, whatever the number of rows; ``keep`` says where the rows
+    wait between two blocks.
 
     Args:
         rows: (R, T) token ids, on any device.
-        batch_rows: rows per batch.
-        after_batch: called with the number of rows of each finished batch.
+        visitors: each gives a fresh visitor for a block.
+        batch_rows: rows per batch; as the device likes where left out.
+        keep: `Spill` where a ``folder`` is given.
+        folder: survives a kill; a second attempt goes on behind the last finished block.
+        after: called with the number of rows that have passed a block, blocks that were finished
+            before included.
+
+    Returns:
+        Per visitor, its record of each block.
     """
-    for first in range(0, len(rows), batch_rows):
-        ids = rows[first : first + batch_rows].to(model.device)
-        x_in, placement = model.model.prepare(ids)
-        for layer, block in enumerate(model.model.layers):
-            x_out = block(x_in, placement)
-            visit = Visit(layer, block, placement, ids, first, x_in, x_out)
-            for visitor in visitors:
+    finished = FinishedBlocks(folder) if folder else None
+    records, reached = finished.found(model.device) if finished else ([], None)
+    after(len(rows) * len(records))
+    stream = Stream(model, rows, keep, at_once=batch_rows, from_layer=reached)
+    for layer in range(len(records), len(model.model.layers)):
+        block, fresh = model.model.layers[layer], [begin() for begin in visitors]
+
+        def watch(batch: int, x_in: Tensor, x_out: Tensor, block=block, fresh=fresh) -> None:
+            ids = stream.ids[batch]
+            first_row = batch * len(stream.ids[0])
+            visit = Visit(stream.layer, block, stream.placement, ids, first_row, x_in, x_out)
+            for visitor in fresh:
                 visitor.visit(visit)
-            x_in = x_out
-        after_batch(len(ids))
+            after(len(ids))
+
+        with at_work(block):  # visitors read its weights
+            stream.advance(watch)
+        records.append([visitor.record() for visitor in fresh])
+        if finished:
+            stream.replace(finished.keep(layer, records[-1], stream.states))
+    return [list(of_visitor) for of_visitor in zip(*records, strict=True)]

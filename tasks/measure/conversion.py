@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
 from tasks.hybrid.layer import HybridLayer
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.layer_turn import at_work, follow
 
 LAYERS = "model.layers."
 
@@ -44,7 +44,7 @@ def converted(
             before[layer] = model.model.layers[layer]
             if donor is not None and donor is not model and layer in specs:
                 model.put_layer(layer, donor.model.layers[layer])
-            model.set_layer_spec(layer, spec)
+            change_layer(model, layer, spec)
         give_tensors(model, tensors)
         yield model
     finally:
@@ -52,9 +52,22 @@ def converted(
             model.put_layer(layer, module)
 
 
-def shared_copy(model: HybridForCausalLM) -> HybridForCausalLM:
-    """A model of its own, whose tensors are the other's."""
-    return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
+def change_layer(model: HybridForCausalLM, index: int, spec: dict[str, Any]) -> None:
+    """`HybridForCausalLM.set_layer_spec`, of a model that may be streamed."""
+    before = model.model.layers[index]
+    with at_work(before):
+        model.set_layer_spec(index, spec)
+        follow(before, model.model.layers[index])
+
+
+def shallow_copy(model: HybridForCausalLM) -> HybridForCausalLM:
+    """A model of the same modules whose layers can be changed without touching the original's."""
+    clone = with_own_dicts(model)
+    clone.config = copy.deepcopy(model.config)
+    clone.model = with_own_dicts(model.model)
+    clone.model.config = clone.config
+    clone.model.layers = nn.ModuleList(map(with_own_dicts, model.model.layers))
+    return clone
 
 
 def unfitted_copy(base: HybridForCausalLM, specs: Sequence[dict[str, Any]]) -> HybridForCausalLM:
@@ -65,7 +78,7 @@ def unfitted_copy(base: HybridForCausalLM, specs: Sequence[dict[str, Any]]) -> H
     Raises:
         ValueError: a spec that is not allowed.
     """
-    model = shared_copy(base)
+    model = shallow_copy(base)
     for layer, (spec, before) in enumerate(zip(specs, base.config.layer_specs, strict=True)):
         if spec != before:
             model.set_layer_spec(layer, spec)
@@ -88,16 +101,16 @@ def give_tensors(model: HybridForCausalLM, tensors: Mapping[str, Tensor]) -> Non
         *path, leaf = name.removeprefix(LAYERS).split(".")
         module: nn.Module = model.model.layers[int(path[0])]
         for part in path[1:]:
-            child = _with_own_dicts(getattr(module, part))
+            child = with_own_dicts(getattr(module, part))
             setattr(module, part, child)
             module = child
         before = getattr(module, leaf)
         assert before.shape == tensor.shape, f"{name}: {tensor.shape} for {before.shape}"
-        value = tensor.to(before.device, before.dtype)
+        value = tensor.to(model.device, before.dtype)
         setattr(module, leaf, nn.Parameter(value, requires_grad=before.requires_grad))
 
 
-def _with_own_dicts(module: nn.Module) -> nn.Module:
+def with_own_dicts(module: nn.Module) -> nn.Module:
     """A copy of a module whose parts can be replaced without touching the original's."""
     clone = copy.copy(module)
     clone._modules = dict(module._modules)

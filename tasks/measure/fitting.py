@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.hybrid.placement import Placement
-from tasks.measure.conversion import give_tensors, layer_of, shared_copy
+from tasks.measure.conversion import change_layer, give_tensors, layer_of, shallow_copy
+from tasks.measure.layer_turn import at_work
+from tasks.measure.states import Keep, States
+from tasks.measure.stream import Stream, run_rows
 from tasks.strategies.specs import Assignment
-from tasks.strategies.stretch import Stretch, StretchBatch
+from tasks.strategies.stretch import Stretch, StretchBatches
 
 # gives calibration rows (R, T) when they are needed
 Rows = Callable[[], Tensor]
@@ -26,6 +28,7 @@ def convert_in_place(
     assignments: Sequence[Assignment],
     rows: Rows,
     after: Callable[[int], None] = lambda layers: None,
+    keep: Keep = tuple,
 ) -> dict[str, Tensor]:
     """Turn a base into the hybrid that a plan describes.
 
@@ -38,6 +41,7 @@ def convert_in_place(
         assignments: the plan's stretches; they cover the layers in order.
         rows: called at most once, if anything has to be fitted.
         after: called with the number of layers of each stretch that is done.
+        keep: where the two streams wait between layers.
 
     Returns:
         The fitted tensors, by their full names, in the model's dtype and on the CPU.
@@ -47,7 +51,7 @@ def convert_in_place(
     """
     fits = [index for index, (_, _, strategy) in enumerate(assignments) if strategy.fits]
     last_fit = fits[-1] if fits else -1
-    streams = _Streams(model, rows()) if fits else None
+    streams = _Streams(model, rows(), keep) if fits else None
     fitted: dict[str, Tensor] = {}
     for index, (start, stop, strategy) in enumerate(assignments):
         base_specs = list(model.config.layer_specs[start:stop])
@@ -59,7 +63,7 @@ def convert_in_place(
         specs = strategy.layer_specs(base_specs)
         for layer, (spec, before) in enumerate(zip(specs, base_specs, strict=True), start):
             if spec != before:
-                model.set_layer_spec(layer, spec)
+                change_layer(model, layer, spec)
         give_tensors(model, tensors)
         fitted |= {name: tensor.to("cpu", model.dtype) for name, tensor in tensors.items()}
         if streams and index <= last_fit:
@@ -69,31 +73,33 @@ def convert_in_place(
 
 
 def converted_copy(
-    base: HybridForCausalLM, assignments: Sequence[Assignment], rows: Rows
+    base: HybridForCausalLM,
+    assignments: Sequence[Assignment],
+    rows: Rows,
+    keep: Keep = tuple,
 ) -> HybridForCausalLM:
     """The base as a plan wants it; tensors that stay the same are shared.
 
     Args:
         base: left as it is.
         rows: gives calibration rows, for strategies that fit.
+        keep: as in `convert_in_place`.
     """
-    model = shared_copy(base)
-    convert_in_place(model, assignments, rows)
+    model = shallow_copy(base)
+    convert_in_place(model, assignments, rows, keep=keep)
     return model
 
 
 class _Streams:
-    """The calibration rows on their way through base and converted model, batch by batch."""
+    """The calibration rows on their way through base and converted model, layer by layer."""
 
-    def __init__(self, model: HybridForCausalLM, rows: Tensor) -> None:
-        self.model = model
-        at_once = 1 if model.device.type == "cpu" else 8  # one row fills a CPU
-        self.ids = [batch.to(model.device) for batch in rows.split(at_once)]
-        prepared = [model.model.prepare(ids) for ids in self.ids]
-        self.placements: list[Placement] = [placement for _, placement in prepared]
-        self.base = [hidden for hidden, _ in prepared]
-        self.converted = self.base
-        self.before: list[Tensor] | None = None
+    def __init__(self, model: HybridForCausalLM, rows: Tensor, keep: Keep) -> None:
+        self.model, self.keep = model, keep
+        bottom = Stream(model, rows, keep)
+        self.ids, self.placement = bottom.ids, bottom.placement
+        self.base: States = bottom.states
+        self.converted: States = self.base
+        self.before: States | None = None
 
     def advance_base(self, start: int, stop: int) -> None:
         """The base's stream to the output of layer stop - 1, whose layers are the base's still."""
@@ -112,22 +118,8 @@ class _Streams:
         self.converted = self._run(self.before, stop - 1, stop)
 
     def stretch(self, start: int, stop: int) -> Stretch:
-        batches, first_row = [], 0
-        for index, ids in enumerate(self.ids):
-            before = self.before[index] if self.before else None
-            batches.append(
-                StretchBatch(
-                    ids,
-                    self.placements[index],
-                    first_row,
-                    before,
-                    self.converted[index],
-                    self.base[index],
-                )
-            )
-            first_row += len(ids)
-        return Stretch(self.model, start, stop, tuple(batches))
+        batches = StretchBatches(self.ids, self.placement, self.before, self.converted, self.base)
+        return Stretch(self.model, start, stop, batches, at_work)
 
-    def _run(self, states: list[Tensor], start: int, stop: int) -> list[Tensor]:
-        pairs = zip(states, self.placements, strict=True)
-        return [self.model.model.run_layers(x, placement, start, stop) for x, placement in pairs]
+    def _run(self, states: States, start: int, stop: int) -> States:
+        return run_rows(self.model, states, self.placement, start, stop, self.keep)

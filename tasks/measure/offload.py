@@ -2,42 +2,26 @@
 
 The output is that of the resident model, bit for bit: the same weights meet the same kernels.
 Accelerate runs layers from disk too, but loads each one, tensor by tensor, when its turn has come.
-Added here, on its hooks: the layer that comes next is read meanwhile, and memory has a bound.
+Here the layer that comes next is read meanwhile, memory has a bound, and a layer can keep its
+weights for as long as many rows pass through it (`at_work`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from accelerate.hooks import ModelHook, add_hook_to_module
-from torch import nn
 
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.layer_ring import LayerRing
+from tasks.measure.layer_turn import LayerTurn
 from tasks.measure.residency import Residency, plan_residency
 from tasks.measure.skeleton import FlatWeights, read_skeleton
+from tasks.measure.states import Keep, Spill
 
 Source = Literal["disk", "host"]
-
-
-class StreamHook(ModelHook):
-    """Gives a layer its weights before it runs and takes them away afterwards."""
-
-    no_grad = True  # a graph would look for weights that have gone
-
-    def __init__(self, ring: LayerRing, layer: int):
-        self.ring, self.layer = ring, layer
-
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple, dict]:
-        self.ring.swap_in(self.layer)
-        return args, kwargs
-
-    def post_forward(self, module: nn.Module, output: Any) -> Any:
-        self.ring.swap_out(self.layer)
-        return output
 
 
 @dataclass(frozen=True)
@@ -63,6 +47,10 @@ class StreamedModel:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def keep_states(self, folder: Path) -> Keep:
+        """Where hidden states of many rows wait: in files where the weights too are too many."""
+        return tuple if self.ring is None else Spill(folder)
 
     def close(self) -> None:
         """Ends the thread; the model cannot be run again if it has streamed layers."""
@@ -126,7 +114,7 @@ def load_streamed(
         prefetch=prefetch,
     )
     for layer in residency.streamed:
-        add_hook_to_module(model.model.layers[layer], StreamHook(ring, layer))
+        LayerTurn(ring, layer).attach(model.model.layers[layer])
     return StreamedModel(model, residency, ring, held_bytes + ring.nbytes())
 
 

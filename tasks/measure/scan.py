@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.conversion import converted, layer_of
-from tasks.measure.stream import Stream
+from tasks.measure.layer_turn import at_work
 from tasks.measure.yardstick import Figures, Yardstick
 from tasks.strategies.base import LayerSpec, Strategy
-from tasks.strategies.stretch import Stretch, StretchBatch
+from tasks.strategies.stretch import Stretch, StretchBatches
 
 
 class Scan:
@@ -41,8 +41,9 @@ class Scan:
             self._measured = yardstick.streams(model)
             self._fitted = self._target = None
             if calibration is not None:
-                self._fitted = Stream(model, calibration)
-                self._target = Stream(base, calibration) if base is not model else self._fitted
+                self._fitted = self._target = yardstick.stream(model, calibration)
+                if base is not model:
+                    self._target = yardstick.stream(base, calibration)
 
     @torch.no_grad()
     def advance(self) -> None:
@@ -78,15 +79,6 @@ class Scan:
     def _stretch(self, stop: int) -> Stretch:
         assert self._fitted is not None
         assert self._target is not None
-        x, batches, first_row = self._fitted, [], 0
-        targets = self._target.outputs(stop)
-        before = x.before or (None,) * len(x.ids)
-        for index, ids in enumerate(x.ids):
-            batches.append(
-                StretchBatch(
-                    ids, x.placements[index], first_row, before[index], x.states[index],
-                    targets[index],
-                )
-            )  # fmt: skip
-            first_row += len(ids)
-        return Stretch(self.model, self.layer, stop, tuple(batches))
+        targets, x = self._target.outputs(stop), self._fitted
+        batches = StretchBatches(x.ids, x.placement, x.before, x.states, targets)
+        return Stretch(self.model, self.layer, stop, batches, at_work)

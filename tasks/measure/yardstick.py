@@ -5,7 +5,7 @@ Shapes: B rows in a batch, T tokens a row, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from tasks.contracts import Contract
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.likelihood import token_nll
 from tasks.measure.recall import RecallPrompt, last_logits, score_keys
+from tasks.measure.states import Keep, States
 from tasks.measure.stream import Stream
 
 KL_EVERY = 4  # of the base's distributions this share is kept: 100 MB for 2 x 1,024 tokens of 49 K
@@ -38,36 +39,52 @@ class Yardstick:
         model: the base, every layer as it was; not kept.
         rows: (R, T) token ids.
         probes: prompts by the probe's name, all of one length; no probe and no prompt is fine.
+        keep: where states wait between layers, and what the base says meanwhile.
     """
 
     def __init__(
-        self, model: HybridForCausalLM, rows: Tensor, probes: Mapping[str, Sequence[RecallPrompt]]
+        self,
+        model: HybridForCausalLM,
+        rows: Tensor,
+        probes: Mapping[str, Sequence[RecallPrompt]],
+        keep: Keep = tuple,
     ) -> None:
-        self.rows = rows
+        self.rows, self.keep = rows, keep
         self.prompts = [(name, prompt) for name, some in probes.items() for prompt in some]
-        self._log_probs: list[Tensor] = []  # of the base, per batch
+        self._log_probs: States | None = None  # of the base, per batch
         with torch.no_grad():
             self.base = self.figures(self.streams(model), 0)
 
     def streams(self, model: HybridForCausalLM) -> list[Stream]:
         """Text and recall prompts at the bottom of a model."""
-        found = [Stream(model, self.rows)]
+        found = [self.stream(model, self.rows)]
         if self.prompts:
-            found.append(Stream(model, torch.stack([prompt.ids for _, prompt in self.prompts])))
+            ids = torch.stack([prompt.ids for _, prompt in self.prompts])
+            found.append(self.stream(model, ids))
         return found
+
+    def stream(self, model: HybridForCausalLM, ids: Tensor) -> Stream:
+        """Rows (R, T) at the bottom of a model."""
+        return Stream(model, ids, self.keep)
 
     @torch.no_grad()
     def figures(self, streams: Sequence[Stream], first: int) -> Figures:
         """Of the model as it stands; layers ``first`` and above are run."""
         text, *recall = streams
-        nll, kl = [], []
-        for batch, (ids, logits) in enumerate(text.logits(first)):
-            nll.append(token_nll(logits, ids).double().mean(1))
-            log_q = _log_probs(logits)
-            if batch == len(self._log_probs):  # the base itself, the first model to be measured
-                self._log_probs.append(log_q)
-            log_p = self._log_probs[batch]
-            kl.append(F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).double())
+        nll = []
+
+        def said() -> Iterator[Tensor]:
+            for ids, logits in text.logits(first):
+                nll.append(token_nll(logits, ids).double().mean(1))
+                yield _log_probs(logits)
+
+        log_qs: Iterable[Tensor] = said()
+        if self._log_probs is None:  # the base itself, the first model to be measured
+            log_qs = self._log_probs = self.keep(log_qs)
+        kl = [
+            F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).double()
+            for log_q, log_p in zip(log_qs, self._log_probs, strict=True)
+        ]
         scores: dict[str, list[Any]] = {}
         waiting = list(self.prompts)
         for stream in recall:

@@ -1,11 +1,12 @@
 """Angular distance between the ends of runs of blocks.
 
-Shapes: B rows in the batch, L layers, D hidden size.
+Shapes: R rows, L layers, D hidden size.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
+from tasks.measure.finished_blocks import Record
 from tasks.profile.base import BlockProfiler, Findings
 
 
@@ -35,39 +37,41 @@ class AngularDistance(BlockProfiler):
         *range(1, 17),
     )
 
-    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Angles:
-        return _Angles(self, len(model.model.layers))
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _LastTokens:
+        return _LastTokens()
 
-
-class _Angles:
-    def __init__(self, options: AngularDistance, layers: int) -> None:
-        self.lengths = [n for n in options.lengths if n <= layers]
-        self.layers = layers
-        self.stream: list[Tensor] = []  # of the batch's last tokens, x_0 to x_L, (B, D) each
-        self.sums = torch.zeros(layers + 1, layers + 1, dtype=torch.float64)
-        self.rows = 0
-
-    def visit(self, visit: Visit) -> None:
-        if visit.layer == 0:
-            self.stream = [visit.x_in[:, -1].double()]
-        self.stream.append(visit.x_out[:, -1].double())
-        if visit.layer == self.layers - 1:
-            states = torch.stack(self.stream, dim=1)  # [B, L + 1, D]
+    def findings(self, records: Sequence[Record]) -> Findings:
+        layers = len(records)
+        sums = torch.zeros(layers + 1, layers + 1, dtype=torch.float64)
+        stream = [records[0]["before"], *(record["after"] for record in records)]
+        for row in zip(*stream, strict=True):
+            states = torch.stack(row)  # [L + 1, D]
             states = states / torch.linalg.vector_norm(states, dim=-1, keepdim=True)
             # rounding must not leave the domain of arccos
-            angles = (states @ states.mT).clamp(-1, 1).arccos() / math.pi
-            self.sums += angles.sum(0).cpu()
-            self.rows += len(states)
-
-    def findings(self) -> Findings:
-        distances = (self.sums / self.rows).tolist()
+            sums += (states @ states.mT).clamp(-1, 1).arccos() / math.pi
+        distances = (sums / len(stream[0])).tolist()
         return Findings(
             scores=[
                 {
                     f"angular_distance_{n}": distances[layer][layer + n]
                     for n in self.lengths
-                    if layer + n <= self.layers
+                    if layer + n <= layers
                 }
-                for layer in range(self.layers)
+                for layer in range(layers)
             ]
         )
+
+
+class _LastTokens:
+    """Each row's last token on both sides of a block, (R, D) in fp64."""
+
+    def __init__(self) -> None:
+        self.before: list[Tensor] = []
+        self.after: list[Tensor] = []
+
+    def visit(self, visit: Visit) -> None:
+        self.before.append(visit.x_in[:, -1].double().cpu())
+        self.after.append(visit.x_out[:, -1].double().cpu())
+
+    def record(self) -> Record:
+        return {"before": torch.cat(self.before), "after": torch.cat(self.after)}

@@ -15,7 +15,8 @@ from kernels.streaming_attention.reference import visible_keys
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
-from tasks.profile.base import BlockProfiler, Findings
+from tasks.measure.finished_blocks import Record
+from tasks.profile.base import BlockProfiler
 
 SCORES = ("attention_entropy", "attention_distance", "sink_mass")
 
@@ -51,13 +52,13 @@ class AttentionSpan(BlockProfiler):
                 expected=f"at least {self.sinks + self.last_queries} tokens a row",
                 remedy="lengthen the rows, or give attention_span fewer last_queries",
             )
-        return _Spread(self, len(model.model.layers), model.config.num_key_value_heads)
+        return _Spread(self, model.config.num_key_value_heads)
 
 
 class _Spread:
-    def __init__(self, options: AttentionSpan, layers: int, heads: int) -> None:
+    def __init__(self, options: AttentionSpan, heads: int) -> None:
         self.options = options
-        self.sums = torch.zeros(layers, len(SCORES), heads, dtype=torch.float64)
+        self.sums = torch.zeros(len(SCORES), heads, dtype=torch.float64)
         self.rows = 0
 
     def visit(self, visit: Visit) -> None:
@@ -66,19 +67,15 @@ class _Spread:
         window = visit.block.spec["mixer"].get("window")
         spread = attention_spread(q, k, self.options.sinks, window)
         by_head = spread.unflatten(2, (k.shape[1], -1))
-        self.sums[visit.layer] += by_head.mean((3, 4)).sum(1, dtype=torch.float64).cpu()
-        if visit.layer == 0:
-            self.rows += len(visit.ids)
+        self.sums += by_head.mean((3, 4)).sum(1, dtype=torch.float64).cpu()
+        self.rows += len(visit.ids)
 
-    def findings(self) -> Findings:
-        found = []
-        for of_layer in (self.sums / self.rows).tolist():
-            scores = {}
-            for name, by_head in zip(SCORES, of_layer, strict=True):
-                scores[name] = sum(by_head) / len(by_head)
-                scores |= {f"{name}.head_{head}": value for head, value in enumerate(by_head)}
-            found.append(scores)
-        return Findings(scores=found)
+    def record(self) -> Record:
+        record = {}
+        for name, by_head in zip(SCORES, self.sums / self.rows, strict=True):
+            record[name] = by_head.mean()
+            record |= {f"{name}.head_{head}": value for head, value in enumerate(by_head)}
+        return record
 
 
 def attention_spread(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from tasks.contracts import Damage, Spec
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visitor, run_blocks
+from tasks.measure.finished_blocks import Record
+from tasks.measure.states import Keep
 from tasks.progress import Bar
 from tasks.registry import Component
 
@@ -32,12 +35,6 @@ class Findings:
     reference: dict[str, float] = field(default_factory=dict)
 
 
-class Accumulator(Visitor, Protocol):
-    """A visitor that ends in findings."""
-
-    def findings(self) -> Findings: ...
-
-
 @dataclass(frozen=True)
 class Subject:
     """What a profiler that runs on its own is given.
@@ -52,6 +49,7 @@ class Subject:
         bar: for a task of the profiler's own.
         log: a line now and then, for those who see no bar.
         scores: per layer, what the shared pass found; empty where no profiler took part in it.
+        keep: where hidden states wait between layers; `tuple` unless the model is streamed.
     """
 
     model: HybridForCausalLM
@@ -63,6 +61,7 @@ class Subject:
     bar: Bar
     log: Callable[[str], None] = lambda message: None
     scores: tuple[dict[str, float], ...] = ()
+    keep: Keep = tuple
 
 
 class Profiler(Component):
@@ -79,13 +78,19 @@ class Profiler(Component):
 class BlockProfiler(Profiler):
     """Sees every block on every row, in the one pass that all block profilers share."""
 
-    def begin(self, model: HybridForCausalLM, rows: Tensor) -> Accumulator:
-        """A fresh visitor for a pass over ``rows`` (R, T).
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
+        """A fresh visitor for one block in a pass over ``rows`` (R, T).
 
         Raises:
             InputError: the rows cannot give what the profiler measures.
         """
         raise NotImplementedError
+
+    def findings(self, records: Sequence[Record]) -> Findings:
+        """From the visitors' records of all blocks; as they are, where they hold the scores."""
+        return Findings(
+            scores=[{name: value.item() for name, value in one.items()} for one in records]
+        )
 
 
 class ModelProfiler(Profiler):
@@ -107,14 +112,19 @@ class SharedPass:
         self, profilers: Sequence[Profiler], model: HybridForCausalLM, rows: Tensor
     ) -> None:
         self.model, self.rows = model, rows
-        self.visitors = [p.begin(model, rows) for p in profilers if isinstance(p, BlockProfiler)]
+        self.profilers = [p for p in profilers if isinstance(p, BlockProfiler)]
+        for profiler in self.profilers:
+            profiler.begin(model, rows)
 
-    def run(self, after_batch: Callable[[int], None] = lambda rows: None) -> list[Findings]:
-        """The findings, in the profilers' order; ``after_batch`` hears how many rows were done."""
-        if not self.visitors:
+    def run(
+        self,
+        keep: Keep = tuple,
+        folder: Path | None = None,
+        after: Callable[[int], None] = lambda visits: None,
+    ) -> list[Findings]:
+        """The findings, in the profilers' order; for the rest see `run_blocks`."""
+        if not self.profilers:
             return []
-        at_once = 1 if self.model.device.type == "cpu" else 8  # one row fills a CPU
-        run_blocks(
-            self.model, self.rows, self.visitors, batch_rows=at_once, after_batch=after_batch
-        )
-        return [visitor.findings() for visitor in self.visitors]
+        visitors = [partial(p.begin, self.model, self.rows) for p in self.profilers]
+        records = run_blocks(self.model, self.rows, visitors, keep=keep, folder=folder, after=after)
+        return [p.findings(found) for p, found in zip(self.profilers, records, strict=True)]

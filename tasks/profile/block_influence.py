@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
-from tasks.profile.base import BlockProfiler, Findings
+from tasks.measure.finished_blocks import Record
+from tasks.profile.base import BlockProfiler
 from tasks.strategies.stretch import ordinary_tokens
 
 
@@ -38,9 +39,8 @@ class _Influence:
     def __init__(self, options: BlockInfluence, model: HybridForCausalLM) -> None:
         self.massive = options.massive
         self.bos = model.config.bos_token_id
-        layers = len(model.model.layers)
-        self.cosines = torch.zeros(layers, dtype=torch.float64)
-        self.tokens = torch.zeros(layers, dtype=torch.float64)
+        self.cosines = torch.zeros((), dtype=torch.float64)
+        self.tokens = torch.zeros((), dtype=torch.float64)
 
     def visit(self, visit: Visit) -> None:
         x, y = visit.x_in.float(), visit.x_out.float()
@@ -49,9 +49,8 @@ class _Influence:
         counted = torch.ones_like(visit.ids, dtype=torch.bool)
         if self.massive is not None:
             counted = ordinary_tokens(visit.ids, (x, y), self.bos, self.massive)
-        self.cosines[visit.layer] += cosines[counted].sum().cpu()
-        self.tokens[visit.layer] += counted.sum().cpu()
+        self.cosines += cosines[counted].sum().cpu()
+        self.tokens += counted.sum().cpu()
 
-    def findings(self) -> Findings:
-        influence = 1 - self.cosines / self.tokens
-        return Findings(scores=[{"block_influence": value} for value in influence.tolist()])
+    def record(self) -> Record:
+        return {"block_influence": 1 - self.cosines / self.tokens}

@@ -12,7 +12,8 @@ from kernels.local_attention.covered_spans import covered_spans
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
-from tasks.profile.base import BlockProfiler, Findings
+from tasks.measure.finished_blocks import Record
+from tasks.profile.base import BlockProfiler
 from tasks.strategies.local import score_name
 
 
@@ -45,30 +46,26 @@ class CoveredSpan(BlockProfiler):
                 expected=f"more than {self.sinks + widest} tokens a row",
                 remedy="lengthen the rows, or give covered_span smaller spans",
             )
-        return _CoveredMass(self, len(model.model.layers), model.config.num_key_value_heads)
+        return _CoveredMass(self, model.config.num_key_value_heads)
 
 
 class _CoveredMass:
-    def __init__(self, options: CoveredSpan, layers: int, heads: int) -> None:
+    def __init__(self, options: CoveredSpan, heads: int) -> None:
         self.options = options
-        self.sums = torch.zeros(layers, len(options.spans), heads, dtype=torch.float64)
-        self.count = 0
+        self.sums = torch.zeros(len(options.spans), heads, dtype=torch.float64)
+        self.rows = 0
 
     def visit(self, visit: Visit) -> None:
         options, k = self.options, visit.keys
         q = visit.last_queries(options.last_queries)
         mass = covered_spans(q, k, options.spans, options.sinks)
         by_head = mass.unflatten(2, (k.shape[1], -1)).mean(dim=(3, 4))  # (spans, B, G)
-        self.sums[visit.layer] += by_head.double().sum(1).cpu()
-        if visit.layer == 0:
-            self.count += len(visit.ids)
+        self.sums += by_head.double().sum(1).cpu()
+        self.rows += len(visit.ids)
 
-    def findings(self) -> Findings:
-        found = []
-        for by_span in (self.sums / self.count).tolist():
-            scores = {}
-            for span, by_head in zip(self.options.spans, by_span, strict=True):
-                scores[score_name(span)] = sum(by_head) / len(by_head)
-                scores |= {score_name(span, head): mass for head, mass in enumerate(by_head)}
-            found.append(scores)
-        return Findings(scores=found)
+    def record(self) -> Record:
+        record = {}
+        for span, by_head in zip(self.options.spans, self.sums / self.rows, strict=True):
+            record[score_name(span)] = by_head.mean()
+            record |= {score_name(span, head): mass for head, mass in enumerate(by_head)}
+        return record

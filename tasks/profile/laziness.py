@@ -12,7 +12,8 @@ from kernels.streaming_attention.covered_mass import covered_mass
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
-from tasks.profile.base import BlockProfiler, Findings
+from tasks.measure.finished_blocks import Record
+from tasks.profile.base import BlockProfiler
 
 
 class Laziness(BlockProfiler):
@@ -42,21 +43,19 @@ class Laziness(BlockProfiler):
                 expected=f"more than {self.sinks + self.window} tokens a row",
                 remedy="lengthen the rows, or give laziness a smaller window",
             )
-        return _LazyRatio(self, len(model.model.layers))
+        return _LazyRatio(self)
 
 
 class _LazyRatio:
-    def __init__(self, options: Laziness, layers: int) -> None:
+    def __init__(self, options: Laziness) -> None:
         self.options = options
-        self.sums = torch.zeros(layers, dtype=torch.float64)
-        self.count = 0
+        self.sum, self.rows = torch.zeros((), dtype=torch.float64), 0
 
     def visit(self, visit: Visit) -> None:
         q = visit.last_queries(self.options.last_queries)
         ratio = covered_mass(q, visit.keys, self.options.sinks, self.options.window)
-        self.sums[visit.layer] += ratio.mean(dim=(1, 2)).double().sum().cpu()
-        if visit.layer == 0:
-            self.count += len(visit.ids)
+        self.sum += ratio.mean(dim=(1, 2)).double().sum().cpu()
+        self.rows += len(visit.ids)
 
-    def findings(self) -> Findings:
-        return Findings(scores=[{"lazy_ratio": r} for r in (self.sums / self.count).tolist()])
+    def record(self) -> Record:
+        return {"lazy_ratio": self.sum / self.rows}

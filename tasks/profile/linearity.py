@@ -11,7 +11,8 @@ from torch import Tensor
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
-from tasks.profile.base import BlockProfiler, Findings
+from tasks.measure.finished_blocks import Record
+from tasks.profile.base import BlockProfiler
 from tasks.strategies.moments import Moments
 from tasks.strategies.stretch import ordinary_tokens
 
@@ -33,9 +34,8 @@ class Linearity(BlockProfiler):
     ``massive`` times the row's median, before or after the block), which alone would fit. With
     ``massive`` null all tokens count, as in the paper.
 
-    Kept per layer: two sums of X^T X and X^T E (D, D) in fp64 (rows fitted on, rows held out).
-    X^T X of the next block is this one's Y^T Y, and only ||Y||^2 is needed of it: nothing is
-    computed twice.
+    Kept of one block at a time: two sums of X^T X and X^T E (D, D) in fp64 (rows fitted on, rows
+    held out).
     """
 
     name: ClassVar[str] = "linearity"
@@ -65,7 +65,8 @@ class _Linearity:
     def __init__(self, options: Linearity, model: HybridForCausalLM) -> None:
         self.options = options
         self.bos = model.config.bos_token_id
-        self.layers: list[tuple[Moments, Moments]] = []  # fitted on, held out
+        self.fitted_on: Moments | None = None
+        self.held_out: Moments | None = None
 
     def visit(self, visit: Visit) -> None:
         x, y = visit.x_in.float(), visit.x_out.float()
@@ -73,26 +74,26 @@ class _Linearity:
         if self.options.massive is not None:
             counted = ordinary_tokens(visit.ids, (x, y), self.bos, self.options.massive)
         weight = counted[..., None].float()
-        if visit.layer == len(self.layers):
+        if self.fitted_on is None or self.held_out is None:
             shift = (x * weight).sum((0, 1)) / weight.sum().clamp_min(1)
-            width = x.shape[-1]
-            self.layers.append((Moments.empty(width, shift), Moments.empty(width, shift)))
+            self.fitted_on, self.held_out = (Moments.empty(x.shape[-1], shift) for _ in range(2))
         e = y - x
         every = self.options.held_out_every
         for row in range(len(x)):
             held_out = (visit.first_row + row) % every == every - 1
-            self.layers[visit.layer][held_out].add(x[row], e[row], weight[row])
+            sums = self.held_out if held_out else self.fitted_on
+            sums.add(x[row], e[row], weight[row])
 
-    def findings(self) -> Findings:
-        return Findings(scores=[self._scores(*moments) for moments in self.layers])
-
-    def _scores(self, fitted_on: Moments, held_out: Moments) -> dict[str, float]:
-        everything = (fitted_on + held_out).centred()
+    def record(self) -> Record:
+        assert self.fitted_on is not None
+        assert self.held_out is not None
+        everything = (self.fitted_on + self.held_out).centred()
         least = everything.least_error()
-        unseen = held_out.about(*fitted_on.means())
-        unseen_error = unseen.error(fitted_on.centred().ridge_map(self.options.ridge))
-        return {
-            "linearity": (1 - least / everything.yy).item(),
-            "linearity_delta": (1 - least / everything.ee).item(),
-            "linearity_delta_held_out": (1 - unseen_error / unseen.ee).item(),
+        unseen = self.held_out.about(*self.fitted_on.means())
+        unseen_error = unseen.error(self.fitted_on.centred().ridge_map(self.options.ridge))
+        scores = {
+            "linearity": 1 - least / everything.yy,
+            "linearity_delta": 1 - least / everything.ee,
+            "linearity_delta_held_out": 1 - unseen_error / unseen.ee,
         }
+        return {name: score.cpu() for name, score in scores.items()}

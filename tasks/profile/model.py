@@ -6,10 +6,20 @@ import time
 from dataclasses import replace
 
 from tasks.context import Context
-from tasks.contracts import CacheGeometry, LayerProfile, ModelProfile, ModelRef, Spec, TextRef
+from tasks.contracts import (
+    CacheGeometry,
+    LayerProfile,
+    ModelProfile,
+    ModelRef,
+    Spec,
+    TextRef,
+    identity,
+)
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.batches import token_rows
-from tasks.measure.models import load_base, load_tokenizer
+from tasks.measure.models import load_tokenizer
+from tasks.measure.offload import load_streamed
+from tasks.measure.states import Spill
 from tasks.profile.base import Findings, ModelProfiler, Profiler, SharedPass, Subject
 from tasks.progress import progress
 from tasks.recipe import ProfileOptions
@@ -50,17 +60,23 @@ def profile_model(
         options.row_tokens,
         what=options.text,
     )
-    loaded = load_base(folder, ctx.device)
-    with progress() as bar:
-        subject = Subject(loaded, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar, ctx.log)
+    with (
+        load_streamed(folder, ctx.device, resident_bytes=ctx.memory_bytes) as loaded,
+        progress() as bar,
+    ):
+        base = loaded.model
+        subject = Subject(
+            base, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar, ctx.log,
+            keep=loaded.keep_states(ctx.workdir / "states"),
+        )  # fmt: skip
         found = run_profilers(profilers, subject)
     ctx.log(f"profiled {model.layers} layers on {rows.numel():,} tokens")
     return ModelProfile(
         model_sha256=model.sha256,
         text_sha256=text.sha256,
         tokens=rows.numel(),
-        layers=_by_layer(found, len(loaded.model.layers)),
-        geometry=cache_geometry(loaded),
+        layers=_by_layer(found, len(base.model.layers)),
+        geometry=cache_geometry(base),
         reference={key: value for one in found for key, value in one.reference.items()},
         seconds=time.perf_counter() - started,
     )
@@ -69,9 +85,16 @@ def profile_model(
 def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]:
     """All findings; the block profilers share one pass over the rows."""
     shared = SharedPass(profilers, subject.model, subject.rows)
-    job = subject.bar.add_task("profile", total=len(subject.rows))
-    found = shared.run(after_batch=lambda rows: subject.bar.advance(job, rows))
-    scores = tuple(_scores(found, layer) for layer in range(len(subject.model.model.layers)))
+    layers = len(subject.model.model.layers)
+    job = subject.bar.add_task("profile", total=layers * len(subject.rows))
+    what = identity([[type(one).name, one.model_dump()] for one in profilers])[:16]
+    # in files even where the model fits: memory then does not grow with the rows
+    found = shared.run(
+        Spill(subject.workdir / "rows"),
+        subject.workdir / f"blocks-{what}",
+        lambda visits: subject.bar.advance(job, visits),
+    )
+    scores = tuple(_scores(found, layer) for layer in range(layers))
     informed = replace(subject, scores=scores)
     return found + [p.run(informed) for p in profilers if isinstance(p, ModelProfiler)]
 

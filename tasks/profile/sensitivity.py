@@ -90,7 +90,7 @@ class Sensitivity(ModelProfiler):
             "sensitivity", total=layers, completed=layers - known.count(None)
         )
         if None in known or not base_file.is_file():
-            yardstick = Yardstick(model, self._text(subject.rows), probes)
+            yardstick = Yardstick(model, self._text(subject.rows), probes, subject.keep)
             write_atomically(base_file, yardstick.base.model_dump_json().encode())
             fits = any(one.fits for _, per_layer in strategies for one in per_layer)
             scan = Scan(model, model, yardstick, subject.rows if fits else None)

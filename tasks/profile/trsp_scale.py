@@ -15,12 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.optim import AdamW
-from torch.utils.checkpoint import checkpoint
 
 from tasks.contracts import identity
 from tasks.errors import InputError, StepError
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.layer_turn import at_work
 from tasks.measure.likelihood import target_nll
+from tasks.measure.states import Keep, States
 from tasks.profile.base import Findings, ModelProfiler, Subject
 from tasks.progress import Bar
 from tasks.store import write_atomically
@@ -108,7 +109,7 @@ class _Search:
 
     def __init__(self, options: TrspScale, subject: Subject, file: Path) -> None:
         self.options, self.file, self.log = options, file, subject.log
-        self.model, self.rows = subject.model, subject.rows
+        self.model, self.rows, self.keep = subject.model, subject.rows, subject.keep
         layers = len(self.model.model.layers)
         self.state = _State([], [1.0] * layers, [0.0] * layers, [0.0] * layers)
         if file.is_file():
@@ -152,10 +153,15 @@ class _Search:
     def _step(self, scales: Tensor, optimizer: AdamW, ids: Tensor) -> float:
         """One step on one row (1, T); its NLL before the step."""
         kept = [i for i in range(len(scales)) if i not in self.state.masked]
-        nll = scaled_nll(self.model, ids, {layer: scales[layer] for layer in kept})
-        loss = nll + self.options.penalty * scales[kept].abs().sum()
         # of the scales alone: the weights' gradients are never made
-        (scales.grad,) = torch.autograd.grad(loss, [scales])
+        nll, gradients = scaled_nll(
+            self.model, ids, {layer: scales[layer].detach() for layer in kept}, self.keep
+        )
+        penalty = self.options.penalty * scales[kept].abs().sum()
+        (scales.grad,) = torch.autograd.grad(penalty, [scales])
+        for layer, gradient in gradients.items():
+            scales.grad[layer] += gradient
+        loss = nll + penalty.detach()
         if not (loss.isfinite() and scales.grad.isfinite().all()):
             raise StepError(
                 f"trsp_scale: loss {loss.item()} or its gradient is not finite; lower learning_rate"
@@ -189,31 +195,58 @@ class _Search:
         ]
 
 
-def scaled_nll(model: HybridForCausalLM, ids: Tensor, scales: dict[int, Tensor]) -> Tensor:
+@torch.no_grad()
+def scaled_nll(
+    model: HybridForCausalLM, ids: Tensor, scales: dict[int, Tensor], keep: Keep = tuple
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Mean NLL of the tokens but the first, with what each layer adds to the stream scaled.
+
+        x_{l+1} = x_l + s_l f_l(x_l),   d NLL / d s_l = <d NLL / d x_{l+1}, f_l(x_l)>
+
+    One layer works at a time, up for the stream and down again for the gradients, so that each
+    needs its weights twice, whatever the model's size.
 
     Args:
         ids: (1, T) token ids.
         scales: layer -> its scale, a scalar; layers that are not in it are removed.
+        keep: where the inputs of the layers wait for the way down.
 
     Returns:
-        A scalar, differentiable in the scales.
+        A scalar, and its gradient in each scale.
     """
-    with torch.no_grad():
-        hidden, placement = model.model.prepare(ids)
+    hidden, placement = model.model.prepare(ids)
+
+    def scaled(layer: int, x: Tensor, scale: Tensor) -> Tensor:
+        added = model.model.layers[layer](x, placement) - x
+        return x + (scale * added.float()).to(x.dtype)
+
+    inputs: dict[int, States] = {}
     for layer, scale in scales.items():
-        block = model.model.layers[layer]
-        out = checkpoint(block, hidden, placement, use_reentrant=False)
-        hidden = hidden + (scale * (out - hidden).float()).to(hidden.dtype)
+        inputs[layer] = keep([hidden])
+        with at_work(model.model.layers[layer]):
+            hidden = scaled(layer, hidden, scale)
+    nll, upstream = _nll_and_gradient(model, hidden, ids[:, 1:])
+    gradients = {}
+    for layer in reversed(scales):
+        x = inputs.pop(layer)[0].requires_grad_()
+        scale = scales[layer].detach().requires_grad_()
+        with at_work(model.model.layers[layer]), torch.enable_grad():
+            out = scaled(layer, x, scale)
+            upstream, gradients[layer] = torch.autograd.grad(out, [x, scale], upstream)
+    return nll, gradients
 
-    def nll_sum(states: Tensor, targets: Tensor) -> Tensor:
-        return target_nll(model.head(states), targets).sum()
 
-    targets = ids[:, 1:]
-    parts = zip(
-        hidden[:, :-1].split(_POSITIONS_AT_ONCE, dim=1),
-        targets.split(_POSITIONS_AT_ONCE, dim=1),
-        strict=True,
-    )
-    nlls = [checkpoint(nll_sum, states, some, use_reentrant=False) for states, some in parts]
-    return torch.stack(nlls).sum() / targets.numel()
+def _nll_and_gradient(
+    model: HybridForCausalLM, hidden: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean NLL of (1, T - 1) targets, a scalar, and its gradient in the last states (1, T, D)."""
+    gradient, parts = torch.zeros_like(hidden), []
+    for start in range(0, targets.shape[1], _POSITIONS_AT_ONCE):
+        some = targets[:, start : start + _POSITIONS_AT_ONCE]
+        part = slice(start, start + some.shape[1])
+        with torch.enable_grad():
+            states = hidden[:, part].detach().requires_grad_()
+            nll = target_nll(model.head(states), some).sum() / targets.numel()
+        (gradient[:, part],) = torch.autograd.grad(nll, [states])
+        parts.append(nll.detach())
+    return torch.stack(parts).sum(), gradient

@@ -21,6 +21,7 @@ from tasks.contracts import (
 )
 from tasks.cost_contracts import CostTable
 from tasks.gate_contracts import GateDecision
+from tasks.stability import Stability
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
@@ -116,12 +117,15 @@ class SurveyBundle(RunBundle):
 
     plans: dict[str, SurveyPlan]
     comparison: PlanComparison
+    stability: Stability | None = None
     missing: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _all_measured(self) -> SurveyBundle:
         if set(self.plans) != set(self.comparison.plans):
             raise ValueError("measurements of exactly the plans of the survey")
+        if self.stability and not set(self.stability.plans) <= set(self.plans):
+            raise ValueError("second choices of plans of the survey alone")
         return self
 
     def kv_ratio(self, name: str) -> float | None:

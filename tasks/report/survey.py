@@ -5,11 +5,11 @@ from __future__ import annotations
 from tasks.report.bundle import SurveyBundle
 from tasks.report.layers import layer_ticks
 from tasks.report.lineage import parameters_text, steps, survey_digests
-from tasks.report.looks import looks
 from tasks.report.profile_figures import profile_figures
 from tasks.report.survey_charts import budget_panel, plan_dots
-from tasks.report.survey_plans import metric_rows, plan_rows
+from tasks.report.survey_plans import metric_rows, plan_rows, survey_looks
 from tasks.report.survey_predictions import foreseen, prediction_panel
+from tasks.report.survey_stability import stability_rows
 from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, compared, headline
 from tasks.report.template import template
 from tasks.report.times import adding_up
@@ -35,7 +35,8 @@ def render_survey(bundle: SurveyBundle) -> str:
         budgets=[panel for panel in budgets if panel],
         predictions=[prediction_panel(one) for one in foreseen(bundle)],
         frontier=[plan for plan in plans if plan.made.budget is not None],
-        looks=list(looks(*(plan.made.plan for plan in plans)).values()),
+        looks=list(survey_looks(bundle).values()),
+        stability=stability_rows(bundle),
         layers=bundle.model.layers,
         ticks=layer_ticks(bundle.model.layers),
         figures=profile_figures(bundle.profile),

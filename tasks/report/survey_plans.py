@@ -9,7 +9,7 @@ from tasks.cost_contracts import planned_ratio, planned_time
 from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
 from tasks.report.formats import MISSING, data_size, number, options, percent, quantity
 from tasks.report.layers import Stretch, plan_strip
-from tasks.report.looks import looks
+from tasks.report.looks import Look, looks
 from tasks.report.measurements import Row, rows_of
 from tasks.report.verdict import plan_sentence
 
@@ -73,9 +73,15 @@ class PlanRow:
         return found.value if found else None
 
 
+def survey_looks(bundle: SurveyBundle) -> dict[str, Look]:
+    """A look for each strategy of the survey's plans, those chosen from a second text included."""
+    second = bundle.stability.plans.values() if bundle.stability else ()
+    return looks(*(one.plan for one in bundle.plans.values()), *second)
+
+
 def plan_rows(bundle: SurveyBundle) -> list[PlanRow]:
     """Every plan, in the survey's order, the points of the frontier last."""
-    look = looks(*(one.plan for one in bundle.plans.values()))
+    look = survey_looks(bundle)
     seen: dict[tuple[object, ...], str] = {}
     made = []
     for number_, (name, one) in enumerate(bundle.plans.items(), 1):

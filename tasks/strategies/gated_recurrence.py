@@ -71,11 +71,12 @@ class GatedRecurrence(Strategy):
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
         (layer,) = stretch.layers
         spec = self.layer_spec(layer.spec)["mixer"]
-        mixer = Mixer(stretch.model.config, spec, stretch.start, donor=layer.self_attn)
-        mixer.to(stretch.model.device)
         found = {}
-        if self.decay == "statistics":
-            found["decay_bias"] = decay_bias(stretch, mixer)
-        if mixer.mix is not None:
-            found["mix"] = mixer.mix.detach()
+        with stretch.at_work(layer):
+            mixer = Mixer(stretch.model.config, spec, stretch.start, donor=layer.self_attn)
+            mixer.to(stretch.model.device)
+            if self.decay == "statistics":
+                found["decay_bias"] = decay_bias(stretch, mixer)
+            if mixer.mix is not None:
+                found["mix"] = mixer.mix.detach()
         return {f"model.layers.{stretch.start}.self_attn.{k}": v for k, v in found.items()}

@@ -50,12 +50,13 @@ class Remove(Strategy):
                 remedy="remove them without `patch`, or use `linear`",
             )
         width = stretch.model.config.hidden_size
-        map_DD, _, _ = fit_ridge(_samples(stretch, below), width, stretch.rows, intercept=False)
-        projection = below.mlp.down_proj
         name = f"model.layers.{stretch.start - 1}.mlp.down_proj"
-        found = {f"{name}.weight": map_DD.T @ projection.weight.double()}
-        if projection.bias is not None:
-            found[f"{name}.bias"] = map_DD.T @ projection.bias.double()
+        with stretch.at_work(below):
+            map_DD, _, _ = fit_ridge(_samples(stretch, below), width, stretch.rows, intercept=False)
+            projection = below.mlp.down_proj
+            found = {f"{name}.weight": map_DD.T @ projection.weight.double()}
+            if projection.bias is not None:
+                found[f"{name}.bias"] = map_DD.T @ projection.bias.double()
         return found
 
 

@@ -5,6 +5,8 @@ Shapes: B rows, T tokens a row, D hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -37,23 +39,49 @@ class StretchBatch:
 
 
 @dataclass(frozen=True)
+class StretchBatches:
+    """The batches of a stretch; states that lie in files are read as each batch is asked for.
+
+    Attributes:
+        ids: (B, T) token ids per batch.
+        before, x, target: what a batch has of these, per batch; no ``before`` at the bottom.
+    """
+
+    ids: Sequence[Tensor]
+    placement: Placement
+    before: Sequence[Tensor] | None
+    x: Sequence[Tensor]
+    target: Sequence[Tensor]
+
+    def __iter__(self) -> Iterator[StretchBatch]:
+        first_row = 0
+        before = self.before or (None,) * len(self.ids)
+        for ids, *states in zip(self.ids, before, self.x, self.target, strict=True):
+            yield StretchBatch(ids, self.placement, first_row, *states)
+            first_row += len(ids)
+
+
+@dataclass(frozen=True)
 class Stretch:
     """Layers start .. stop - 1, still as in the base; everything below is converted already.
 
     Attributes:
         model: the model on its way from base to hybrid; to be left as it is.
         batches: the calibration rows.
+        at_work: with a layer, a context in which its weights can be read: a model may be larger
+            than memory.
         rows: how many there are.
     """
 
     model: HybridForCausalLM
     start: int
     stop: int
-    batches: tuple[StretchBatch, ...]
+    batches: StretchBatches
+    at_work: Callable[[HybridLayer], AbstractContextManager[None]] = nullcontext
 
     @property
     def rows(self) -> int:
-        return sum(len(batch.ids) for batch in self.batches)
+        return sum(len(ids) for ids in self.batches.ids)
 
     @property
     def layers(self) -> list[HybridLayer]:

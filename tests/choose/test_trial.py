@@ -11,11 +11,14 @@ from tasks.choose.trial import MeasuredTrial
 from tasks.contracts import PlanItem
 from tasks.measure.fitting import convert_in_place
 from tasks.measure.likelihood import token_nll
+from tasks.measure.offload import load_streamed
 from tasks.measure.recall import probe_prompts
+from tasks.measure.states import Spill
 from tasks.measure.yardstick import Yardstick
 from tasks.strategies.specs import assignments_of
 
 ROWS = tiny_tokens(4, 64)
+PROBES = probe_prompts(("passkey",), byte_tokenizer(), 2, 440, 5, keep_out_tokens=8)
 WINDOW = {"sinks": 2, "window": 6}
 
 
@@ -31,9 +34,8 @@ def base():
 
 
 def trial(folder: Path, load=base) -> MeasuredTrial:
-    probes = probe_prompts(("passkey",), byte_tokenizer(), 2, 440, 5, keep_out_tokens=8)
     return MeasuredTrial(
-        load, lambda model: Yardstick(model, ROWS[:2], probes), lambda: ROWS, folder
+        load, lambda model: Yardstick(model, ROWS[:2], PROBES), lambda: ROWS, folder
     )
 
 
@@ -50,6 +52,24 @@ def test_a_whole_plan_is_measured_as_converted(tmp_path: Path) -> None:
     assert found.language_nats == pytest.approx(whole, abs=1e-5)
     assert found.kl_nats > 0
     assert set(found.probes) == {"passkey"}
+
+
+def test_a_base_larger_than_memory_is_tried_alike(tmp_path: Path) -> None:
+    instead = [item(0), item(1, "linear"), item(3, "streaming", **WINDOW)]
+    resident = trial(tmp_path / "resident")
+    base().save_pretrained(tmp_path / "base")
+    with load_streamed(tmp_path / "base", resident_layers=1) as streamed:
+        keep = Spill(tmp_path / "states")
+        bounded = MeasuredTrial(
+            lambda: streamed.model,
+            lambda model: Yardstick(model, ROWS[:2], PROBES, keep),
+            lambda: ROWS,
+            tmp_path / "bounded",
+        )
+        assert bounded.measure(MIXED) == resident.measure(MIXED)
+        assert bounded.changes(MIXED, instead[::2]) == resident.changes(MIXED, instead[::2])
+        kept = [item(layer) for layer in range(LAYERS)]
+        assert bounded.changes(kept, instead) == resident.changes(kept, instead)
 
 
 def test_changes_within_a_plan_are_those_of_the_changed_plan(tmp_path: Path) -> None:

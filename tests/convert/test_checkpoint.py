@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tasks.convert.checkpoint import convert_model
 from tasks.errors import InputError
 from tasks.measure.conversion import converted
 from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
+from tasks.measure.offload import load_streamed
 from tasks.store import LocalStore
 from tasks.strategies.specs import assignments_of, specs_of
 
@@ -183,6 +185,40 @@ def test_killed_midway_the_next_run_gives_the_same_digest(tmp_path: Path, at: in
     assert any((ctx.workdir / "checkpoint").iterdir()), "it was killed in the middle"
     (ctx.workdir / "checkpoint" / "left-over.bin").write_bytes(os.urandom(9))
     assert convert_model(model, plan_for(model), ROWS, ctx).sha256 == expected
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_base_larger_than_memory_gives_the_same_digest(tmp_path: Path, shards: bool) -> None:
+    (model, ctx), text = inputs(tmp_path), tmp_path / "text"
+    if shards:
+        folder = tmp_path / "sharded"
+        shutil.copytree(ctx.store.open_tree(model.sha256), folder)
+        (folder / "model.safetensors").unlink()
+        tiny_llama(max_position_embeddings=2048).save_pretrained(folder, max_shard_size="60KB")
+        model = model.model_copy(update=ctx.store.put_tree(folder).model_dump())
+    text.mkdir()
+    words = " ".join(f"Item {i * i} was counted." for i in range(60))
+    (text / "documents.jsonl").write_text(json.dumps({"text": words}) + "\n")
+    tree = ctx.store.put_tree(text).model_dump()
+    rows = Calibration(text=NO_TEXT.model_copy(update=tree | {"uri": ""}), rows=4, row_tokens=64)
+    plan = plan_for(
+        model,
+        items=(
+            PlanItem(
+                start=0,
+                stop=1,
+                strategy="gated_recurrence",
+                params={"window": 6, "decay": "statistics", "learned_mix": "head"},
+            ),
+            PlanItem(start=1, stop=2, strategy="remove", params={"patch": True}),
+            PlanItem(start=2, stop=4, strategy="linear"),
+        ),
+    )
+    expected = convert_model(model, plan, rows, ctx)
+    with load_streamed(ctx.store.open_tree(model.sha256), resident_layers=1) as streamed:
+        memory = streamed.peak_resident_bytes
+    bounded = replace(ctx, workdir=tmp_path / "bounded", memory_bytes=memory)
+    assert convert_model(model, plan, rows, bounded) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tasks.evaluate.arms import ArmModel, Arms
 from tasks.evaluate.base import Metric
 from tasks.evaluate.texts import Texts
 from tasks.hybrid.families import from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM, HybridModel
+from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.progress import progress
 from tasks.store import LocalStore
 
@@ -131,12 +131,12 @@ def stored(tmp_path: Path, context: Context, english: Path) -> Stored:
 
 
 class Forwards(list):
-    """One entry per forward pass of any hybrid model; ``limit`` ends the one after so many."""
+    """One entry per pass of any hybrid model, at its embeddings; ``limit`` ends the one after."""
 
     limit: int | None = None
 
     def count(self, module: torch.nn.Module, arguments: object) -> None:
-        if isinstance(module, HybridModel):
+        if isinstance(module, torch.nn.Embedding):
             if len(self) == self.limit:
                 raise KeyboardInterrupt
             self.append(1)

@@ -1,5 +1,7 @@
 """The survey's measuring: in memory, the base run once, finished plans never again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import LAYERS, tiny_tokens
@@ -7,6 +9,7 @@ from tiny import LAYERS, tiny_tokens
 from tasks.contracts import Calibration, ConversionPlan, PlanItem, Spec
 from tasks.evaluate.plans import measure_plans
 from tasks.measure.fitting import converted_copy
+from tasks.measure.offload import load_streamed
 from tasks.strategies.keep import Keep
 from tasks.strategies.remove import Remove
 from tasks.strategies.specs import Assignment
@@ -102,6 +105,31 @@ def test_a_copy_shares_what_its_strategies_do_not_change(hybrid):
         assert (weight.data_ptr() == own[name].data_ptr()) == (name != changed), name
     assert not torch.equal(copy.get_parameter(changed), before[changed])
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
+
+
+def test_plans_of_a_base_larger_than_memory_give_the_same_figures(stored, context, tmp_path):
+    base, texts = stored.base, stored.texts
+    keep = PlanItem(start=3, stop=4, strategy="keep")
+    items = (
+        PlanItem(start=0, stop=2, strategy="linear"),
+        PlanItem(start=2, stop=3, strategy="streaming", params={"sinks": 2, "window": 6}),
+        keep,
+    )
+    patched = (
+        PlanItem(start=0, stop=1, strategy="keep"),
+        PlanItem(start=1, stop=3, strategy="remove", params={"patch": True}),
+        keep,
+    )
+    plans = {
+        name: plan(base, {}).model_copy(update={"items": made})
+        for name, made in (("mixed", items), ("patched", patched))
+    }
+    expected = measure_plans(base, plans, texts, METRICS, rows_of(texts), context)
+    with load_streamed(context.store.open_tree(base.sha256), resident_layers=1) as streamed:
+        memory = streamed.peak_resident_bytes
+    bounded = replace(context, workdir=tmp_path / "bounded", memory_bytes=memory)
+    found = measure_plans(base, plans, texts, METRICS, rows_of(texts), bounded)
+    assert found.plans == expected.plans
 
 
 def test_what_is_fitted_on_other_rows_is_another_model(stored, context):

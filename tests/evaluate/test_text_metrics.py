@@ -19,9 +19,9 @@ BOTH = [PERPLEXITY, DIVERGENCE]
 
 
 def forwards(model) -> list:
-    """Grows by one with each forward pass of the model."""
+    """Grows by one with each batch that enters the model."""
     calls: list = []
-    model.model.register_forward_hook(lambda *_: calls.append(1))
+    model.model.embed_tokens.register_forward_hook(lambda *_: calls.append(1))
     return calls
 
 
@@ -92,7 +92,7 @@ def test_a_killed_pass_leaves_nothing_that_counts(make_arms, values, hybrid):
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    hook = candidate.model.register_forward_hook(die)
+    hook = candidate.model.embed_tokens.register_forward_hook(die)
     with pytest.raises(KeyboardInterrupt):
         values(PERPLEXITY, make_arms([PERPLEXITY], candidate=candidate))
     hook.remove()

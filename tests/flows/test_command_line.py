@@ -15,6 +15,7 @@ from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
 from flows.preflight import check_plan
+from tasks.measure.offload import load_streamed
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,21 @@ def test_the_second_run_is_cached_and_finds_its_registration(accepted) -> None:
     assert second["checkpoint"] == first["checkpoint"]
     assert second["metrics"] == first["metrics"]
     assert second["run_id"] != first["run_id"]
+
+
+def test_memory_for_one_layer_gives_the_same_run(accepted) -> None:
+    folder, first = accepted
+    with load_streamed(folder / "model", resident_layers=1) as streamed:
+        least = streamed.peak_resident_bytes
+        assert streamed.residency.slots == 1
+    bounds = (f"compute.default.memory={least}", f"compute.steps.evaluate.memory={2 * least}")
+    sets = [word for bound in bounds for word in ("--set", bound)]
+    result = layerwright("convert", "recipe.yaml", "--json", "--home", "bounded", *sets, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    summary = last_line(result)
+    assert summary["plan"] == first["plan"]
+    assert summary["checkpoint"]["sha256"] == first["checkpoint"]["sha256"]
+    assert summary["metrics"] == first["metrics"]
 
 
 def test_a_tighter_gate_rejects_without_a_version(accepted) -> None:
@@ -172,7 +188,11 @@ def surveyed(accepted) -> tuple[Path, dict]:
         "survey.metrics=[{name: perplexity, texts: [held-out], rows: 4, row_tokens: 128},"
         " {name: divergence, texts: [held-out], rows: 4, row_tokens: 128}]"
     )
-    result = layerwright("survey", "recipe.yaml", "--json", "--set", metrics, cwd=folder)
+    stability = (
+        "survey.stability={text: train, held_out: [held-out, train], rows: 2, row_tokens: 128}"
+    )
+    sets = ("--set", metrics, "--set", stability)
+    result = layerwright("survey", "recipe.yaml", "--json", *sets, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder, last_line(result)
 
@@ -197,6 +217,32 @@ def test_survey_compares_selectors(surveyed) -> None:
     assert by_damage["predicted_kv_bytes_ratio"] <= 0.6
     assert by_damage["predicted_language_nats"] != 0 == dense["predicted_language_nats"]
     assert survey["missing"] == []
+
+
+def test_plans_are_chosen_again_from_a_second_text(surveyed) -> None:
+    folder, survey = surveyed
+    found = survey["stability"]
+    assert found["texts"] == ["calibration", "train"]
+    assert found["held_out"] == ["held-out", "train"]
+    assert list(found["plans"]) == list(survey["selectors"])
+    for name, row in found["plans"].items():
+        first = survey["selectors"][name]["plan"]
+        pairs = [(first[layer], strategy) for layer, strategy in row["second_plan"].items()]
+        assert row["same_strategy"] == sum(a == b for a, b in pairs) / 4
+        for on in found["held_out"]:
+            here, there = (row["damage"][on][text] for text in found["texts"])
+            assert (here == there) == (first == row["second_plan"]), "equal plans measure equally"
+    everything = found["plans"]["all"]
+    assert everything["jaccard"] == everything["same_strategy"] == 1
+    held_out, train = (everything["damage"][on]["calibration"] for on in found["held_out"])
+    assert held_out["kl_mean"]["value"] > 0
+    assert held_out != train
+    assert found["plans"]["dense"]["damage"]["train"]["train"]["perplexity_ratio"]["value"] == 1
+    page = Page(Path(survey["report"].removeprefix("file://")).read_text())
+    assert "Every plan chosen again from train instead of calibration" in page.text
+    shown = layerwright("report", survey["run_id"], cwd=folder, COLUMNS="240").stdout
+    assert "Chosen from two texts" in shown
+    assert "on train, from calibration" in shown
 
 
 def test_every_plan_of_a_survey_is_a_file_that_runs(surveyed) -> None:

@@ -1,6 +1,7 @@
 """Angular distance against angles of the hidden states that Transformers gives."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,12 +9,18 @@ from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 
 from tasks.measure.blocks import Visit
 from tasks.profile.angular_distance import AngularDistance
-from tasks.profile.base import Accumulator, SharedPass
+from tasks.profile.base import SharedPass
 
 
-def accumulator(rows: int = 1) -> Accumulator:
-    model = tiny_hybrid(LAYER_SPECS["full"])
-    return AngularDistance().begin(model, torch.ones(rows, 5, dtype=torch.long))
+def scores_of(states: list[torch.Tensor]) -> list[dict[str, float]]:
+    """Of blocks between the given states (B, T, D)."""
+    rows = torch.ones(states[0].shape[:2], dtype=torch.long)
+    records = []
+    for layer, (before, after) in enumerate(pairwise(states)):
+        visitor = AngularDistance().begin(tiny_hybrid(LAYER_SPECS["full"]), rows)
+        visitor.visit(Visit(layer, None, None, rows, 0, before, after))
+        records.append(visitor.record())
+    return AngularDistance().findings(records).scores
 
 
 @torch.inference_mode()
@@ -39,24 +46,17 @@ def test_only_the_lengths_that_are_asked_for_and_fit() -> None:
 
 
 def test_angles_along_a_circle_add_up() -> None:
-    on_circle = accumulator()
     angles = [0.0, 0.3, 0.4, 0.9, 1.5]
-    states = [torch.tensor([[[9.0, -9.0], [math.cos(a), math.sin(a)]]]) * 7 for a in angles]
-    ids = torch.ones(1, 2, dtype=torch.long)
-    for layer in range(LAYERS):
-        on_circle.visit(Visit(layer, None, None, ids, 0, states[layer], states[layer + 1]))
-    scores = on_circle.findings().scores
+    scores = scores_of(
+        [torch.tensor([[[9.0, -9.0], [math.cos(a), math.sin(a)]]]) * 7 for a in angles]
+    )
     assert scores[1]["angular_distance_2"] == pytest.approx(0.6 / math.pi, abs=1e-6)
     assert scores[0]["angular_distance_4"] == pytest.approx(1.5 / math.pi, abs=1e-6)
 
 
 def test_equal_and_opposite_ends_are_at_the_ends_of_the_scale() -> None:
-    ends = accumulator(2)
     x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
-    ids = torch.ones(2, 5, dtype=torch.long)
-    for layer, (before, after) in enumerate([(x, 2 * x), (2 * x, 3 * x), (3 * x, -x), (-x, x)]):
-        ends.visit(Visit(layer, None, None, ids, 0, before, after))
-    scores = ends.findings().scores
+    scores = scores_of([x, 2 * x, 3 * x, -x, x])
     assert scores[0]["angular_distance_2"] == pytest.approx(0, abs=1e-7)
     assert scores[2]["angular_distance_1"] == pytest.approx(1, abs=1e-7)
 

@@ -11,10 +11,9 @@ from tasks.profile.block_influence import BlockInfluence
 
 def influence_of(x: torch.Tensor, y: torch.Tensor, ids=None, **options) -> float:
     ids = torch.ones(x.shape[:2], dtype=torch.long) if ids is None else ids
-    accumulator = BlockInfluence(**options).begin(tiny_hybrid(LAYER_SPECS["full"]), ids)
-    for layer in range(LAYERS):
-        accumulator.visit(Visit(layer, None, None, ids, 0, x, y))
-    return accumulator.findings().scores[0]["block_influence"]
+    visitor = BlockInfluence(**options).begin(tiny_hybrid(LAYER_SPECS["full"]), ids)
+    visitor.visit(Visit(0, None, None, ids, 0, x, y))
+    return visitor.record()["block_influence"].item()
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,33 +1,19 @@
 """The step as a whole, on a tiny checkpoint in a store."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 from tiny import LAYERS
-from tiny_checkpoint import write_checkpoint
+from tiny_profile import PROFILERS, inputs, options
 
-from tasks.context import Context
-from tasks.contracts import CacheGeometry, ModelRef, Spec, TextRef
+from tasks.contracts import CacheGeometry, Spec
 from tasks.errors import InputError
 from tasks.profile.base import Profiler
 from tasks.profile.model import profile_model
-from tasks.recipe import ProfileOptions
 from tasks.registry import discover
-from tasks.store import LocalStore
 
 STREAMING = Spec(name="streaming", sinks=2, window=14)
-PROFILERS = (
-    Spec(name="angular_distance", lengths=[1]),
-    Spec(name="attention_span"),
-    Spec(name="block_influence"),
-    Spec(name="covered_span", spans=[16]),
-    Spec(name="laziness", sinks=2, window=14),
-    Spec(name="linearity"),
-    Spec(name="sensitivity", rows=1, prompts=1, prompt_tokens=420),
-    Spec(name="trsp_scale", steps_per_layer=1),
-)
 OF_HEADS = ("attention_entropy", "attention_distance", "sink_mass", "covered_mass_16")
 SCORES = {
     "angular_distance_1",
@@ -40,35 +26,6 @@ SCORES = {
     "trsp_scale",
     *(f"{score}{part}" for score in OF_HEADS for part in ("", ".head_0", ".head_1")),
 }
-
-
-def inputs(folder: Path) -> tuple[ModelRef, TextRef, Context]:
-    store = LocalStore(folder / "store")
-    tree = store.put_tree(write_checkpoint(folder / "model"))
-    model = ModelRef(
-        **tree.model_dump(),
-        source="local:tiny",
-        family="llama",
-        layers=LAYERS,
-        hidden_size=48,
-        kv_heads=2,
-        head_dim=8,
-        vocabulary=259,
-        max_positions=2048,
-        parameters=1,
-        dtype="float32",
-    )
-    text = folder / "text"
-    text.mkdir()
-    words = " ".join(f"Item {i * i} was counted." for i in range(60))
-    (text / "documents.jsonl").write_text(json.dumps({"text": words}) + "\n")
-    tree = store.put_tree(text)
-    ref = TextRef(**tree.model_dump(), source="made", documents=1, characters=len(words))
-    return model, ref, Context(store=store, workdir=folder / "work", seed=1)
-
-
-def options(*profilers: Spec) -> ProfileOptions:
-    return ProfileOptions(text="calibration", rows=5, row_tokens=80, profilers=profilers)
 
 
 def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from report.example_profile import rich_profile
 
 from tasks.contracts import ConversionPlan, Measurement, PlanComparison, PlanItem
 from tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle, SurveyPlan
+from tasks.stability import Stability
 
 LAYERS, CONTEXT, KEPT = 12, 8192, 255
 # name: (selector, converted layers, perplexity, half of its interval, budget)
@@ -60,6 +61,36 @@ def measurements(name: str) -> tuple[Measurement, ...]:
     )
 
 
+def stability() -> Stability:
+    """The laziest layers are others on the second text, and every plan costs more there."""
+    again = {
+        "by_damage": survey_plan("by_damage"),
+        "laziest": survey_plan("every_other").model_copy(update={"selector": "lightransfer"}),
+    }
+    held_out = ("docs-held-out", "chats-held-out")
+
+    def compared(factor: float) -> PlanComparison:
+        plans = {}
+        for number, name in enumerate(again, 1):
+            plans[name] = tuple(
+                measurement(f"{family}.{text}", "candidate", value, unit, half=0.01)
+                for text, domain in zip(held_out, (1, 2), strict=True)
+                for family, value, unit in (
+                    ("perplexity_ratio", 1 + 0.05 * number * domain * factor, "ratio"),
+                    ("kl_mean", 0.03 * number * domain * factor, "nats"),
+                )
+            )
+        return PlanComparison(base_sha256=digest("base"), device="cpu", plans=plans)
+
+    return Stability(
+        texts=("docs", "chats"),
+        held_out=held_out,
+        profile=rich_profile(LAYERS),
+        plans=again,
+        measured=(compared(1.0), compared(1.5)),
+    )
+
+
 def survey_bundle() -> SurveyBundle:
     made: ReportBundle = bundle(layers=LAYERS)
     shared = {name: getattr(made, name) for name in RunBundle.model_fields}
@@ -80,4 +111,5 @@ def survey_bundle() -> SurveyBundle:
             device="cpu",
             plans={name: measurements(name) for name in PLANS},
         ),
+        stability=stability(),
     )

@@ -14,6 +14,7 @@ from tasks.report.formats import number
 from tasks.report.survey import render_survey
 from tasks.report.survey_charts import budget_panel, plan_dots
 from tasks.report.survey_plans import PlanRow, metric_rows, plan_rows
+from tasks.report.survey_stability import stability_rows
 from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, best_first, headline
 
 
@@ -37,6 +38,7 @@ def without_values(given: SurveyBundle) -> SurveyBundle:
 def only(given: SurveyBundle, *names: str) -> SurveyBundle:
     return changed(
         given,
+        stability=None,
         plans={n: p for n, p in given.plans.items() if n in names},
         comparison=given.comparison.model_copy(
             update={"plans": {n: m for n, m in given.comparison.plans.items() if n in names}}
@@ -85,7 +87,8 @@ def test_every_plan_metric_file_and_command_is_there(made: SurveyBundle) -> None
                 assert f"{number(m.low)} to {number(m.high)}" in page.text
     assert digest("base") in page.text
     strips = [ol for ol in page.all("ol") if "thin" in (ol.get("class") or "")]
-    assert len(strips) == len(made.plans)
+    chosen_twice = len(made.stability.plans) if made.stability else 0
+    assert len(strips) == len(made.plans) + 2 * chosen_twice
 
 
 def test_plans_at_equal_budget_are_compared_first(rows: dict[str, PlanRow]) -> None:
@@ -200,6 +203,15 @@ def test_hostile_names_stay_text() -> None:
         comparison=given.comparison.model_copy(
             update={"plans": {hostile: given.comparison.plans["dense"]}}
         ),
+        stability=given.stability.model_copy(
+            update={
+                "plans": {hostile: given.plans["dense"].plan},
+                "measured": tuple(
+                    one.model_copy(update={"plans": {hostile: one.plans["laziest"]}})
+                    for one in given.stability.measured
+                ),
+            }
+        ),
         missing=("choose", "gate"),
     )
     page = Page(render_survey(made))
@@ -213,3 +225,25 @@ def test_plans_without_measurements_are_refused() -> None:
     with pytest.raises(ValidationError, match="exactly the plans of the survey"):
         changed(given, plans={"dense": given.plans["dense"]})
     assert set(PLANS) == set(given.plans)
+
+
+def test_plans_chosen_from_two_texts_stand_side_by_side() -> None:
+    given = survey_bundle()
+    by_damage, laziest = stability_rows(given)
+    assert (by_damage.overlap.same_strategy, by_damage.overlap.jaccard) == (1, 1)
+    # 3-8 against every other layer: three layers of nine in both
+    assert laziest.overlap.jaccard == 3 / 9
+    assert laziest.overlap.same_strategy == 6 / 12
+    assert [cell[:3] for cell in laziest.cells] == [
+        ("docs-held-out", "docs", True),
+        ("docs-held-out", "chats", False),
+        ("chats-held-out", "docs", False),
+        ("chats-held-out", "chats", True),
+    ]
+    figures = [cell[3]["perplexity_ratio"].value for cell in laziest.cells]
+    assert figures == pytest.approx([1.1, 1.15, 1.2, 1.3])
+    page = Page(render_survey(given))
+    assert "laziest, chosen from chats" in page.text
+    assert "1.15" in page.text
+    assert stability_rows(changed(given, stability=None)) == []
+    assert "Stability" not in Page(render_survey(changed(given, stability=None))).text

@@ -1,0 +1,269 @@
+"""A random base profiled, converted and measured with memory for a part of its weights.
+
+    python -m benchmarks.block_major [--hidden 1024] [--layers 24] [--share 0.4] [--folder DIR]
+
+The base (Llama, bf16) is written shard by shard and never whole in memory. Each arm is a process of
+its own: with ``compute.memory`` at ``--budget`` of the weights' bytes, or without a bound
+(``--in-memory``, for models that fit). ``--share`` limits the bounded arm's private memory to that
+share of the weights' bytes on top of what it takes before it loads anything: where it needs more,
+it fails. Peaks are given on top of that too. The arms must find the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tasks.context import Context
+from tasks.contracts import Calibration, ConversionPlan, ModelRef, PlanItem, Spec, TextRef
+from tasks.convert.checkpoint import convert_model
+from tasks.evaluate.models import evaluate_models
+from tasks.profile.model import profile_model
+from tasks.recipe import EvaluateOptions, ProfileOptions
+from tasks.store import LocalStore
+
+STREAMING = {"sinks": 4, "window": 60}
+ROW_TOKENS = 512
+
+
+def write_base(folder: Path, config: LlamaConfig) -> int:
+    """A random base with a byte tokenizer, one shard a layer; returns the bytes of its weights."""
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in LlamaForCausalLM(config).named_parameters()}
+    shards: dict[str, list[str]] = {}
+    for name in shapes:
+        part = name.split(".")[2] if name.startswith("model.layers.") else name
+        shards.setdefault(f"model-{part}.safetensors", []).append(name)
+    generator, total = torch.Generator().manual_seed(0), 0
+    for file, names in shards.items():
+        tensors = {}
+        for name in names:
+            tensors[name] = torch.ones(shapes[name], dtype=torch.bfloat16)
+            if len(shapes[name]) > 1:
+                tensors[name].normal_(0, 0.02, generator=generator)
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    where = {name: file for file, names in shards.items() for name in names}
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return total
+
+
+def write_text(folder: Path) -> Path:
+    folder.mkdir()
+    words = " ".join(f"Item {i * i % 9973} of list {i} was counted." for i in range(2000))
+    (folder / "documents.jsonl").write_text(json.dumps({"text": words}) + "\n")
+    return folder
+
+
+def private_bytes(field: str) -> int:
+    """``VmData`` (what the limit counts) or ``RssAnon`` (what is really there) of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+@contextmanager
+def watched(figures: dict[str, float], step: str, before: int) -> Iterator[None]:
+    """Seconds and peak private memory, over ``before``, of the block."""
+    over, peak = threading.Event(), [0]
+
+    def look() -> None:
+        while not over.wait(0.02):
+            peak[0] = max(peak[0], private_bytes("RssAnon"))
+
+    thread = threading.Thread(target=look, daemon=True)
+    started = time.perf_counter()
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        figures[f"{step}_seconds"] = round(time.perf_counter() - started, 1)
+        figures[f"{step}_peak_bytes"] = peak[0] - before
+
+
+def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, budget: int) -> None:
+    """All steps in this process, with no bound where ``budget`` is 0; prints a line of JSON."""
+    store = LocalStore(folder / "store")
+    base = ModelRef.model_validate_json((folder / "base.json").read_text())
+    text = TextRef.model_validate_json((folder / "text.json").read_text())
+    work = folder / f"work-{budget}"
+
+    def context(step: str) -> Context:
+        return Context(store=store, workdir=work / step, memory_bytes=budget or None, log=print)
+
+    before = private_bytes("RssAnon")
+    if share is not None:
+        limit = private_bytes("VmData") + int(share * base.bytes)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    profilers = [Spec(name="laziness", window=60), Spec(name="block_influence")]
+    if rows * (ROW_TOKENS - 1) > 2 * base.hidden_size and rows >= 4:
+        profilers.append(Spec(name="linearity"))
+    if sensitivity:
+        options = {"rows": 1, "probes": ["passkey"], "prompts": 1, "prompt_tokens": 600}
+        profilers.append(Spec(name="sensitivity", **options))
+    figures: dict[str, float] = {}
+    with watched(figures, "profile", before):
+        options = ProfileOptions(
+            text="text", rows=rows, row_tokens=ROW_TOKENS, profilers=tuple(profilers)
+        )
+        strategies = (Spec(name="streaming", **STREAMING),)
+        profile = profile_model(base, text, options, strategies, context("profile"))
+    kinds = [("streaming", STREAMING), ("keep", {})] * base.layers
+    plan = ConversionPlan(
+        model_sha256=base.sha256,
+        layers=base.layers,
+        context_tokens=8192,
+        selector="every other",
+        items=tuple(
+            PlanItem(start=layer, stop=layer + 1, strategy=kind, params=params)
+            for layer, (kind, params) in enumerate(kinds[: base.layers])
+        ),
+    )
+    rows_of = Calibration(text=text, rows=rows, row_tokens=ROW_TOKENS)
+    with watched(figures, "convert", before):
+        checkpoint = convert_model(base, plan, rows_of, context("convert"))
+    metrics = tuple(
+        Spec(name=name, texts=["text"], rows=2, row_tokens=ROW_TOKENS)
+        for name in ("perplexity", "divergence")
+    )
+    with watched(figures, "evaluate", before):
+        report = evaluate_models(
+            base, checkpoint, None, {"text": text}, EvaluateOptions(metrics=metrics),
+            context("evaluate"),
+        )  # fmt: skip
+    results = {
+        "profile": [layer.model_dump(mode="json") for layer in profile.layers],
+        "checkpoint": checkpoint.sha256,
+        "evaluation": [m.model_dump(mode="json") for m in report.measurements],
+    }
+    shutil.rmtree(work)
+    print(json.dumps({"figures": figures, "before_bytes": before, "results": results}))
+
+
+def prepare(folder: Path, options: argparse.Namespace) -> ModelRef:
+    """Base and text in a store, once for all arms and attempts."""
+    store, known = LocalStore(folder / "store"), folder / "base.json"
+    if known.is_file():
+        return ModelRef(**json.loads(known.read_text()))
+    config = LlamaConfig(
+        hidden_size=options.hidden,
+        intermediate_size=options.intermediate,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.kv_heads,
+        vocab_size=options.vocabulary,
+        tie_word_embeddings=not options.untied,
+        max_position_embeddings=8192,
+        dtype=torch.bfloat16,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    shutil.rmtree(folder / "base", ignore_errors=True)  # of an attempt that was killed
+    weights = write_base(folder / "base", config)
+    tree = store.put_tree(folder / "base").model_dump() | {"bytes": weights}
+    base = ModelRef(
+        **tree,
+        source="random",
+        family="llama",
+        layers=options.layers,
+        hidden_size=options.hidden,
+        kv_heads=options.kv_heads,
+        head_dim=options.hidden // options.heads,
+        vocabulary=options.vocabulary,
+        max_positions=8192,
+        parameters=weights // 2,
+        dtype="bfloat16",
+    )
+    text = TextRef(
+        **store.put_tree(write_text(folder / "text")).model_dump(),
+        source="made",
+        documents=1,
+        characters=0,
+    )
+    (folder / "text.json").write_text(text.model_dump_json())
+    known.write_text(base.model_dump_json())
+    return base
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All arms, each in a process of its own."""
+    base = prepare(folder, options)
+    told: dict[str, Any] = {"weights_bytes": base.bytes, "budget_bytes": None, "arms": {}}
+    told["budget_bytes"] = int(options.budget * base.bytes)
+    arms = {"bounded": [f"--arm={told['budget_bytes']}"]}
+    if options.share:
+        arms["bounded"].append(f"--share={options.share}")
+    if options.in_memory:
+        arms["in memory"] = ["--arm=0"]
+    if options.sensitivity:
+        arms = {name: [*arguments, "--sensitivity"] for name, arguments in arms.items()}
+    results = []
+    for name, arguments in arms.items():
+        command = [sys.executable, "-m", "benchmarks.block_major", *arguments]
+        command += [f"--folder={folder}", f"--rows={options.rows}", f"--threads={options.threads}"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{name}: exit status {done.returncode}")
+        found = json.loads(done.stdout.splitlines()[-1])
+        results.append(found.pop("results"))
+        peaks = {k: v for k, v in found["figures"].items() if k.endswith("_peak_bytes")}
+        shares = {f"{k[:-6]}_of_weights": round(v / base.bytes, 3) for k, v in peaks.items()}
+        told["arms"][name] = found["figures"] | shares | {"before_bytes": found["before_bytes"]}
+    if any(result != results[0] for result in results):
+        raise SystemExit("the arms found different numbers")
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (
+        ("hidden", 1024), ("intermediate", 4096), ("layers", 24), ("heads", 16), ("kv-heads", 4),
+        ("vocabulary", 32000), ("rows", 2), ("threads", torch.get_num_threads()),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--budget", type=float, default=0.3, help="share of the weights' bytes")
+    parser.add_argument("--share", type=float, help="limit on private memory, of the weights")
+    for flag in ("untied", "in-memory", "sensitivity"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--folder", type=Path, help="kept; a killed run goes on in it")
+    parser.add_argument("--arm", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.arm is not None:
+        run_arm(options.folder, options.rows, options.sensitivity, options.share, options.arm)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = measure(folder, options)
+    told["machine"] = f"{platform.machine()}, {options.threads} threads"
+    print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A base larger than the memory given to it: the same profile, in parts that survive a kill."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import LAYERS
+from tiny_profile import PROFILERS, inputs, options
+
+from tasks.context import Context
+from tasks.contracts import ModelProfile, ModelRef, Spec, TextRef
+from tasks.errors import InputError
+from tasks.hybrid.layer import HybridLayer
+from tasks.measure.offload import load_streamed
+from tasks.profile.model import profile_model
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 5
+STRATEGIES = (
+    Spec(name="streaming", sinks=2, window=14),
+    Spec(name="linear"),
+    Spec(name="remove", patch=True),
+    Spec(name="gated_recurrence", window=14, decay="statistics", learned_mix="head"),
+    Spec(name="drop_attention"),
+)
+SHARED = tuple(spec for spec in PROFILERS if spec.name not in ("sensitivity", "trsp_scale"))
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {here!r}]
+import torch
+import test_block_major as case  # not through pytest
+from tasks.hybrid.layer import HybridLayer
+
+left = [{after}]
+def die(module, arguments):
+    if isinstance(module, HybridLayer):
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+torch.set_num_threads(1)
+model, text, ctx = case.inputs(Path({folder!r}))
+torch.nn.modules.module.register_module_forward_pre_hook(die)
+case.profile(model, text, case.bounded(ctx, model, 1), case.SHARED)
+"""
+
+
+def bounded(ctx: Context, model: ModelRef, layers: int) -> Context:
+    """With memory for so many layers."""
+    with load_streamed(ctx.store.open_tree(model.sha256), resident_layers=layers) as streamed:
+        return replace(ctx, memory_bytes=streamed.peak_resident_bytes)
+
+
+def profile(
+    model: ModelRef, text: TextRef, ctx: Context, profilers, strategies=STRATEGIES
+) -> ModelProfile:
+    found = profile_model(model, text, options(*profilers), strategies, ctx)
+    return found.model_copy(update={"seconds": 0.0})
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_every_profiler_finds_what_it_finds_in_memory(tmp_path: Path, layers: int) -> None:
+    model, text, ctx = inputs(tmp_path)
+    profilers = tuple(
+        Spec(**(spec.model_dump() | {"runs": [2]})) if spec.name == "sensitivity" else spec
+        for spec in PROFILERS
+    )
+    expected = profile(model, text, ctx, profilers)
+    within = replace(bounded(ctx, model, layers), workdir=tmp_path / "bounded")
+    assert profile(model, text, within, profilers) == expected
+    for strategy in STRATEGIES:
+        assert any(one.damage_of(strategy) for one in expected.layers), strategy.name
+    assert any(one.damage_of(STRATEGIES[1], layers=2) for one in expected.layers)
+    left = {path.name.partition("-")[0] for path in within.workdir.iterdir()}
+    assert left == {"blocks", "rows", "sensitivity", "states", "trsp_scale"}
+    for folder in ("rows", "states"):
+        assert list((within.workdir / folder).iterdir()) == [], "no hidden states are left behind"
+
+
+@pytest.mark.parametrize("blocks", [0, 2, LAYERS])
+def test_after_kill_9_it_goes_on_behind_the_last_finished_block(
+    tmp_path: Path, blocks: int
+) -> None:
+    model, text, ctx = inputs(tmp_path / "whole")
+    expected = profile(model, text, ctx, SHARED)
+    folder = tmp_path / "killed"
+    after = min(blocks * ROWS + 2, LAYERS * ROWS - 1)
+    script = KILLED.format(
+        tests=str(ROOT / "tests"), here=str(Path(__file__).parent), folder=str(folder), after=after
+    )
+    if blocks < LAYERS:
+        ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+        assert ended.returncode == -signal.SIGKILL
+        same = inputs(folder)
+    else:  # killed between the pass and the end of the step
+        same = inputs(folder)
+        profile(same[0], same[1], bounded(same[2], same[0], 1), SHARED)
+    runs: list[HybridLayer] = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: runs.append(module) if isinstance(module, HybridLayer) else None
+    )
+    with hook:
+        found = profile(same[0], same[1], bounded(same[2], same[0], 1), SHARED)
+    assert found == expected
+    assert len(runs) == ROWS * (LAYERS - blocks)
+
+
+def test_memory_in_which_no_layer_fits_is_refused(tmp_path: Path) -> None:
+    model, text, ctx = inputs(tmp_path)
+    with pytest.raises(InputError, match="do not hold one layer"):
+        profile(model, text, replace(ctx, memory_bytes=1000), SHARED)

@@ -1,0 +1,52 @@
+"""The profile step on the tiny model: every profiler, a stored base and a text."""
+
+import json
+from pathlib import Path
+
+from tiny import LAYERS
+from tiny_checkpoint import write_checkpoint
+
+from tasks.context import Context
+from tasks.contracts import ModelRef, Spec, TextRef
+from tasks.recipe import ProfileOptions
+from tasks.store import LocalStore
+
+PROFILERS = (
+    Spec(name="angular_distance", lengths=[1]),
+    Spec(name="attention_span"),
+    Spec(name="block_influence"),
+    Spec(name="covered_span", spans=[16]),
+    Spec(name="laziness", sinks=2, window=14),
+    Spec(name="linearity"),
+    Spec(name="sensitivity", rows=1, prompts=1, prompt_tokens=420),
+    Spec(name="trsp_scale", steps_per_layer=1),
+)
+
+
+def inputs(folder: Path) -> tuple[ModelRef, TextRef, Context]:
+    store = LocalStore(folder / "store")
+    tree = store.put_tree(write_checkpoint(folder / "model"))
+    model = ModelRef(
+        **tree.model_dump(),
+        source="local:tiny",
+        family="llama",
+        layers=LAYERS,
+        hidden_size=48,
+        kv_heads=2,
+        head_dim=8,
+        vocabulary=259,
+        max_positions=2048,
+        parameters=1,
+        dtype="float32",
+    )
+    text = folder / "text"
+    text.mkdir()
+    words = " ".join(f"Item {i * i} was counted." for i in range(60))
+    (text / "documents.jsonl").write_text(json.dumps({"text": words}) + "\n")
+    tree = store.put_tree(text)
+    ref = TextRef(**tree.model_dump(), source="made", documents=1, characters=len(words))
+    return model, ref, Context(store=store, workdir=folder / "work", seed=1)
+
+
+def options(*profilers: Spec) -> ProfileOptions:
+    return ProfileOptions(text="calibration", rows=5, row_tokens=80, profilers=profilers)
