@@ -62,7 +62,7 @@ def test_a_control_is_measured_like_the_candidate(stored, context):
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_models_larger_than_memory_give_the_same_figures(stored, context, tmp_path, layers):
-    inputs = (stored.base, stored.candidate, None, stored.texts, OPTIONS)
+    inputs = (stored.base, stored.candidate, None, None, stored.texts, OPTIONS)
     report = evaluate_models(*inputs, context)
     with load_streamed(
         context.store.open_tree(stored.base.sha256), resident_layers=layers
