@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench bench-heal clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ lint: $(VENV)/.installed-dev
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.profile_pass
+
+# one arm a call: make bench-heal DATA=folder-of-texts [ARM=name] [OUT=folder]
+bench-heal: setup
+	$(BIN)/python -m benchmarks.heal --data $(DATA) --out $(or $(OUT),.layerwright/heal) $(if $(ARM),--arm $(ARM))
 
 clean:
 	rm -rf $(VENV) .layerwright build *.egg-info

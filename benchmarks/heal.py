@@ -99,6 +99,8 @@ def table(arms: dict[str, Any], out: Path) -> str:
             shown = before.get("perplexity.test")
             after = result["metrics"]["candidate"]
             lines.append(_row(arm["what"], result["tokens"], result["minutes"], shown, after))
+            if control := result["metrics"].get("control"):
+                lines.append(_row("… the base trained alike", result["tokens"], 0.0, None, control))
             for metric, value in after.items():
                 if metric.startswith("perplexity_without"):
                     lines.append(f"| &nbsp;&nbsp;{metric} | | | | {value:.2f} | | | |")
