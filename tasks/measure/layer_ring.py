@@ -50,7 +50,7 @@ class LayerRing:
         prefetch: bool = True,
     ):
         self.asked = self.ahead = 0
-        self._layers, self._order, self._prefetch = layers, list(layers), prefetch
+        self._layers, self._order, self._prefetch = dict(layers), list(layers), prefetch
         self._cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._cuda else None
         self._free = [
@@ -112,7 +112,8 @@ class LayerRing:
         if self._working is not None:
             self._layers[self._working[0]].take()
         self._reader = self._working = self._staging = None
-        for held in (self._arriving, self._free, self._host):
+        # the modules' hooks hold this ring: without its layers the model is free with its last user
+        for held in (self._arriving, self._free, self._host, self._layers):
             held.clear()
 
     def nbytes(self) -> int:

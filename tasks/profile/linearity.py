@@ -89,11 +89,12 @@ class _Linearity:
         assert self.held_out is not None
         everything = (self.fitted_on + self.held_out).centred()
         least = everything.least_error()
-        unseen = self.held_out.about(*self.fitted_on.means())
-        unseen_error = unseen.error(self.fitted_on.centred().ridge_map(self.options.ridge))
         scores = {
             "linearity": 1 - least / everything.yy,
             "linearity_delta": 1 - least / everything.ee,
-            "linearity_delta_held_out": 1 - unseen_error / unseen.ee,
         }
+        del everything  # (D, D) products: no more of them at a time than are needed
+        fitted = self.fitted_on.centred().ridge_map(self.options.ridge)
+        unseen = self.held_out.about(*self.fitted_on.means())
+        scores["linearity_delta_held_out"] = 1 - unseen.error(fitted) / unseen.ee
         return {name: score.cpu() for name, score in scores.items()}

@@ -125,10 +125,11 @@ class Centred:
         """
         deviation = self.xx.diagonal().clamp_min(0).sqrt()
         scale = torch.where(deviation > 0, 1 / deviation, 0.0)
-        correlations = self.xx * scale * scale[:, None]
-        eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
+        correlations = (self.xx * scale).mul_(scale[:, None])
         for _ in range(7):
-            factor, failed = torch.linalg.cholesky_ex(correlations + ridge * eye)
+            ridged = correlations.clone()
+            ridged.diagonal().add_(ridge)
+            factor, failed = torch.linalg.cholesky_ex(ridged)
             # without rounding no pivot is below the smallest eigenvalue, so none below the ridge
             if not failed and factor.diagonal().square().min() >= ridge / 2:
                 return scale, factor

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,11 @@ def test_the_thread_ends_with_the_model(tmp_path: Path) -> None:
     assert reader_threads() == []
     with pytest.raises(RuntimeError, match="load it again"):
         answers(streamed.model)
+    gc.disable()
+    model = weakref.ref(streamed.model)
+    del streamed
+    assert model() is None, "freed with its last user, without the collector"
+    gc.enable()
     forgotten = load_streamed(folder, resident_layers=2)
     (thread,) = reader_threads()
     del forgotten
