@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny import VOCABULARY, tiny_llama
+from tiny import LAYERS, VOCABULARY, tiny_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from tasks.contracts import ModelRef, TreeRef
 
 SENSITIVITY = """\
     - name: sensitivity
@@ -95,6 +97,23 @@ def write_checkpoint(folder: Path, **overrides) -> Path:
     tiny_llama(**({"max_position_embeddings": 2048} | overrides)).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def tiny_ref(tree: TreeRef, **changes) -> ModelRef:
+    """What fetching says of `write_checkpoint`'s model."""
+    fields = {
+        "source": "local:tiny",
+        "family": "llama",
+        "layers": LAYERS,
+        "hidden_size": 48,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "vocabulary": VOCABULARY,
+        "max_positions": 2048,
+        "parameters": 1,
+        "dtype": "float32",
+    }
+    return ModelRef(**tree.model_dump(), **(fields | changes))
 
 
 def write_tiny_inputs(folder: Path, perplexity_limit: float = 1.5, **overrides) -> Path:

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from tiny import LAYERS
-from tiny_checkpoint import write_checkpoint
+from tiny_checkpoint import tiny_ref, write_checkpoint
 
 from tasks.context import Context
 from tasks.contracts import ModelRef, Spec, TextRef
@@ -26,19 +25,7 @@ PROFILERS = (
 def inputs(folder: Path) -> tuple[ModelRef, TextRef, Context]:
     store = LocalStore(folder / "store")
     tree = store.put_tree(write_checkpoint(folder / "model"))
-    model = ModelRef(
-        **tree.model_dump(),
-        source="local:tiny",
-        family="llama",
-        layers=LAYERS,
-        hidden_size=48,
-        kv_heads=2,
-        head_dim=8,
-        vocabulary=259,
-        max_positions=2048,
-        parameters=1,
-        dtype="float32",
-    )
+    model = tiny_ref(tree)
     text = folder / "text"
     text.mkdir()
     words = " ".join(f"Item {i * i} was counted." for i in range(60))

@@ -13,7 +13,7 @@ from torch import Tensor
 from tasks.context import Context
 from tasks.contracts import CheckpointRef, ModelRef, TextRef, TreeRef, identity
 from tasks.finetune.merging import write_merged
-from tasks.finetune.rows import Rows, read_rows
+from tasks.finetune.rows import Rows, training_rows
 from tasks.finetune.snapshot import Snapshots, TrainingState
 from tasks.finetune.team import Team
 from tasks.finetune.training import MetricSink, Training, silent
@@ -60,16 +60,9 @@ def finetune_model(
     source = ctx.store.open_tree(checkpoint.sha256)
     base_folder = ctx.store.open_tree(base.sha256)
     tokenizer = load_tokenizer(base_folder)
-    rows = read_rows(ctx.store.open_tree(text.sha256), tokenizer, options, what=options.text)
+    rows, held_rows = training_rows(ctx.store, text, held_out, tokenizer, options)
     validation = None
-    if options.validation and held_out:
-        held_rows = read_rows(
-            ctx.store.open_tree(held_out.sha256),
-            tokenizer,
-            options,
-            what=options.validation.text,
-            at_most=options.validation.rows,
-        )
+    if options.validation and held_rows:
         validation = Validation(held_rows, options.validation)
     passes = passes_over(rows, options.stages)
     ctx.log(f"finetune: {len(options.stages)} stages, {passes:.2f} passes over {len(rows)} rows")

@@ -14,7 +14,7 @@ from tasks.finetune.adapters import give
 from tasks.finetune.healing import compute_dtype, loaded_dtype, write_tree
 from tasks.finetune.losses import StageLoss
 from tasks.finetune.objectives.base import Objective
-from tasks.finetune.rows import Rows, read_rows
+from tasks.finetune.rows import Rows, training_rows
 from tasks.finetune.snapshot import Snapshots
 from tasks.finetune.team import Team
 from tasks.finetune.training import MetricSink, Training, silent
@@ -59,16 +59,7 @@ def regularize_model(
     layers = doomed_layers(plan, options.strategies)
     source = ctx.store.open_tree(model.sha256)
     tokenizer = load_tokenizer(source)
-    rows = read_rows(ctx.store.open_tree(text.sha256), tokenizer, options, what=options.text)
-    held_rows = None
-    if options.validation and held_out:
-        held_rows = read_rows(
-            ctx.store.open_tree(held_out.sha256),
-            tokenizer,
-            options,
-            what=options.validation.text,
-            at_most=options.validation.rows,
-        )
+    rows, held_rows = training_rows(ctx.store, text, held_out, tokenizer, options)
     load = partial(
         load_base,
         source,

@@ -15,10 +15,12 @@ from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tasks.contracts import TextRef
 from tasks.errors import InputError
 from tasks.finetune.chat import encode_turns
 from tasks.measure.batches import documents, encode
-from tasks.recipe import TrainingText
+from tasks.recipe import FinetuneOptions, RegularizeOptions, TrainingText
+from tasks.store import Store
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,31 @@ def all_real(ids: Tensor) -> Rows:
     counted = torch.ones_like(ids, dtype=torch.bool)
     counted[:, 0] = False
     return Rows(ids, counted, torch.ones_like(counted))
+
+
+def training_rows(
+    store: Store,
+    text: TextRef,
+    held_out: TextRef | None,
+    tokenizer: PreTrainedTokenizerBase,
+    options: FinetuneOptions | RegularizeOptions,
+) -> tuple[Rows, Rows | None]:
+    """The rows that are trained on, and those of the validation where the options name one.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
+    rows = read_rows(store.open_tree(text.sha256), tokenizer, options, what=options.text)
+    if options.validation is None or held_out is None:
+        return rows, None
+    held_rows = read_rows(
+        store.open_tree(held_out.sha256),
+        tokenizer,
+        options,
+        what=options.validation.text,
+        at_most=options.validation.rows,
+    )
+    return rows, held_rows
 
 
 def read_rows(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import LAYERS, tiny_llama, tiny_tokens
-from tiny_checkpoint import write_checkpoint
+from tiny_checkpoint import tiny_ref, write_checkpoint
 
 from tasks.context import Context
 from tasks.contracts import (
@@ -59,19 +59,7 @@ def inputs(folder: Path, **overrides) -> tuple[ModelRef, Context]:
     """A tiny base in a store; made again, it is the same."""
     store = LocalStore(folder / "store")
     tree = store.put_tree(write_checkpoint(folder / "model", **overrides))
-    model = ModelRef(
-        **tree.model_dump(),
-        source="local:/home/someone/models/tiny",
-        family="llama",
-        layers=LAYERS,
-        hidden_size=48,
-        kv_heads=2,
-        head_dim=8,
-        vocabulary=259,
-        max_positions=2048,
-        parameters=1,
-        dtype="float32",
-    )
+    model = tiny_ref(tree, source="local:/home/someone/models/tiny")
     return model, Context(store=store, workdir=folder / "work")
 
 
