@@ -37,9 +37,9 @@ def tuned(kernel, key: Sequence[str], warps: Sequence[int] = (4, 8), stages: Seq
     return triton.autotune(configs=configs, key=list(key))(kernel)
 
 
-def precision(dtype: torch.dtype) -> str:
-    """Precision of products of fp32 numbers that came from inputs of this dtype."""
-    return EXACT if dtype == torch.float32 else ROUNDED
+def precision(*dtypes: torch.dtype) -> str:
+    """Precision of products of fp32 numbers that came from inputs of these dtypes."""
+    return EXACT if torch.float32 in dtypes else ROUNDED
 
 
 def padded_size(size: int) -> int:

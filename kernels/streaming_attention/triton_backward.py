@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels.launch import padded_size, precision, rows, tuned
 from kernels.streaming_attention.plan import key_ranges, query_ranges
-from kernels.streaming_attention.triton_forward import LOG2_E, row_stride
+from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
 try:
     import triton
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-BLOCK = 64  # queries, and keys at half precision; four products need the registers of 128
+MOST_QUERIES = 64  # four products at once need the registers of 128
 
 
 @triton.jit
@@ -155,7 +155,8 @@ def gradients(
     delta = (d_out.float() * out_BHQd.float()).sum(-1) - d_lse_BHQ.float()
     delta = delta.masked_fill(blind, 0).contiguous()
     q, k, v = rows(q_BHQd), rows(k_BGKd), rows(v_BGKd)
-    BQ, BK = BLOCK, (BLOCK // 2 if q.dtype == torch.float32 or d > 128 else BLOCK)
+    BQ, BK = block_sizes(d, q.dtype)
+    BQ = min(BQ, MOST_QUERIES)
     sizes = {"BQ": BQ, "BK": BK, "BD": padded_size(d), "PRECISION": precision(q.dtype)}
     placed = q_positions_RQ, k_positions_RK, sinks, window, BQ, BK
     by_query, by_key = key_ranges(*placed), query_ranges(*placed)

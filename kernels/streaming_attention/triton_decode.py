@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.launch import MULTIPROCESSORS, SMALLEST_DOT, padded_size, precision, rows
-from kernels.streaming_attention.triton_forward import LN_2, LOG2_E, row_stride
+from kernels.streaming_attention.triton_forward import LN_2, LOG2_E, block_sizes, row_stride
 
 try:
     import triton
@@ -116,7 +116,7 @@ def attend_once(
     B, H, _, d = q_BH1d.shape
     G, K = k_BGKd.shape[1:3]
     device = q_BH1d.device
-    BK = 64 if d <= 128 and q_BH1d.dtype != torch.float32 else 32
+    _, BK = block_sizes(d, q_BH1d.dtype)
     blocks = triton.cdiv(K, BK)
     splits = splits or split_count(B, G, blocks)
     out = torch.empty(B, H, 1, d, dtype=q_BH1d.dtype, device=device)

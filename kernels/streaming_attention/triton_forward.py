@@ -82,10 +82,9 @@ _FORWARD = tuned(_forward_kernel, ("d", "window", "BQ", "BK"))
 
 
 def block_sizes(d: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Queries and keys taken together: what fits registers and shared memory at this head size."""
-    if dtype == torch.float32 or d > 128:
-        return 64, 32
-    return 128, 64
+    """Queries and keys taken together: what fits shared memory at this size of a row."""
+    row_bytes = padded_size(d) * dtype.itemsize
+    return {1024: (32, 16), 512: (64, 32)}.get(row_bytes, (128, 64))
 
 
 def attend(
