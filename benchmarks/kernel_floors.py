@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kernels.covered_mass import covered_mass
 from kernels.gated_recurrence.chunked import gated_recurrence_chunked
-from kernels.local_attention.covered_spans import covered_spans
 from kernels.streaming_attention.blockwise import streaming_attention_blockwise
 
 BANDWIDTH = 4.8e12  # bytes/s, NVIDIA's data sheet of the H200, not measured
@@ -213,7 +213,7 @@ def mass_row(m: Heads, tokens: int) -> Row:
         f"T={tokens}",
         2 * m.H * QUERIES * tokens * m.d,
         HALF * m.G * tokens * m.d,
-        lambda: covered_spans(q, k, SPANS, SINKS),
+        lambda: covered_mass(q, k, SPANS, SINKS),
     )
 
 

@@ -11,11 +11,13 @@ from torch import Tensor
 
 try:
     import triton
+    import triton.language as tl
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
 # tl.dot on fp32: tf32 keeps 11 bits; three products of split operands keep fp32's accuracy.
 EXACT, ROUNDED = "tf32x3", "tf32"
+INTERPRETED = "ieee"
 SMALLEST_DOT = 16  # rows or columns of a product on matrix units
 MULTIPROCESSORS = 132  # of an H100 or H200: how many programs fill one
 
@@ -25,7 +27,9 @@ def interpreting() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def tuned(kernel, key: Sequence[str], warps: Sequence[int] = (4, 8), stages: Sequence[int] = (2, 3)):
+def tuned(
+    kernel, key: Sequence[str], warps: Sequence[int] = (4, 8), stages: Sequence[int] = (2, 3)
+):
     """The kernel with warps and stages chosen by trial, once for each value of the named arguments.
 
     In the interpreter, where neither means anything, the kernel itself. Only for kernels that may
@@ -37,8 +41,18 @@ def tuned(kernel, key: Sequence[str], warps: Sequence[int] = (4, 8), stages: Seq
     return triton.autotune(configs=configs, key=list(key))(kernel)
 
 
+@triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    """a b with fp32 sums. The interpreter would multiply the bits of bf16 as whole numbers."""
+    if PRECISION == "ieee":
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, input_precision=PRECISION)
+
+
 def precision(*dtypes: torch.dtype) -> str:
-    """Precision of products of fp32 numbers that came from inputs of these dtypes."""
+    """Precision of products of numbers that came from inputs of these dtypes."""
+    if interpreting():
+        return INTERPRETED
     return EXACT if torch.float32 in dtypes else ROUNDED
 
 

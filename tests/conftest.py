@@ -1,11 +1,22 @@
-"""Threads: one for tiny models, where more only wait for each other; all for the real one."""
+"""Where kernels run, and how many threads models have in tests.
 
-import pytest
-import torch
+Triton's kernels run in its interpreter, or on the device that LAYERWRIGHT_TEST_DEVICE names
+(`make test-gpu`). The interpreter must be asked for before Triton is first imported.
+"""
+
+import os
+
+DEVICE = os.environ.get("LAYERWRIGHT_TEST_DEVICE", "cpu")
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 ALL_THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(autouse=True)
 def threads(request: pytest.FixtureRequest) -> None:
+    """One for tiny models, where more only wait for each other; all for the real one."""
     torch.set_num_threads(ALL_THREADS if request.node.get_closest_marker("real") else 1)

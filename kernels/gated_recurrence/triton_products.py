@@ -167,9 +167,7 @@ def _decayed_kernel(
             if GIVE_Y:
                 b_soon = b_w * tl.dot(tl.trans(b_level), b_x * b_w, input_precision=PRECISION)
                 b_oy += b_soon
-                b_og += tl.dot(
-                    tl.trans(side), b_x * b_late + b_y * b_soon, input_precision=EXACT
-                )
+                b_og += tl.dot(tl.trans(side), b_x * b_late + b_y * b_soon, input_precision=EXACT)
             size *= 2
         if GIVE_X:
             p_out = p_ox + o_row[:, None] * C + o_c[None, :]
@@ -215,8 +213,7 @@ def _plain_side(kernel, a, decayed, plain, g, states, heads: int, dtype: torch.d
 
 def decayed_result(a: Tensor, y: Tensor, u: Tensor, g: Tensor, states: Tensor) -> Tensor:
     """What stands beside x, (B, H, T, C), in the dtype of u."""
-    B, G, _, C, _ = states.shape
-    out = torch.empty(*u.shape[:3], C, dtype=u.dtype, device=a.device)
+    out = torch.empty(*u.shape[:3], y.shape[3], dtype=u.dtype, device=a.device)
     _decayed_side((a, None, y, u, None, g), states, None, (out, None, None))
     return out
 

@@ -125,7 +125,10 @@ _PLAIN = tuned(_plain_kernel, ("P", "BP"))
 
 
 def decayed_scores(x_BHTC: Tensor, y_BGTC: Tensor, g_BGTC: Tensor) -> Tensor:
-    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t), i <= t in t's chunk: (B, H, T, BT)."""
+    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t) for i <= t in t's chunk.
+
+    Returns (B, H, T, BT) in fp32.
+    """
     B, H, T, C = x_BHTC.shape
     G = y_BGTC.shape[1]
     a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=x_BHTC.device)

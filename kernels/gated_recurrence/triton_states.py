@@ -53,10 +53,7 @@ def _states_kernel(
             p_states += C * P
             o_t = step * BT + tl.arange(0, BT)
         b_g = load_log_decay(p_g + i_b * g_b + i_g * g_h, o_t, o_c, T, C, g_t)
-        if REVERSE:
-            side = up_to(BT)
-        else:
-            side = after(BT)
+        side = up_to(BT) if REVERSE else after(BT)
         b_w = tl.exp(tl.dot(side, b_g, input_precision=EXACT))  # [BT, BC]
         b_s *= tl.exp(tl.sum(b_g, axis=0))[:, None]
         for i_r in range(r):
@@ -76,8 +73,8 @@ def states(
     """The states at the chunks' borders, fp32.
 
     Forwards, with a = y and e = z: S before each chunk, from `first` on, and S after the last.
-    Backwards, with a = x and e = u: the gradient D of the state after each chunk, from `first`, that
-    of the last state, on; and the gradient of the first state.
+    Backwards, with a = x and e = u: the gradient D of the state after each chunk, from `first`,
+    that of the last state, on; and the gradient of the first state.
 
     Returns:
         (B, G, N, C, P) and (B, G, C, P).

@@ -33,7 +33,13 @@ def streaming_attention_fused(
 
 @torch.library.custom_op(operator_name("streaming_attention"), mutates_args=())
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, q_positions: Tensor, k_positions: Tensor, sinks: int, window: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_positions: Tensor,
+    k_positions: Tensor,
+    sinks: int,
+    window: int,
 ) -> tuple[Tensor, Tensor]:
     B, H, Q, d = q.shape
     if Q == 0 or k.shape[2] == 0:

@@ -10,7 +10,7 @@ in the kernels BQ queries, BK keys, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import padded_size, precision, rows, tuned
+from kernels.launch import padded_size, precision, product, rows, tuned
 from kernels.streaming_attention.plan import key_ranges, query_ranges
 from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
@@ -26,7 +26,7 @@ MOST_QUERIES = 64  # four products at once need the registers of 128
 @triton.jit
 def _probability(b_q, b_k, b_i, b_j, b_lse, sinks, window, scale, PRECISION: tl.constexpr):
     """p [BQ, BK] from queries, keys, positions and the log-sum-exp in powers of two."""
-    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale
+    b_s = product(b_q, tl.trans(b_k), PRECISION) * scale
     x = b_i[:, None] - b_j[None, :]
     seen = (b_j[None, :] >= 0) & (x >= 0) & ((x < window) | (b_j[None, :] < sinks))
     # a query that sees nothing has lse = -inf: its inf here is never taken
@@ -73,9 +73,9 @@ def _query_kernel(
         b_k = tl.load(p_k + o_kd * k_t + o_d[None, :], mask=m_k, other=0.0)
         b_v = tl.load(p_v + o_kd * v_t + o_d[None, :], mask=m_k, other=0.0)
         b_p = _probability(b_q, b_k, b_i, b_j, b_lse, sinks, window, scale * LOG2_E, PRECISION)
-        b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
+        b_dp = product(b_do, tl.trans(b_v), PRECISION)
         b_ds = b_p * (b_dp - b_delta[:, None])
-        b_dq += tl.dot(b_ds.to(b_k.dtype), b_k, input_precision=PRECISION)
+        b_dq += product(b_ds.to(b_k.dtype), b_k, PRECISION)
     tl.store(
         p_dq + o_out,
         (b_dq * scale).to(p_dq.dtype.element_ty),
@@ -119,10 +119,10 @@ def _key_kernel(
         b_lse = tl.load(p_lse + o_row, mask=o_q < Q, other=0.0) * LOG2_E
         b_delta = tl.load(p_delta + o_row, mask=o_q < Q, other=0.0)
         b_p = _probability(b_q, b_k, b_i, b_j, b_lse, sinks, window, scale * LOG2_E, PRECISION)
-        b_dv += tl.dot(tl.trans(b_p).to(b_do.dtype), b_do, input_precision=PRECISION)
-        b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
+        b_dv += product(tl.trans(b_p).to(b_do.dtype), b_do, PRECISION)
+        b_dp = product(b_do, tl.trans(b_v), PRECISION)
         b_ds = b_p * (b_dp - b_delta[:, None])
-        b_dk += tl.dot(tl.trans(b_ds).to(b_q.dtype), b_q, input_precision=PRECISION)
+        b_dk += product(tl.trans(b_ds).to(b_q.dtype), b_q, PRECISION)
     o_out = (i_bh.to(tl.int64) * K + o_k)[:, None] * d + o_d[None, :]
     m_out = (o_k < K)[:, None] & m_d[None, :]
     tl.store(p_dk + o_out, b_dk * scale, mask=m_out)

@@ -9,7 +9,7 @@ or 1; in the kernels BR >= r rows, BK keys, BN >= N splits, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import MULTIPROCESSORS, SMALLEST_DOT, padded_size, precision, rows
+from kernels.launch import MULTIPROCESSORS, SMALLEST_DOT, padded_size, precision, product, rows
 from kernels.streaming_attention.triton_forward import LN_2, LOG2_E, block_sizes, row_stride
 
 try:
@@ -54,16 +54,14 @@ def _decode_kernel(
         o_kd = o_k.to(tl.int64)[:, None]
         b_k = tl.load(p_k + o_kd * k_t + o_d[None, :], mask=m_k, other=0.0)
         b_v = tl.load(p_v + o_kd * v_t + o_d[None, :], mask=m_k, other=0.0)
-        b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale  # [BR, BK]
+        b_s = product(b_q, tl.trans(b_k), PRECISION) * scale  # [BR, BK]
         b_s = tl.where(seen[None, :], b_s, float("-inf"))
         new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)
         b_p = tl.exp2(b_s - shift[:, None])
         kept = tl.exp2(b_max - shift)
         b_sum = b_sum * kept + tl.sum(b_p, axis=1)
-        b_out = b_out * kept[:, None] + tl.dot(
-            b_p.to(b_v.dtype), b_v, input_precision=PRECISION
-        )
+        b_out = b_out * kept[:, None] + product(b_p.to(b_v.dtype), b_v, PRECISION)
         b_max = new_max
     b_sum = tl.where(b_sum > 0, b_sum, 1.0)
     o_row = (i_b * H + i_h) * splits + i_split

@@ -7,7 +7,7 @@ in the kernel BQ queries, BK keys, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import padded_size, precision, rows, tuned
+from kernels.launch import padded_size, precision, product, rows, tuned
 from kernels.streaming_attention.plan import key_ranges
 
 try:
@@ -56,7 +56,7 @@ def _forward_kernel(
         o_kd = o_k.to(tl.int64)[:, None]
         b_k = tl.load(p_k + o_kd * k_t + o_d[None, :], mask=m_k, other=0.0)
         b_v = tl.load(p_v + o_kd * v_t + o_d[None, :], mask=m_k, other=0.0)
-        b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale  # [BQ, BK]
+        b_s = product(b_q, tl.trans(b_k), PRECISION) * scale  # [BQ, BK]
         x = b_i[:, None] - b_j[None, :]
         seen = (b_j[None, :] >= 0) & (x >= 0) & ((x < window) | (b_j[None, :] < sinks))
         b_s = tl.where(seen, b_s, float("-inf"))
@@ -66,9 +66,7 @@ def _forward_kernel(
         b_p = tl.exp2(b_s - shift[:, None])
         kept = tl.exp2(b_max - shift)
         b_sum = b_sum * kept + tl.sum(b_p, axis=1)
-        b_out = b_out * kept[:, None] + tl.dot(
-            b_p.to(b_v.dtype), b_v, input_precision=PRECISION
-        )
+        b_out = b_out * kept[:, None] + product(b_p.to(b_v.dtype), b_v, PRECISION)
         b_max = new_max
     b_out = b_out / tl.where(b_sum > 0, b_sum, 1.0)[:, None]
     b_lse = b_max + tl.log2(tl.where(b_sum > 0, b_sum, 1.0))
