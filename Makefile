@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test lint bench clean
+# The Python of a GPU machine, with a CUDA build of torch, triton, transformers and pytest.
+GPU_PYTHON ?= python3
+
+.PHONY: setup demo test test-gpu lint bench bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +27,14 @@ demo: setup
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+# The kernels' tests on a CUDA device; what is skipped says what is missing.
+test-gpu:
+	LAYERWRIGHT_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -rs tests/kernels tests/hybrid/test_decoding.py
+	@if command -v compute-sanitizer > /dev/null; then \
+	  LAYERWRIGHT_TEST_DEVICE=cuda compute-sanitizer --error-exitcode 1 \
+	    $(GPU_PYTHON) -m pytest -q tests/kernels -k "match_the_reference or formula"; \
+	else echo "compute-sanitizer is not installed: memory was not checked"; fi
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +43,9 @@ lint: $(VENV)/.installed-dev
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.profile_pass
+
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) .layerwright build *.egg-info

@@ -5,7 +5,8 @@ another. `reference` is the definition, for tests.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -17,7 +18,7 @@ FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_CHANNELS = 256
 LEAST_CAPABILITY = (8, 0)  # bf16 and tf32 on matrix units
 
-_ran: dict[str, set[str]] = {}
+_records: list[dict[str, set[str]]] = []
 
 
 def chosen(
@@ -47,7 +48,8 @@ def chosen(
         elif wanted == "triton":
             raise ValueError(f"{VARIABLE}=triton, but {operator} cannot use it: {obstacle}")
     if not torch.compiler.is_compiling():
-        _ran.setdefault(operator, set()).add(name)
+        for record in _records:
+            record.setdefault(operator, set()).add(name)
     return offered[name]
 
 
@@ -78,6 +80,12 @@ def fused_obstacle(
     return f"it has no {device}, except in its interpreter (TRITON_INTERPRET=1)"
 
 
-def implementations_run() -> dict[str, tuple[str, ...]]:
-    """By operator, the implementations that this process has run so far, compiled code excepted."""
-    return {operator: tuple(sorted(names)) for operator, names in sorted(_ran.items())}
+@contextmanager
+def implementations_run() -> Iterator[dict[str, set[str]]]:
+    """By operator, the implementations that run within the block, compiled code excepted."""
+    found: dict[str, set[str]] = {}
+    _records.append(found)
+    try:
+        yield found
+    finally:
+        _records.remove(found)

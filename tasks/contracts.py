@@ -268,12 +268,16 @@ class Measurement(Contract):
 
 
 class EvalReport(Contract):
-    """Base and candidate (and control, where asked for), measured in one run on the same items."""
+    """Base and candidate (and control, where asked for), measured in one run on the same items.
+
+    ``kernels`` are the implementations that ran, by operator; none where all was already measured.
+    """
 
     base_sha256: str
     candidate_sha256: str
     control_sha256: str | None = None
     device: str
+    kernels: dict[str, tuple[str, ...]] = {}
     measurements: tuple[Measurement, ...]
     seconds: float = 0.0
 

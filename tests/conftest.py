@@ -20,3 +20,27 @@ ALL_THREADS = torch.get_num_threads()
 def threads(request: pytest.FixtureRequest) -> None:
     """One for tiny models, where more only wait for each other; all for the real one."""
     torch.set_num_threads(ALL_THREADS if request.node.get_closest_marker("real") else 1)
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    return DEVICE
+
+
+@pytest.fixture
+def fused(monkeypatch, device):
+    """Operators run by Triton, and everything that they allocate is NaN until they write it."""
+    from kernels.choice import fused_obstacle
+
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if obstacle := fused_obstacle(device):
+        pytest.skip(obstacle)
+    monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
+    allocate = torch.empty
+
+    def poisoned(*sizes, **options):
+        found = allocate(*sizes, **options)
+        return found.fill_(torch.nan) if found.is_floating_point() else found
+
+    monkeypatch.setattr(torch, "empty", poisoned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
+from kernels.choice import implementations_run
 from tasks.context import Context
 from tasks.contracts import Arm, CheckpointRef, EvalReport, ModelRef, TextRef
 from tasks.evaluate.arms import ArmModel, Arms
@@ -46,7 +47,7 @@ def evaluate_models(
     }
     if control:
         models["control"] = _checkpoint(control, ctx)
-    with progress() as bar:
+    with progress() as bar, implementations_run() as ran:
         arms = Arms(
             models,
             open_texts(base, texts, metrics, ctx),
@@ -62,6 +63,7 @@ def evaluate_models(
         candidate_sha256=candidate.sha256,
         control_sha256=control.sha256 if control else None,
         device=ctx.device,
+        kernels={operator: tuple(sorted(names)) for operator, names in sorted(ran.items())},
         measurements=measurements,
         seconds=time.perf_counter() - started,
     )

@@ -11,9 +11,11 @@ from kernels.choice import fused_obstacle
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.mixers.fixed_cache import FixedLayer, FixedRecurrentLayer
 from tasks.hybrid.mixers.full import EVERYTHING
+from tasks.hybrid.mixers.none import EmptyCacheLayer
 from tasks.hybrid.mixers.streaming import kept_positions
 from tasks.hybrid.placement import Placement
 
+FIXED_KINDS = {"full", "streaming", "gated_recurrence", "none"}
 WARM_UP = 2  # steps that compile kernels and make workspaces before one is recorded
 
 
@@ -21,7 +23,7 @@ class FixedCache(Cache):
     """The cache of a prompt, turned into fixed layers that only single tokens are added to.
 
     Args:
-        cache: after the prompt; left as it is.
+        cache: after the prompt; emptied layer by layer, so that no second copy of all is held.
         tokens: slots that there will be at most, those of the prompt included.
 
     Raises:
@@ -31,12 +33,19 @@ class FixedCache(Cache):
     def __init__(self, cache: HybridCache, tokens: int):
         if not cache.seen_tokens:
             raise ValueError("the prompt must be read before decoding begins")
-        super().__init__(
-            layers=[
-                self._fixed(layer, spec["mixer"], cache, tokens)
-                for layer, spec in zip(cache.layers, cache.layer_specs, strict=True)
-            ]
-        )
+        mixers = [spec["mixer"] for spec in cache.layer_specs]
+        other = sorted({mixer["kind"] for mixer in mixers} - FIXED_KINDS)
+        if other:
+            raise ValueError(
+                f"layers of kind {', '.join(other)} have no cache of fixed size: use generate, or "
+                "the model's forward pass with its own cache"
+            )
+        layers = []
+        for layer, mixer in zip(cache.layers, mixers, strict=True):
+            layers.append(self._fixed(layer, mixer, cache, tokens))
+            layer.reset()
+        super().__init__(layers=layers)
+        cache.reset()
 
     @staticmethod
     def _fixed(
@@ -44,12 +53,7 @@ class FixedCache(Cache):
     ) -> CacheLayerMixin:
         kind = mixer["kind"]
         if kind == "none":
-            return layer
-        if kind not in ("full", "streaming", "gated_recurrence"):
-            raise ValueError(
-                f"layers of kind {kind!r} have no cache of fixed size: use generate, or the "
-                "model's forward pass with its own cache"
-            )
+            return EmptyCacheLayer()
         sinks, window = (0, EVERYTHING) if kind == "full" else (mixer["sinks"], mixer["window"])
         positions = cache.positions if kind == "full" else layer.positions
         if positions is None:
@@ -74,12 +78,12 @@ class FixedCache(Cache):
 class FixedDecoder:
     """One token a row at a time, after a prompt: `generate`'s inner step, with nothing allocated.
 
-    On a CUDA device with Triton the step is recorded once as a CUDA graph and replayed, so that
+    On a CUDA device with Triton the first step is recorded as a CUDA graph and replayed, so that
     none of its some hundred kernels is launched by the host. Elsewhere the same code runs as it is.
 
     Args:
         model: HybridForCausalLM, in evaluation mode.
-        cache: of the prompt, which it read.
+        cache: of the prompt, which it read; emptied.
         new_tokens: how many steps there will be at most.
 
     Raises:
@@ -89,21 +93,15 @@ class FixedDecoder:
     @torch.no_grad()
     def __init__(self, model, cache: HybridCache, new_tokens: int):
         self.model, self.steps_left = model, new_tokens
-        self.cache = FixedCache(cache, cache.seen_tokens + new_tokens)
         weight = model.model.embed_tokens.weight
-        batch = next(layer.keys for layer in cache.layers if layer.is_initialized).shape[0]
-        self.ids = torch.zeros(batch, 1, dtype=torch.int64, device=weight.device)
         if cache.positions is None:
-            self.positions = torch.full_like(self.ids[:1], cache.seen_tokens)
+            self.positions = torch.full((1, 1), cache.seen_tokens, device=weight.device)
         else:
             self.positions = cache.positions.amax(1, keepdim=True) + 1
+        self.cache = FixedCache(cache, cache.seen_tokens + new_tokens)
+        self.ids: Tensor | None = None
         self.logits: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
-        if (
-            weight.device.type == "cuda"
-            and fused_obstacle("cuda", weight.device.index or 0) is None
-        ):
-            self._record()
 
     @torch.no_grad()
     def step(self, ids_B1: Tensor) -> Tensor:
@@ -115,6 +113,11 @@ class FixedDecoder:
         if not self.steps_left:
             raise ValueError("no room for another token: make the decoder with more new_tokens")
         self.steps_left -= 1
+        if self.ids is None:
+            self.ids = ids_B1.clone()
+            device = self.positions.device
+            if device.type == "cuda" and fused_obstacle("cuda", device.index or 0) is None:
+                self._record()
         self.ids.copy_(ids_B1)
         if self.graph is not None:
             self.graph.replay()

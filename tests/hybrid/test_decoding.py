@@ -1,5 +1,7 @@
 """Decoding over tensors of fixed size gives what the growing cache gives."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
@@ -23,9 +25,11 @@ def no_gradients():
 
 def compare(model, prompt, steps, mask=None):
     """Logits of each step by the fixed decoder and by the model's own cache."""
+    device = model.model.embed_tokens.weight.device
+    prompt, mask = prompt.to(device), None if mask is None else mask.to(device)
     cache = model(prompt, attention_mask=mask, use_cache=True).past_key_values
-    decoder = model.fixed_decoder(cache, steps)
-    more = tiny_tokens(len(prompt), steps, seed=3)
+    decoder = model.fixed_decoder(deepcopy(cache), steps)
+    more = tiny_tokens(len(prompt), steps, seed=3).to(device)
     for t in range(steps):
         found = decoder.step(more[:, t : t + 1]).clone()
         expected = model(more[:, t : t + 1], past_key_values=cache).logits
@@ -35,25 +39,26 @@ def compare(model, prompt, steps, mask=None):
 
 @pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("length", [1, 4, 20])
-def test_steps_are_those_of_the_growing_cache(name, length):
+def test_steps_are_those_of_the_growing_cache(name, length, device):
     """Prompts shorter and longer than the window, steps that turn the ring round."""
-    compare(tiny_hybrid(LAYER_SPECS[name]), tiny_tokens(2, length), 14)
+    compare(tiny_hybrid(LAYER_SPECS[name]).to(device), tiny_tokens(2, length), 14)
 
 
 @pytest.mark.parametrize("name", ["streaming", "gla_sinks_and_bias", "gsa", "hgrn2_mix_by_head"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padded_prompts(name, side):
+def test_padded_prompts(name, side, device):
     mask = torch.ones(3, 12, dtype=torch.long)
     mask[1, slice(0, 7) if side == "left" else slice(5, 12)] = 0
-    compare(tiny_hybrid(LAYER_SPECS[name]), tiny_tokens(3, 12), 9, mask)
+    compare(tiny_hybrid(LAYER_SPECS[name]).to(device), tiny_tokens(3, 12), 9, mask)
 
 
 @pytest.mark.parametrize("name", ["gla", "hgrn2_mix_by_head", "streaming", "gsa"])
-def test_by_triton(name, monkeypatch):
-    """The whole step on Triton's kernels, the one that is recorded on a GPU."""
-    model = tiny_hybrid(LAYER_SPECS[name], layers=(1,))
-    monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
-    compare(model, tiny_tokens(2, 9), 5)
+@pytest.mark.usefixtures("fused")
+def test_by_triton(name, device):
+    """The whole step on Triton's kernels, which on a GPU is recorded and replayed."""
+    model = tiny_hybrid(LAYER_SPECS[name], layers=(1,)).to(device)
+    decoder = compare(model, tiny_tokens(2, 9), 5)
+    assert (decoder.graph is not None) == (device == "cuda")
 
 
 def test_nothing_is_allocated_anew():
