@@ -27,12 +27,15 @@ demo: setup
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+GPU_TESTS := $(wildcard tests/kernels/test_*_fused.py) tests/kernels/test_covered_mass.py \
+  tests/kernels/test_liger_decode.py tests/hybrid/test_decoding.py
+
 # The kernels' tests on a CUDA device; what is skipped says what is missing.
 test-gpu:
-	LAYERWRIGHT_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -rs tests/kernels tests/hybrid/test_decoding.py
+	LAYERWRIGHT_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -rs $(GPU_TESTS)
 	@if command -v compute-sanitizer > /dev/null; then \
 	  LAYERWRIGHT_TEST_DEVICE=cuda compute-sanitizer --error-exitcode 1 \
-	    $(GPU_PYTHON) -m pytest -q tests/kernels -k "match_the_reference or formula"; \
+	    $(GPU_PYTHON) -m pytest -q $(GPU_TESTS) -k "match_the_reference or formula or by_triton"; \
 	else echo "compute-sanitizer is not installed: memory was not checked"; fi
 
 lint: $(VENV)/.installed-dev

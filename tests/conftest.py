@@ -24,6 +24,9 @@ def threads(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def device() -> str:
+    """Where a test that can choose puts its tensors."""
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        pytest.skip(f"no CUDA device (torch {torch.__version__})")
     return DEVICE
 
 
@@ -32,8 +35,6 @@ def fused(monkeypatch, device):
     """Operators run by Triton, and everything that they allocate is NaN until they write it."""
     from kernels.choice import fused_obstacle
 
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     if obstacle := fused_obstacle(device):
         pytest.skip(obstacle)
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
