@@ -133,7 +133,7 @@ class GatedRecurrence(StreamingAttention):
 
         def run(q, k, v, state: str, decayed: str = "key") -> Tensor:
             before = None if layer is None else getattr(layer, state)
-            if before is not None and q.shape[2] == 1 and not torch.is_grad_enabled():
+            if before is not None and q.shape[2] == 1 and _may_change(before):
                 return gated_recurrence_step(
                     *(q, k, v, log_decay_BGTc, before), decayed=decayed, mask_B1=mask_BT
                 )
@@ -206,3 +206,10 @@ class GatedRecurrence(StreamingAttention):
         numbers = 2 * size * spec["slots"] if spec["gate"] == "gsa" else size * size
         state_bytes = max(STATE_BYTES, element_bytes)  # a model in fp64 has states in fp64
         return window + batch * config.num_key_value_heads * numbers * state_bytes
+
+
+def _may_change(state: Tensor) -> bool:
+    """Whether the state can be updated in place: no gradient may need what it was."""
+    if torch.is_grad_enabled():
+        return False
+    return torch.is_inference_mode_enabled() or not state.is_inference()
