@@ -56,6 +56,11 @@ def with_gradients(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor
     return run
 
 
+def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same on inputs in fp32."""
+    return lambda *inputs: forward(*(x.float() for x in inputs))
+
+
 def without_gradients(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.no_grad()(forward)
 
@@ -103,7 +108,6 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
             arms["SDPA with mask"] = partial(masked, at=of_device)
         _, forward, backward = prefill_rows(SHAPE, tokens)
         shapes = (1, H, tokens, D), (1, G, tokens, D), (1, G, tokens, D)
-        draw = partial(drawn, device=device)
         for row, wrap, flops in (
             (forward, without_gradients, forward.flops),
             (backward, with_gradients, forward.flops + backward.flops),
@@ -113,16 +117,16 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
                 f"T={tokens}",
                 flops,
                 row.fewest_bytes,
-                lambda seed, shapes=shapes, draw=draw: draw(seed, device, *shapes),
+                lambda seed, shapes=shapes: drawn(seed, device, *shapes),
                 {name: wrap(arm) for name, arm in arms.items()},
-                wrap(blockwise),
+                wrap(exact(blockwise)),
             )
             yield Case(
                 "full attention" + (" with backward" if wrap is with_gradients else ""),
                 f"T={tokens}",
                 flops,
                 row.fewest_bytes,
-                lambda seed, shapes=shapes, draw=draw: draw(seed, device, *shapes),
+                lambda seed, shapes=shapes: drawn(seed, device, *shapes),
                 {"flash, SDPA causal": wrap(full)},
                 wrap(full),
             )
@@ -168,7 +172,7 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
                             seed, device, *shapes, dtype=dtype
                         ),
                         {name: wrap(arm) for name, arm in arms.items()},
-                        wrap(blockwise),
+                        wrap(exact(blockwise)),
                     )
 
 
@@ -207,7 +211,7 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
             streaming.fewest_bytes,
             lambda seed, shapes=(heads, ring, ring): drawn(seed, device, *shapes),
             {"ours": without_gradients(ours), "SDPA": without_gradients(by_sdpa)},
-            without_gradients(by_sdpa),
+            without_gradients(exact(by_sdpa)),
         )
         small = (batch, G, LIGER_WINDOW, D)
         shapes = heads, one, one, heads, one, small, small, (batch, G, D, D)
@@ -239,7 +243,7 @@ def mass(device: str, quick: bool) -> Iterator[Case]:
     for tokens in (1024,) if quick else (8192, 131072):
         row = mass_row(SHAPE, tokens)
         shapes = (1, H, QUERIES, D), (1, G, tokens, D)
-        torch_arm = without_gradients(partial(run, by=covered_mass_reference))
+        by_torch = partial(run, by=covered_mass_reference)
         yield Case(
             row.operator,
             row.shape,
@@ -248,7 +252,7 @@ def mass(device: str, quick: bool) -> Iterator[Case]:
             lambda seed, shapes=shapes: drawn(seed, device, *shapes),
             {
                 "ours": without_gradients(partial(run, by=covered_mass_fused)),
-                "torch": torch_arm,
+                "torch": without_gradients(by_torch),
             },
-            torch_arm,
+            without_gradients(exact(by_torch)),
         )

@@ -63,7 +63,7 @@ def random_model(config: LlamaConfig, device: str) -> HybridForCausalLM:
     with torch.device("meta"):
         model = HybridForCausalLM(from_base_config(config)).to(torch.bfloat16)
     model.to_empty(device=device)
-    model.model.rotary_emb = LlamaRotaryEmbedding(model.config, device=device)
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
     numbers = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():

@@ -46,7 +46,7 @@ class Case:
     draw: Callable[[int], Inputs]
     arms: dict[str, Arm]
     expected: Arm
-    limit: float = 1e-2
+    limit: float = 2e-2
 
 
 def tensors(found: Tensor | Sequence[Tensor]) -> list[Tensor]:

@@ -9,6 +9,17 @@ import torch
 from torch import Tensor
 
 
+def ring_slots(positions: Tensor, sinks: int, slots: int) -> Tensor:
+    """The slot of each position: itself below `sinks`, then round and round among the others.
+
+    What it gives for padding is not to be used.
+    """
+    if sinks == slots:
+        return positions
+    turned = sinks + (positions - sinks) % (slots - sinks)
+    return torch.where(positions < sinks, positions, turned)
+
+
 class Ring(NamedTuple):
     """Position p lies in slot p while that is below S, else in slot S + (p - S) % (N - S).
 
@@ -24,12 +35,8 @@ class Ring(NamedTuple):
     sinks: int
 
     def slots(self, positions: Tensor) -> Tensor:
-        """The slot of each position, of any shape; what they give for padding is not to be used."""
-        turning = self.keys.shape[2] - self.sinks
-        if not turning:
-            return positions
-        wrapped = self.sinks + (positions - self.sinks) % turning
-        return torch.where(positions < self.sinks, positions, wrapped)
+        """The slot of each position, of any shape."""
+        return ring_slots(positions, self.sinks, self.keys.shape[2])
 
     def write(self, k_BG1d: Tensor, v_BG1d: Tensor, positions_R1: Tensor) -> None:
         """Puts a token of each row into its slot, over what lay there."""

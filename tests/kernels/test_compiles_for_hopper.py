@@ -62,7 +62,7 @@ with torch.no_grad():
     covered_mass_fused(q[:, :, -32:], k, (32, 64), 4, at[:, -32:], at)
     ring = Ring(k[:, :, :64].contiguous(), v[:, :, :64].contiguous(), at[:, :64].contiguous(), 0)
     one, state = [x[:, :, :1] for x in (q, k, v, q, k)], torch.zeros(2, 2, 128, 128)
-    liger_decode_fused(*one, ring, at[:, :1], state, "gla", None, torch.zeros(2, 8), 64)
+    liger_decode_fused(*one, ring, at[:, :1], state, "gla", state[0, :, 0], torch.zeros(2, 8), 64)
     gated_recurrence_step_fused(*one[:3], one[1], state, "key")
 q, k, v, g = draw(8, 300, torch.float32), *(draw(2, 300, torch.float32) for _ in range(3))
 state = torch.zeros(2, 2, 128, 128, requires_grad=True)

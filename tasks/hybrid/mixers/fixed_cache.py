@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from kernels.ring import Ring
+from kernels.ring import Ring, ring_slots
 
 
 class FixedLayer(CacheLayerMixin):
@@ -23,8 +23,6 @@ class FixedLayer(CacheLayerMixin):
         ring: of `sinks` + `window` slots, or of `tokens` where that is less.
     """
 
-    is_sliding = False
-
     def __init__(
         self,
         keys: Tensor,
@@ -37,25 +35,17 @@ class FixedLayer(CacheLayerMixin):
         super().__init__()
         B, G, _, d = keys.shape
         slots = min(sinks + window, tokens)
-        # one slot more takes what padding slots hold
-        ring = Ring(
-            keys.new_zeros(B, G, slots + 1, d),
-            values.new_zeros(B, G, slots + 1, d),
-            positions_RK.new_full((len(positions_RK), slots + 1), -1),
-            sinks if slots < tokens else slots,
-        )
-        places = ring._replace(keys=ring.keys[:, :, 1:]).slots(positions_RK)
-        places = places.masked_fill(positions_RK < 0, slots)
-        ring.positions.scatter_(1, places, positions_RK)
+        kept = sinks if slots < tokens else slots
+        # padding goes to one slot more, which is cut off
+        places = ring_slots(positions_RK, kept, slots).masked_fill(positions_RK < 0, slots)
+        there = positions_RK.new_full((len(positions_RK), slots + 1), -1)
+        there.scatter_(1, places, positions_RK)
         index = places[:, None, :, None].expand(B, G, -1, d)
-        ring.keys.scatter_(2, index, keys)
-        ring.values.scatter_(2, index, values)
-        self.ring = Ring(
-            ring.keys[:, :, :slots].contiguous(),
-            ring.values[:, :, :slots].contiguous(),
-            ring.positions[:, :slots].contiguous(),
-            ring.sinks,
+        held = (
+            x.new_zeros(B, G, slots + 1, d).scatter_(2, index, x)[:, :, :slots].contiguous()
+            for x in (keys, values)
         )
+        self.ring = Ring(*held, there[:, :slots].contiguous(), kept)
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -72,9 +62,6 @@ class FixedLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
-    def get_max_cache_shape(self) -> int:
-        return -1
-
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.ring.keys.shape[2], 0
 
@@ -88,12 +75,15 @@ class FixedRecurrentLayer(FixedLayer):
 
     Args:
         state, slot_keys: as in RecurrentCacheLayer; the others as in FixedLayer.
+
+    Attributes:
+        shares: alpha and beta of each query head (2, H), once the mixer has decoded a token.
     """
 
     def __init__(self, *held, state: Tensor, slot_keys: Tensor | None):
         super().__init__(*held)
         self.state = state.clone(memory_format=torch.contiguous_format)
-        self.slot_keys = None
+        self.slot_keys = self.shares = None
         if slot_keys is not None:
             self.slot_keys = slot_keys.clone(memory_format=torch.contiguous_format)
 

@@ -106,11 +106,14 @@ class GatedRecurrence(StreamingAttention):
         layer: FixedRecurrentLayer,
     ) -> Tensor:
         """Output (B, H, 1, d) of one new token, window and recurrence by one operator."""
-        shares = self.initial_mix(self.spec, 1).to(q_BH1d.device) if self.mix is None else self.mix
+        if layer.shares is None:  # once: a recorded step cannot copy from the host
+            shares = self.initial_mix(self.spec, 1) if self.mix is None else self.mix.detach()
+            shares = shares.to(layer.state.device, layer.state.dtype)
+            layer.shares = shares.expand(2, q_BH1d.shape[1]).contiguous()
         return liger_decode(
             *(q_BH1d, k_BG1d, v_BG1d, rotated_q_BH1d, rotated_k_BG1d, layer.ring),
             *(placement.positions, layer.state, self.spec["gate"], self.decay_bias),
-            *(shares.detach().expand(2, q_BH1d.shape[1]), self.spec["window"]),
+            *(layer.shares, self.spec["window"]),
         )
 
     def recur(
