@@ -73,7 +73,8 @@ def flex(tokens: int, device: str) -> Callable[..., Tensor]:
     def seen(b, h, i, j):
         return (j <= i) & ((i - j < WINDOW) | (j < SINKS))
 
-    mask = create_block_mask(seen, None, None, tokens, tokens, device=device)
+    # compiled, or it would hold the whole T x T mask
+    mask = create_block_mask(seen, None, None, tokens, tokens, device=device, _compile=True)
     return partial(torch.compile(flex_attention), block_mask=mask, enable_gqa=True)
 
 

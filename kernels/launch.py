@@ -16,9 +16,10 @@ except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
 # tl.dot on fp32: tf32 keeps 11 bits; three products of split operands keep fp32's accuracy.
-EXACT, ROUNDED = "tf32x3", "tf32"
-INTERPRETED = "ieee"
+EXACT, ROUNDED, INTERPRETED = tl.constexpr("tf32x3"), "tf32", "ieee"
+MOST_TOKENS = 2**31 - 1  # kernels compare positions in 32 bits: half the registers of 64
 SMALLEST_DOT = 16  # rows or columns of a product on matrix units
+WARPS, STAGES = (4, 8), (2, 3)  # what is tried
 MULTIPROCESSORS = 132  # of an H100 or H200: how many programs fill one
 
 
@@ -27,9 +28,7 @@ def interpreting() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def tuned(
-    kernel, key: Sequence[str], warps: Sequence[int] = (4, 8), stages: Sequence[int] = (2, 3)
-):
+def tuned(kernel, key: Sequence[str]):
     """The kernel with warps and stages chosen by trial, once for each value of the named arguments.
 
     In the interpreter, where neither means anything, the kernel itself. Only for kernels that may
@@ -37,7 +36,7 @@ def tuned(
     """
     if interpreting():
         return kernel
-    configs = [triton.Config({}, num_warps=w, num_stages=s) for w in warps for s in stages]
+    configs = [triton.Config({}, num_warps=w, num_stages=s) for w in WARPS for s in STAGES]
     return triton.autotune(configs=configs, key=list(key))(kernel)
 
 
@@ -53,7 +52,7 @@ def precision(*dtypes: torch.dtype) -> str:
     """Precision of products of numbers that came from inputs of these dtypes."""
     if interpreting():
         return INTERPRETED
-    return EXACT if torch.float32 in dtypes else ROUNDED
+    return EXACT.value if torch.float32 in dtypes else ROUNDED
 
 
 def padded_size(size: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.launch import padded_size, precision, product, rows
+from kernels.launch import MOST_TOKENS, padded_size, precision, product, rows
 from kernels.streaming_attention.triton_decode import split_count
 from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
@@ -20,7 +20,6 @@ except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
 ROWS = 32
-EVERYTHING = 1 << 62  # a span that no position reaches
 
 
 @triton.jit
@@ -39,7 +38,7 @@ def _mass_kernel(
     o_r, o_d, o_n = i_rows * BR + tl.arange(0, BR), tl.arange(0, BD), tl.arange(0, BN)
     m_r, m_d = o_r < r * Q, o_d < d
     i_h, i_q = i_g * r + o_r // Q, o_r % Q
-    b_i = tl.load(p_i + i_b * i_row + i_q, mask=m_r, other=-1)  # [BR]
+    b_i = tl.load(p_i + i_b * i_row + i_q, mask=m_r, other=-1).to(tl.int32)  # [BR]
     p_q += i_b * q_b + (i_h * q_h + i_q * q_t)[:, None] + o_d[None, :]
     b_q = tl.load(p_q, mask=(b_i >= 0)[:, None] & m_d[None, :], other=0.0)
     p_k += i_b * k_b + i_g * k_h
@@ -50,7 +49,7 @@ def _mass_kernel(
     last = tl.minimum((i_split + 1) * blocks_each, tl.cdiv(K, BK))
     for block in range(i_split * blocks_each, last):
         o_k = block * BK + tl.arange(0, BK)
-        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1)  # [BK]
+        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1).to(tl.int32)  # [BK]
         m_k = (b_j >= 0)[:, None] & m_d[None, :]
         b_k = tl.load(p_k + o_k.to(tl.int64)[:, None] * k_t + o_d[None, :], mask=m_k, other=0.0)
         b_s = product(b_q, tl.trans(b_k), PRECISION) * scale  # [BR, BK]
@@ -88,7 +87,8 @@ def covered_mass_fused(
     q, k, device = rows(q_BHQd), rows(k_BGKd), q_BHQd.device
     i, j = (x.to(device).contiguous() for x in (q_positions_RQ, k_positions_RK))
     # all keys are one more span, summed in the same order: their share is exactly 1
-    with_all = torch.tensor([*spans, EVERYTHING]).to(device, non_blocking=True)
+    spans = [min(span, MOST_TOKENS) for span in (*spans, MOST_TOKENS)]
+    with_all = torch.tensor(spans, dtype=torch.int32).to(device, non_blocking=True)
     n, row_blocks = len(with_all), triton.cdiv(H // G * Q, ROWS)
     _, BK = block_sizes(d, q.dtype)
     blocks = triton.cdiv(K, BK)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kernels.gated_recurrence.triton_scores import (
     CHUNK,
-    EXACT,
     after,
     load_log_decay,
     load_rows,
@@ -18,7 +17,7 @@ from kernels.gated_recurrence.triton_scores import (
     up_to,
     within,
 )
-from kernels.launch import precision, tuned
+from kernels.launch import EXACT, precision, tuned
 
 try:
     import triton

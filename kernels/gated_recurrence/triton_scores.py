@@ -10,7 +10,7 @@ in the kernels BC and BP of them.
 import torch
 from torch import Tensor
 
-from kernels.launch import precision, tuned
+from kernels.launch import EXACT, precision, tuned
 
 try:
     import triton
@@ -21,7 +21,6 @@ except ImportError as error:
 CHUNK = 64
 TILE = 64  # channels taken together where products alone are made
 LEAST_LOG = tl.constexpr(-200.0)  # exp of it is 0 in fp32; -inf would make NaN of 0 * -inf
-EXACT = tl.constexpr("tf32x3")  # for sums of log decays, whatever the inputs
 
 
 @triton.jit

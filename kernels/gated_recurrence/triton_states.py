@@ -8,14 +8,13 @@ from torch import Tensor
 
 from kernels.gated_recurrence.triton_scores import (
     CHUNK,
-    EXACT,
     after,
     load_log_decay,
     load_rows,
     tile,
     up_to,
 )
-from kernels.launch import precision, tuned
+from kernels.launch import EXACT, precision, tuned
 
 try:
     import triton

@@ -10,7 +10,7 @@ BE value channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import SMALLEST_DOT, padded_size, precision, product, rows
+from kernels.launch import EXACT, MOST_TOKENS, SMALLEST_DOT, padded_size, precision, product, rows
 from kernels.liger_decode.maps import DAMPING
 from kernels.operators import operator_name
 from kernels.ring import Ring
@@ -68,10 +68,11 @@ def _decode_kernel(
     b_q = tl.where(m_r[:, None], b_q, 0.0)
     b_q = tl.exp(b_q - tl.max(b_q, axis=1)[:, None])
     b_q = b_q / tl.sum(b_q, axis=1)[:, None]
-    b_far = tl.dot(b_q, b_s, input_precision="tf32x3")  # [BR, BE]
+    b_far = tl.dot(b_q, b_s, input_precision=EXACT)  # [BR, BE]
 
     # the window, the new token in its slot
-    i, slot = tl.load(p_i + i_b * i_row), tl.load(p_slot + i_b * i_row)
+    i = tl.load(p_i + i_b * i_row).to(tl.int32)
+    slot = tl.load(p_slot + i_b * i_row).to(tl.int32)
     b_rq = tl.load(p_rq + i_b * rq_b + i_h[:, None] * rq_h + o_d[None, :], mask=m_q, other=0.0)
     b_rk = tl.load(p_rk + i_b * rk_b + i_g * rk_h + o_d, mask=m_d, other=0.0)  # [BD]
     p_keys += i_bg.to(tl.int64) * N * d
@@ -83,7 +84,7 @@ def _decode_kernel(
     for block in range(tl.cdiv(N, BN)):
         o_n = block * BN + tl.arange(0, BN)
         new = o_n == slot
-        b_j = tl.load(p_there + o_n, mask=o_n < N, other=-1)  # [BN]
+        b_j = tl.load(p_there + o_n, mask=o_n < N, other=-1).to(tl.int32)  # [BN]
         seen = (b_j >= 0) & (b_j <= i) & ((i - b_j < window) | (b_j < sinks)) & (o_n < N)
         old = (seen & (o_n != slot))[:, None]
         b_keys = tl.load(
@@ -185,5 +186,5 @@ def liger_decode_fused(
     bias = None if bias_Gd is None else bias_Gd.contiguous()
     return _decode(
         *(*tensors, *held[:3], *places, state_BGdd, bias, shares_2H.float().contiguous()),
-        *(gate == "gla", float(DAMPING[gate]), ring.sinks, window),
+        *(gate == "gla", float(DAMPING[gate]), ring.sinks, min(window, MOST_TOKENS)),
     )

@@ -42,7 +42,8 @@ def streaming_attention(
         q_BHQd: queries, already rotated.
         k_BGKd: keys, already rotated; head h of the queries reads head h // (H / G).
         v_BGKd: values.
-        q_positions_RQ: absolute positions of the queries, int64, -1 where the slot is padding.
+        q_positions_RQ: absolute positions of the queries, int64, below 2**31 - 1, -1 where
+            the slot is padding.
         k_positions_RK: absolute positions of the keys, the same; in any order.
             One row (R = 1) says that all rows stand at the same positions. Positions may lie on the
             CPU whatever the device of q: planning then costs no synchronisation.

@@ -10,7 +10,7 @@ in the kernels BQ queries, BK keys, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import padded_size, precision, product, rows, tuned
+from kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
 from kernels.streaming_attention.plan import key_ranges, query_ranges
 from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
@@ -46,7 +46,7 @@ def _query_kernel(
     o_q = i_block * BQ + tl.arange(0, BQ)
     o_d = tl.arange(0, BD)
     m_d = o_d < d
-    b_i = tl.load(p_i + i_b * i_row + o_q, mask=o_q < Q, other=-1)  # [BQ]
+    b_i = tl.load(p_i + i_b * i_row + o_q, mask=o_q < Q, other=-1).to(tl.int32)  # [BQ]
     m_q = (b_i >= 0)[:, None] & m_d[None, :]
     p_q += i_b * q_b + i_h * q_h
     b_q = tl.load(p_q + o_q.to(tl.int64)[:, None] * q_t + o_d[None, :], mask=m_q, other=0.0)
@@ -67,7 +67,7 @@ def _query_kernel(
     for n in range(0, of_sinks + tl.maximum(stop - start, 0)):
         block = tl.where(n < of_sinks, sink_start + n, start + n - of_sinks)
         o_k = block * BK + tl.arange(0, BK)
-        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1)  # [BK]
+        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1).to(tl.int32)  # [BK]
         m_k = (b_j >= 0)[:, None] & m_d[None, :]
         o_kd = o_k.to(tl.int64)[:, None]
         b_k = tl.load(p_k + o_kd * k_t + o_d[None, :], mask=m_k, other=0.0)
@@ -96,7 +96,7 @@ def _key_kernel(
     o_k = i_block * BK + tl.arange(0, BK)
     o_d = tl.arange(0, BD)
     m_d = o_d < d
-    b_j = tl.load(p_j + i_b * j_row + o_k, mask=o_k < K, other=-1)  # [BK]
+    b_j = tl.load(p_j + i_b * j_row + o_k, mask=o_k < K, other=-1).to(tl.int32)  # [BK]
     m_k = (b_j >= 0)[:, None] & m_d[None, :]
     o_kd = o_k.to(tl.int64)[:, None]
     p_k += i_b * k_b + i_g * k_h
@@ -111,7 +111,7 @@ def _key_kernel(
     b_dv = tl.zeros([BK, BD], tl.float32)
     for block in range(tl.load(p_ranges), tl.load(p_ranges + 1)):
         o_q = block * BQ + tl.arange(0, BQ)
-        b_i = tl.load(p_i + o_q, mask=o_q < Q, other=-1)  # [BQ]
+        b_i = tl.load(p_i + o_q, mask=o_q < Q, other=-1).to(tl.int32)  # [BQ]
         m_q = (b_i >= 0)[:, None] & m_d[None, :]
         b_q = tl.load(p_q + o_q.to(tl.int64)[:, None] * q_t + o_d[None, :], mask=m_q, other=0.0)
         o_row = i_bh.to(tl.int64) * Q + o_q
@@ -167,7 +167,7 @@ def gradients(
             kernel[(ranges.shape[1], B * H)](
                 *(q, k, v, q_positions_RQ, k_positions_RK, ranges),
                 *(d_out, lse_BHQ.contiguous(), delta, *found),
-                *(Q, K, H, G, d, sinks, window, d**-0.5),
+                *(Q, K, H, G, d, sinks, min(window, MOST_TOKENS), d**-0.5),
                 *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
                 *(row_stride(q_positions_RQ), row_stride(k_positions_RK), row_stride(ranges)),
                 **sizes,

@@ -9,7 +9,15 @@ or 1; in the kernels BR >= r rows, BK keys, BN >= N splits, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import MULTIPROCESSORS, SMALLEST_DOT, padded_size, precision, product, rows
+from kernels.launch import (
+    MOST_TOKENS,
+    MULTIPROCESSORS,
+    SMALLEST_DOT,
+    padded_size,
+    precision,
+    product,
+    rows,
+)
 from kernels.streaming_attention.triton_forward import LN_2, LOG2_E, block_sizes, row_stride
 
 try:
@@ -33,7 +41,7 @@ def _decode_kernel(
     o_r, o_d = tl.arange(0, BR), tl.arange(0, BD)
     m_d = o_d < d
     m_q = (o_r < r)[:, None] & m_d[None, :]
-    i = tl.load(p_i + i_b * i_row)
+    i = tl.load(p_i + i_b * i_row).to(tl.int32)
     i_h = i_g * r + o_r
     p_q += i_b * q_b
     b_q = tl.load(p_q + i_h[:, None] * q_h + o_d[None, :], mask=m_q, other=0.0)
@@ -47,7 +55,7 @@ def _decode_kernel(
     last = tl.minimum((i_split + 1) * blocks_each, tl.cdiv(K, BK))
     for block in range(i_split * blocks_each, last):
         o_k = block * BK + tl.arange(0, BK)
-        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1)  # [BK]
+        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1).to(tl.int32)  # [BK]
         x = i - b_j
         seen = (b_j >= 0) & (x >= 0) & ((x < window) | (b_j < sinks))
         m_k = seen[:, None] & m_d[None, :]
@@ -128,7 +136,16 @@ def attend_once(
     with torch.cuda.device_of(q):
         _decode_kernel[(splits, B * G)](
             *(q, k, v, q_positions_R1, k_positions_RK, parts, part_lse),
-            *(K, H, G, d, sinks, window, d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
+            *(
+                K,
+                H,
+                G,
+                d,
+                sinks,
+                min(window, MOST_TOKENS),
+                d**-0.5 * LOG2_E.value,
+                triton.cdiv(blocks, splits),
+            ),
             *(*q.stride()[:2], *k.stride()[:3], *v.stride()[:3]),
             *(row_stride(q_positions_R1), row_stride(k_positions_RK)),
             BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),

@@ -7,7 +7,7 @@ in the kernel BQ queries, BK keys, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import padded_size, precision, product, rows, tuned
+from kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
 from kernels.streaming_attention.plan import key_ranges
 
 try:
@@ -33,7 +33,7 @@ def _forward_kernel(
     o_q = i_block * BQ + tl.arange(0, BQ)
     o_d = tl.arange(0, BD)
     m_d = o_d < d
-    b_i = tl.load(p_i + i_b * i_row + o_q, mask=o_q < Q, other=-1)  # [BQ]
+    b_i = tl.load(p_i + i_b * i_row + o_q, mask=o_q < Q, other=-1).to(tl.int32)  # [BQ]
     m_q = (b_i >= 0)[:, None] & m_d[None, :]
     p_q += i_b * q_b + i_h * q_h
     b_q = tl.load(p_q + o_q.to(tl.int64)[:, None] * q_t + o_d[None, :], mask=m_q, other=0.0)
@@ -51,7 +51,7 @@ def _forward_kernel(
     for n in range(0, of_sinks + tl.maximum(stop - start, 0)):
         block = tl.where(n < of_sinks, sink_start + n, start + n - of_sinks)
         o_k = block * BK + tl.arange(0, BK)
-        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1)  # [BK]
+        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1).to(tl.int32)  # [BK]
         m_k = (b_j >= 0)[:, None] & m_d[None, :]
         o_kd = o_k.to(tl.int64)[:, None]
         b_k = tl.load(p_k + o_kd * k_t + o_d[None, :], mask=m_k, other=0.0)
@@ -105,7 +105,7 @@ def attend(
     with torch.cuda.device_of(q):
         _FORWARD[(ranges.shape[1], B * H)](
             *(q, k, v, q_positions_RQ, k_positions_RK, ranges, out, lse),
-            *(Q, K, H, G, d, sinks, window, d**-0.5 * LOG2_E.value),
+            *(Q, K, H, G, d, sinks, min(window, MOST_TOKENS), d**-0.5 * LOG2_E.value),
             *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
             *(row_stride(q_positions_RQ), row_stride(k_positions_RK), row_stride(ranges)),
             BQ=BQ,

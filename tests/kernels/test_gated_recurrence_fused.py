@@ -134,3 +134,14 @@ def test_compiles_whole(decayed, device):
     expected, found = (torch.autograd.grad(f(*inputs), inputs) for f in (loss, compiled))
     for name, x, y in zip(NAMES, found, expected, strict=True):
         assert relative_rms(x, y) <= KERNEL[torch.float32], name
+
+
+def test_a_step_compiles_whole(device):
+    """torch.compile sees that the state changes in place."""
+    *inputs, state = (x.detach() for x in draw(1, (4, 2), (5, 7), "weak", "key", device))
+    run = torch.compile(gated_recurrence_step, fullgraph=True, backend="aot_eager")
+    states = state.clone(), state.clone()
+    expected, found = gated_recurrence_step(*inputs, states[0]), run(*inputs, states[1])
+    assert relative_rms(found, expected) <= KERNEL[torch.float32]
+    assert relative_rms(states[1], states[0]) <= KERNEL[torch.float32]
+    assert not states[1].equal(state)

@@ -60,6 +60,32 @@ def test_token_by_token_is_the_formula(gate, with_bias, size, dtype, device):
     assert ring.positions.tolist() == [[0, 1, 7, 8, 9, 5, 6]]
 
 
+@pytest.mark.usefixtures("fused")
+def test_compiles_whole(device):
+    """torch.compile sees what changes in place: ring and state."""
+    generator = torch.Generator().manual_seed(0)
+    q, rotated_q, k, rotated_k, v = (
+        torch.randn(1, heads, 1, 8, generator=generator).to(device) for heads in (H, H, G, G, G)
+    )
+    shares, place = torch.rand(2, H).to(device), torch.tensor([[3]], device=device)
+
+    def step(keys, values, there, state):
+        ring = Ring(keys, values, there, SINKS)
+        one = q, k, v, rotated_q, rotated_k, ring, place, state
+        return liger_decode(*one, "gla", None, shares, WINDOW)
+
+    held = [torch.randn(1, G, 7, 8).to(device), torch.randn(1, G, 7, 8).to(device)]
+    held += [torch.tensor([[0, 1, 2, -1, -1, -1, -1]], device=device)]
+    held += [torch.randn(1, G, 8, 8).to(device)]
+    eager, traced = ([x.clone() for x in held] for _ in range(2))
+    expected = step(*eager)
+    found = torch.compile(step, fullgraph=True, backend="aot_eager")(*traced)
+    assert relative_rms(found, expected) <= KERNEL[torch.float32]
+    for x, y, before in zip(traced, eager, held, strict=True):
+        assert relative_rms(x, y) <= KERNEL[torch.float32]
+        assert not x.equal(before)
+
+
 def test_other_gates_are_refused():
     with pytest.raises(ValueError, match="gate must be 'gla' or 'hgrn2', got 'gsa'"):
         liger_decode(*[None] * 8, "gsa", None, None, 4)
