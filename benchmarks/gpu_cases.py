@@ -6,7 +6,8 @@ tokens. `quick` gives the shortest shapes alone, `device` lets the arms run with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -18,9 +19,11 @@ from benchmarks.kernel_floors import (
     LIGER_WINDOW,
     MODELS,
     QUERIES,
+    SINGLE,
     SINKS,
     SPANS,
     WINDOW,
+    Row,
     decode_rows,
     mass_row,
     prefill_rows,
@@ -54,6 +57,11 @@ def with_gradients(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor
         return torch.autograd.grad(out, inputs, out.detach())
 
     return run
+
+
+def total(rows: Sequence[Row]) -> tuple[float, float]:
+    """Work and fewest bytes of passes that run one after the other."""
+    return sum(row.flops for row in rows), sum(row.fewest_bytes for row in rows)
 
 
 def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -107,26 +115,24 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
         }
         if tokens <= 16384:  # the mask alone is T x T
             arms["SDPA with mask"] = partial(masked, at=of_device)
-        _, forward, backward = prefill_rows(SHAPE, tokens)
+        whole, forward, backward = prefill_rows(SHAPE, tokens)
         shapes = (1, H, tokens, D), (1, G, tokens, D), (1, G, tokens, D)
-        for row, wrap, flops in (
-            (forward, without_gradients, forward.flops),
-            (backward, with_gradients, forward.flops + backward.flops),
-        ):
+        for rows, wrap in (((forward,), without_gradients), ((forward, backward), with_gradients)):
+            flops, fewest = total(rows)
             yield Case(
-                row.operator,
+                rows[-1].operator,
                 f"T={tokens}",
                 flops,
-                row.fewest_bytes,
+                fewest,
                 lambda seed, shapes=shapes: drawn(seed, device, *shapes),
                 {name: wrap(arm) for name, arm in arms.items()},
                 wrap(exact(blockwise)),
             )
             yield Case(
-                "full attention" + (" with backward" if wrap is with_gradients else ""),
+                "full attention" + (" backward" if wrap is with_gradients else ""),
                 f"T={tokens}",
-                flops,
-                row.fewest_bytes,
+                flops * whole.flops / forward.flops,
+                fewest,
                 lambda seed, shapes=shapes: drawn(seed, device, *shapes),
                 {"flash, SDPA causal": wrap(full)},
                 wrap(full),
@@ -156,19 +162,20 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
         "flash-linear-attention": by_fla,
     }
     for tokens in (1024,) if quick else (2048, 8192, 32768):
-        forward, backward = recurrence_rows(SHAPE, tokens)
         for heads in (G, H):  # as in the model, and without groups, as fla has them
+            forward, backward = recurrence_rows(replace(SHAPE, G=heads), tokens)
             shapes = (1, H, tokens, D), *[(1, heads, tokens, D)] * 3
-            for row, wrap, flops in (
-                (forward, without_gradients, forward.flops),
-                (backward, with_gradients, forward.flops + backward.flops),
+            for rows, wrap in (
+                ((forward,), without_gradients),
+                ((forward, backward), with_gradients),
             ):
+                flops, fewest = total(rows)
                 for dtype in (torch.float32, torch.bfloat16):
                     yield Case(
-                        row.operator,
+                        rows[-1].operator,
                         f"T={tokens}, {heads} states, {str(dtype).removeprefix('torch.')}",
                         flops,
-                        row.fewest_bytes,
+                        fewest * dtype.itemsize / SINGLE,
                         lambda seed, shapes=shapes, dtype=dtype: drawn(
                             seed, device, *shapes, dtype=dtype
                         ),
