@@ -70,12 +70,15 @@ def fused_obstacle(
         return f"it has no {str(dtype).removeprefix('torch.')}"
     if channels > MOST_CHANNELS:
         return f"heads of {channels} channels are larger than {MOST_CHANNELS}"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device == "cuda":
+        if interpreted:
+            return "its interpreter (TRITON_INTERPRET=1) is for tensors on a CPU"
         if torch.version.hip is not None:
             return "its kernels are written for NVIDIA"
         found = torch.cuda.get_device_capability(index)
         return None if found >= LEAST_CAPABILITY else f"compute capability {found} is below 8.0"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if interpreted:
         return None
     return f"it has no {device}, except in its interpreter (TRITON_INTERPRET=1)"
 

@@ -76,13 +76,13 @@ class FixedCache(Cache):
 
 
 class FixedDecoder:
-    """One token a row at a time, after a prompt: `generate`'s inner step, with nothing allocated.
+    """One token a row at a time, after a prompt: `generate`'s inner step, with no cache to grow.
 
     On a CUDA device with Triton the first step is recorded as a CUDA graph and replayed, so that
     none of its some hundred kernels is launched by the host. Elsewhere the same code runs as it is.
 
     Args:
-        model: HybridForCausalLM, in evaluation mode.
+        model: HybridForCausalLM on one device, in evaluation mode.
         cache: of the prompt, which it read; emptied.
         new_tokens: how many steps there will be at most.
 
@@ -117,7 +117,8 @@ class FixedDecoder:
             self.ids = ids_B1.clone()
             device = self.positions.device
             if device.type == "cuda" and fused_obstacle("cuda", device.index or 0) is None:
-                self._record()
+                with torch.cuda.device(device):
+                    self._record()
         self.ids.copy_(ids_B1)
         if self.graph is not None:
             self.graph.replay()

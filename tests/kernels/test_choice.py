@@ -54,6 +54,10 @@ def test_triton_is_refused_where_it_cannot_run(monkeypatch, interpreted, tensor,
         choice(THREE, tensor, channels)
 
 
+def test_the_interpreter_is_not_for_a_gpu():
+    assert "is for tensors on a CPU" in fused_obstacle("cuda")
+
+
 def test_without_triton_torch_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     assert fused_obstacle("cuda") == "the package triton is not installed"
