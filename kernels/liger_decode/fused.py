@@ -14,7 +14,7 @@ from kernels.launch import EXACT, MOST_TOKENS, SMALLEST_DOT, padded_size, precis
 from kernels.liger_decode.maps import DAMPING
 from kernels.operators import operator_name
 from kernels.ring import Ring
-from kernels.streaming_attention.triton_forward import LOG2_E, row_stride
+from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
 try:
     import triton
@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-VALUES, SLOTS = 32, 64
+VALUES = 32
 
 
 @triton.jit
@@ -150,7 +150,7 @@ def _decode(
             *(damping, *steps, row_stride(positions)),
             SOFT=soft,
             BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),
-            BN=SLOTS,
+            BN=block_sizes(d, keys.dtype)[1],
             BD=padded_size(d),
             BE=VALUES,
             PRECISION=precision(rotated_q.dtype, keys.dtype),

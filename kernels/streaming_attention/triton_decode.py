@@ -136,16 +136,8 @@ def attend_once(
     with torch.cuda.device_of(q):
         _decode_kernel[(splits, B * G)](
             *(q, k, v, q_positions_R1, k_positions_RK, parts, part_lse),
-            *(
-                K,
-                H,
-                G,
-                d,
-                sinks,
-                min(window, MOST_TOKENS),
-                d**-0.5 * LOG2_E.value,
-                triton.cdiv(blocks, splits),
-            ),
+            *(K, H, G, d, sinks, min(window, MOST_TOKENS)),
+            *(d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
             *(*q.stride()[:2], *k.stride()[:3], *v.stride()[:3]),
             *(row_stride(q_positions_R1), row_stride(k_positions_RK)),
             BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),

@@ -51,19 +51,22 @@ from kernels.liger_decode.fused import liger_decode_fused
 from kernels.ring import Ring
 from kernels.streaming_attention.fused import streaming_attention_fused
 
-def draw(heads, tokens, dtype=torch.bfloat16):
-    return torch.randn(2, heads, tokens, 128, dtype=dtype, requires_grad=True)
+def draw(heads, tokens, dtype=torch.bfloat16, size=128):
+    return torch.randn(2, heads, tokens, size, dtype=dtype, requires_grad=True)
 
 at = torch.arange(300)[None]
 q, k, v = draw(8, 300), draw(2, 300), draw(2, 300)
 streaming_attention_fused(q, k, v, at, at, 4, 60).sum().backward()
-with torch.no_grad():
-    streaming_attention_fused(q[:, :, :1], k, v, at[:, -1:], at, 4, 60)
-    covered_mass_fused(q[:, :, -32:], k, (32, 64), 4, at[:, -32:], at)
-    ring = Ring(k[:, :, :64].contiguous(), v[:, :, :64].contiguous(), at[:, :64].contiguous(), 0)
-    one, state = [x[:, :, :1] for x in (q, k, v, q, k)], torch.zeros(2, 2, 128, 128)
-    liger_decode_fused(*one, ring, at[:, :1], state, "gla", state[0, :, 0], torch.zeros(2, 8), 64)
-    gated_recurrence_step_fused(*one[:3], one[1], state, "key")
+for dtype, size in ((torch.bfloat16, 128), (torch.float32, 256)):  # and the largest rows there are
+    with torch.no_grad():
+        q, k, v = (draw(heads, 300, dtype, size) for heads in (8, 2, 2))
+        streaming_attention_fused(q[:, :, :1], k, v, at[:, -1:], at, 4, 60)
+        covered_mass_fused(q[:, :, -32:], k, (32, 64), 4, at[:, -32:], at)
+        held = (x[:, :, :64].contiguous() for x in (k, v))
+        ring, state = Ring(*held, at[:, :64].contiguous(), 0), torch.zeros(2, 2, size, size)
+        one, shares = [x[:, :, :1] for x in (q, k, v, q, k)], torch.zeros(2, 8)
+        liger_decode_fused(*one, ring, at[:, :1], state, "gla", state[0, :, 0], shares, 64)
+        gated_recurrence_step_fused(*one[:3], one[1], state, "key")
 q, k, v, g = draw(8, 300, torch.float32), *(draw(2, 300, torch.float32) for _ in range(3))
 state = torch.zeros(2, 2, 128, 128, requires_grad=True)
 for decayed in ("key", "value"):
