@@ -91,7 +91,7 @@ def table(arms: dict[str, Any], out: Path) -> str:
     ]
     if results:
         base = next(iter(results.values()))["metrics"]["base"]
-        lines.append(_row("base", 0, 0.0, None, base))
+        lines.append(_row("base", 0, None, None, base))
     for name, arm in arms["arms"].items():
         if name in results:
             result = results[name]
@@ -100,7 +100,9 @@ def table(arms: dict[str, Any], out: Path) -> str:
             after = result["metrics"]["candidate"]
             lines.append(_row(arm["what"], result["tokens"], result["minutes"], shown, after))
             if control := result["metrics"].get("control"):
-                lines.append(_row("… the base trained alike", result["tokens"], 0.0, None, control))
+                lines.append(
+                    _row("… the base trained alike", result["tokens"], None, None, control)
+                )
             for metric, value in after.items():
                 if metric.startswith("perplexity_without"):
                     lines.append(f"| &nbsp;&nbsp;{metric} | | | | {value:.2f} | | | |")
@@ -108,11 +110,15 @@ def table(arms: dict[str, Any], out: Path) -> str:
 
 
 def _row(
-    what: str, tokens: int, minutes: float, before: float | None, after: dict[str, float | None]
+    what: str,
+    tokens: int,
+    minutes: float | None,
+    before: float | None,
+    after: dict[str, float | None],
 ) -> str:
-    shown = ("-" if after.get(name) is None else f"{after[name]:.4g}" for name in FIGURES)
-    first = "-" if before is None else f"{before:.4g}"
-    return f"| {what} | {tokens:,} | {minutes} | {first} | " + " | ".join(shown) + " |"
+    figures = (minutes, before, *(after.get(name) for name in FIGURES))
+    shown = ("-" if figure is None else f"{figure:.4g}" for figure in figures)
+    return f"| {what} | {tokens:,} | " + " | ".join(shown) + " |"
 
 
 def main() -> None:

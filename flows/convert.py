@@ -115,9 +115,15 @@ def conversion(
 def regularize(
     recipe: Recipe, base: ModelRef, plan: ConversionPlan, texts: dict[str, TextRef], run: Run
 ) -> RegularizationReport | None:
-    """The regularize step, where the recipe has one."""
+    """The regularize step, where the recipe has one and the plan takes a layer out.
+
+    A selector may find nothing to take out, and repair may give back all that was.
+    """
     options = recipe.regularize
     if options is None:
+        return None
+    if not any(item.strategy in options.strategies for item in plan.items):
+        logger.info("regularize left out: the plan has no %s", " or ".join(options.strategies))
         return None
     held_out = texts[options.validation.text] if options.validation else None
     return regularize_model(base, plan, texts[options.text], held_out, options, run=run)

@@ -14,8 +14,7 @@ from tasks.profile.base import Profiler
 from tasks.recipe import STEPS, FinetuneOptions, HealingStage, Recipe
 from tasks.registry import build
 
-# what a token costs in a step, in plain forward passes over it
-FORWARDS = {"profile": 1.6}
+PROFILE_FORWARDS = 1.6  # what a token of the profile costs, in plain forward passes over it
 # steps that a recipe may leave out, by the block that asks for them
 OPTIONAL = {"measure_costs": "costs", "regularize": "regularize", "finetune": "finetune"}
 
@@ -67,7 +66,7 @@ def dry_run(launch: Launch) -> dict[str, Any]:
 def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
     """Seconds per step from token counts: 2 flops per parameter and token, at a measured rate."""
     per_token = 2 * parameters / _flops_per_second()
-    profiled = recipe.profile.rows * recipe.profile.row_tokens * FORWARDS["profile"]
+    profiled = recipe.profile.rows * recipe.profile.row_tokens * PROFILE_FORWARDS
     profiled += sum(
         build(Profiler, spec).estimate_tokens(layers, len(recipe.choose.strategies))
         for spec in recipe.profile.profilers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
@@ -261,13 +262,13 @@ class Selector(Component):
         """Tokens of whole-model forward passes that trying plans takes, about."""
         return 0
 
+    @abstractmethod
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         """Items that cover the layers exactly and in order, each with its reason.
 
         Raises:
             InputError: the profile lacks what the rule reads, or no plan meets its limits.
         """
-        raise NotImplementedError
 
 
 def named(spec: Spec) -> str:

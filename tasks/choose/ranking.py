@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
@@ -40,13 +41,13 @@ class Ranking(Selector):
             raise ValueError("exactly one of layers and kv_bytes_ratio")
         return self
 
+    @abstractmethod
     def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
         """Those of ``layers`` that may be converted, the first to be converted first.
 
         Raises:
             InputError: the profile lacks what the rule reads.
         """
-        raise NotImplementedError
 
     def why_never(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
         """Why layers, by their index, are in no order."""

@@ -112,7 +112,8 @@ class _Gate:
             return
         champion = self.report.champion
         if rule.arm == "champion" and (champion is None or champion.checkpoint is None):
-            why = champion.reason or "the champion was not measured" if champion else ""
+            # without a champion there is nothing to compare with, and nothing wrong
+            why = (champion.reason or "the champion was not measured") if champion else ""
             yield Finding(rule, rule.metric, None, why)
             return
         found = [self._find(rule, metric) for metric in metrics]

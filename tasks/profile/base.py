@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,13 +79,13 @@ class Profiler(Component):
 class BlockProfiler(Profiler):
     """Sees every block on every row, in the one pass that all block profilers share."""
 
+    @abstractmethod
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
         """A fresh visitor for one block in a pass over ``rows`` (R, T).
 
         Raises:
             InputError: the rows cannot give what the profiler measures.
         """
-        raise NotImplementedError
 
     def findings(self, records: Sequence[Record]) -> Findings:
         """From the visitors' records of all blocks; as they are, where they hold the scores."""
@@ -96,9 +97,9 @@ class BlockProfiler(Profiler):
 class ModelProfiler(Profiler):
     """Runs the model itself, as often as it needs."""
 
+    @abstractmethod
     def run(self, subject: Subject) -> Findings:
         """Measure; leave the model as it was."""
-        raise NotImplementedError
 
 
 class SharedPass:

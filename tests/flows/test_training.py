@@ -69,6 +69,15 @@ def test_the_whole_way_with_regularisation_and_stages(folder) -> None:
     assert again["checkpoint"] == summary["checkpoint"]
 
 
+def test_a_plan_that_takes_nothing_out_needs_no_regularisation(folder) -> None:
+    kept = ("--set", "choose.selector={name: keep_all}")
+    result = layerwright("convert", "recipe.yaml", "--json", *kept, cwd=folder)
+    assert "regularize left out: the plan has no remove" in result.stderr
+    summary = last_line(result)
+    assert "regularize" not in summary["seconds"]
+    assert set(summary["plan"].values()) == {"keep"}
+
+
 def test_a_dry_run_tells_of_both_trainings(folder) -> None:
     other = ("--set", "seed=5")
     told = last_line(

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, D hidden size, L layers.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -41,6 +42,7 @@ class LogitObjective(Objective):
 class LayerObjective(Objective):
     """Compares a converted layer with the base's, both given the base's input: layer-local."""
 
+    @abstractmethod
     def of_layer(self, output_BTD: Tensor, wanted_BTD: Tensor, real_BT: Tensor) -> Tensor:
         """(B,) fp32 of one layer; the objective's value is the mean over the converted layers.
 
@@ -49,7 +51,6 @@ class LayerObjective(Objective):
             wanted_BTD: of the base's.
             real_BT: False for padding.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Streams:
 class StreamObjective(Objective):
     """Reads the residual stream between the layers."""
 
+    @abstractmethod
     def of_streams(self, streams: Streams) -> Tensor:
         """(B,) fp32."""
-        raise NotImplementedError
 
 
 def mean_of_real(values_BT: Tensor, real_BT: Tensor) -> Tensor:

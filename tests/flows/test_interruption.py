@@ -1,0 +1,77 @@
+"""Runs that are killed in the middle of a step, and go on: nothing is lost or done twice."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+from layerwright_process import COMMAND, environment, last_line, layerwright
+from tiny_checkpoint import write_tiny_inputs
+
+
+def run_until(marker: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start a convert run; return when its log shows ``marker``."""
+    process = subprocess.Popen(
+        [*COMMAND, "convert", "recipe.yaml", "--json"],
+        cwd=cwd,
+        env=environment(OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if marker in line:
+            return process
+    raise AssertionError(f"{marker!r} never came:\n{''.join(seen)}")
+
+
+def servers(home: Path) -> list[psutil.Process]:
+    """Prefect servers that work under a home folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "uvicorn" in process.cmdline() and process.environ().get("PREFECT_HOME") == str(
+                home / "prefect"
+            ):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
+    recipe = write_tiny_inputs(tmp_path, num_hidden_layers=7)  # it says so after 5 layers
+    recipe.write_text(recipe.read_text().replace("steps: 6", "steps: 24"))  # and after 10 steps
+    done: list[str] = []
+    for marker in (
+        "fetch     started",
+        "sensitivity: layer 5 of 7",
+        "convert   started",
+        "finetune step 10 of 24",
+        "evaluate  started",
+    ):
+        process = run_until(marker, tmp_path)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        left = servers(tmp_path / ".layerwright")
+        assert left, "the killed run leaves its server behind"
+        done.append(left[0].pid)
+    first = last_line(layerwright("runs", "--json", cwd=tmp_path))["runs"][0]
+    result = layerwright("resume", first["run_id"], "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    summary = last_line(result)
+    assert summary["run_id"] == first["run_id"]
+    assert summary["cache_hits"] == ["fetch", "profile", "choose", "convert", "finetune"]
+    assert not any(psutil.pid_exists(pid) for pid in done)
+    assert not servers(tmp_path / ".layerwright")
+
+    # the same inputs, never interrupted, give the same plan and the same bytes
+    plain = tmp_path / "plain"
+    untouched = layerwright("convert", "recipe.yaml", "--home", str(plain), "--json", cwd=tmp_path)
+    again = last_line(untouched)
+    assert again["plan"] == summary["plan"]
+    assert again["checkpoint"]["sha256"] == summary["checkpoint"]["sha256"]
