@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: setup demo test lint bench bench-heal clean
+# The Python of a GPU machine, with a CUDA build of torch, triton, transformers and pytest.
+GPU_PYTHON ?= python3
+
+.PHONY: setup demo test test-gpu lint bench bench-heal bench-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +27,17 @@ demo: setup
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+GPU_TESTS := $(wildcard tests/kernels/test_*_fused.py) tests/kernels/test_covered_mass.py \
+  tests/kernels/test_liger_decode.py tests/hybrid/test_decoding.py
+
+# The kernels' tests on a CUDA device; what is skipped says what is missing.
+test-gpu:
+	LAYERWRIGHT_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -rs $(GPU_TESTS)
+	@if command -v compute-sanitizer > /dev/null; then \
+	  LAYERWRIGHT_TEST_DEVICE=cuda compute-sanitizer --error-exitcode 1 \
+	    $(GPU_PYTHON) -m pytest -q $(GPU_TESTS) -k "match_the_reference or formula or by_triton"; \
+	else echo "compute-sanitizer is not installed: memory was not checked"; fi
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,6 +50,9 @@ bench: setup
 # one arm a call: make bench-heal DATA=folder-of-texts [ARM=name] [OUT=folder]
 bench-heal: setup
 	$(BIN)/python -m benchmarks.heal --data $(DATA) --out $(or $(OUT),.layerwright/heal) $(if $(ARM),--arm $(ARM))
+
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) .layerwright build *.egg-info

@@ -26,7 +26,7 @@ def examine(home: Path, store: str | None) -> list[Finding]:
         ("packages", _packages),
         ("kernels name", kernels_clash),
         ("devices", _devices),
-        ("triton", _triton),
+        ("kernels", _kernels),
         ("home", lambda: _home(home)),
         ("store", lambda: _store(store or str(home / "store"), home)),
         ("prefect", _prefect),
@@ -86,11 +86,25 @@ def _devices() -> tuple[str, str]:
     return "ok", f"cpu only, {torch.get_num_threads()} threads"
 
 
-def _triton() -> tuple[str, str]:
-    try:
-        return "note", f"triton {version('triton')}; no step uses it yet"
-    except PackageNotFoundError:
-        return "note", "not installed; no step uses it yet"
+def _kernels() -> tuple[str, str]:
+    """Which implementation of the model's operators runs here, and why."""
+    import torch
+
+    from kernels.choice import NAMES, VARIABLE, fused_obstacle
+
+    wanted = os.environ.get(VARIABLE)
+    if wanted is not None and wanted not in NAMES:
+        return "broken", f"{VARIABLE}={wanted!r} is not one of {', '.join(NAMES)}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    obstacle = fused_obstacle(device)
+    if wanted == "triton" and obstacle is not None:
+        return "broken", f"{VARIABLE}=triton, but {obstacle}"
+    if wanted is not None:
+        return "note", f"{wanted} on {device}, as {VARIABLE} says"
+    if device == "cuda" and obstacle is None:
+        return "ok", f"triton {version('triton')} on cuda"
+    reason = obstacle or "triton runs there in its interpreter, for tests alone"
+    return "ok", f"blockwise (torch) on {device}: {reason}"
 
 
 def _home(home: Path) -> tuple[str, str]:

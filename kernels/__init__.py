@@ -1,4 +1,4 @@
-"""The project's own attention operators, one package each: README, reference, blocks, dispatch.
+"""The project's own attention operators, one package each; README.md says which and why.
 
 Hugging Face publishes a package with this same name, which Transformers probes. The two cannot live
 in one environment, so this package refuses to be imported beside it. It carries no version

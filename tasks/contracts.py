@@ -301,7 +301,8 @@ class Champion(Contract):
 class EvalReport(Contract):
     """All arms, measured in one run on the same items.
 
-    ``items`` is a tree with every per-item result (tasks/items.py).
+    ``items`` is a tree with every per-item result (tasks/items.py). ``kernels`` are the
+    implementations that ran, by operator; none where all was already measured.
     """
 
     base_sha256: str
@@ -309,6 +310,7 @@ class EvalReport(Contract):
     champion: Champion | None = None
     control_sha256: str | None = None
     device: str
+    kernels: dict[str, tuple[str, ...]] = {}
     measurements: tuple[Measurement, ...]
     items: TreeRef | None = None
     seconds: float = 0.0

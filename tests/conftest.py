@@ -1,11 +1,47 @@
-"""Threads: one for tiny models, where more only wait for each other; all for the real one."""
+"""Where kernels run, and how many threads models have in tests.
 
-import pytest
-import torch
+Triton's kernels run in its interpreter, or on the device that LAYERWRIGHT_TEST_DEVICE names
+(`make test-gpu`). The interpreter must be asked for before Triton is first imported.
+"""
+
+import os
+
+DEVICE = os.environ.get("LAYERWRIGHT_TEST_DEVICE", "cpu")
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 ALL_THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(autouse=True)
 def threads(request: pytest.FixtureRequest) -> None:
+    """One for tiny models, where more only wait for each other; all for the real one."""
     torch.set_num_threads(ALL_THREADS if request.node.get_closest_marker("real") else 1)
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where a test that can choose puts its tensors."""
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        pytest.skip(f"no CUDA device (torch {torch.__version__})")
+    return DEVICE
+
+
+@pytest.fixture
+def fused(monkeypatch, device):
+    """Operators run by Triton, and everything that they allocate is NaN until they write it."""
+    from kernels.choice import fused_obstacle
+
+    if obstacle := fused_obstacle(device):
+        pytest.skip(obstacle)
+    monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
+    allocate = torch.empty
+
+    def poisoned(*sizes, **options):
+        found = allocate(*sizes, **options)
+        return found.fill_(torch.nan) if found.is_floating_point() else found
+
+    monkeypatch.setattr(torch, "empty", poisoned)

@@ -93,7 +93,8 @@ def test_a_library_has_one_room(library: str, allowed) -> None:
 
 
 def test_the_shipped_model_needs_torch_and_transformers_alone() -> None:
-    # huggingface_hub comes with transformers and holds the decorator of its configs
+    # huggingface_hub comes with transformers and holds the decorator of its configs; triton is
+    # imported where it is used, tests/hybrid/test_export.py loads a checkpoint without it
     allowed = {
         "torch",
         "transformers",
@@ -104,7 +105,8 @@ def test_the_shipped_model_needs_torch_and_transformers_alone() -> None:
     }
     for path in FILES:
         if room(path) in ("hybrid", "kernels"):
-            foreign = {m for m in imports(path) if m.split(".")[0] not in allowed}
+            also = {"triton"} if room(path) == "kernels" else set()
+            foreign = {m for m in imports(path) if m.split(".")[0] not in allowed | also}
             assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
             ours = {m for m in imports(path) if m.startswith("tasks.")}
             assert all(m.startswith("tasks.hybrid") for m in ours), path

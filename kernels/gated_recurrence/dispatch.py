@@ -4,17 +4,24 @@ Shapes: B batch, H query heads, G key/value heads, T tokens, d key channels, e v
 c = d or e decayed channels.
 """
 
-import os
-
 import torch
 from torch import Tensor
 
+from kernels.choice import chosen
 from kernels.gated_recurrence.chunked import gated_recurrence_chunked
 from kernels.gated_recurrence.reference import gated_recurrence_reference
+
+
+def _fused(*arguments):
+    from kernels.gated_recurrence.fused import gated_recurrence_fused
+
+    return gated_recurrence_fused(*arguments)
+
 
 IMPLEMENTATIONS = {
     "reference": gated_recurrence_reference,
     "blockwise": gated_recurrence_chunked,
+    "triton": _fused,
 }
 
 
@@ -50,14 +57,12 @@ def gated_recurrence(
         (B, H, T, e) in the dtype of q; with `return_state` also (B, G, d, e) in fp32 (fp64).
 
     Raises:
-        ValueError: shapes that do not fit, no token, `decayed` unknown, or an unknown
-            implementation in LAYERWRIGHT_KERNELS (one of reference, blockwise; blockwise by
-            default).
+        ValueError: shapes that do not fit, no token, `decayed` unknown, or an implementation in
+            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`kernels.choice`).
     """
     _check_shapes(q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state, decayed)
-    name = os.environ.get("LAYERWRIGHT_KERNELS", "blockwise")
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"LAYERWRIGHT_KERNELS={name!r} is not one of {sorted(IMPLEMENTATIONS)}")
+    channels = max(q_BHTd.shape[3], v_BGTe.shape[3])
+    run = chosen("gated_recurrence", IMPLEMENTATIONS, q_BHTd, channels)
     if mask_BT is not None:
         padding_B1T1 = ~mask_BT[:, None, :, None]
         q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc = (
@@ -69,7 +74,7 @@ def gated_recurrence(
         initial_state = k_BGTd.new_zeros(B, G, d, v_BGTe.shape[3], dtype=dtype)
     # autocast would take the products of the state in half precision
     with torch.autocast(q_BHTd.device.type, enabled=False):
-        out_BHTe, state_BGde = IMPLEMENTATIONS[name](
+        out_BHTe, state_BGde = run(
             q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state.to(dtype), decayed
         )
     out_BHTe = out_BHTe.to(q_BHTd.dtype)

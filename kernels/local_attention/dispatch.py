@@ -4,10 +4,9 @@ Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, F blocks, 
 or 1.
 """
 
-import os
-
 from torch import Tensor
 
+from kernels.choice import chosen
 from kernels.local_attention.blockwise import local_attention_blockwise
 from kernels.local_attention.reference import BlockMeans, SoftSpan, local_attention_reference
 
@@ -58,8 +57,7 @@ def local_attention(
 
     Raises:
         ValueError: sinks, span, a block or a ramp out of range, heads that do not divide, or an
-            unknown implementation in LAYERWRIGHT_KERNELS (one of reference, blockwise; blockwise
-            by default).
+            unknown implementation in LAYERWRIGHT_KERNELS (`kernels.choice`).
     """
     if sinks < 0 or span < 1:
         raise ValueError(f"sinks must be >= 0 and span >= 1, got sinks={sinks}, span={span}")
@@ -71,10 +69,8 @@ def local_attention(
         raise ValueError(
             f"{q_BHQd.shape[1]} query heads are not a multiple of {k_BGKd.shape[1]} key heads"
         )
-    name = os.environ.get("LAYERWRIGHT_KERNELS", "blockwise")
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"LAYERWRIGHT_KERNELS={name!r} is not one of {sorted(IMPLEMENTATIONS)}")
-    return IMPLEMENTATIONS[name](
+    run = chosen("local_attention", IMPLEMENTATIONS, q_BHQd, q_BHQd.shape[3])
+    return run(
         *(q_BHQd, k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK),
         *(sinks, span, means, soft, return_lse),
     )

@@ -3,16 +3,23 @@
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1.
 """
 
-import os
-
 from torch import Tensor
 
+from kernels.choice import chosen
 from kernels.streaming_attention.blockwise import streaming_attention_blockwise
 from kernels.streaming_attention.reference import streaming_attention_reference
+
+
+def _fused(*arguments):
+    from kernels.streaming_attention.fused import streaming_attention_fused
+
+    return streaming_attention_fused(*arguments)
+
 
 IMPLEMENTATIONS = {
     "reference": streaming_attention_reference,
     "blockwise": streaming_attention_blockwise,
+    "triton": _fused,
 }
 
 
@@ -35,7 +42,8 @@ def streaming_attention(
         q_BHQd: queries, already rotated.
         k_BGKd: keys, already rotated; head h of the queries reads head h // (H / G).
         v_BGKd: values.
-        q_positions_RQ: absolute positions of the queries, int64, -1 where the slot is padding.
+        q_positions_RQ: absolute positions of the queries, int64, below 2**31 - 1, -1 where
+            the slot is padding.
         k_positions_RK: absolute positions of the keys, the same; in any order.
             One row (R = 1) says that all rows stand at the same positions. Positions may lie on the
             CPU whatever the device of q: planning then costs no synchronisation.
@@ -48,9 +56,8 @@ def streaming_attention(
         (B, H, Q) in fp32 (fp64 for fp64 inputs), -inf where a query sees nothing.
 
     Raises:
-        ValueError: sinks or window out of range, heads that do not divide, or an unknown
-            implementation in LAYERWRIGHT_KERNELS (one of reference, blockwise; blockwise by
-            default).
+        ValueError: sinks or window out of range, heads that do not divide, or an implementation in
+            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`kernels.choice`).
     """
     if sinks < 0 or window < 1:
         raise ValueError(f"sinks must be >= 0 and window >= 1, got sinks={sinks}, window={window}")
@@ -58,9 +65,5 @@ def streaming_attention(
         raise ValueError(
             f"{q_BHQd.shape[1]} query heads are not a multiple of {k_BGKd.shape[1]} key heads"
         )
-    name = os.environ.get("LAYERWRIGHT_KERNELS", "blockwise")
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"LAYERWRIGHT_KERNELS={name!r} is not one of {sorted(IMPLEMENTATIONS)}")
-    return IMPLEMENTATIONS[name](
-        q_BHQd, k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK, sinks, window, return_lse
-    )
+    run = chosen("streaming_attention", IMPLEMENTATIONS, q_BHQd, q_BHQd.shape[3])
+    return run(q_BHQd, k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK, sinks, window, return_lse)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
+from kernels.choice import implementations_run
 from tasks.context import Context
 from tasks.contracts import Arm, Champion, CheckpointRef, EvalReport, ModelRef, TextRef, TreeRef
 from tasks.evaluate.arms import ArmModel, Arms
@@ -53,7 +54,7 @@ def evaluate_models(
         compared["control"] = control.sha256
     # all stay loaded, so they share the bound
     share = ctx.memory_bytes and ctx.memory_bytes // len(compared)
-    with ExitStack() as stack, progress() as bar:
+    with ExitStack() as stack, progress() as bar, implementations_run() as ran:
 
         def load(sha256: str) -> HybridForCausalLM:
             folder = ctx.store.open_tree(sha256)
@@ -78,6 +79,7 @@ def evaluate_models(
         champion=champion,
         control_sha256=control.sha256 if control else None,
         device=ctx.device,
+        kernels={operator: tuple(sorted(names)) for operator, names in sorted(ran.items())},
         measurements=tuple(figure.measurement for figure in figures),
         items=_keep_items(figures, ctx),
         seconds=time.perf_counter() - started,

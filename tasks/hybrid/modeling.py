@@ -16,6 +16,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.configuration import HybridConfig
+from tasks.hybrid.decoding import FixedDecoder
 from tasks.hybrid.layer import HybridLayer
 from tasks.hybrid.mixers import MIXERS
 from tasks.hybrid.placement import Placement, place_tokens
@@ -197,6 +198,10 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         """Puts a layer that `set_layer_spec` gave back into its place, spec and all."""
         self.config.replace_layer_spec(index, layer.spec)
         self.model.layers[index] = layer
+
+    def fixed_decoder(self, past_key_values: HybridCache, new_tokens: int) -> FixedDecoder:
+        """Decoding after a prompt over tensors of fixed size; see FixedDecoder."""
+        return FixedDecoder(self, past_key_values, new_tokens)
 
     def head(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) of the last layer's output: final norm, then head."""

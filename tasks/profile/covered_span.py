@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kernels.local_attention.covered_spans import covered_spans
+from kernels.covered_mass import covered_mass
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
@@ -58,7 +58,7 @@ class _CoveredMass:
     def visit(self, visit: Visit) -> None:
         options, k = self.options, visit.keys
         q = visit.last_queries(options.last_queries)
-        mass = covered_spans(q, k, options.spans, options.sinks)
+        mass = covered_mass(q, k, options.spans, options.sinks)
         by_head = mass.unflatten(2, (k.shape[1], -1)).mean(dim=(3, 4))  # (spans, B, G)
         self.sums += by_head.double().sum(1).cpu()
         self.rows += len(visit.ids)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kernels.streaming_attention.covered_mass import covered_mass
+from kernels.covered_mass import covered_mass
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.blocks import Visit
@@ -53,7 +53,7 @@ class _LazyRatio:
 
     def visit(self, visit: Visit) -> None:
         q = visit.last_queries(self.options.last_queries)
-        ratio = covered_mass(q, visit.keys, self.options.sinks, self.options.window)
+        (ratio,) = covered_mass(q, visit.keys, (self.options.window,), self.options.sinks)
         self.sum += ratio.mean(dim=(1, 2)).double().sum().cpu()
         self.rows += len(visit.ids)
 

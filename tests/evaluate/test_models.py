@@ -46,6 +46,7 @@ def test_the_report_has_both_arms(stored, context, forwards):
     assert report.value("kv_bytes.64", "candidate") < report.value("kv_bytes.64", "base")
     assert report.value("kl_mean.english", "candidate") > 0
     assert report.value("overlap.english", "candidate") == 0
+    assert report.kernels == {"streaming_attention": ("blockwise",)}
     assert set(report.by_arm("base")) == {
         "perplexity.english", "recall.passkey", "key_log_prob.passkey", "kv_bytes.64",
     }  # fmt: skip

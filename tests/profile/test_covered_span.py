@@ -4,8 +4,7 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 
-from kernels.local_attention.covered_spans import covered_spans
-from kernels.streaming_attention.covered_mass import covered_mass
+from kernels.covered_mass import covered_mass
 from tasks.errors import InputError
 from tasks.profile.base import SharedPass
 from tasks.profile.covered_span import CoveredSpan
@@ -44,10 +43,10 @@ def test_agrees_with_the_lazy_ratio_and_grows_with_the_span() -> None:
     q = torch.randn(2, 6, 5, 8, generator=numbers) * 3
     k = torch.randn(2, 2, 40, 8, generator=numbers)
     spans = (1, 7, 20, 40)
-    masses = covered_spans(q, k, spans, 2)
+    masses = covered_mass(q, k, spans, 2)
     assert (masses.diff(dim=0) >= -1e-6).all()
     for mass, span in zip(masses, spans, strict=True):
-        torch.testing.assert_close(mass, covered_mass(q, k, 2, span))
+        torch.testing.assert_close(mass, covered_mass(q, k, (span,), 2)[0])
 
 
 def test_rows_within_the_widest_span_are_refused() -> None:

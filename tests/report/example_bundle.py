@@ -233,6 +233,7 @@ def evaluation(*, control: bool = False, layers: int = 30) -> EvalReport:
         candidate_sha256=digest("tuned"),
         control_sha256=digest("control") if control else None,
         device="cpu",
+        kernels={"gated_recurrence": ("blockwise",), "streaming_attention": ("blockwise",)},
         measurements=tuple(made),
         seconds=263.0,
     )

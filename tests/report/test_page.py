@@ -275,3 +275,11 @@ def test_a_fresh_process_needs_neither_torch_nor_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_which_implementations_ran_is_said() -> None:
+    page = render_page(bundle())
+    assert "on cpu (gated_recurrence: blockwise; streaming_attention: blockwise)." in page
+    silent = bundle()
+    silent = changed(silent, evaluation=silent.evaluation.model_copy(update={"kernels": {}}))
+    assert "same items, on cpu. " in render_page(silent)

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from kernels.streaming_attention import streaming_attention
 from tasks.hybrid.mixers.attention import AttentionMixer, key_value_bytes, one_query_attention
 from tasks.hybrid.placement import Placement
+
+EVERYTHING = 1 << 62  # a window that no position reaches
 
 
 class FullCacheLayer(DynamicLayer):
@@ -34,9 +37,14 @@ class FullAttention(AttentionMixer):
     def attend(
         self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache=None
     ) -> Tensor:
-        k, v = k_BGTd, v_BGTd
+        k, v, k_positions = k_BGTd, v_BGTd, None
         if cache is not None:
-            k, v, _ = cache.update(k, v, self.layer_idx, positions=placement.stored_positions)
+            places = placement.stored_positions
+            k, v, k_positions = cache.update(k, v, self.layer_idx, positions=places)
+        if k_positions is not None:  # slots in an order of their own
+            return streaming_attention(
+                q_BHTd, k, v, placement.positions, k_positions, sinks=0, window=EVERYTHING
+            )
         mask = placement.causal_mask
         if q_BHTd.shape[2] == 1:
             return one_query_attention(q_BHTd, k, v, mask)

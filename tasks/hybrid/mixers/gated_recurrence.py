@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from kernels.gated_recurrence import gated_recurrence
+from kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
+from kernels.liger_decode import liger_decode
+from kernels.liger_decode.maps import features, log_decay, written
+from tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
 from tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
 from tasks.hybrid.mixers.streaming import StreamingAttention
 from tasks.hybrid.placement import Placement
 
 GATES = ("gla", "gsa", "hgrn2")
 LEARNED_MIXES = ("layer", "head")
-DAMPING = 16  # roots a gate so that it forgets slowly (GLA, arXiv 2312.06635, section 4.4)
 STATE_BYTES = 4  # fp32
 
 
@@ -78,18 +80,41 @@ class GatedRecurrence(StreamingAttention):
 
     def forward(self, hidden_BTD: Tensor, placement: Placement, cache=None) -> Tensor:
         q, k, v = self.heads(hidden_BTD)
-        window_BHTd = self.attend(
-            *apply_rotary_pos_emb(q, k, *placement.rotary), v, placement, cache
-        )
-        mask_BT = None if placement.contiguous else placement.positions >= 0
+        rotated = apply_rotary_pos_emb(q, k, *placement.rotary)
         layer = None if cache is None else cache.layers[self.layer_idx]
-        memory_BHTd = self.recur(q, k, v, mask_BT, layer)
-        alpha, beta = self.spec["alpha"], self.spec["beta"]
-        if self.mix is not None:
-            alpha, beta = self.mix.to(memory_BHTd.dtype)[..., None, None]
-        alpha, beta = alpha * self.shown["recurrence"], beta * self.shown["window"]
-        out_BHTd = alpha * memory_BHTd + beta * window_BHTd
-        return self.o_proj(out_BHTd.to(v.dtype).transpose(1, 2).flatten(2))
+        if isinstance(layer, FixedRecurrentLayer) and self.spec["gate"] != "gsa":
+            out_BHTd = self.decode(q, k, v, *rotated, placement, layer)
+        else:
+            window_BHTd = self.attend(*rotated, v, placement, cache)
+            mask_BT = None if placement.contiguous else placement.positions >= 0
+            memory_BHTd = self.recur(q, k, v, mask_BT, layer)
+            alpha, beta = self.spec["alpha"], self.spec["beta"]
+            if self.mix is not None:
+                alpha, beta = self.mix.to(memory_BHTd.dtype)[..., None, None]
+            alpha, beta = alpha * self.shown["recurrence"], beta * self.shown["window"]
+            out_BHTd = (alpha * memory_BHTd + beta * window_BHTd).to(v.dtype)
+        return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
+
+    def decode(
+        self,
+        q_BH1d: Tensor,
+        k_BG1d: Tensor,
+        v_BG1d: Tensor,
+        rotated_q_BH1d: Tensor,
+        rotated_k_BG1d: Tensor,
+        placement: Placement,
+        layer: FixedRecurrentLayer,
+    ) -> Tensor:
+        """Output (B, H, 1, d) of one new token, window and recurrence by one operator."""
+        if layer.shares is None:  # once: a recorded step cannot copy from the host
+            shares = self.initial_mix(self.spec, 1) if self.mix is None else self.mix.detach()
+            shares = shares.to(layer.state.device, layer.state.dtype)
+            layer.shares = shares.expand(2, q_BH1d.shape[1]).contiguous()
+        return liger_decode(
+            *(q_BH1d, k_BG1d, v_BG1d, rotated_q_BH1d, rotated_k_BG1d, layer.ring),
+            *(placement.positions, layer.state, self.spec["gate"], self.decay_bias),
+            *(layer.shares, self.spec["window"]),
+        )
 
     def recur(
         self,
@@ -111,6 +136,10 @@ class GatedRecurrence(StreamingAttention):
 
         def run(q, k, v, state: str, decayed: str = "key") -> Tensor:
             before = None if layer is None else getattr(layer, state)
+            if before is not None and q.shape[2] == 1 and _may_change(before):
+                return gated_recurrence_step(
+                    *(q, k, v, log_decay_BGTc, before), decayed=decayed, mask_B1=mask_BT
+                )
             out, after = gated_recurrence(
                 *(q, k, v, log_decay_BGTc, before),
                 decayed=decayed,
@@ -121,24 +150,21 @@ class GatedRecurrence(StreamingAttention):
                 setattr(layer, state, after)
             return out
 
-        if self.spec["gate"] == "gla":
-            return run(q.softmax(-1), k.softmax(-1), v, "state")
-        written_BGTc = -torch.expm1(log_decay_BGTc)  # 1 - decay, exact where the decay is near 1
-        if self.spec["gate"] == "hgrn2":
-            return run(q.softmax(-1), written_BGTc, v, "state")
+        gate = self.spec["gate"]
+        if gate != "gsa":
+            return run(*features(q, k, log_decay_BGTc, gate), v, "state")
+        written_BGTc = written(log_decay_BGTc)
         scores_BHTm = run(q, k, written_BGTc, "slot_keys", decayed="value")
         return run(scores_BHTm.softmax(-1), written_BGTc, v, "state")
 
     def log_decay(self, k_BGTd: Tensor) -> Tensor:
         """The gate (B, G, T, c) of keys before the rotation, as a logarithm."""
-        gate, logits_BGTc = self.spec["gate"], k_BGTd
-        if gate == "gsa":
+        logits_BGTc = k_BGTd
+        if self.spec["gate"] == "gsa":
             # Only the last dimension is pooled, but the pooling takes no more than two before it.
             pooled = F.adaptive_avg_pool1d(k_BGTd.flatten(0, 1), self.spec["slots"])
             logits_BGTc = pooled.unflatten(0, k_BGTd.shape[:2])
-        if self.decay_bias is not None:
-            logits_BGTc = logits_BGTc + self.decay_bias[:, None].to(k_BGTd.dtype)
-        return F.logsigmoid(logits_BGTc) / (1 if gate == "hgrn2" else DAMPING)
+        return log_decay(logits_BGTc, self.spec["gate"], self.decay_bias)
 
     @classmethod
     def check_parameters(cls, parameters) -> None:
@@ -183,3 +209,10 @@ class GatedRecurrence(StreamingAttention):
         numbers = 2 * size * spec["slots"] if spec["gate"] == "gsa" else size * size
         state_bytes = max(STATE_BYTES, element_bytes)  # a model in fp64 has states in fp64
         return window + batch * config.num_key_value_heads * numbers * state_bytes
+
+
+def _may_change(state: Tensor) -> bool:
+    """Whether the state can be updated in place: no gradient may need what it was."""
+    if torch.is_grad_enabled():
+        return False
+    return torch.is_inference_mode_enabled() or not state.is_inference()

@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from kernels.local_attention import BlockMeans, SoftSpan, local_attention
 from kernels.streaming_attention import streaming_attention
 from tasks.hybrid.mixers.attention import AttentionMixer, key_value_bytes, one_query_attention
+from tasks.hybrid.mixers.full import EVERYTHING
 from tasks.hybrid.mixers.local_cache import LocalCacheLayer, Seen, far_room, of_heads
 from tasks.hybrid.mixers.streaming import POSITION_BYTES, kept_positions
 from tasks.hybrid.placement import Placement
@@ -20,7 +21,6 @@ from tasks.hybrid.placement import Placement
 CORRECTIONS = ("none", "block_mean")
 KEY_MEANS = ("rotated", "unrotated")
 SUM_BYTES = 4  # fp32
-EVERYTHING = 1 << 62  # a window that no position reaches
 
 
 class LocalAttention(AttentionMixer):

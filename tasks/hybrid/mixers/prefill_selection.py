@@ -10,8 +10,8 @@ Shapes: B batch, T new tokens, K slots, Q queries, H query heads, G key/value he
 import torch
 from torch import Tensor
 
+from kernels.covered_mass import covered_mass
 from kernels.streaming_attention import streaming_attention
-from kernels.streaming_attention.covered_mass import covered_mass
 from tasks.hybrid.mixers.attention import one_query_attention
 from tasks.hybrid.mixers.full import FullAttention
 from tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer, VisibleRows
@@ -78,12 +78,13 @@ class PrefillSelection(FullAttention):
         sinks, window = self.spec["sinks"], self.spec["window"]
         count = min(self.spec["last_queries"], q_BHTd.shape[2])
         if placement.contiguous:
-            mass_BHQ = covered_mass(q_BHTd[:, :, -count:], k_BGTd, sinks, window)
+            (mass_BHQ,) = covered_mass(q_BHTd[:, :, -count:], k_BGTd, (window,), sinks)
             return mass_BHQ.mean((1, 2)).tolist()
         last_BQ, slots_BQ = placement.positions.topk(count, dim=1)  # padding, -1, comes last
         index = slots_BQ[:, None, :, None].expand(-1, q_BHTd.shape[1], -1, q_BHTd.shape[3])
         q_BHQd = q_BHTd.gather(2, index)
-        mass_BHQ = covered_mass(q_BHQd, k_BGTd, sinks, window, last_BQ, placement.positions)
+        places = last_BQ, placement.positions
+        (mass_BHQ,) = covered_mass(q_BHQd, k_BGTd, (window,), sinks, *places)
         real_B = (last_BQ >= 0).sum(1).clamp_min(1)
         return (mass_BHQ.mean(1).sum(1) / real_B).tolist()
 

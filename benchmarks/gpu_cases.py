@@ -1,0 +1,266 @@
+"""The operators' cases on a GPU: our paths, PyTorch's and flash-linear-attention's own.
+
+Shapes of one layer of an 8 B model: 32 query heads, 8 key/value heads, d = 128, bf16; B batch, T
+tokens. `quick` gives the shortest shapes alone, `device` lets the arms run without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu_timing import Case
+from benchmarks.kernel_floors import (
+    LIGER_WINDOW,
+    MODELS,
+    QUERIES,
+    SINGLE,
+    SINKS,
+    SPANS,
+    WINDOW,
+    Row,
+    decode_rows,
+    mass_row,
+    prefill_rows,
+    recurrence_rows,
+)
+from kernels.covered_mass.reference import covered_mass_reference
+from kernels.gated_recurrence.chunked import gated_recurrence_chunked
+from kernels.liger_decode.reference import liger_decode_reference
+from kernels.ring import Ring
+from kernels.streaming_attention.blockwise import streaming_attention_blockwise
+from kernels.streaming_attention.reference import visible_keys
+
+SHAPE = MODELS[0]
+H, G, D = SHAPE.H, SHAPE.G, SHAPE.d
+
+
+def drawn(seed: int, device: str, *shapes: tuple[int, ...], dtype=torch.bfloat16) -> list[Tensor]:
+    """Random tensors that ask for gradients."""
+    numbers = torch.Generator(device).manual_seed(seed)
+    return [
+        torch.randn(shape, generator=numbers, device=device).to(dtype).requires_grad_()
+        for shape in shapes
+    ]
+
+
+def with_gradients(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    """The gradients of the inputs, for a gradient of the output that depends on it."""
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        out = forward(*inputs)
+        return torch.autograd.grad(out, inputs, out.detach())
+
+    return run
+
+
+def total(rows: Sequence[Row]) -> tuple[float, float]:
+    """Work and fewest bytes of passes that run one after the other."""
+    return sum(row.flops for row in rows), sum(row.fewest_bytes for row in rows)
+
+
+def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same on inputs in fp32."""
+    return lambda *inputs: forward(*(x.float() for x in inputs))
+
+
+def without_gradients(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return torch.no_grad()(forward)
+
+
+@cache
+def flex(tokens: int, device: str) -> Callable[..., Tensor]:
+    """FlexAttention, compiled, with the same mask."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    def seen(b, h, i, j):
+        return (j <= i) & ((i - j < WINDOW) | (j < SINKS))
+
+    # compiled, or it would hold the whole T x T mask
+    mask = create_block_mask(seen, None, None, tokens, tokens, device=device, _compile=True)
+    return partial(torch.compile(flex_attention), block_mask=mask, enable_gqa=True)
+
+
+def attention(device: str, quick: bool) -> Iterator[Case]:
+    """Streaming attention over a prompt, forward and with its backward pass."""
+    from kernels.streaming_attention.fused import streaming_attention_fused
+
+    for tokens in (2048,) if quick else (4096, 16384, 65536, 131072):
+        there = torch.arange(tokens)[None]
+
+        def ours(q, k, v, run, at):
+            return run(q, k, v, at, at, SINKS, WINDOW)
+
+        def masked(q, k, v, at):
+            mask = visible_keys(at, at, SINKS, WINDOW)[:, None]
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+
+        def by_flex(q, k, v, tokens=tokens):
+            return flex(tokens, device)(q, k, v)
+
+        def full(q, k, v):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+        of_device = there.to(device)
+        blockwise = partial(ours, run=streaming_attention_blockwise, at=there)
+        arms = {
+            "ours": partial(ours, run=streaming_attention_fused, at=of_device),
+            "torch, blockwise": blockwise,
+            "FlexAttention": by_flex,
+        }
+        if tokens <= 16384:  # the mask alone is T x T
+            arms["SDPA with mask"] = partial(masked, at=of_device)
+        whole, forward, backward = prefill_rows(SHAPE, tokens)
+        shapes = (1, H, tokens, D), (1, G, tokens, D), (1, G, tokens, D)
+        for rows, wrap in (((forward,), without_gradients), ((forward, backward), with_gradients)):
+            flops, fewest = total(rows)
+            yield Case(
+                rows[-1].operator,
+                f"T={tokens}",
+                flops,
+                fewest,
+                lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+                {name: wrap(arm) for name, arm in arms.items()},
+                wrap(exact(blockwise)),
+            )
+            yield Case(
+                "full attention" + (" backward" if wrap is with_gradients else ""),
+                f"T={tokens}",
+                flops * whole.flops / forward.flops,
+                fewest,
+                lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+                {"flash, SDPA causal": wrap(full)},
+                wrap(full),
+            )
+
+
+def recurrence(device: str, quick: bool) -> Iterator[Case]:
+    """Per-channel decay over a prompt (GLA), forward and with its backward pass."""
+    from kernels.gated_recurrence.fused import gated_recurrence_fused
+
+    def ours(q, k, v, x, run):
+        state = torch.zeros(1, k.shape[1], D, D, device=device)
+        return run(q, k, v, F.logsigmoid(x) / 16, state, "key")[0].to(q.dtype)
+
+    def by_fla(q, k, v, x):
+        from fla.ops.gla import chunk_gla
+
+        r = q.shape[1] // k.shape[1]
+        k, v, g = (y.repeat_interleave(r, dim=1) for y in (k, v, F.logsigmoid(x) / 16))
+        q, k, v, g = (y.transpose(1, 2) for y in (q, k, v, g))
+        return chunk_gla(q, k, v, g.float(), scale=1.0)[0].transpose(1, 2)
+
+    blockwise = partial(ours, run=gated_recurrence_chunked)
+    arms = {
+        "ours": partial(ours, run=gated_recurrence_fused),
+        "torch, blockwise": blockwise,
+        "flash-linear-attention": by_fla,
+    }
+    for tokens in (1024,) if quick else (2048, 8192, 32768):
+        for heads in (G, H):  # as in the model, and without groups, as fla has them
+            forward, backward = recurrence_rows(replace(SHAPE, G=heads), tokens)
+            shapes = (1, H, tokens, D), *[(1, heads, tokens, D)] * 3
+            for rows, wrap in (
+                ((forward,), without_gradients),
+                ((forward, backward), with_gradients),
+            ):
+                flops, fewest = total(rows)
+                for dtype in (torch.float32, torch.bfloat16):
+                    yield Case(
+                        rows[-1].operator,
+                        f"T={tokens}, {heads} states, {str(dtype).removeprefix('torch.')}",
+                        flops,
+                        fewest * dtype.itemsize / SINGLE,
+                        lambda seed, shapes=shapes, dtype=dtype: drawn(
+                            seed, device, *shapes, dtype=dtype
+                        ),
+                        {name: wrap(arm) for name, arm in arms.items()},
+                        wrap(exact(blockwise)),
+                    )
+
+
+def decode(device: str, quick: bool) -> Iterator[Case]:
+    """One new token a row: streaming attention over a full ring, and Liger's layer."""
+    from kernels.liger_decode.fused import liger_decode_fused
+    from kernels.streaming_attention.triton_decode import attend_once
+
+    slots = SINKS + WINDOW
+    there = torch.arange(slots, device=device)[None]
+    liger_there = torch.arange(LIGER_WINDOW, device=device)[None]
+
+    def ours(q, k, v):
+        return attend_once(q, k, v, there[:, -1:], there, SINKS, WINDOW)[0]
+
+    def by_sdpa(q, k, v):
+        grouped = q.unflatten(1, (G, H // G))[:, :, :, 0]
+        return F.scaled_dot_product_attention(grouped, k, v).flatten(1, 2)[:, :, None]
+
+    def liger(q, k, v, rq, rk, keys, values, state, run):
+        """On copies, so that a repetition finds what the first one found; they are timed too."""
+        ring = Ring(keys.clone(), values.clone(), liger_there.clone(), 0)
+        place, shares = liger_there[:, :1] + LIGER_WINDOW, torch.full((2, H), 0.5, device=device)
+        held = state.float()
+        arguments = q, k, v, rq, rk, ring, place, held, "gla", None, shares, LIGER_WINDOW
+        return run(*arguments), held
+
+    for batch in (2,) if quick else (1, 8, 64):
+        _, streaming, _, joined = decode_rows(SHAPE, batch)
+        heads, one = (batch, H, 1, D), (batch, G, 1, D)
+        ring = (batch, G, slots, D)
+        yield Case(
+            streaming.operator,
+            f"B={batch}, {slots} keys",
+            streaming.flops,
+            streaming.fewest_bytes,
+            lambda seed, shapes=(heads, ring, ring): drawn(seed, device, *shapes),
+            {"ours": without_gradients(ours), "SDPA": without_gradients(by_sdpa)},
+            without_gradients(exact(by_sdpa)),
+        )
+        small = (batch, G, LIGER_WINDOW, D)
+        shapes = heads, one, one, heads, one, small, small, (batch, G, D, D)
+        moved = 2 * 2 * batch * G * LIGER_WINDOW * 2 * D + 6 * batch * G * D * D  # the copies
+        yield Case(
+            joined.operator,
+            f"B={batch}",
+            joined.flops,
+            joined.fewest_bytes + moved,
+            lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+            {
+                "ours": without_gradients(partial(liger, run=liger_decode_fused)),
+                "ours, three operators": without_gradients(
+                    partial(liger, run=liger_decode_reference)
+                ),
+            },
+            without_gradients(partial(liger, run=liger_decode_reference)),
+        )
+
+
+def mass(device: str, quick: bool) -> Iterator[Case]:
+    """Covered mass of several spans."""
+    from kernels.covered_mass.fused import covered_mass_fused
+
+    def run(q, k, by):
+        there = torch.arange(k.shape[2], device=device)[None]
+        return by(q, k, SPANS, SINKS, there[:, -QUERIES:], there)
+
+    for tokens in (1024,) if quick else (8192, 131072):
+        row = mass_row(SHAPE, tokens)
+        shapes = (1, H, QUERIES, D), (1, G, tokens, D)
+        by_torch = partial(run, by=covered_mass_reference)
+        yield Case(
+            row.operator,
+            row.shape,
+            row.flops,
+            row.fewest_bytes,
+            lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+            {
+                "ours": without_gradients(partial(run, by=covered_mass_fused)),
+                "torch": without_gradients(by_torch),
+            },
+            without_gradients(exact(by_torch)),
+        )

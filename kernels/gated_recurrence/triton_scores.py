@@ -1,0 +1,162 @@
+"""Scores within chunks, with decays and without, and what the gated recurrence's kernels share.
+
+The names are those of README.md, "Two pairs": x and y are the pair whose channels c decay, u and z
+the plain pair of channels p; x and u belong to the query heads, y, z and the log decay g to the
+key/value heads. A token t reads what a token i <= t of its chunk wrote.
+Shapes: B batch, H query heads, G key/value heads, T tokens in N chunks of BT, C and P channels;
+in the kernels BC and BP of them.
+"""
+
+import torch
+from torch import Tensor
+
+from kernels.launch import EXACT, precision, tuned
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise ImportError("the Triton kernels need the package triton") from error
+
+CHUNK = 64
+TILE = 64  # channels taken together where products alone are made
+LEAST_LOG = tl.constexpr(-200.0)  # exp of it is 0 in fp32; -inf would make NaN of 0 * -inf
+
+
+@triton.jit
+def load_rows(p, o_t, o_c, T, C, stride):
+    """Rows [BT, BC] of tokens in fp32; zeros beyond the last token or channel."""
+    mask = (o_t < T)[:, None] & (o_c < C)[None, :]
+    return tl.load(p + o_t.to(tl.int64)[:, None] * stride + o_c[None, :], mask=mask, other=0.0).to(
+        tl.float32
+    )
+
+
+@triton.jit
+def load_log_decay(p, o_t, o_c, T, C, stride):
+    """Log decays [BT, BC], none so small that it is not a number of fp32."""
+    return tl.maximum(load_rows(p, o_t, o_c, T, C, stride), LEAST_LOG)
+
+
+@triton.jit
+def up_to(BT: tl.constexpr):
+    """[BT, BT] of ones where j <= t: its product with g is the log decay from the start to t."""
+    o = tl.arange(0, BT)
+    return (o[None, :] <= o[:, None]).to(tl.float32)
+
+
+@triton.jit
+def after(BT: tl.constexpr):
+    """[BT, BT] of ones where j > t: its product with g is the log decay after t to the end."""
+    o = tl.arange(0, BT)
+    return (o[None, :] > o[:, None]).to(tl.float32)
+
+
+@triton.jit
+def within(size, BT: tl.constexpr):
+    """The same within segments of `size` tokens: up to t in odd segments, after t in even ones."""
+    o = tl.arange(0, BT)
+    t, j = o[:, None], o[None, :]
+    start = t // size * size
+    odd = (t // size) % 2 == 1
+    return tl.where(odd, (j >= start) & (j <= t), (j > t) & (j < start + size)).to(tl.float32)
+
+
+@triton.jit
+def pairs(size, BT: tl.constexpr):
+    """[BT, BT], true where t lies in an odd segment of `size` tokens and i in the one before."""
+    o = tl.arange(0, BT)
+    segment, earlier = o[:, None] // size, o[None, :] // size
+    return (segment % 2 == 1) & (earlier == segment - 1)
+
+
+@triton.jit
+def _decayed_kernel(
+    p_x, p_y, p_g, p_a, T, H, G, C,
+    x_b, x_h, x_t, y_b, y_h, y_t, g_b, g_h, g_t,
+    BT: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    i_n, i_bh = tl.program_id(0), tl.program_id(1)
+    i_b, i_h = (i_bh // H).to(tl.int64), (i_bh % H).to(tl.int64)
+    i_g = i_h // (H // G)
+    o = tl.arange(0, BT)
+    o_t = i_n * BT + o
+    b_a = tl.zeros([BT, BT], tl.float32)
+    for i_c in range(tl.cdiv(C, BC)):
+        o_c = i_c * BC + tl.arange(0, BC)
+        b_x = load_rows(p_x + i_b * x_b + i_h * x_h, o_t, o_c, T, C, x_t)
+        b_y = load_rows(p_y + i_b * y_b + i_g * y_h, o_t, o_c, T, C, y_t)
+        b_g = load_log_decay(p_g + i_b * g_b + i_g * g_h, o_t, o_c, T, C, g_t)
+        b_a += tl.where(o[:, None] == o[None, :], tl.sum(b_x * b_y, axis=1)[:, None], 0.0)
+        size = 1
+        while size < BT:
+            b_w = tl.exp(tl.dot(within(size, BT), b_g, input_precision=EXACT))
+            b_s = tl.dot(b_x * b_w, tl.trans(b_y * b_w), input_precision=PRECISION)
+            b_a += tl.where(pairs(size, BT), b_s, 0.0)
+            size *= 2
+    p_a += (i_bh.to(tl.int64) * T + o_t)[:, None] * BT + o[None, :]
+    tl.store(p_a, b_a, mask=(o_t < T)[:, None])
+
+
+@triton.jit
+def _plain_kernel(
+    p_u, p_z, p_a, T, H, G, P, u_b, u_h, u_t, z_b, z_h, z_t,
+    BT: tl.constexpr, BP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    i_n, i_bh = tl.program_id(0), tl.program_id(1)
+    i_b, i_h = (i_bh // H).to(tl.int64), (i_bh % H).to(tl.int64)
+    i_g = i_h // (H // G)
+    o = tl.arange(0, BT)
+    o_t = i_n * BT + o
+    b_a = tl.zeros([BT, BT], tl.float32)
+    for i_p in range(tl.cdiv(P, BP)):
+        o_p = i_p * BP + tl.arange(0, BP)
+        b_u = load_rows(p_u + i_b * u_b + i_h * u_h, o_t, o_p, T, P, u_t)
+        b_z = load_rows(p_z + i_b * z_b + i_g * z_h, o_t, o_p, T, P, z_t)
+        b_a += tl.dot(b_u, tl.trans(b_z), input_precision=PRECISION)
+    b_a = tl.where(o[:, None] >= o[None, :], b_a, 0.0)
+    p_a += (i_bh.to(tl.int64) * T + o_t)[:, None] * BT + o[None, :]
+    tl.store(p_a, b_a, mask=(o_t < T)[:, None])
+
+
+_DECAYED = tuned(_decayed_kernel, ("C", "BC"))
+_PLAIN = tuned(_plain_kernel, ("P", "BP"))
+
+
+def decayed_scores(x_BHTC: Tensor, y_BGTC: Tensor, g_BGTC: Tensor) -> Tensor:
+    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t) for i <= t in t's chunk.
+
+    Returns (B, H, T, BT) in fp32.
+    """
+    B, H, T, C = x_BHTC.shape
+    G = y_BGTC.shape[1]
+    a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=x_BHTC.device)
+    with torch.cuda.device_of(a):
+        _DECAYED[(triton.cdiv(T, CHUNK), B * H)](
+            *(x_BHTC, y_BGTC, g_BGTC, a, T, H, G, C),
+            *(*x_BHTC.stride()[:3], *y_BGTC.stride()[:3], *g_BGTC.stride()[:3]),
+            BT=CHUNK,
+            BC=tile(C),
+            PRECISION=precision(x_BHTC.dtype, y_BGTC.dtype),
+        )
+    return a
+
+
+def plain_scores(u_BHTP: Tensor, z_BGTP: Tensor) -> Tensor:
+    """A[t, i] = u_t · z_i for i <= t in t's chunk: (B, H, T, BT) in fp32."""
+    B, H, T, P = u_BHTP.shape
+    G = z_BGTP.shape[1]
+    a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=u_BHTP.device)
+    with torch.cuda.device_of(a):
+        _PLAIN[(triton.cdiv(T, CHUNK), B * H)](
+            *(u_BHTP, z_BGTP, a, T, H, G, P, *u_BHTP.stride()[:3], *z_BGTP.stride()[:3]),
+            BT=CHUNK,
+            BP=tile(P),
+            PRECISION=precision(u_BHTP.dtype, z_BGTP.dtype),
+        )
+    return a
+
+
+def tile(channels: int, most: int = TILE) -> int:
+    """Channels taken together: all of a small head, `most` of a large one, 16 at least."""
+    return min(max(triton.next_power_of_2(channels), 16), most)

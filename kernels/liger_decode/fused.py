@@ -1,0 +1,190 @@
+"""Liger's decode step by Triton: one kernel in place of the layer's attention.
+
+A program holds some value channels of one state: it updates them, reads them with all queries of
+the group, attends over the same channels of the ring's values, and mixes. Programs of one head
+share the ring's keys, so the new key is taken from its own tensor, never from the ring.
+Shapes as in dispatch.py, N slots; in the kernel BR >= r = H / G rows, BN slots, BD >= d channels,
+BE value channels.
+"""
+
+import torch
+from torch import Tensor
+
+from kernels.launch import EXACT, MOST_TOKENS, SMALLEST_DOT, padded_size, precision, product, rows
+from kernels.liger_decode.maps import DAMPING
+from kernels.operators import operator_name
+from kernels.ring import Ring
+from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise ImportError("the Triton kernels need the package triton") from error
+
+VALUES = 32
+
+
+@triton.jit
+def _decode_kernel(
+    p_q, p_k, p_v, p_rq, p_rk, p_keys, p_values, p_there, p_i, p_slot, p_state, p_bias, p_shares,
+    p_out, N, H, G, d, sinks, window, scale, damping,
+    q_b, q_h, k_b, k_h, v_b, v_h, rq_b, rq_h, rk_b, rk_h, i_row,
+    SOFT: tl.constexpr, BR: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    i_e, i_bg = tl.program_id(0), tl.program_id(1)
+    i_b, i_g = (i_bg // G).to(tl.int64), (i_bg % G).to(tl.int64)
+    r = H // G
+    o_r, o_d, o_e = tl.arange(0, BR), tl.arange(0, BD), i_e * BE + tl.arange(0, BE)
+    m_r, m_d, m_e = o_r < r, o_d < d, o_e < d
+    i_h = i_g * r + o_r
+    m_q = m_r[:, None] & m_d[None, :]
+
+    # the state: S <- G S + φ(k)ᵀ v
+    b_v = tl.load(p_v + i_b * v_b + i_g * v_h + o_e, mask=m_e, other=0.0)  # [BE]
+    b_k = tl.load(p_k + i_b * k_b + i_g * k_h + o_d, mask=m_d, other=0.0).to(tl.float32)  # [BD]
+    b_x = b_k
+    if p_bias is not None:
+        b_x += tl.load(p_bias + i_g * d + o_d, mask=m_d, other=0.0).to(tl.float32)
+    # logsigmoid(x) = min(x, 0) - log(1 + exp(-|x|))
+    b_g = (tl.minimum(b_x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(b_x)))) / damping
+    b_a = tl.exp(b_g)
+    if SOFT:
+        b_y = tl.where(m_d, b_k, float("-inf"))
+        b_y = tl.exp(b_y - tl.max(b_y, axis=0))
+        b_y = b_y / tl.sum(b_y, axis=0)
+    else:
+        # 1 - sigmoid(x) = sigmoid(-x), exact where the gate is near 1
+        b_y = tl.where(m_d, 1.0 / (1.0 + tl.exp(b_x)), 0.0)
+    p_state += (i_bg.to(tl.int64) * d + o_d)[:, None] * d + o_e[None, :]
+    m_s = m_d[:, None] & m_e[None, :]
+    b_s = tl.load(p_state, mask=m_s, other=0.0) * b_a[:, None]  # [BD, BE]
+    b_s += b_y[:, None] * b_v.to(tl.float32)[None, :]
+    tl.store(p_state, b_s, mask=m_s)
+    b_q = tl.load(
+        p_q + i_b * q_b + i_h[:, None] * q_h + o_d[None, :], mask=m_q, other=float("-inf")
+    ).to(tl.float32)  # [BR, BD]
+    b_q = tl.where(m_r[:, None], b_q, 0.0)
+    b_q = tl.exp(b_q - tl.max(b_q, axis=1)[:, None])
+    b_q = b_q / tl.sum(b_q, axis=1)[:, None]
+    b_far = tl.dot(b_q, b_s, input_precision=EXACT)  # [BR, BE]
+
+    # the window, the new token in its slot
+    i = tl.load(p_i + i_b * i_row).to(tl.int32)
+    slot = tl.load(p_slot + i_b * i_row).to(tl.int32)
+    b_rq = tl.load(p_rq + i_b * rq_b + i_h[:, None] * rq_h + o_d[None, :], mask=m_q, other=0.0)
+    b_rk = tl.load(p_rk + i_b * rk_b + i_g * rk_h + o_d, mask=m_d, other=0.0)  # [BD]
+    p_keys += i_bg.to(tl.int64) * N * d
+    p_values += i_bg.to(tl.int64) * N * d
+    p_there += i_b * i_row * N
+    b_near = tl.zeros([BR, BE], tl.float32)
+    b_max = tl.full([BR], float("-inf"), tl.float32)
+    b_sum = tl.zeros([BR], tl.float32)
+    for block in range(tl.cdiv(N, BN)):
+        o_n = block * BN + tl.arange(0, BN)
+        new = o_n == slot
+        b_j = tl.load(p_there + o_n, mask=o_n < N, other=-1).to(tl.int32)  # [BN]
+        seen = (b_j >= 0) & (b_j <= i) & ((i - b_j < window) | (b_j < sinks)) & (o_n < N)
+        old = (seen & (o_n != slot))[:, None]
+        b_keys = tl.load(
+            p_keys + o_n[:, None] * d + o_d[None, :], mask=old & m_d[None, :], other=0.0
+        )
+        b_values = tl.load(
+            p_values + o_n[:, None] * d + o_e[None, :], mask=old & m_e[None, :], other=0.0
+        )
+        b_keys = tl.where(new[:, None], b_rk[None, :], b_keys)
+        b_values = tl.where(new[:, None], b_v[None, :], b_values)
+        b_p = product(b_rq, tl.trans(b_keys), PRECISION) * scale  # [BR, BN]
+        b_p = tl.where((seen | new)[None, :], b_p, float("-inf"))
+        new_max = tl.maximum(b_max, tl.max(b_p, axis=1))
+        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
+        b_p = tl.exp2(b_p - shift[:, None])
+        kept = tl.exp2(b_max - shift)
+        b_sum = b_sum * kept + tl.sum(b_p, axis=1)
+        b_near = b_near * kept[:, None] + product(b_p.to(b_values.dtype), b_values, PRECISION)
+        b_max = new_max
+    b_near = b_near / b_sum[:, None]
+    # the programs of a head write the same key and position, which none of them reads back
+    tl.store(p_keys + slot * d + o_d, b_rk, mask=m_d)
+    tl.store(p_values + slot * d + o_e, b_v, mask=m_e)
+    tl.store(p_there + slot, i)
+
+    alpha = tl.load(p_shares + i_h, mask=m_r, other=0.0)
+    beta = tl.load(p_shares + H + i_h, mask=m_r, other=0.0)
+    b_out = alpha[:, None] * b_far + beta[:, None] * b_near
+    p_out += (i_b * H + i_h)[:, None] * d + o_e[None, :]
+    tl.store(p_out, b_out.to(p_out.dtype.element_ty), mask=m_r[:, None] & m_e[None, :])
+
+
+@torch.library.custom_op(
+    operator_name("liger_decode"), mutates_args=("keys", "values", "there", "state")
+)
+def _decode(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotated_q: Tensor,
+    rotated_k: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    there: Tensor,
+    positions: Tensor,
+    slots: Tensor,
+    state: Tensor,
+    bias: Tensor | None,
+    shares: Tensor,
+    soft: bool,
+    damping: float,
+    sinks: int,
+    window: int,
+) -> Tensor:
+    B, H, _, d = q.shape
+    G, N = keys.shape[1:3]
+    out = torch.empty(B, H, 1, d, dtype=v.dtype, device=v.device)
+    steps = [step for x in (q, k, v, rotated_q, rotated_k) for step in x.stride()[:2]]
+    with torch.cuda.device_of(q):
+        _decode_kernel[(triton.cdiv(d, VALUES), B * G)](
+            *(q, k, v, rotated_q, rotated_k, keys, values, there, positions, slots),
+            *(state, bias, shares, out, N, H, G, d, sinks, window, d**-0.5 * LOG2_E.value),
+            *(damping, *steps, row_stride(positions)),
+            SOFT=soft,
+            BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),
+            BN=block_sizes(d, keys.dtype)[1],
+            BD=padded_size(d),
+            BE=VALUES,
+            PRECISION=precision(rotated_q.dtype, keys.dtype),
+        )
+    return out
+
+
+@_decode.register_fake
+def _(q, k, v, *others):
+    return v.new_empty(q.shape)
+
+
+def liger_decode_fused(
+    q_BH1d: Tensor,
+    k_BG1d: Tensor,
+    v_BG1d: Tensor,
+    rotated_q_BH1d: Tensor,
+    rotated_k_BG1d: Tensor,
+    ring: Ring,
+    positions_R1: Tensor,
+    state_BGdd: Tensor,
+    gate: str,
+    bias_Gd: Tensor | None,
+    shares_2H: Tensor,
+    window: int,
+) -> Tensor:
+    """The step in one kernel. Args and returns are those of `liger_decode`."""
+    held = ring.keys, ring.values, ring.positions, state_BGdd
+    if not all(x.is_contiguous() for x in held):
+        raise ValueError("ring and state must be contiguous to be updated where they lie")
+    tensors = (rows(x) for x in (q_BH1d, k_BG1d, v_BG1d, rotated_q_BH1d, rotated_k_BG1d))
+    places = positions_R1.contiguous(), ring.slots(positions_R1).contiguous()
+    bias = None if bias_Gd is None else bias_Gd.contiguous()
+    return _decode(
+        *(*tensors, *held[:3], *places, state_BGdd, bias, shares_2H.float().contiguous()),
+        *(gate == "gla", float(DAMPING[gate]), ring.sinks, min(window, MOST_TOKENS)),
+    )

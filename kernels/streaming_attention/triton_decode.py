@@ -1,0 +1,152 @@
+"""Decoding with streaming attention: one query a row, the keys split over programs and combined.
+
+The query heads of a key head are the rows of one product, so that keys are read once. Keys may lie
+in any order, such as a ring's; one that the query cannot see is not read.
+Shapes: B batch, H query heads, G key/value heads, r = H / G, K keys, N splits, d head size, R is B
+or 1; in the kernels BR >= r rows, BK keys, BN >= N splits, BD >= d channels.
+"""
+
+import torch
+from torch import Tensor
+
+from kernels.launch import (
+    MOST_TOKENS,
+    MULTIPROCESSORS,
+    SMALLEST_DOT,
+    padded_size,
+    precision,
+    product,
+    rows,
+)
+from kernels.streaming_attention.triton_forward import LN_2, LOG2_E, block_sizes, row_stride
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise ImportError("the Triton kernels need the package triton") from error
+
+
+@triton.jit
+def _decode_kernel(
+    p_q, p_k, p_v, p_i, p_j, p_out, p_lse,
+    K, H, G, d, sinks, window, scale, blocks_each,
+    q_b, q_h, k_b, k_h, k_t, v_b, v_h, v_t, i_row, j_row,
+    BR: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    i_split, i_bg = tl.program_id(0), tl.program_id(1)
+    splits = tl.num_programs(0)
+    i_b, i_g = (i_bg // G).to(tl.int64), (i_bg % G).to(tl.int64)
+    r = H // G
+    o_r, o_d = tl.arange(0, BR), tl.arange(0, BD)
+    m_d = o_d < d
+    m_q = (o_r < r)[:, None] & m_d[None, :]
+    i = tl.load(p_i + i_b * i_row).to(tl.int32)
+    i_h = i_g * r + o_r
+    p_q += i_b * q_b
+    b_q = tl.load(p_q + i_h[:, None] * q_h + o_d[None, :], mask=m_q, other=0.0)
+    p_k += i_b * k_b + i_g * k_h
+    p_v += i_b * v_b + i_g * v_h
+    p_j += i_b * j_row
+
+    b_out = tl.zeros([BR, BD], tl.float32)
+    b_max = tl.full([BR], float("-inf"), tl.float32)
+    b_sum = tl.zeros([BR], tl.float32)
+    last = tl.minimum((i_split + 1) * blocks_each, tl.cdiv(K, BK))
+    for block in range(i_split * blocks_each, last):
+        o_k = block * BK + tl.arange(0, BK)
+        b_j = tl.load(p_j + o_k, mask=o_k < K, other=-1).to(tl.int32)  # [BK]
+        x = i - b_j
+        seen = (b_j >= 0) & (x >= 0) & ((x < window) | (b_j < sinks))
+        m_k = seen[:, None] & m_d[None, :]
+        o_kd = o_k.to(tl.int64)[:, None]
+        b_k = tl.load(p_k + o_kd * k_t + o_d[None, :], mask=m_k, other=0.0)
+        b_v = tl.load(p_v + o_kd * v_t + o_d[None, :], mask=m_k, other=0.0)
+        b_s = product(b_q, tl.trans(b_k), PRECISION) * scale  # [BR, BK]
+        b_s = tl.where(seen[None, :], b_s, float("-inf"))
+        new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
+        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
+        b_p = tl.exp2(b_s - shift[:, None])
+        kept = tl.exp2(b_max - shift)
+        b_sum = b_sum * kept + tl.sum(b_p, axis=1)
+        b_out = b_out * kept[:, None] + product(b_p.to(b_v.dtype), b_v, PRECISION)
+        b_max = new_max
+    b_sum = tl.where(b_sum > 0, b_sum, 1.0)
+    o_row = (i_b * H + i_h) * splits + i_split
+    tl.store(p_lse + o_row, (b_max + tl.log2(b_sum)) * LN_2, mask=o_r < r)
+    b_out = (b_out / b_sum[:, None]).to(p_out.dtype.element_ty)
+    tl.store(p_out + o_row[:, None] * d + o_d[None, :], b_out, mask=m_q)
+
+
+@triton.jit
+def _combine_kernel(
+    p_parts, p_part_lse, p_out, p_lse, splits, d, BN: tl.constexpr, BD: tl.constexpr
+):
+    """o = sum over splits of exp(lse_n - lse) o_n, lse = log sum exp(lse_n)."""
+    i_bh = tl.program_id(0).to(tl.int64)
+    o_n, o_d = tl.arange(0, BN), tl.arange(0, BD)
+    p_part_lse += i_bh * splits
+    b_lse = tl.load(p_part_lse + o_n, mask=o_n < splits, other=float("-inf"))  # [BN]
+    top = tl.max(b_lse, axis=0)
+    b_w = tl.exp(b_lse - tl.where(top == float("-inf"), 0.0, top))
+    total = tl.sum(b_w, axis=0)
+    total = tl.where(total > 0, total, 1.0)
+    p_parts += i_bh * splits * d + o_n[:, None] * d + o_d[None, :]
+    b_parts = tl.load(p_parts, mask=(o_n < splits)[:, None] & (o_d < d)[None, :], other=0.0)
+    b_out = tl.sum(b_parts * b_w[:, None], axis=0) / total
+    tl.store(p_lse + i_bh, top + tl.log(total))
+    tl.store(p_out + i_bh * d + o_d, b_out.to(p_out.dtype.element_ty), mask=o_d < d)
+
+
+def split_count(batch: int, groups: int, blocks: int) -> int:
+    """Splits of the keys: enough programs for two on each multiprocessor, no split empty."""
+    wanted = triton.cdiv(2 * MULTIPROCESSORS, batch * groups)
+    blocks_each = triton.cdiv(max(blocks, 1), min(max(blocks, 1), wanted))
+    return max(triton.cdiv(blocks, blocks_each), 1)
+
+
+def attend_once(
+    q_BH1d: Tensor,
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    q_positions_R1: Tensor,
+    k_positions_RK: Tensor,
+    sinks: int,
+    window: int,
+    splits: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Output (B, H, 1, d) and log-sum-exp (B, H, 1) in fp32 of one query a row.
+
+    `splits` is the number of programs that share the keys of a head; by default what fills the GPU.
+    """
+    B, H, _, d = q_BH1d.shape
+    G, K = k_BGKd.shape[1:3]
+    device = q_BH1d.device
+    _, BK = block_sizes(d, q_BH1d.dtype)
+    blocks = triton.cdiv(K, BK)
+    splits = splits or split_count(B, G, blocks)
+    out = torch.empty(B, H, 1, d, dtype=q_BH1d.dtype, device=device)
+    lse = torch.empty(B, H, 1, dtype=torch.float32, device=device)
+    parts, part_lse = out, lse
+    if splits > 1:
+        parts = torch.empty(B, H, splits, d, dtype=torch.float32, device=device)
+        part_lse = torch.empty(B, H, splits, dtype=torch.float32, device=device)
+    q, k, v = rows(q_BH1d), rows(k_BGKd), rows(v_BGKd)
+    BD = padded_size(d)
+    with torch.cuda.device_of(q):
+        _decode_kernel[(splits, B * G)](
+            *(q, k, v, q_positions_R1, k_positions_RK, parts, part_lse),
+            *(K, H, G, d, sinks, min(window, MOST_TOKENS)),
+            *(d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
+            *(*q.stride()[:2], *k.stride()[:3], *v.stride()[:3]),
+            *(row_stride(q_positions_R1), row_stride(k_positions_RK)),
+            BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),
+            BK=BK,
+            BD=BD,
+            PRECISION=precision(q.dtype),
+        )
+        if splits > 1:
+            _combine_kernel[(B * H,)](
+                *(parts, part_lse, out, lse, splits, d), BN=triton.next_power_of_2(splits), BD=BD
+            )
+    return out, lse
