@@ -206,3 +206,36 @@ def findings(console: Console, value: dict[str, Any]) -> None:
     for finding in value["checks"]:
         table.add_row(finding["check"], marks[finding["state"]], finding["finding"])
     console.print(table)
+
+
+def moved(console: Console, value: dict[str, Any]) -> None:
+    """A move of a champion's alias."""
+    if not value["moved"]:
+        console.print(f"{value['model']}: that version is its {value['alias']} already")
+        return
+    before = f"version {value['before']}" if value["before"] else "none"
+    console.print(
+        f"{value['action']:11} {value['model']}@{value['alias']}: {before} -> version "
+        f"{value['version']}",
+        highlight=False,
+    )
+    console.print(f"approved    by {value['by']} ({value['how']}): {value['reason']}", markup=False)
+
+
+def history(console: Console, value: dict[str, Any]) -> None:
+    """A registered model's versions and the moves of its champion."""
+    table = _table(
+        f"Versions of {value['model']}",
+        *("version", "aliases", "decision", "until", "compared with champion", "state"),
+    )
+    for row in value["versions"]:
+        cells = (row["version"], ", ".join(row["aliases"]), row["decision"], row["expires_at"])
+        table.add_row(*cells, row["compared_champion"], escape(row["state"]))
+    console.print(table)
+    table = _table("Moves of its champion", "when", "what", "from", "to", "by", "reason")
+    for move in value["moves"]:
+        action = move["action"] + ("" if move["finished_at"] else ", cut off")
+        places = (move["before"] or "-", move["version"])
+        by = f"{move['by']} ({move['how']})"
+        table.add_row(move["started_at"], action, *places, escape(by), escape(move["reason"]))
+    console.print(table)
