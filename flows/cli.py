@@ -127,8 +127,13 @@ def report(
 
     folder = RunFolder.find(home, run)
     found = folder.survey()
-    show = screen.survey if found else screen.summary
-    found = found or folder.summary()
+    show = screen.survey
+    for read, shown in (
+        (folder.requalification, screen.requalified),
+        (folder.summary, screen.summary),
+    ):
+        if found is None:
+            found, show = read(), shown
     if found is None:
         record = folder.record()
         raise InputError(

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.options import HOME, AsJson, Home, show_result
+from flows.options import (
+    HOME,
+    REJECTED,
+    AsJson,
+    Assignments,
+    Home,
+    RecipeArgument,
+    show_result,
+)
 
 registry_app = typer.Typer()
 
@@ -89,6 +97,27 @@ def history(
 
     found = read_history(model, registry_at(home, tracking_uri, champion))
     show_result(found, as_json, screen.history)
+
+
+@registry_app.command()
+def requalify(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="NAME@alias or NAME/version.")],
+    recipe: RecipeArgument,
+    home: Home = HOME,
+    assignments: Assignments = [],  # noqa: B006 - typer reads the default, nobody changes it
+    as_json: AsJson = False,
+) -> None:
+    """Measure a registered version against its base and the champion with a recipe's data,
+    metrics and gate."""
+    from flows import launch, screen
+    from tasks.register.versions import Address
+
+    address = Address.parse(version)
+    ready = launch.prepare(recipe, assignments, home, flow="requalify")
+    found = launch.run_requalification(ready, str(address))
+    show_result(found, as_json, screen.requalified)
+    if found["decision"] == "rejected":
+        raise typer.Exit(REJECTED)
 
 
 def _show(moved: dict[str, Any], as_json: bool, screen: Any) -> None:

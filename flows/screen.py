@@ -24,14 +24,17 @@ def _number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def _figures(console: Console, title: str, metrics: dict[str, dict[str, float | None]]) -> None:
+    """One metric a row, the arms side by side."""
+    table = _table(title, "metric", *metrics)
+    for name in dict.fromkeys(name for figures in metrics.values() for name in figures):
+        table.add_row(name, *(_number(figures.get(name)) for figures in metrics.values()))
+    console.print(table)
+
+
 def summary(console: Console, value: dict[str, Any]) -> None:
     """A run's result: figures of every arm, what was decided, where the report lies."""
-    arms = list(value["metrics"])
-    table = _table(f"Run {value['run_id']}", "metric", *arms)
-    names = dict.fromkeys(name for arm in arms for name in value["metrics"][arm])
-    for name in names:
-        table.add_row(name, *(_number(value["metrics"][arm].get(name)) for arm in arms))
-    console.print(table)
+    _figures(console, f"Run {value['run_id']}", value["metrics"])
     counts: dict[str, int] = {}
     for strategy in value["plan"].values():
         counts[strategy] = counts.get(strategy, 0) + 1
@@ -50,6 +53,20 @@ def summary(console: Console, value: dict[str, Any]) -> None:
             f"as {registered['alias']}{' (found, verified)' if registered['found'] else ''}"
         )
     console.print(f"checkpoint  {value['checkpoint']['uri']}", soft_wrap=True)
+    console.print(f"report      {value['report']}", soft_wrap=True)
+
+
+def requalified(console: Console, value: dict[str, Any]) -> None:
+    """A version measured again: figures of every arm, the decision, and what left its band."""
+    _figures(console, f"{value['model']}, version {value['version']}", value["metrics"])
+    console.print(f"decision    [bold]{value['decision']}[/bold]")
+    for check in value["failed_checks"]:
+        console.print(f"  failed    {check}", markup=False)
+    for alarm in value["alarms"]:
+        ratio = f"ratio to the {alarm['against']} {_number(alarm['ratio'])}, "
+        told = (ratio if alarm["ratio"] is not None else "") + alarm["reason"]
+        console.print(f"  alarm     {alarm['metric']}: {told}", markup=False)
+    console.print(f"trend       {len(value['trend'])} requalifications, this one included")
     console.print(f"report      {value['report']}", soft_wrap=True)
 
 

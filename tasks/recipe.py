@@ -18,6 +18,7 @@ from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
 from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
 from tasks.promotion_contracts import ApprovalPolicy
+from tasks.requalification_contracts import WatchRule
 
 
 class ModelSource(Contract):
@@ -298,6 +299,7 @@ class Recipe(Contract):
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
+    watch: tuple[WatchRule, ...] = ()  # bands of a registered version, watched by requalify
     repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
     survey: SurveyOptions | None = None

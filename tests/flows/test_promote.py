@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from layerwright_process import COMMAND, environment, last_line, layerwright
 from register.case import NAME, Case, build_case
+from tiny_checkpoint import write_tiny_inputs
 
+from flows.champion_moves import approval_from
 from tasks.contracts import Champion
+from tasks.errors import InputError
+from tasks.promotion_contracts import ApprovalPolicy
 
 APPROVED = ("--approve-by", "Ann", "--reason", "it is cheaper")
 
@@ -115,20 +119,40 @@ def test_a_spoiled_checkpoint_does_not_become_champion(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("given", "message"),
     [
-        ((), "a promotion needs one approval"),
-        ((*APPROVED, "--ask"), "not several"),
-        (("--approve-by", "Ann"), "who and why"),
-        (("--ask",), "PREFECT_API_URL"),
-        ((*APPROVED, "--home", "elsewhere"), "there is no registry at"),
-        ((*APPROVED, "--alias", "canary"), "no alias 'canary'"),
+        ({}, "a promotion needs one approval"),
+        ({"approve_by": "Ann", "reason": "r", "ask": True}, "not several"),
+        ({"approve_by": "Ann"}, "who and why"),
+        ({"ask": True}, "nobody can answer"),
+        ({"recipe": Path("recipe.yaml")}, "the recipe has no policy"),
     ],
 )
-def test_bad_input_is_refused(home: Path, options: tuple[str, ...], message: str) -> None:
-    result = layerwright("promote", NAME, *options, cwd=home.parent)
-    assert result.returncode == 2, result.stderr
-    assert message in result.stderr
+def test_one_approval_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, message: str
+) -> None:
+    write_tiny_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(InputError, match=message):
+        approval_from(
+            **({"approve_by": None, "reason": None, "recipe": None, "ask": False} | given)
+        )
+
+
+def test_a_recipes_policy_approves(tmp_path: Path) -> None:
+    recipe = write_tiny_inputs(tmp_path)
+    policy = "  approval: {author: team, reason: nightly, tiers: [standard]}\n"
+    recipe.write_text(recipe.read_text().replace("registry:\n", f"registry:\n{policy}"))
+    assert approval_from(None, None, recipe, False) == ApprovalPolicy(
+        author="team", reason="nightly", tiers=("standard",)
+    )
+
+
+def test_a_registry_that_is_not_there_is_told_and_not_made(home: Path) -> None:
+    result = layerwright("history", NAME, "--home", "elsewhere", cwd=home.parent)
+    assert result.returncode == 2
+    assert "there is no registry at" in result.stderr
     assert not (home.parent / "elsewhere").exists()
 
 
