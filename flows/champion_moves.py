@@ -11,7 +11,7 @@ from flows import embedded
 from tasks.errors import InputError
 from tasks.promotion_contracts import Approval, ApprovalPolicy
 from tasks.recipe import load_recipe
-from tasks.tracking import SQLITE
+from tasks.tracking import SQLITE, refuse_missing
 
 if TYPE_CHECKING:
     from flows.promote import Registry
@@ -28,11 +28,7 @@ def registry_at(home: Path, tracking_uri: str | None, champion: str) -> Registry
     from flows.promote import Registry
 
     uri = tracking_uri or f"{SQLITE}{home}/mlflow.db"
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
-        raise InputError(
-            f"there is no registry at {uri}",
-            remedy="name the home folder of the runs with --home, or a server with --tracking-uri",
-        )
+    refuse_missing(uri)
     return Registry(home=str(home), tracking_uri=uri, champion=champion)
 
 

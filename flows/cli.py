@@ -126,14 +126,15 @@ def report(
     from tasks.errors import InputError
 
     folder = RunFolder.find(home, run)
-    found = folder.survey()
-    show = screen.survey
-    for read, shown in (
-        (folder.requalification, screen.requalified),
-        (folder.summary, screen.summary),
-    ):
-        if found is None:
-            found, show = read(), shown
+    results = {
+        screen.survey: folder.survey,
+        screen.requalified: folder.requalification,
+        screen.compared: folder.comparison,
+        screen.summary: folder.summary,
+    }
+    found, show = next(
+        ((value, show) for show, read in results.items() if (value := read())), (None, None)
+    )
     if found is None:
         record = folder.record()
         raise InputError(

@@ -150,6 +150,16 @@ def run_requalification(launch: Launch, address: str) -> dict[str, Any]:
     return found.model_dump(mode="json")
 
 
+def run_comparison(launch: Launch, a: str, b: str) -> dict[str, Any]:
+    """Run the compare flow on two versions, runs or folders."""
+    folder = _new_folder(launch, "compare")
+    with recorded(folder), launch.server:
+        from flows.compare import compare
+
+        found = compare(launch.recipe, launch.pins, folder.run_id, launch.place, a, b)
+    return found.model_dump(mode="json")
+
+
 def _new_folder(launch: Launch, flow: str = "convert") -> RunFolder:
     return RunFolder.create(
         launch.home, launch.recipe, launch.path, launch.plan, launch.assignments, flow

@@ -29,6 +29,7 @@ NEEDED = {
     "convert": ("choose", "evaluate", "gate", "registry"),
     "survey": ("survey",),
     "requalify": ("evaluate", "gate", "registry"),
+    "compare": ("evaluate",),
 }
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
 
@@ -195,7 +196,7 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
     if flow == "survey":
         assert recipe.survey is not None
         texts = surveyed_texts(recipe)
-    elif flow == "requalify":
+    elif flow in ("requalify", "compare"):
         texts = evaluated_texts(recipe)
     else:
         texts = needed_texts(recipe)

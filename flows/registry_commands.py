@@ -29,6 +29,7 @@ TrackingUri = Annotated[
     ),
 ]
 ChampionAlias = Annotated[str, typer.Option("--champion", help="The champion's alias.")]
+COMPARED = "NAME@alias, NAME/version, a checkpoint's folder, or a run id."
 By = Annotated[str | None, typer.Option("--by", help="Who answers for it; your login if left out.")]
 
 
@@ -118,6 +119,23 @@ def requalify(
     show_result(found, as_json, screen.requalified)
     if found["decision"] == "rejected":
         raise typer.Exit(REJECTED)
+
+
+@registry_app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=COMPARED)],
+    b: Annotated[str, typer.Argument(metavar="B", help=COMPARED)],
+    recipe: RecipeArgument,
+    home: Home = HOME,
+    assignments: Assignments = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Measure two checkpoints side by side with a recipe's data and metrics: paired differences,
+    the items that changed, the worst regressions."""
+    from flows import launch, screen
+
+    ready = launch.prepare(recipe, assignments, home, flow="compare")
+    show_result(launch.run_comparison(ready, a, b), as_json, screen.compared)
 
 
 def _show(moved: dict[str, Any], as_json: bool, screen: Any) -> None:

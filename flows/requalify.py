@@ -35,7 +35,7 @@ from tasks.register.versions import Address, checkpoint_of, named_version
 from tasks.report.summary import gate_markdown
 from tasks.report.task import write_requalification
 from tasks.requalification_contracts import Alarm, Requalification, RequalificationBundle
-from tasks.tracking import connect
+from tasks.tracking import connect, refuse_missing
 
 
 @flow(name="requalify", flow_run_name="{run_id}", validate_parameters=False)
@@ -53,6 +53,7 @@ def requalify(
     assert recipe.registry is not None  # checked before it started
     assert recipe.evaluate is not None
     run, uri, wanted = Run(place), tracking_uri(recipe, place.home), Address.parse(address)
+    refuse_missing(uri)
     with connect(uri) as client:
         version = named_version(client, wanted)
         checkpoint = checkpoint_of(version)

@@ -139,6 +139,10 @@ class RunFolder:
         """What a finished requalification printed."""
         return self._json("requalification.json")
 
+    def comparison(self) -> dict[str, Any] | None:
+        """What a finished comparison printed."""
+        return self._json("comparison.json")
+
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         return json.loads(path.read_bytes()) if path.is_file() else None

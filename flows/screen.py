@@ -63,11 +63,35 @@ def requalified(console: Console, value: dict[str, Any]) -> None:
     for check in value["failed_checks"]:
         console.print(f"  failed    {check}", markup=False)
     for alarm in value["alarms"]:
-        ratio = f"ratio to the {alarm['against']} {_number(alarm['ratio'])}, "
+        ratio = f"ratio to the {alarm['reference']} {_number(alarm['ratio'])}, "
         told = (ratio if alarm["ratio"] is not None else "") + alarm["reason"]
         console.print(f"  alarm     {alarm['metric']}: {told}", markup=False)
     console.print(f"trend       {len(value['trend'])} requalifications, this one included")
     console.print(f"report      {value['report']}", soft_wrap=True)
+
+
+def compared(console: Console, value: dict[str, Any]) -> None:
+    """Two checkpoints: every figure with the interval of its difference, and what changed."""
+    columns = ("metric", "A", "B", "B - A", "95 % interval", "p", "items", "lost/won", "better")
+    table = _table(f"A {value['a']}, B {value['b']}", *columns)
+    for row in value["figures"]:
+        bounds = "-" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
+        changes = "-" if row["lost"] is None else f"{row['lost']}/{row['won']}"
+        figures = (_number(row[name]) for name in ("a", "b", "difference"))
+        p_value = _number(row["p_value"])
+        table.add_row(row["metric"], *figures, bounds, p_value, str(row["items"] or "-"), changes,
+                      row["better"])  # fmt: skip
+    console.print(table)
+    if value["regressions"]:
+        table = _table("Where B is worst", "metric", "item", "A", "B")
+        for row in value["regressions"]:
+            cells = (_number(row[arm]) for arm in ("a", "b"))
+            texts = (row[f"text_{arm}"] for arm in ("a", "b"))
+            both = (f"{c}\n{escape(t)}" if t else c for c, t in zip(cells, texts, strict=True))
+            table.add_row(row["metric"], escape(row["item"]), *both)
+        console.print(table)
+    told = f"{len(value['changed'])} items are right in one and wrong in the other"
+    console.print(f"changed     {told}")
 
 
 def outlook(console: Console, value: dict[str, Any]) -> None:

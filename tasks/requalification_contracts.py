@@ -24,6 +24,11 @@ class WatchRule(Contract):
     min_ratio: Number | None = None
     max_ratio: Number | None = None
 
+    @property
+    def reference(self) -> str:
+        """What the ratio is to, in words."""
+        return "registered figure" if self.against == "registered" else f"{self.against}'s figure"
+
     @model_validator(mode="after")
     def _bounded(self) -> WatchRule:
         if self.min_ratio is None and self.max_ratio is None:
@@ -35,7 +40,7 @@ class Alarm(Contract):
     """A figure that left its band, or could not be told to be inside it."""
 
     metric: str
-    against: str
+    reference: str
     value: float | None
     ratio: float | None
     min_ratio: float | None

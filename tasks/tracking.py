@@ -77,6 +77,16 @@ def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
     return client.create_experiment(name, artifacts)
 
 
+def refuse_missing(tracking_uri: str) -> None:
+    """Raise InputError where a registry is a file that is not there: one that is only read must not
+    be made."""
+    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
+        raise InputError(
+            f"there is no registry at {tracking_uri}",
+            remedy="name the home folder of the runs with --home, or the MLflow server",
+        )
+
+
 def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:
     """Raise InputError where an MLflow server would be pointed at a folder of this machine."""
     if tracking_uri.startswith(("http://", "https://")) and store_uri.startswith("file:"):

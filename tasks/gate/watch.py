@@ -41,7 +41,7 @@ def _of(report: EvalReport, rule: WatchRule, registered: Mapping[str, float]) ->
             else report.value(name, rule.against)
         )
         if value is None or reference is None:
-            missing = "its own value" if value is None else f"the figure of the {rule.against}"
+            missing = "its own" if value is None else f"the {rule.reference}"
             yield _alarm(rule, name, value, None, f"{missing} is missing")
             continue
         ratio = value / reference if reference else math.nan
@@ -58,7 +58,7 @@ def _alarm(
 ) -> Alarm:
     return Alarm(
         metric=metric,
-        against=rule.against,
+        reference=rule.reference,
         value=value,
         ratio=ratio,
         min_ratio=rule.min_ratio,
