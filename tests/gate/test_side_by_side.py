@@ -1,8 +1,7 @@
-"""A and B with paired statistics: what is told of them, and that it does not depend on the order."""
+"""A and B with paired statistics: what is told of them, whatever their order."""
 
 import math
 
-import numpy as np
 import pytest
 from gate.evidence import bits, evidence, nats, plain, right
 from scipy.stats import binomtest
@@ -103,6 +102,6 @@ def test_what_cannot_be_compared_says_why() -> None:
 
 
 def test_no_infinity_reaches_the_json() -> None:
-    huge = np.array([1.0, 709.7])
-    found = figure(compared({"perplexity.x": [1.0, 1.0]}, {"perplexity.x": huge}), "perplexity.x")
+    huge = [1.0, 700.0, 709.0]
+    found = figure(compared({"perplexity.x": [1.0] * 3}, {"perplexity.x": huge}), "perplexity.x")
     assert found.high is None or math.isfinite(found.high)

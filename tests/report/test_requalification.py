@@ -9,8 +9,8 @@ from tasks.requalification_contracts import Alarm, RequalificationBundle, TrendP
 
 RULE = WatchRule(metric="perplexity.*", against="registered", max_ratio=1.1)
 ALARM = Alarm(
-    metric="perplexity.wikitext", reference="registered figure", value=33.0, ratio=1.13, min_ratio=None,
-    max_ratio=1.1, reason="above 1.1",
+    metric="perplexity.wikitext", reference="registered figure", value=33.0, ratio=1.13,
+    min_ratio=None, max_ratio=1.1, reason="above 1.1",
 )  # fmt: skip
 
 
