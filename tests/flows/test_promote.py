@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from layerwright_process import COMMAND, environment, last_line, layerwright
+from prefect.exceptions import ParameterTypeError
 from register.case import NAME, Case, build_case
 from tiny_checkpoint import write_tiny_inputs
 
 from flows.champion_moves import approval_from
+from flows.promote import promote
 from tasks.contracts import Champion
 from tasks.errors import InputError
-from tasks.promotion_contracts import ApprovalPolicy
+from tasks.promotion_contracts import Approval, ApprovalPolicy
 
 APPROVED = ("--approve-by", "Ann", "--reason", "it is cheaper")
 
@@ -200,3 +202,21 @@ def test_a_person_answers_in_prefect(home: Path, answer: str) -> None:
         assert "Cy does not approve tiny/1: looked at it" in done.stderr
     told = last_line(layerwright("history", NAME, "--json", cwd=home.parent))
     assert told["champion"] == ("1" if answer == "yes" else None)
+
+
+@pytest.mark.parametrize(
+    ("approval", "kind"),
+    [
+        ({"by": "Ann", "reason": "r"}, Approval),
+        ({"author": "team", "reason": "r", "tiers": ["lossless"]}, ApprovalPolicy),
+        ("ask", str),
+    ],
+)
+def test_a_deployment_gives_its_parameters_as_json(approval, kind) -> None:
+    where = {"home": "/home", "tracking_uri": "http://mlflow"}
+    given = {"model": "tiny", "registry": where, "approval": approval}
+    read = promote.validate_parameters(given)
+    assert type(read["approval"]) is kind
+    assert read["registry"].champion == "champion"
+    with pytest.raises(ParameterTypeError):
+        promote.validate_parameters(given | {"approval": {"reason": "nobody said so"}})
