@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,7 +58,8 @@ def promote(
 
     where = champion_moves.registry_at(home, tracking_uri, champion)
     approval = champion_moves.approval_from(approve_by, reason, recipe, ask)
-    _show(champion_moves.run_promotion(model, where, version, alias, approval), as_json, screen)
+    move = champion_moves.run_promotion(model, where, version, alias, approval)
+    show_result(move, as_json, screen.moved)
 
 
 @registry_app.command()
@@ -81,7 +82,7 @@ def rollback(
 
     where = champion_moves.registry_at(home, tracking_uri, champion)
     approval = Approval(by=by or getpass.getuser(), reason=reason)
-    _show(champion_moves.run_rollback(model, where, to, approval), as_json, screen)
+    show_result(champion_moves.run_rollback(model, where, to, approval), as_json, screen.moved)
 
 
 @registry_app.command()
@@ -136,7 +137,3 @@ def compare(
 
     ready = launch.prepare(recipe, assignments, home, flow="compare")
     show_result(launch.run_comparison(ready, a, b), as_json, screen.compared)
-
-
-def _show(moved: dict[str, Any], as_json: bool, screen: Any) -> None:
-    show_result(moved, as_json, screen.moved)

@@ -267,10 +267,10 @@ def history(console: Console, value: dict[str, Any]) -> None:
     """A registered model's versions and the moves of its champion."""
     table = _table(
         f"Versions of {value['model']}",
-        *("version", "aliases", "decision", "until", "compared with champion", "state"),
+        *("version", "aliases", "decision", "until", "beside champion", "state"),
     )
     for row in value["versions"]:
-        cells = (row["version"], ", ".join(row["aliases"]), row["decision"], row["expires_at"])
+        cells = (row["version"], ", ".join(row["aliases"]), row["decision"], row["expires_at"][:16])
         table.add_row(*cells, row["compared_champion"], escape(row["state"]))
     console.print(table)
     table = _table("Moves of its champion", "when", "what", "from", "to", "by", "reason")
