@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.events import emit_event
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from pydantic import Field
 
 from flows.serialised import one_at_a_time
 from tasks.contracts import CheckpointRef, Contract
@@ -41,8 +42,8 @@ class Answer(RunInput):
     """What a person says to a promotion that waits."""
 
     approved: bool
-    by: str
-    reason: str
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
 
 
 @flow(name="promote", flow_run_name="promote {model}")
@@ -71,7 +72,7 @@ def promote(
     address = Address(model, version=version) if version else Address(model, alias=alias)
     with connect(registry.tracking_uri) as client:
         found = promotable(client, address, registry.champion, _now())
-    answer = _approval(found, approval, wait_seconds)
+    answer = None if found.is_champion else _approval(found, approval, wait_seconds)
     _verify(found.checkpoint, registry)
     # the version that was approved, wherever the alias is by now
     with one_at_a_time(model, registry.tracking_uri), connect(registry.tracking_uri) as client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from zlib import crc32
 
 import numpy as np
@@ -49,7 +49,10 @@ def compare_arms(
     adjusted = holm([figures[i].p_value or 0.0 for i in tested])
     for index, p_value in zip(tested, adjusted, strict=True):
         figures[index] = _judged(figures[index], p_value, significance)
-    changes = {figure.metric: list(_changes(figure, kept)) for figure in figures}
+    sides: dict[tuple[str, Arm], dict[str, ItemResult]] = {}
+    for item in kept:
+        sides.setdefault((item.metric, item.arm), {})[item.item] = item
+    changes = {figure.metric: list(_changes(figure, sides)) for figure in figures}
     return SideBySide(
         figures=tuple(figures),
         changed=tuple(
@@ -96,7 +99,7 @@ def _figure(
     if len(pairs) < 2:
         return found.model_copy(update={"reason": "one item alone shows nothing", "items": 1})
     seed = crc32(f"compare/{seed}/{mine.metric}".encode())
-    no_loss = GateRule(metric=mine.metric, arm=A, compare="difference", min=0.0)
+    no_loss = GateRule(metric=mine.metric, arm="champion", compare="difference", min=0.0)
     draws = compare_items(no_loss, difference, pairs, significance, seed).draws
     assert draws is not None  # of a difference there always are
     turned = Pairs(
@@ -129,14 +132,13 @@ def _judged(figure: FigureComparison, p_value: float, significance: float) -> Fi
     return figure.model_copy(update={"p_value": p_value, "better": better})
 
 
-def _changes(figure: FigureComparison, items: Iterable[ItemResult]) -> Iterator[ItemChange]:
+def _changes(
+    figure: FigureComparison, sides: Mapping[tuple[str, Arm], Mapping[str, ItemResult]]
+) -> Iterator[ItemChange]:
     """The items of one metric that both arms have and that differ."""
-    sides: dict[Arm, dict[str, ItemResult]] = {A: {}, B: {}}
-    for item in items:
-        if item.metric == figure.metric and item.arm in sides:
-            sides[item.arm][item.item] = item
-    for name, mine in sides[B].items():
-        other = sides[A].get(name)
+    others = sides.get((figure.metric, A), {})
+    for name, mine in sides.get((figure.metric, B), {}).items():
+        other = others.get(name)
         if other is None or mine.value is None or other.value is None or mine.value == other.value:
             continue
         gain = mine.value - other.value

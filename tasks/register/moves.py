@@ -65,8 +65,7 @@ def move_alias(
 ) -> Move:
     """Point ``alias`` at ``version`` and read it back.
 
-    The move is written down before it is made, and finished once it was read back. One that was
-    cut off in between (the alias is there already) is finished under its own approval.
+    The move is written down before it is made: one that is cut off leaves a trace.
 
     Args:
         before: where the alias is.
@@ -74,23 +73,29 @@ def move_alias(
     Raises:
         StepError: the alias is not where it was put: somebody else moves it too.
     """
-    name, number = version.name, str(version.version)
-    cut_off = unfinished(version, action, alias) if before == number else None
-    key, begun = cut_off or (
-        f"{MOVE}{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(2)}",
-        Move(
-            action=action,
-            model=name,
-            alias=alias,
-            version=number,
-            before=before,
-            by=approval.by,
-            reason=approval.reason,
-            how=approval.how,
-            started_at=_now(),
-        ),
+    key = f"{MOVE}{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(2)}"
+    begun = Move(
+        action=action,
+        model=version.name,
+        alias=alias,
+        version=str(version.version),
+        before=before,
+        by=approval.by,
+        reason=approval.reason,
+        how=approval.how,
+        started_at=_now(),
     )
-    client.set_model_version_tag(name, number, key, begun.model_dump_json())
+    client.set_model_version_tag(version.name, begun.version, key, begun.model_dump_json())
+    return finish_move(client, key, begun)
+
+
+def finish_move(client: MlflowClient, key: str, begun: Move) -> Move:
+    """Make, or complete, a move that was written down under the tag ``key``.
+
+    Raises:
+        StepError: as ``move_alias``.
+    """
+    name, number, alias = begun.model, begun.version, begun.alias
     client.set_registered_model_alias(name, alias, number)
     model = registered_model(client, name)
     found = model.aliases.get(alias) if model else None

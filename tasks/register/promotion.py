@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from tasks.contracts import CheckpointRef
 from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
 from tasks.register.decisions import NONE, StandingDecision, standing_decision
-from tasks.register.moves import PromotionError, move_alias, refuse_unless_servable, unfinished
+from tasks.register.moves import (
+    PromotionError,
+    finish_move,
+    move_alias,
+    refuse_unless_servable,
+    unfinished,
+)
 from tasks.register.versions import Address, named_version, pointed_at
 
 if TYPE_CHECKING:
@@ -111,14 +117,20 @@ def approved_by_policy(policy: ApprovalPolicy, found: Promotable, now: datetime)
 
 
 def promote_version(
-    client: MlflowClient, address: Address, alias: str, approval: Approval, now: datetime
+    client: MlflowClient, address: Address, alias: str, approval: Approval | None, now: datetime
 ) -> Move | None:
     """Look once more, then move the alias. To be called by one at a time.
 
+    Args:
+        approval: None where the version was champion already, so that nobody was asked.
+
     Returns:
-        The move; None where the version is champion already, by a move that was finished.
+        The move, or the one that was cut off, now finished; None where there was none to make.
     """
     found = promotable(client, address, alias, now)
-    if found.is_champion and unfinished(found.version, "promoted", alias) is None:
-        return None
+    if found.is_champion:
+        begun = unfinished(found.version, "promoted", alias)
+        return finish_move(client, *begun) if begun else None
+    if approval is None:
+        raise PromotionError(f"{address} was the champion a moment ago, and is not any more")
     return move_alias(client, "promoted", found.version, alias, found.champion, approval)

@@ -9,6 +9,7 @@ from tasks.contracts import CheckpointRef
 from tasks.promotion_contracts import Approval, Move
 from tasks.register.moves import (
     PromotionError,
+    finish_move,
     move_alias,
     moves_to,
     refuse_unless_servable,
@@ -86,6 +87,9 @@ def roll_back(client: MlflowClient, plan: Rollback, alias: str, approval: Approv
             f"the champion of {plan.target.model} was version {plan.replaces} when the rollback "
             f"began, and is {current.version} now"
         )
+    begun = unfinished(current, "rolled back", alias)
+    if begun and plan.target.version == plan.replaces:
+        return finish_move(client, *begun)
     version = named_version(client, plan.target)
     refuse_unless_servable(version)
     return move_alias(client, "rolled back", version, alias, plan.replaces, approval)

@@ -47,6 +47,8 @@ def test_the_first_champion_replaces_none(case: Case) -> None:
     (version,) = case.versions()
     assert list(moves_to(version).values()) == [move]
     assert promote(case) is None, "it is the champion already"
+    with case.client() as client:  # nobody is asked then
+        assert promote_version(client, CHALLENGER, "champion", None, TOMORROW) is None
     assert len(moves_to(case.versions()[0])) == 1
 
 
