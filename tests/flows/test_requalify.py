@@ -9,6 +9,12 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
+from flows.compare import named_checkpoint
+from flows.launch import relaunch
+from flows.runs import RunFolder
+from tasks.errors import InputError
+from tasks.node import Place
+from tasks.recipe import load_recipe
 from tasks.tracking import connect
 
 NAME = "tiny-hybrid"
@@ -95,11 +101,10 @@ def test_what_leaves_its_band_is_an_alarm_and_a_rejection_counts(registered: Pat
     page = Page(Path(second["report"].removeprefix("file://")).read_text())
     check_form(page)
     assert "1 figure has left the band." in page.text
-    shown = layerwright("report", second["run_id"], cwd=registered)
-    assert "above 0.5" in shown.stdout
-    resumed = layerwright("resume", second["run_id"], cwd=registered)
-    assert resumed.returncode == 2
-    assert "run `layerwright requalify` again" in resumed.stderr
+    home = registered / ".layerwright"
+    assert RunFolder(home, second["run_id"]).requalification() == second
+    with pytest.raises(InputError, match="run `layerwright requalify` again"):
+        relaunch(home, second["run_id"])
 
 
 def test_two_versions_side_by_side(registered: Path) -> None:
@@ -126,8 +131,20 @@ def test_two_versions_side_by_side(registered: Path) -> None:
     assert again["difference"] == pytest.approx(-perplexity["difference"])
     assert again["p_value"] == pytest.approx(perplexity["p_value"], abs=0.05)
     assert turned["checkpoints"]["B"]["sha256"] == found["checkpoints"]["A"]["sha256"]
-    shown = layerwright("report", found["run_id"], cwd=registered)
-    assert "perplexity.held-out" in shown.stdout
-    missing = layerwright("compare", both[0], "nowhere", "recipe.yaml", cwd=registered)
-    assert missing.returncode == 2
-    assert "'nowhere' is no folder, version or run" in missing.stderr
+
+
+def test_what_cannot_be_compared_is_told(registered: Path, tmp_path: Path) -> None:
+    recipe, _ = load_recipe(registered / "recipe.yaml")
+    home = registered / ".layerwright"
+    place = Place(home=str(home), store=str(home / "store"))
+    with pytest.raises(InputError, match="'nowhere' is no folder, version or run"):
+        named_checkpoint("nowhere", recipe, place)
+    with pytest.raises(InputError, match=r"has no layerwright\.json"):
+        named_checkpoint(str(registered / "model"), recipe, place)
+    with pytest.raises(InputError, match="has no version 7"):
+        named_checkpoint(f"{NAME}/7", recipe, place)
+    empty = Place(home=str(tmp_path), store=str(tmp_path))
+    with pytest.raises(InputError, match="there is no registry at"):
+        named_checkpoint(f"{NAME}/1", recipe, empty)
+    first = named_checkpoint(f"{NAME}/1", recipe, place)
+    assert first == named_checkpoint(RunFolder.all(home)[0].run_id, recipe, place)
