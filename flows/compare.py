@@ -37,6 +37,7 @@ def compare(
     Raises:
         InputError: one of them is not there, or they were made from different bases.
     """
+    assert recipe.gate is not None  # checked before it started
     run = Run(place)
     one, other = (named_checkpoint(name, recipe, place) for name in (a, b))
     if one.base_sha256 != other.base_sha256:
@@ -49,8 +50,13 @@ def compare(
     report = measured(recipe, pins, base, other, beside, run)
     store = place.open_store()
     items = read_items(store.open_tree(report.items.sha256)) if report.items else ()
-    significance = recipe.gate.significance if recipe.gate else 0.05
-    found = compare_arms(report, items, significance=significance, seed=place.seed)
+    found = compare_arms(
+        report,
+        items,
+        significance=recipe.gate.significance,
+        min_items=recipe.gate.min_items,
+        seed=place.seed,
+    )
     result = SideBySideRun(
         **dict(found),
         run_id=run_id,

@@ -29,7 +29,7 @@ NEEDED = {
     "convert": ("choose", "evaluate", "gate", "registry"),
     "survey": ("survey",),
     "requalify": ("evaluate", "gate", "registry"),
-    "compare": ("evaluate",),
+    "compare": ("evaluate", "gate"),
 }
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
 

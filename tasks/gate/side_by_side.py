@@ -24,6 +24,7 @@ def compare_arms(
     items: Iterable[ItemResult],
     *,
     significance: float = 0.05,
+    min_items: int = 20,
     worst: int = 5,
     seed: int = 0,
 ) -> SideBySide:
@@ -35,13 +36,14 @@ def compare_arms(
 
     Args:
         items: of the report.
+        min_items: fewer give neither interval nor test.
         worst: how many items are named for each metric whose items are not right or wrong.
         seed: of the bootstrap.
     """
     kept = tuple(items)
     table = ItemTable(kept)
     figures = [
-        _figure(report, table, measurement, significance, seed)
+        _figure(report, table, measurement, significance, min_items, seed)
         for measurement in report.measurements
         if measurement.arm == B
     ]
@@ -76,6 +78,7 @@ def _figure(
     table: ItemTable,
     mine: Measurement,
     significance: float,
+    min_items: int,
     seed: int,
 ) -> FigureComparison:
     other = report.find(mine.metric, A)
@@ -96,8 +99,12 @@ def _figure(
         pairs = table.pairs(mine, other, None)
     except NotShown as nothing:
         return found.model_copy(update={"reason": str(nothing)})
-    if len(pairs) < 2:
-        return found.model_copy(update={"reason": "one item alone shows nothing", "items": 1})
+    found = found.model_copy(update={"items": len(pairs)})
+    if pairs.right_or_wrong:
+        found = found.model_copy(update={"lost": pairs.lost, "won": pairs.won})
+    if len(pairs) < min_items:
+        few = f"too few items: {len(pairs)} of at least {min_items}"
+        return found.model_copy(update={"reason": few})
     seed = crc32(f"compare/{seed}/{mine.metric}".encode())
     no_loss = GateRule(metric=mine.metric, arm="champion", compare="difference", min=0.0)
     draws = compare_items(no_loss, difference, pairs, significance, seed).draws
@@ -110,14 +117,11 @@ def _figure(
         pairs.right_or_wrong,
     )
     one_sided = [chance_of_loss(mine, p, significance, seed).p_value for p in (pairs, turned)]
-    update: dict[str, object] = {
+    update = {
         "low": _finite(np.quantile(draws, 0.025)),
         "high": _finite(np.quantile(draws, 0.975)),
         "p_value": min(1.0, 2 * min(p for p in one_sided if p is not None)),
-        "items": len(pairs),
     }
-    if pairs.right_or_wrong:
-        update |= {"lost": pairs.lost, "won": pairs.won}
     return found.model_copy(update=update)
 
 

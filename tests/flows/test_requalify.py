@@ -108,8 +108,8 @@ def test_what_leaves_its_band_is_an_alarm_and_a_rejection_counts(registered: Pat
 
 
 def test_two_versions_side_by_side(registered: Path) -> None:
-    both = (f"{NAME}/1", f"{NAME}/2")
-    result = layerwright("compare", *both, "recipe.yaml", "--json", cwd=registered)
+    both, few = (f"{NAME}/1", f"{NAME}/2"), ("--set", "gate.min_items=4")
+    result = layerwright("compare", *both, "recipe.yaml", *few, "--json", cwd=registered)
     assert result.returncode == 0, result.stderr
     found = last_line(result)
     figures = {figure["metric"]: figure for figure in found["figures"]}
@@ -125,7 +125,7 @@ def test_two_versions_side_by_side(registered: Path) -> None:
     # the other way round, one of them as a folder
     folder = found["checkpoints"]["A"]["uri"].removeprefix("file://")
     turned = last_line(
-        layerwright("compare", both[1], folder, "recipe.yaml", "--json", cwd=registered)
+        layerwright("compare", both[1], folder, "recipe.yaml", *few, "--json", cwd=registered)
     )
     again = {figure["metric"]: figure for figure in turned["figures"]}["perplexity.held-out"]
     assert again["difference"] == pytest.approx(-perplexity["difference"])

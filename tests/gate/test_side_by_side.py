@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_says_why() -> None:
     )
     reasons = {f.metric: f.reason for f in compare_arms(report, items).figures}
     assert reasons == {
-        "recall.x": "one item alone shows nothing",
+        "recall.x": "too few items: 1 of at least 20",
         "alone": "it was not measured in both",
         "kv.1": "it has no items to be paired",
         "gone": "it was not measured in both",
@@ -103,5 +103,7 @@ def test_what_cannot_be_compared_says_why() -> None:
 
 def test_no_infinity_reaches_the_json() -> None:
     huge = [1.0, 700.0, 709.0]
-    found = figure(compared({"perplexity.x": [1.0] * 3}, {"perplexity.x": huge}), "perplexity.x")
+    found = figure(
+        compared({"perplexity.x": [1.0] * 3}, {"perplexity.x": huge}, min_items=3), "perplexity.x"
+    )
     assert found.high is None or math.isfinite(found.high)
