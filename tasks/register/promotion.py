@@ -13,6 +13,7 @@ from tasks.register.moves import (
     PromotionError,
     finish_move,
     move_alias,
+    moves_to,
     refuse_unless_servable,
     unfinished,
 )
@@ -32,6 +33,8 @@ class Promotable:
     Attributes:
         champion: the version that it replaces; None where it is the first.
         is_champion: the alias points at it already.
+        rolled_back: the move that took the alias from it to the present champion, where that was
+            after its decision.
     """
 
     version: ModelVersion
@@ -39,6 +42,7 @@ class Promotable:
     decision: StandingDecision
     champion: str | None
     is_champion: bool
+    rolled_back: Move | None = None
 
     @property
     def address(self) -> Address:
@@ -75,7 +79,18 @@ def promotable(client: MlflowClient, address: Address, alias: str, now: datetime
             "one of the two clocks is wrong, so its expiry means nothing"
         )
     _refuse_another_champion(name, decision, champion)
-    return Promotable(version, checkpoint, decision, champion, is_champion=False)
+    away = _rolled_back(version, current, decision)
+    return Promotable(version, checkpoint, decision, champion, False, away)
+
+
+def _rolled_back(
+    version: ModelVersion, current: ModelVersion | None, decision: StandingDecision
+) -> Move | None:
+    for move in reversed(moves_to(current).values() if current else ()):
+        since = datetime.fromisoformat(move.started_at) >= decision.decided_at
+        if since and (move.action, move.before) == ("rolled back", str(version.version)):
+            return move
+    return None
 
 
 def _refuse_another_champion(name: str, decision: StandingDecision, champion: str | None) -> None:
@@ -103,6 +118,8 @@ def approved_by_policy(policy: ApprovalPolicy, found: Promotable, now: datetime)
         obstacles.append(
             f"it was judged by the tier {decision.tier}, not {' or '.join(policy.tiers)}"
         )
+    if move := found.rolled_back:
+        obstacles.append(f"{move.by} rolled it back at {move.started_at}: {move.reason}")
     if decision.waivers != NONE and not policy.waivers:
         obstacles.append(f"its decision rests on waivers: {decision.waivers}")
     age_days = (now - decision.decided_at) / timedelta(days=1)

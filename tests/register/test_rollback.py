@@ -7,10 +7,10 @@ import pytest
 from register.case import NAME, NOW, Case, crown
 
 from tasks.errors import InputError
-from tasks.promotion_contracts import Approval, Move
+from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
 from tasks.register.history import history_of
 from tasks.register.moves import PromotionError
-from tasks.register.promotion import promote_version
+from tasks.register.promotion import approved_by_policy, promotable, promote_version
 from tasks.register.rollback import plan_rollback, roll_back
 from tasks.register.versions import Address
 from tasks.tracking import connect
@@ -125,3 +125,17 @@ def test_a_champion_that_changed_meanwhile_stays(three: Case) -> None:
         crown(three, "1")
         with pytest.raises(PromotionError, match="was version 3 when the rollback began, and is 1"):
             roll_back(client, plan, "champion", ANN)
+
+
+def test_a_policy_does_not_bring_back_what_was_rolled_back(
+    three: Case,
+) -> None:
+    back(three)
+    policy = ApprovalPolicy(author="team", reason="nightly")
+    with three.client() as client:
+        client.set_model_version_tag(NAME, "3", "layerwright.compared_champion", "2")
+        found = promotable(client, Address(NAME, version="3"), "champion", NOW)
+        with pytest.raises(PromotionError, match="Ann rolled it back at .*: complaints"):
+            approved_by_policy(policy, found, NOW)
+        # a person may
+        assert promote_version(client, found.address, "champion", ANN, NOW).version == "3"
