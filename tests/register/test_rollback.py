@@ -135,7 +135,7 @@ def test_a_policy_does_not_bring_back_what_was_rolled_back(
     with three.client() as client:
         client.set_model_version_tag(NAME, "3", "layerwright.compared_champion", "2")
         found = promotable(client, Address(NAME, version="3"), "champion", NOW)
-        with pytest.raises(PromotionError, match="Ann rolled it back at .*: complaints"):
+        with pytest.raises(PromotionError, match=r"Ann rolled it back at .*: complaints"):
             approved_by_policy(policy, found, NOW)
         # a person may
         assert promote_version(client, found.address, "champion", ANN, NOW).version == "3"
