@@ -6,7 +6,6 @@ on stdout is one JSON object; progress and messages go to stderr.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,6 +16,16 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from flows.options import (
+    HOME,
+    REJECTED,
+    AsJson,
+    Assignments,
+    Home,
+    RecipeArgument,
+    show_result,
+)
+from flows.registry_commands import registry_app
 from tasks.errors import LayerwrightError
 
 app = typer.Typer(
@@ -28,21 +37,11 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(no_args_is_help=True, help="Check and compare plans that you edit by hand.")
 app.add_typer(plan_app, name="plan")
+app.add_typer(registry_app)
 
-RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
-Home = Annotated[
-    Path,
-    typer.Option(envvar="LAYERWRIGHT_HOME", help="Folder that holds everything a run keeps."),
-]
-Assignments = Annotated[
-    list[str], typer.Option("--set", metavar="A.B=C", help="Change one field of the recipe.")
-]
 CheckpointArgument = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a run id or `latest`.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Last line on stdout is one JSON object.")]
-HOME = Path(".layerwright")
-REJECTED = 3
 
 
 @app.command()
@@ -67,7 +66,7 @@ def convert(
         from flows.dry_run import dry_run as walk
 
         outlook = walk(ready)
-        _out(outlook, as_json, screen.outlook)
+        show_result(outlook, as_json, screen.outlook)
         return
     _finish(launch.run_convert(ready), as_json)
 
@@ -96,7 +95,7 @@ def survey(
     from flows import launch, screen
 
     ready = launch.prepare(recipe, assignments, home, flow="survey")
-    _out(launch.run_survey(ready), as_json, screen.survey)
+    show_result(launch.run_survey(ready), as_json, screen.survey)
 
 
 @app.command()
@@ -111,7 +110,7 @@ def runs(home: Home = HOME, as_json: AsJson = False) -> None:
         )
         for record in RunFolder.all(home)
     ]
-    _out({"runs": records}, as_json, screen.runs)
+    show_result({"runs": records}, as_json, screen.runs)
 
 
 @app.command()
@@ -127,16 +126,22 @@ def report(
     from tasks.errors import InputError
 
     folder = RunFolder.find(home, run)
-    found = folder.survey()
-    show = screen.survey if found else screen.summary
-    found = found or folder.summary()
+    results = {
+        screen.survey: folder.survey,
+        screen.requalified: folder.requalification,
+        screen.compared: folder.comparison,
+        screen.summary: folder.summary,
+    }
+    found, show = next(
+        ((value, show) for show, read in results.items() if (value := read())), (None, None)
+    )
     if found is None:
         record = folder.record()
         raise InputError(
             f"run {record.run_id} has no report: it is {record.state} {record.reason}".rstrip(),
             remedy=f"layerwright resume {record.run_id}",
         )
-    _out(found, as_json, show)
+    show_result(found, as_json, show)
     if open_page:
         typer.launch(found["report"])
 
@@ -158,7 +163,7 @@ def export(
     from flows import checkpoints, screen
 
     folder = checkpoints.checkpoint_folder(checkpoint, home)
-    _out(checkpoints.export_checkpoint(folder, to, out), as_json, screen.exported)
+    show_result(checkpoints.export_checkpoint(folder, to, out), as_json, screen.exported)
 
 
 @app.command()
@@ -176,7 +181,7 @@ def inspect(
     from tasks.export.inspection import inspect_checkpoint
 
     folder = checkpoints.checkpoint_folder(checkpoint, home)
-    _out(inspect_checkpoint(folder, tokens), as_json, screen.inspected)
+    show_result(inspect_checkpoint(folder, tokens), as_json, screen.inspected)
 
 
 @app.command()
@@ -216,7 +221,7 @@ def generate(
         source=weights,
         device=resolve_device("auto"),
     )
-    _out(generated, as_json, screen.generated)
+    show_result(generated, as_json, screen.generated)
 
 
 @app.command()
@@ -225,7 +230,7 @@ def methods(as_json: AsJson = False) -> None:
     from flows import screen
     from flows.catalogue import catalogue
 
-    _out(catalogue(), as_json, screen.methods)
+    show_result(catalogue(), as_json, screen.methods)
 
 
 @app.command()
@@ -240,7 +245,7 @@ def doctor(
 
     embedded.configure(home.resolve())
     findings = checks.examine(home.resolve(), store)
-    _out({"checks": findings}, as_json, screen.findings)
+    show_result({"checks": findings}, as_json, screen.findings)
     if any(finding["state"] == "broken" for finding in findings):
         raise typer.Exit(1)
 
@@ -266,17 +271,9 @@ def plan_diff(first: Path, second: Path) -> None:
 def _finish(summary: dict[str, Any], as_json: bool) -> None:
     from flows import screen
 
-    _out(summary, as_json, screen.summary)
+    show_result(summary, as_json, screen.summary)
     if summary["decision"] == "rejected":
         raise typer.Exit(REJECTED)
-
-
-def _out(value: dict[str, Any], as_json: bool, show: Any) -> None:
-    if as_json:
-        sys.stdout.flush()
-        print(json.dumps(value), flush=True)
-    else:
-        show(Console(), value)
 
 
 def _log_to_stderr() -> None:

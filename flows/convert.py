@@ -51,7 +51,8 @@ def convert(
 
 def tracking_uri(recipe: Recipe, home: str) -> str:
     """The MLflow server of the recipe, or the embedded one."""
-    return recipe.registry.tracking_uri or f"sqlite:///{home}/mlflow.db"
+    named = recipe.registry.tracking_uri if recipe.registry else None
+    return named or f"sqlite:///{home}/mlflow.db"
 
 
 def conversion(

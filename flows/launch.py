@@ -133,16 +133,36 @@ def run_convert(launch: Launch, folder: RunFolder | None = None) -> dict[str, An
 
 def run_survey(launch: Launch) -> dict[str, Any]:
     """Run the survey flow; its result, its page and its plans stay in the run's folder."""
-    folder = _new_folder(launch)
+    folder = _new_folder(launch, "survey")
     with recorded(folder), launch.server:
         from flows.survey import survey
 
         return survey(launch.recipe, launch.pins, folder.run_id, launch.place)
 
 
-def _new_folder(launch: Launch) -> RunFolder:
+def run_requalification(launch: Launch, address: str) -> dict[str, Any]:
+    """Run the requalify flow on the version at ``NAME@alias`` or ``NAME/version``."""
+    folder = _new_folder(launch, "requalify")
+    with recorded(folder), launch.server:
+        from flows.requalify import requalify
+
+        found = requalify(launch.recipe, launch.pins, folder.run_id, launch.place, address)
+    return found.model_dump(mode="json")
+
+
+def run_comparison(launch: Launch, a: str, b: str) -> dict[str, Any]:
+    """Run the compare flow on two versions, runs or folders."""
+    folder = _new_folder(launch, "compare")
+    with recorded(folder), launch.server:
+        from flows.compare import compare
+
+        found = compare(launch.recipe, launch.pins, folder.run_id, launch.place, a, b)
+    return found.model_dump(mode="json")
+
+
+def _new_folder(launch: Launch, flow: str = "convert") -> RunFolder:
     return RunFolder.create(
-        launch.home, launch.recipe, launch.path, launch.plan, launch.assignments
+        launch.home, launch.recipe, launch.path, launch.plan, launch.assignments, flow
     )
 
 
@@ -156,8 +176,11 @@ def relaunch(home: Path, run_id: str) -> tuple[Launch, RunFolder]:
     embedded.configure(home)
     folder = RunFolder.find(home, run_id)
     record = folder.record()
-    if record.recipe.choose is None:
-        raise InputError(f"run {record.run_id} is a survey", remedy="run `layerwright survey`")
+    if record.flow != "convert":
+        raise InputError(
+            f"run {record.run_id} is no convert run",
+            remedy=f"run `layerwright {record.flow}` again",
+        )
     from flows.preflight import pin_sources, sources_of
 
     document = Located(record.recipe_path, record.recipe_text)

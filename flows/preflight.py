@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flows.inputs import needed_texts, surveyed_texts
+from flows.inputs import evaluated_texts, needed_texts, surveyed_texts
 from tasks.choose.base import Selector
 from tasks.contracts import ConversionPlan, Spec
 from tasks.convert.plan_file import read_plan
@@ -25,7 +25,12 @@ from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
 from tasks.tracking import refuse_unreachable
 
-NEEDED = {"convert": ("choose", "evaluate", "gate", "registry"), "survey": ("survey",)}
+NEEDED = {
+    "convert": ("choose", "evaluate", "gate", "registry"),
+    "survey": ("survey",),
+    "requalify": ("evaluate", "gate", "registry"),
+    "compare": ("evaluate", "gate"),
+}
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
 
 
@@ -46,7 +51,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             build(kind, spec)
         except InputError as error:
             raise _at(error, document, f"{where}.{error.where or 'name'}") from error
-    _check_rules(recipe, document)
+    _check_rules(recipe, document, flow)
     _check_times(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
@@ -55,7 +60,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             raise _at(error, document, error.where or where) from error
 
 
-def _check_rules(recipe: Recipe, document: Located) -> None:
+def _check_rules(recipe: Recipe, document: Located, flow: str) -> None:
     """A rule that no metric of the recipe can meet would reject after all the work was done."""
     if recipe.gate is None or recipe.evaluate is None:
         return
@@ -68,12 +73,22 @@ def _check_rules(recipe: Recipe, document: Located) -> None:
                     where=document.place(("gate", part, index, "metric")),
                     expected=f"one of {', '.join(names)}",
                 )
-    for index, rule in enumerate(recipe.gate.rules):
-        if rule.arm == "control" and not recipe.evaluate.control:
+    for index, watched in enumerate(recipe.watch):
+        if not _among(names, watched.metric):
             raise InputError(
-                "the rule compares with a control arm, which this recipe does not measure",
+                f"no metric of this recipe measures {watched.metric!r}",
+                where=document.place(("watch", index, "metric")),
+                expected=f"one of {', '.join(names)}",
+            )
+    for index, rule in enumerate(recipe.gate.rules):
+        if rule.arm == "control" and (flow == "requalify" or not recipe.evaluate.control):
+            what = "a requalification" if flow == "requalify" else "this recipe"
+            raise InputError(
+                f"the rule compares with a control arm, which {what} does not measure",
                 where=document.place(("gate", "rules", index, "arm")),
-                remedy="set evaluate.control: true",
+                remedy="leave the rule out of the recipe that requalifies"
+                if flow == "requalify"
+                else "set evaluate.control: true",
             )
     for pattern, needed in NEEDED_BY_TIERS.items() if recipe.gate.tier else ():
         if _among(names, pattern) < needed:
@@ -181,6 +196,8 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
     if flow == "survey":
         assert recipe.survey is not None
         texts = surveyed_texts(recipe)
+    elif flow in ("requalify", "compare"):
+        texts = evaluated_texts(recipe)
     else:
         texts = needed_texts(recipe)
     bind: dict[str, Callable[[], Source]] = {

@@ -26,6 +26,7 @@ class RunRecord(Contract):
     recipe_path: str
     recipe_text: str
     recipe: Recipe
+    flow: str = "convert"
     assignments: tuple[str, ...] = ()  # of --set, which the recipe above has in it
     plan: ConversionPlan | None = None
     started_at: str
@@ -49,6 +50,7 @@ class RunFolder:
         recipe_path: Path,
         plan: ConversionPlan | None,
         assignments: tuple[str, ...] = (),
+        flow: str = "convert",
     ) -> RunFolder:
         now = datetime.now(UTC)
         folder = cls(home, f"{recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
@@ -57,6 +59,7 @@ class RunFolder:
             recipe_path=str(recipe_path),
             recipe_text=Path(recipe_path).read_text(encoding="utf-8"),
             recipe=recipe,
+            flow=flow,
             assignments=assignments,
             plan=plan,
             started_at=now.isoformat(timespec="seconds"),
@@ -131,6 +134,14 @@ class RunFolder:
     def survey(self) -> dict[str, Any] | None:
         """What a finished survey printed."""
         return self._json("survey.json")
+
+    def requalification(self) -> dict[str, Any] | None:
+        """What a finished requalification printed."""
+        return self._json("requalification.json")
+
+    def comparison(self) -> dict[str, Any] | None:
+        """What a finished comparison printed."""
+        return self._json("comparison.json")
 
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

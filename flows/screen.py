@@ -24,14 +24,17 @@ def _number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def _figures(console: Console, title: str, metrics: dict[str, dict[str, float | None]]) -> None:
+    """One metric a row, the arms side by side."""
+    table = _table(title, "metric", *metrics)
+    for name in dict.fromkeys(name for figures in metrics.values() for name in figures):
+        table.add_row(name, *(_number(figures.get(name)) for figures in metrics.values()))
+    console.print(table)
+
+
 def summary(console: Console, value: dict[str, Any]) -> None:
     """A run's result: figures of every arm, what was decided, where the report lies."""
-    arms = list(value["metrics"])
-    table = _table(f"Run {value['run_id']}", "metric", *arms)
-    names = dict.fromkeys(name for arm in arms for name in value["metrics"][arm])
-    for name in names:
-        table.add_row(name, *(_number(value["metrics"][arm].get(name)) for arm in arms))
-    console.print(table)
+    _figures(console, f"Run {value['run_id']}", value["metrics"])
     counts: dict[str, int] = {}
     for strategy in value["plan"].values():
         counts[strategy] = counts.get(strategy, 0) + 1
@@ -51,6 +54,44 @@ def summary(console: Console, value: dict[str, Any]) -> None:
         )
     console.print(f"checkpoint  {value['checkpoint']['uri']}", soft_wrap=True)
     console.print(f"report      {value['report']}", soft_wrap=True)
+
+
+def requalified(console: Console, value: dict[str, Any]) -> None:
+    """A version measured again: figures of every arm, the decision, and what left its band."""
+    _figures(console, f"{value['model']}, version {value['version']}", value["metrics"])
+    console.print(f"decision    [bold]{value['decision']}[/bold]")
+    for check in value["failed_checks"]:
+        console.print(f"  failed    {check}", markup=False)
+    for alarm in value["alarms"]:
+        ratio = f"ratio to the {alarm['reference']} {_number(alarm['ratio'])}, "
+        told = (ratio if alarm["ratio"] is not None else "") + alarm["reason"]
+        console.print(f"  alarm     {alarm['metric']}: {told}", markup=False)
+    console.print(f"trend       {len(value['trend'])} requalifications, this one included")
+    console.print(f"report      {value['report']}", soft_wrap=True)
+
+
+def compared(console: Console, value: dict[str, Any]) -> None:
+    """Two checkpoints: every figure with the interval of its difference, and what changed."""
+    columns = ("metric", "A", "B", "B - A", "95 % interval", "p", "items", "lost/won", "better")
+    table = _table(f"A {value['a']}, B {value['b']}", *columns)
+    for row in value["figures"]:
+        bounds = "-" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
+        changes = "-" if row["lost"] is None else f"{row['lost']}/{row['won']}"
+        figures = (_number(row[name]) for name in ("a", "b", "difference"))
+        p_value = _number(row["p_value"])
+        table.add_row(row["metric"], *figures, bounds, p_value, str(row["items"] or "-"), changes,
+                      row["better"])  # fmt: skip
+    console.print(table)
+    if value["regressions"]:
+        table = _table("Where B is worst", "metric", "item", "A", "B")
+        for row in value["regressions"]:
+            cells = (_number(row[arm]) for arm in ("a", "b"))
+            texts = (row[f"text_{arm}"] for arm in ("a", "b"))
+            both = (f"{c}\n{escape(t)}" if t else c for c, t in zip(cells, texts, strict=True))
+            table.add_row(row["metric"], escape(row["item"]), *both)
+        console.print(table)
+    told = f"{len(value['changed'])} items are right in one and wrong in the other"
+    console.print(f"changed     {told}")
 
 
 def outlook(console: Console, value: dict[str, Any]) -> None:
@@ -205,4 +246,37 @@ def findings(console: Console, value: dict[str, Any]) -> None:
     table = _table("Doctor", "check", "state", "finding")
     for finding in value["checks"]:
         table.add_row(finding["check"], marks[finding["state"]], finding["finding"])
+    console.print(table)
+
+
+def moved(console: Console, value: dict[str, Any]) -> None:
+    """A move of a champion's alias."""
+    if not value["moved"]:
+        console.print(f"{value['model']}: that version is its {value['alias']} already")
+        return
+    before = f"version {value['before']}" if value["before"] else "none"
+    console.print(
+        f"{value['action']:11} {value['model']}@{value['alias']}: {before} -> version "
+        f"{value['version']}",
+        highlight=False,
+    )
+    console.print(f"approved    by {value['by']} ({value['how']}): {value['reason']}", markup=False)
+
+
+def history(console: Console, value: dict[str, Any]) -> None:
+    """A registered model's versions and the moves of its champion."""
+    table = _table(
+        f"Versions of {value['model']}",
+        *("version", "aliases", "decision", "until", "beside champion", "state"),
+    )
+    for row in value["versions"]:
+        cells = (row["version"], ", ".join(row["aliases"]), row["decision"], row["expires_at"][:16])
+        table.add_row(*cells, row["compared_champion"], escape(row["state"]))
+    console.print(table)
+    table = _table("Moves of its champion", "when", "what", "from", "to", "by", "reason")
+    for move in value["moves"]:
+        action = move["action"] + ("" if move["finished_at"] else ", cut off")
+        places = (move["before"] or "-", move["version"])
+        by = f"{move['by']} ({move['how']})"
+        table.add_row(move["started_at"], action, *places, escape(by), escape(move["reason"]))
     console.print(table)

@@ -17,6 +17,8 @@ from tasks.compute import STEPS, STREAMING_STEPS, TRAINING_STEPS, Compute
 from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
 from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
+from tasks.promotion_contracts import ApprovalPolicy
+from tasks.requalification_contracts import WatchRule
 
 
 class ModelSource(Contract):
@@ -241,13 +243,15 @@ class RegisterOptions(Contract):
     """Where an accepted checkpoint becomes a version, and under which alias.
 
     The version that ``champion`` points at, if any, is measured beside each candidate.
-    ``tracking_uri`` None means the embedded MLflow on SQLite under the home folder.
+    ``tracking_uri`` None means the embedded MLflow on SQLite under the home folder. ``approval``
+    says what may be promoted to champion without being asked for; a person's approval if not given.
     """
 
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$")
     alias: Alias = "challenger"
     champion: Alias = "champion"
     tracking_uri: str | None = None
+    approval: ApprovalPolicy | None = None
 
 
 class StabilityOptions(Contract):
@@ -295,6 +299,7 @@ class Recipe(Contract):
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
+    watch: tuple[WatchRule, ...] = ()  # bands of a registered version, watched by requalify
     repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
     survey: SurveyOptions | None = None

@@ -61,20 +61,30 @@ def connect(tracking_uri: str) -> Iterator[MlflowClient]:
         raise StepError(f"MLflow at {tracking_uri}: {error}") from error
 
 
-def experiment_id(client: MlflowClient) -> str:
-    """The experiment that holds the evidence of all versions; made if it is not there.
+def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
+    """An experiment, the one that holds the evidence of all versions; made if it is not there.
 
     On SQLite its artifacts lie in ``mlflow-artifacts`` beside the file, whatever the working
     folder is; a server has its own place for them.
     """
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(name)
     if found:
         return found.experiment_id
     artifacts = None
     if client.tracking_uri.startswith(SQLITE):
         database = Path(client.tracking_uri.removeprefix(SQLITE)).resolve()
         artifacts = (database.parent / "mlflow-artifacts").as_uri()
-    return client.create_experiment(EXPERIMENT, artifacts)
+    return client.create_experiment(name, artifacts)
+
+
+def refuse_missing(tracking_uri: str) -> None:
+    """Raise InputError where a registry is a file that is not there: one that is only read must not
+    be made."""
+    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
+        raise InputError(
+            f"there is no registry at {tracking_uri}",
+            remedy="name the home folder of the runs with --home, or the MLflow server",
+        )
 
 
 def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:

@@ -13,7 +13,8 @@ STEPS = {
 }  # fmt: skip
 # floors of the house: a module imports from lower floors, or from its own room
 GROUND = {
-    "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts", "stability",
+    "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts",
+    "promotion_contracts", "requalification_contracts", "comparison_contracts", "stability",
     "compute", "items", "located", "recipe", "registry", "store", "context", "progress",
     "tracking",
 }  # fmt: skip

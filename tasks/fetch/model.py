@@ -18,6 +18,7 @@ from tasks.fetch.sources import model_source
 from tasks.fetch.sources.source import names_in
 from tasks.fetch.weights import STORED, Tensor, read_headers, same_values, write_weights
 from tasks.recipe import ModelSource
+from tasks.store import MANIFEST, Store
 
 
 def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None) -> ModelRef:
@@ -54,6 +55,23 @@ def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None)
     described = describe(folder)
     tree = ctx.store.put_tree(folder)
     return _reference(tree, source.source, described)
+
+
+def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
+    """A base model that is in the store already.
+
+    Args:
+        sha256: of its tree.
+        source: where it was fetched from, for people.
+
+    Raises:
+        IntegrityError: the store does not have it.
+    """
+    folder = store.open_tree(sha256)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size -= (folder / MANIFEST).stat().st_size
+    tree = TreeRef(uri=store.tree_uri(sha256), sha256=sha256, bytes=size)
+    return _reference(tree, source, describe(folder))
 
 
 def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, Tensor]]:

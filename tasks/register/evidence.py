@@ -58,16 +58,17 @@ class Evidence:
         if self.page is not None:
             shutil.copyfile(self.page, folder / "report.html")
 
-    def metrics(self) -> dict[str, float]:
-        """Figures by ``arm/metric``; what could not be measured is left out."""
-        return {
-            f"{m.arm}/{_allowed(m.metric)}": m.value
-            for m in self.report.measurements
-            if m.value is not None
-        }
+
+def report_figures(report: EvalReport) -> dict[str, float]:
+    """Figures by ``arm/metric``; what could not be measured is left out."""
+    return {
+        f"{m.arm}/{metric_key(m.metric)}": m.value
+        for m in report.measurements
+        if m.value is not None
+    }
 
 
-def _allowed(metric: str) -> str:
+def metric_key(metric: str) -> str:
     """The metric's name in the characters that MLflow takes."""
     return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in metric)
 
@@ -124,7 +125,7 @@ def _complete_metrics(
     now_ms = int(time.time() * 1000)
     missing = [
         Metric(key, value, now_ms, step=0, model_id=model.model_id)
-        for key, value in evidence.metrics().items()
+        for key, value in report_figures(evidence.report).items()
         if there.get(key) != value
     ]
     if missing:

@@ -19,6 +19,7 @@ from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registrat
 from tasks.errors import LayerwrightError, StepError
 from tasks.gate_contracts import GateDecision
 from tasks.recipe import RegisterOptions
+from tasks.register.decisions import decision_tags
 from tasks.register.evidence import TAG, Evidence, log_evidence
 from tasks.register.validation import refused_by_mlflow
 from tasks.store import Store
@@ -117,33 +118,12 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> d
         "checkpoint_bytes": str(candidate.bytes),
         "plan_sha256": candidate.plan_sha256,
         "base_sha256": candidate.base_sha256,
-        "decision": "accepted",
-        **_decision_tags(decision),
-        "decided_at": decision.decided_at,
-        "expires_at": decision.expires_at,
+        **decision_tags(decision, evidence.report),
         "run_id": run_id,
         "model_id": model.model_id,
         "evidence_sha256": evidence.sha256,
     }
     return {f"{TAG}{key}": value for key, value in tags.items()}
-
-
-def _decision_tags(decision: GateDecision) -> dict[str, str]:
-    """The tier, how many checks came to what, and every loss that somebody answers for."""
-    passed = sum(check.passed for check in decision.checks)
-    waived = [check for check in decision.checks if check.waiver]
-    warned = len(decision.checks) - passed - len(waived)
-    tags = {
-        "gate_tier": decision.tier or "none",
-        "gate_checks": f"{passed} passed, {warned} warned, {len(waived)} waived",
-    }
-    if waived:
-        tags["gate_waivers"] = "; ".join(
-            f"{c.metric} by {c.waiver.author} until {c.waiver.expires}: {c.waiver.reason}"
-            for c in waived
-            if c.waiver
-        )
-    return tags
 
 
 def _versions(

@@ -8,6 +8,7 @@ from tasks.contracts import ConversionPlan, identity
 from tasks.recipe import STEPS
 from tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle
 from tasks.report.formats import count, data_size
+from tasks.requalification_contracts import RequalificationBundle
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Step:
     width: float
 
 
-def steps(bundle: RunBundle) -> list[Step]:
-    names = dict.fromkeys([*STEPS, *bundle.seconds, *bundle.cache_hits])
-    longest = max(bundle.seconds.values(), default=0.0) or 1.0
+def steps(run: RunBundle | RequalificationBundle) -> list[Step]:
+    names = dict.fromkeys([*STEPS, *run.seconds, *run.cache_hits])
+    longest = max(run.seconds.values(), default=0.0) or 1.0
     return [
-        Step(name, seconds, name in bundle.cache_hits, round(100 * (seconds or 0.0) / longest, 1))
+        Step(name, seconds, name in run.cache_hits, round(100 * (seconds or 0.0) / longest, 1))
         for name in names
-        if (seconds := bundle.seconds.get(name)) is not None or name in bundle.cache_hits
+        if (seconds := run.seconds.get(name)) is not None or name in run.cache_hits
     ]
 
 
@@ -56,6 +57,20 @@ def digests(bundle: ReportBundle) -> list[Digest]:
     if bundle.finetune and bundle.finetune.checkpoint.sha256 != converted.sha256:
         tuned = bundle.finetune.checkpoint
         made.append(Digest("Tuned checkpoint", tuned.uri, data_size(tuned.bytes), tuned.sha256))
+    return made
+
+
+def requalification_digests(bundle: RequalificationBundle) -> list[Digest]:
+    """Of the arms that were measured."""
+    model, report = bundle.model, bundle.evaluation
+    name = f"{bundle.registered_name}, version {bundle.version}"
+    made = [
+        Digest("Base model", model.source, data_size(model.bytes), model.sha256),
+        Digest("Version", name, "", report.candidate_sha256),
+    ]
+    if report.champion and (other := report.champion.checkpoint):
+        where = f"{bundle.registered_name}, version {report.champion.version}"
+        made.append(Digest("Champion", where, data_size(other.bytes), other.sha256))
     return made
 
 

@@ -6,6 +6,7 @@ from tasks.context import Context
 from tasks.contracts import Contract
 from tasks.node import node
 from tasks.report.bundle import ReportBundle, SurveyBundle
+from tasks.requalification_contracts import RequalificationBundle
 
 
 class Page(Contract):
@@ -31,4 +32,14 @@ def write_survey(bundle: SurveyBundle, path: str, *, ctx: Context) -> Page:
     from tasks.store import write_atomically
 
     write_atomically(Path(path), render_survey(bundle).encode())
+    return Page(uri=Path(path).resolve().as_uri())
+
+
+@node("report", cached=False)
+def write_requalification(bundle: RequalificationBundle, path: str, *, ctx: Context) -> Page:
+    """What a registered version measures now, and before -> one HTML file."""
+    from tasks.report.requalification import render_requalification
+    from tasks.store import write_atomically
+
+    write_atomically(Path(path), render_requalification(bundle).encode())
     return Page(uri=Path(path).resolve().as_uri())

@@ -66,3 +66,30 @@ def test_what_cannot_be_met_is_told_at_its_place(
     with pytest.raises(InputError, match=message) as told:
         checked(tmp_path, gate)
     assert told.value.where.endswith(place)
+
+
+@pytest.mark.parametrize(
+    ("watched", "message", "place"),
+    [
+        ("{metric: recall.*, min_ratio: 1.0}", "no metric of", "watch.0.metric"),
+        ("{metric: kv_bytes.*}", "impossible value", "watch.0"),
+        ("{metric: kv_bytes.*, max_ratio: no}", "impossible value", "watch.0.max_ratio"),
+    ],
+)
+def test_what_is_watched_must_be_measured(
+    tmp_path: Path, watched: str, message: str, place: str
+) -> None:
+    path = write_tiny_inputs(tmp_path)
+    path.write_text(f"{path.read_text()}watch:\n  - {watched}\n")
+    with pytest.raises(InputError, match=message) as told:
+        check_recipe(*load_recipe(path), flow="requalify")
+    assert told.value.where.endswith(place)
+
+
+def test_a_requalification_measures_no_control_arm(tmp_path: Path) -> None:
+    path = write_tiny_inputs(tmp_path)
+    rule = "gate.rules.0={metric: kv_bytes.*, max: 1.0, arm: control}"
+    recipe, document = load_recipe(path, [rule, "evaluate.control=true"])
+    check_recipe(recipe, document, flow="convert")
+    with pytest.raises(InputError, match="which a requalification does not measure"):
+        check_recipe(recipe, document, flow="requalify")

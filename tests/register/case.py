@@ -5,7 +5,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Measurement, Registration
+from tasks.contracts import (
+    CheckpointRef,
+    ConversionPlan,
+    EvalReport,
+    Measurement,
+    PlanItem,
+    Registration,
+    identity,
+)
 from tasks.gate_contracts import Check, GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.registry import register_model
@@ -73,6 +81,44 @@ class Case:
     def alias(self) -> str:
         with self.client() as client:
             return str(client.get_model_version_by_alias(NAME, "challenger").version)
+
+
+def build_case(root: Path, weights: str = "weights", now: datetime = NOW) -> Case:
+    """A small accepted checkpoint in the store of a home folder, not registered yet."""
+    store = LocalStore(root / "store")
+    page = root / "report.html"
+    page.write_text("<h1>report</h1>")
+    folder = root / "checkpoint"
+    (folder / "nested").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "nested" / "model.safetensors").write_text(weights)
+    tree = store.put_tree(folder)
+    plan = ConversionPlan(
+        model_sha256="b" * 64,
+        layers=3,
+        context_tokens=8192,
+        selector="milp",
+        items=(
+            PlanItem(start=0, stop=1, strategy="keep"),
+            PlanItem(start=1, stop=3, strategy="streaming", params={"window": 64}),
+        ),
+    )
+    candidate = CheckpointRef(**tree.model_dump(), base_sha256="b" * 64, plan_sha256=identity(plan))
+    return Case(
+        store=store,
+        uri=f"sqlite:///{root}/mlflow.db",
+        page=page,
+        candidate=candidate,
+        plan=plan,
+        report=evaluation(candidate),
+        decision=accepted(candidate, now),
+    )
+
+
+def crown(case: Case, version: str) -> None:
+    """Put the champion's alias by hand."""
+    with case.client() as client:
+        client.set_registered_model_alias(NAME, "champion", version)
 
 
 def evaluation(candidate: CheckpointRef, perplexity: float = 20.5) -> EvalReport:

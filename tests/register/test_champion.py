@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from register.case import NAME, OPTIONS, Case
+from register.case import NAME, OPTIONS, Case, crown
 
 from tasks.contracts import Champion
 from tasks.register.champion import current_champion
@@ -17,11 +17,6 @@ def champion(case: Case, **changes) -> Champion | None:
         "store": case.store,
     }
     return current_champion(OPTIONS, **(where | changes))
-
-
-def crown(case: Case, version: str) -> None:
-    with case.client() as client:
-        client.set_registered_model_alias(NAME, "champion", version)
 
 
 def test_there_is_none_before_one_is_crowned(case: Case) -> None:

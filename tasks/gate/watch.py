@@ -1,0 +1,67 @@
+"""Bands that a version's figures must stay in: what left them is an alarm, not a decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from tasks.contracts import EvalReport
+from tasks.requalification_contracts import Alarm, WatchRule
+
+
+def alarms_of(
+    report: EvalReport, rules: Iterable[WatchRule], registered: Mapping[str, float]
+) -> tuple[Alarm, ...]:
+    """Every figure of the candidate that is outside its band, or cannot be compared.
+
+    A rule against a champion is passed over while there is none beside the version.
+
+    Args:
+        registered: the candidate's figures when it was registered, by metric.
+    """
+    return tuple(alarm for rule in rules for alarm in _of(report, rule, registered))
+
+
+def _of(report: EvalReport, rule: WatchRule, registered: Mapping[str, float]) -> Iterator[Alarm]:
+    if rule.against == "champion" and "champion" not in report.arms:
+        return
+    names = [
+        m.metric
+        for m in report.measurements
+        if m.arm == "candidate" and fnmatchcase(m.metric, rule.metric)
+    ]
+    if not names:
+        yield _alarm(rule, rule.metric, None, None, "no measurement has this name")
+    for name in names:
+        value = report.value(name, "candidate")
+        reference = (
+            registered.get(name)
+            if rule.against == "registered"
+            else report.value(name, rule.against)
+        )
+        if value is None or reference is None:
+            missing = "its own" if value is None else f"the {rule.reference}"
+            yield _alarm(rule, name, value, None, f"{missing} is missing")
+            continue
+        ratio = value / reference if reference else math.nan
+        if not math.isfinite(ratio):
+            yield _alarm(rule, name, value, None, f"a ratio to {reference:g} says nothing")
+        elif rule.min_ratio is not None and ratio < rule.min_ratio:
+            yield _alarm(rule, name, value, ratio, f"below {rule.min_ratio:g}")
+        elif rule.max_ratio is not None and ratio > rule.max_ratio:
+            yield _alarm(rule, name, value, ratio, f"above {rule.max_ratio:g}")
+
+
+def _alarm(
+    rule: WatchRule, metric: str, value: float | None, ratio: float | None, reason: str
+) -> Alarm:
+    return Alarm(
+        metric=metric,
+        reference=rule.reference,
+        value=value,
+        ratio=ratio,
+        min_ratio=rule.min_ratio,
+        max_ratio=rule.max_ratio,
+        reason=reason,
+    )

@@ -1,0 +1,91 @@
+"""A gate's decision as tags of a model version, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tasks.contracts import EvalReport
+from tasks.errors import StepError
+from tasks.gate_contracts import GateDecision
+from tasks.register.evidence import TAG
+from tasks.register.versions import tag
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+NONE = "none"
+REQUALIFIED = "requalified_"  # before the names of a later decision's tags
+
+
+def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
+    """What was decided until when, beside which champion, and every loss that somebody answers
+    for."""
+    passed, failed = sum(c.passed for c in decision.checks), len(decision.rejecting)
+    waived = [check for check in decision.checks if check.waiver]
+    warned = len(decision.checks) - passed - failed - len(waived)
+    lost = f", {failed} failed" if failed else ""
+    champion = report.champion
+    return {
+        "decision": "accepted" if decision.accepted else "rejected",
+        "decided_at": decision.decided_at,
+        "expires_at": decision.expires_at,
+        "compared_champion": champion.version if champion and champion.checkpoint else NONE,
+        "gate_tier": decision.tier or NONE,
+        "gate_checks": f"{passed} passed{lost}, {warned} warned, {len(waived)} waived",
+        "gate_waivers": "; ".join(
+            f"{c.metric} by {c.waiver.author} until {c.waiver.expires}: {c.waiver.reason}"
+            for c in waived
+            if c.waiver
+        )
+        or NONE,
+    }
+
+
+@dataclass(frozen=True)
+class StandingDecision:
+    """The last decision of a gate on a version: at its registration, or a requalification since.
+
+    Attributes:
+        champion: the version that was measured beside it, ``none`` where there was none; None
+            where that was not recorded.
+        waivers: what it rests on, or ``none``.
+        run_id: the run that decided.
+    """
+
+    accepted: bool
+    decided_at: datetime
+    expires_at: datetime
+    champion: str | None
+    tier: str
+    waivers: str
+    run_id: str
+
+
+def standing_decision(version: ModelVersion) -> StandingDecision:
+    """Raises StepError where the version has no decision."""
+    first = _decision(version, "")
+    if tag(version, f"{REQUALIFIED}decided_at") is None:
+        return first
+    return max(first, _decision(version, REQUALIFIED), key=lambda decision: decision.decided_at)
+
+
+def _decision(version: ModelVersion, prefix: str) -> StandingDecision:
+    def value(name: str) -> str:
+        found = tag(version, prefix + name)
+        if found is None:
+            raise StepError(
+                f"version {version.version} of {version.name} lacks the tag {TAG}{prefix}{name}"
+            )
+        return found
+
+    return StandingDecision(
+        accepted=value("decision") == "accepted",
+        decided_at=datetime.fromisoformat(value("decided_at")),
+        expires_at=datetime.fromisoformat(value("expires_at")),
+        champion=tag(version, f"{prefix}compared_champion"),
+        tier=tag(version, f"{prefix}gate_tier") or NONE,
+        waivers=tag(version, f"{prefix}gate_waivers") or NONE,
+        run_id=value("run_id"),
+    )

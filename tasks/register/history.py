@@ -1,0 +1,71 @@
+"""What became of a registered model: its versions, and every move of its champion."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tasks.errors import LayerwrightError
+from tasks.promotion_contracts import History, VersionState
+from tasks.register.decisions import NONE, standing_decision
+from tasks.register.moves import moves_to
+from tasks.register.promotion import promotable
+from tasks.register.versions import Address, named_version, registered_model
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+
+def history_of(client: MlflowClient, name: str, alias: str, now: datetime) -> History:
+    """Everything that the registry says of a model.
+
+    Args:
+        alias: the champion's.
+
+    Raises:
+        InputError: no such model.
+    """
+    model = registered_model(client, name)
+    if model is None:
+        named_version(client, Address(name))  # says so
+    aliases = model.aliases if model else {}
+    quote = '"' if "'" in name else "'"  # MLflow knows no escape
+    versions = list(client.search_model_versions(f"name = {quote}{name}{quote}"))
+    versions.sort(key=lambda version: int(version.version), reverse=True)
+    moves = [move for version in versions for move in moves_to(version).items()]
+    champion = aliases.get(alias)
+    return History(
+        model=name,
+        champion=None if champion is None else str(champion),
+        versions=tuple(_state(client, version, aliases, alias, now) for version in versions),
+        moves=tuple(move for _, move in sorted(moves, key=lambda move: move[0])),
+    )
+
+
+def _state(
+    client: MlflowClient,
+    version: ModelVersion,
+    aliases: dict[str, str],
+    alias: str,
+    now: datetime,
+) -> VersionState:
+    number = str(version.version)
+    decision, expires, compared = NONE, "", NONE
+    try:
+        standing = standing_decision(version)
+        decision = "accepted" if standing.accepted else "rejected"
+        expires = standing.expires_at.isoformat(timespec="seconds")
+        compared = standing.champion or "not recorded"
+        found = promotable(client, Address(version.name, version=number), alias, now)
+        state = "the champion" if found.is_champion else "may be promoted"
+    except LayerwrightError as error:
+        state = str(error).splitlines()[0]
+    return VersionState(
+        version=number,
+        aliases=tuple(sorted(name for name, at in aliases.items() if str(at) == number)),
+        decision=decision,
+        expires_at=expires,
+        compared_champion=compared,
+        state=state,
+    )

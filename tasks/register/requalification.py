@@ -1,0 +1,135 @@
+"""A registered version measured again: its decision as tags, its figures over time in MLflow.
+
+The evidence of its registration stays as it is. The later decision counts from then on, for
+promotion too (tasks/register/decisions.py).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.contracts import EvalReport, identity
+from tasks.gate_contracts import GateDecision
+from tasks.register.decisions import REQUALIFIED, decision_tags
+from tasks.register.evidence import TAG, metric_key, report_figures
+from tasks.register.versions import tag
+from tasks.requalification_contracts import Alarm, TrendPoint
+from tasks.tracking import experiment_id
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+EXPERIMENT = "layerwright-requalification"
+SAME_EVIDENCE = f"{REQUALIFIED}evidence_sha256"
+
+
+def registered_figures(client: MlflowClient, version: ModelVersion) -> dict[str, float]:
+    """The candidate's figures when the version was registered, by metric as MLflow spells it."""
+    model_id = tag(version, "model_id")
+    if model_id is None:
+        return {}
+    metrics = client.get_logged_model(model_id).metrics or ()
+    return {
+        metric.key.removeprefix("candidate/"): metric.value
+        for metric in metrics
+        if metric.key.startswith("candidate/")
+    }
+
+
+def trend_of(client: MlflowClient, version: ModelVersion) -> tuple[TrendPoint, ...]:
+    """Every requalification of a version so far, oldest first."""
+    runs = client.search_runs(
+        [experiment_id(client, EXPERIMENT)],
+        f"tags.`{TAG}version` = '{version.version}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1000,
+    )
+    return tuple(
+        TrendPoint(
+            at=run.data.tags[f"{TAG}decided_at"],
+            run_id=run.data.tags[f"{TAG}run_id"],
+            decision=run.data.tags[f"{TAG}decision"],
+            alarms=int(run.data.tags[f"{TAG}alarms"]),
+            values={
+                key.removeprefix("candidate/"): value
+                for key, value in run.data.metrics.items()
+                if key.startswith("candidate/")
+            },
+        )
+        for run in runs
+        if run.data.tags.get(f"{TAG}model") == version.name and run.info.status == "FINISHED"
+    )
+
+
+def point_of(
+    report: EvalReport, decision: GateDecision, run_id: str, alarms: tuple[Alarm, ...]
+) -> TrendPoint:
+    """This requalification as the next point of the trend."""
+    return TrendPoint(
+        at=decision.decided_at,
+        run_id=run_id,
+        decision="accepted" if decision.accepted else "rejected",
+        alarms=len(alarms),
+        values={metric_key(m): v for m, v in report.by_arm("candidate").items() if v is not None},
+    )
+
+
+def record_requalification(
+    client: MlflowClient,
+    version: ModelVersion,
+    report: EvalReport,
+    decision: GateDecision,
+    run_id: str,
+    alarms: tuple[Alarm, ...],
+    page: Path,
+) -> str:
+    """Keep a requalification: a finished MLflow run with its figures and page, then the tags.
+
+    The same measurements judged again leave the version's expiry where it is: a decision is no
+    younger than what it judged.
+
+    Returns:
+        The id of the MLflow run.
+    """
+    from mlflow.entities import Metric
+
+    about = {f"{TAG}{name}": value for name, value in decision_tags(decision, report).items()}
+    about |= {
+        f"{TAG}model": version.name,
+        f"{TAG}version": str(version.version),
+        f"{TAG}run_id": run_id,
+        f"{TAG}alarms": str(len(alarms)),
+    }
+    name = f"{version.name}/{version.version} {run_id}"
+    run = client.create_run(experiment_id(client, EXPERIMENT), tags=about, run_name=name)
+    now_ms = int(time.time() * 1000)
+    figures = report_figures(report).items()
+    client.log_batch(run.info.run_id, metrics=[Metric(k, v, now_ms, step=0) for k, v in figures])
+    client.log_artifact(run.info.run_id, str(page))
+    client.set_terminated(run.info.run_id)
+    _tag_version(client, version, report, decision, run_id)
+    return run.info.run_id
+
+
+def _tag_version(
+    client: MlflowClient,
+    version: ModelVersion,
+    report: EvalReport,
+    decision: GateDecision,
+    run_id: str,
+) -> None:
+    """The new decision on the version; ``decided_at`` last, as it makes the others count."""
+    evidence = identity([report, decision.checks])
+    if tag(version, SAME_EVIDENCE) == evidence:
+        return
+    tags = decision_tags(decision, report) | {"run_id": run_id}
+    decided_at = tags.pop("decided_at")
+    for key, value in tags.items():
+        client.set_model_version_tag(
+            version.name, str(version.version), f"{TAG}{REQUALIFIED}{key}", value
+        )
+    for key, value in ((f"{REQUALIFIED}decided_at", decided_at), (SAME_EVIDENCE, evidence)):
+        client.set_model_version_tag(version.name, str(version.version), f"{TAG}{key}", value)

@@ -1,0 +1,119 @@
+"""The page of a requalification: verdict, alarms, the trend, and the figures beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from tasks.contracts import ARMS
+from tasks.report.dots import dot_panel
+from tasks.report.formats import MISSING, moment, number
+from tasks.report.gate import champion, judged, rejection, status, waiver_rows
+from tasks.report.lineage import requalification_digests, steps
+from tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
+from tasks.report.measurements import Row, families, rows
+from tasks.report.scales import scale_for
+from tasks.report.template import template
+from tasks.requalification_contracts import RequalificationBundle, TrendPoint, WatchRule
+
+MOST = 8  # metrics whose trend is shown where none is watched
+
+
+def render_requalification(bundle: RequalificationBundle) -> str:
+    """The whole page. It names no address that a browser would fetch, and the same bundle gives
+    the same bytes."""
+    found = rows(bundle.evaluation)
+    quality = [row for row in found if row.known.part == "quality"]
+    return template("requalification.html.j2").render(
+        bundle=bundle,
+        parameters=f"Version {bundle.version} of {bundle.registered_name}",
+        verdict=verdict(bundle),
+        checks=[(check, status(check)) for check in bundle.gate.checks],
+        judged=judged(bundle.gate),
+        waivers=waiver_rows(bundle.gate),
+        arms=[arm for arm in ARMS if any(arm in row.arms for row in found)],
+        champion=champion(bundle.evaluation),
+        rows=found,
+        panels=[
+            dot_panel(some, found, bundle.gate)
+            for some in families(quality).values()
+            if any(m.value is not None for row in some for m in row.arms.values())
+        ],
+        bands=[(rule, _band(rule)) for rule in bundle.watch],
+        trend=trend_rows(bundle, shown := watched(bundle, found)),
+        trend_metrics=shown,
+        trend_panels=[
+            panel for name in shown if (panel := trend_panel(name, bundle.trend)) is not None
+        ],
+        steps=steps(bundle),
+        digests=requalification_digests(bundle),
+    )
+
+
+def verdict(bundle: RequalificationBundle) -> str:
+    """What became of it, in two sentences."""
+    if bundle.gate.accepted:
+        said = f"It still passes: the decision holds until {moment(bundle.gate.expires_at)}."
+    else:
+        said = f"It may no longer be promoted: {rejection(bundle.gate)}."
+    if not bundle.watch:
+        return said
+    left = len(bundle.alarms)
+    nouns = "figure has" if left == 1 else "figures have"
+    return f"{said} " + (f"{left} {nouns} left the band." if left else "No figure left its band.")
+
+
+def watched(bundle: RequalificationBundle, found: list[Row]) -> list[str]:
+    """The metrics whose trend is shown: those that are watched, or the first of quality."""
+    names = [row.metric for row in found if "candidate" in row.arms]
+    chosen = [n for n in names if any(fnmatchcase(n, rule.metric) for rule in bundle.watch)]
+    return chosen or [r.metric for r in found if r.known.part == "quality"][:MOST]
+
+
+def _band(rule: WatchRule) -> str:
+    low = "" if rule.min_ratio is None else f"at least {rule.min_ratio:g}"
+    high = "" if rule.max_ratio is None else f"at most {rule.max_ratio:g}"
+    return " and ".join(part for part in (low, high) if part)
+
+
+@dataclass(frozen=True)
+class TrendRow:
+    point: TrendPoint
+    cells: list[str]
+
+
+def trend_rows(bundle: RequalificationBundle, names: list[str]) -> list[TrendRow]:
+    """Every requalification, newest first."""
+    return [
+        TrendRow(point, [_value(point, name) for name in names]) for point in reversed(bundle.trend)
+    ]
+
+
+def _value(point: TrendPoint, name: str) -> str:
+    return number(point.values[name]) if name in point.values else MISSING
+
+
+def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
+    """One figure over time; None where it was measured fewer than two times."""
+    known = [(datetime.fromisoformat(p.at), p.values[name]) for p in trend if name in p.values]
+    if len(known) < 2:
+        return None
+    first = known[0][0]
+    days = [(at - first).total_seconds() / 86400 for at, _ in known]
+    x = scale_for(days, LEFT, RIGHT, pad=0.04)
+    y = scale_for([value for _, value in known], BOTTOM, TOP)
+    points = [
+        (x(day), y(value), f"{moment(at.isoformat())}: {number(value)}")
+        for day, (at, value) in zip(days, known, strict=True)
+    ]
+    return LinePanel(
+        title=name,
+        help=f"{number(known[0][1])} → {number(known[-1][1])}",
+        series=[Series("candidate", points, marked=len(points) <= 30)],
+        x_ticks=x.ticks(4),
+        y_ticks=y.ticks(5),
+        description=f"from {number(known[0][1])} on {moment(known[0][0].isoformat())} to "
+        f"{number(known[-1][1])} on {moment(known[-1][0].isoformat())}",
+        x_name="days since the first",
+    )

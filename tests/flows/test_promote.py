@@ -1,0 +1,222 @@
+"""Promotion and rollback as a user and a deployment drive them."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from layerwright_process import COMMAND, environment, last_line, layerwright
+from prefect.exceptions import ParameterTypeError
+from register.case import NAME, Case, build_case
+from tiny_checkpoint import write_tiny_inputs
+
+from flows.champion_moves import approval_from
+from flows.promote import promote
+from tasks.contracts import Champion
+from tasks.errors import InputError
+from tasks.promotion_contracts import Approval, ApprovalPolicy
+
+APPROVED = ("--approve-by", "Ann", "--reason", "it is cheaper")
+
+
+def events(home: Path) -> list[tuple[str, dict]]:
+    """What Prefect's server keeps of our own events, oldest first."""
+    with sqlite3.connect(home / "prefect" / "prefect.db") as database:
+        found = database.execute(
+            "select event, payload from events where event like 'layerwright.%' order by occurred"
+        )
+        return [(event, json.loads(payload)) for event, payload in found]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with versions 1 and 2, both judged before there was a champion."""
+    home = tmp_path / ".layerwright"
+    home.mkdir()
+    for weights in ("one", "two"):
+        add_version(home, weights)
+    return home
+
+
+def add_version(home: Path, weights: str, champion: str | None = None) -> Case:
+    now = datetime.now(UTC)
+    case = build_case(home, weights, now)
+    if champion:
+        reference = Champion(version=champion, checkpoint=case.candidate)
+        case = case.but(report={"champion": reference})
+    case.register(now)
+    return case
+
+
+def test_a_champion_is_made_replaced_and_brought_back(home: Path) -> None:
+    folder = home.parent
+    made = layerwright("promote", NAME, "--version", "1", *APPROVED, "--json", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    move = last_line(made)
+    assert (move["moved"], move["version"], move["before"]) == (True, "1", None)
+
+    refused = layerwright("promote", NAME, *APPROVED, cwd=folder)
+    assert refused.returncode == 3
+    assert "version 1 is the champion now, and when version 2" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    third = add_version(home, "three", champion="1")
+    assert layerwright("promote", NAME, *APPROVED, cwd=folder).returncode == 0
+    back = layerwright("rollback", NAME, "--by", "Bo", "--reason", "complaints", cwd=folder)
+    assert back.returncode == 0, back.stderr
+    assert "version 3 -> version 1" in back.stdout
+
+    told = last_line(layerwright("history", NAME, "--json", cwd=folder))
+    assert told["champion"] == "1"
+    assert [(m["action"], m["before"], m["version"], m["by"]) for m in told["moves"]] == [
+        ("promoted", None, "1", "Ann"),
+        ("promoted", "1", "3", "Ann"),
+        ("rolled back", "3", "1", "Bo"),
+    ]
+    assert "complaints" in layerwright("history", NAME, cwd=folder).stdout
+    assert [(name, payload["move"]["version"]) for name, payload in events(home)] == [
+        ("layerwright.promoted", "1"),
+        ("layerwright.promoted", "3"),
+        ("layerwright.rolled-back", "1"),
+    ]
+    assert events(home)[1][1]["checkpoint_uri"] == third.candidate.uri
+    assert not list(home.glob("verify-*")), "nothing is left of the verification"
+
+
+def test_of_two_promotions_at_once_one_wins(home: Path) -> None:
+    commands = [[*COMMAND, "promote", NAME, "--version", v, *APPROVED, "--json"] for v in "12"]
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=home.parent,
+            env=environment(OMP_NUM_THREADS="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    said = [process.communicate() for process in running]
+    statuses = [process.returncode for process in running]
+    assert sorted(statuses) == [0, 3], said
+    winner = statuses.index(0)
+    version = str(winner + 1)
+    assert json.loads(said[winner][0].splitlines()[-1])["version"] == version
+    assert f"version {version} is the champion now" in said[1 - winner][1]
+    told = last_line(layerwright("history", NAME, "--json", cwd=home.parent))
+    assert told["champion"] == version
+    assert len(told["moves"]) == 1
+
+
+def test_a_spoiled_checkpoint_does_not_become_champion(home: Path) -> None:
+    for path in home.glob("store/trees/*/nested/model.safetensors"):
+        path.write_text("other")
+    spoiled = layerwright("promote", NAME, "--version", "1", *APPROVED, cwd=home.parent)
+    assert spoiled.returncode == 1
+    assert "not the bytes that the manifest lists" in spoiled.stderr
+    assert last_line(layerwright("history", NAME, "--json", cwd=home.parent))["champion"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "a promotion needs one approval"),
+        ({"approve_by": "Ann", "reason": "r", "ask": True}, "not several"),
+        ({"approve_by": "Ann"}, "who and why"),
+        ({"ask": True}, "nobody can answer"),
+        ({"recipe": Path("recipe.yaml")}, "the recipe has no policy"),
+    ],
+)
+def test_one_approval_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, message: str
+) -> None:
+    write_tiny_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(InputError, match=message):
+        approval_from(
+            **({"approve_by": None, "reason": None, "recipe": None, "ask": False} | given)
+        )
+
+
+def test_a_recipes_policy_approves(tmp_path: Path) -> None:
+    recipe = write_tiny_inputs(tmp_path)
+    policy = "  approval: {author: team, reason: nightly, tiers: [standard]}\n"
+    recipe.write_text(recipe.read_text().replace("registry:\n", f"registry:\n{policy}"))
+    assert approval_from(None, None, recipe, False) == ApprovalPolicy(
+        author="team", reason="nightly", tiers=("standard",)
+    )
+
+
+def test_a_registry_that_is_not_there_is_told_and_not_made(home: Path) -> None:
+    result = layerwright("history", NAME, "--home", "elsewhere", cwd=home.parent)
+    assert result.returncode == 2
+    assert "there is no registry at" in result.stderr
+    assert not (home.parent / "elsewhere").exists()
+
+
+ASKING = """
+import sys, threading, time
+from pathlib import Path
+from flows import embedded
+home = Path(sys.argv[1])
+embedded.configure(home)
+from prefect.client.orchestration import get_client
+from flows.promote import Registry, promote
+
+def answer():
+    with get_client(sync_client=True) as client:
+        while True:
+            paused = [run for run in client.read_flow_runs() if run.state and run.state.is_paused()]
+            if paused:
+                said = {"approved": sys.argv[2] == "yes", "by": "Cy", "reason": "looked at it"}
+                client.resume_flow_run(paused[0].id, run_input=said)
+                return
+            time.sleep(0.2)
+
+with embedded.Server(home):
+    thread = threading.Thread(target=answer)
+    thread.start()
+    where = Registry(home=str(home), tracking_uri=f"sqlite:///{home}/mlflow.db")
+    print(promote("tiny", where, version="1", approval="ask", wait_seconds=120).model_dump_json())
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_a_person_answers_in_prefect(home: Path, answer: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKING, str(home), answer],
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+    )
+    if answer == "yes":
+        assert done.returncode == 0, done.stderr
+        move = json.loads(done.stdout.splitlines()[-1])
+        assert (move["by"], move["reason"], move["how"]) == ("Cy", "looked at it", "person")
+    else:
+        assert "Cy does not approve tiny/1: looked at it" in done.stderr
+    told = last_line(layerwright("history", NAME, "--json", cwd=home.parent))
+    assert told["champion"] == ("1" if answer == "yes" else None)
+
+
+@pytest.mark.parametrize(
+    ("approval", "kind"),
+    [
+        ({"by": "Ann", "reason": "r"}, Approval),
+        ({"author": "team", "reason": "r", "tiers": ["lossless"]}, ApprovalPolicy),
+        ("ask", str),
+    ],
+)
+def test_a_deployment_gives_its_parameters_as_json(approval, kind) -> None:
+    where = {"home": "/home", "tracking_uri": "http://mlflow"}
+    given = {"model": "tiny", "registry": where, "approval": approval}
+    read = promote.validate_parameters(given)
+    assert type(read["approval"]) is kind
+    assert read["registry"].champion == "champion"
+    with pytest.raises(ParameterTypeError):
+        promote.validate_parameters(given | {"approval": {"reason": "nobody said so"}})

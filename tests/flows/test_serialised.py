@@ -1,0 +1,94 @@
+"""One at a time: with a Prefect server, and embedded; and what a killed holder leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from layerwright_process import environment
+
+HOLDING = """
+import sys, time
+from flows.serialised import one_at_a_time
+with one_at_a_time("tiny", sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+WITH_A_SERVER = """
+import sys, threading
+from pathlib import Path
+from flows import embedded
+home = Path(sys.argv[1])
+embedded.configure(home)
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from flows.serialised import one_at_a_time
+from tasks.errors import StepError
+
+uri = "http://mlflow.example"
+with embedded.Server(home) as server:
+    with temporary_settings({PREFECT_API_URL: server.ephemeral.api_url}):
+        with one_at_a_time("tiny", uri):
+            with one_at_a_time("other", uri, wait_seconds=30):
+                print("another model is free")
+            try:
+                with one_at_a_time("tiny", uri, wait_seconds=2):
+                    print("twice")
+            except StepError as error:
+                print(error)
+        with one_at_a_time("tiny", uri, wait_seconds=30):
+            print("free again")
+"""
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_prefect_server_gives_one_slot(tmp_path: Path) -> None:
+    done = run(WITH_A_SERVER, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "another model is free",
+        "another promotion or rollback of tiny has not ended in 2 s",
+        "free again",
+    ]
+
+
+def test_embedded_a_killed_holder_frees_it(tmp_path: Path) -> None:
+    from flows.serialised import one_at_a_time
+    from tasks.errors import StepError
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, uri],
+        env=environment(OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    busy = pytest.raises(StepError, match="another promotion or rollback of tiny has not ended")
+    with busy, one_at_a_time("tiny", uri, wait_seconds=0.5):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    with one_at_a_time("tiny", uri, wait_seconds=30):
+        pass
+
+
+def test_a_server_of_mlflow_alone_serialises_nothing() -> None:
+    from flows.serialised import one_at_a_time
+    from tasks.errors import InputError
+
+    with (
+        pytest.raises(InputError, match="nothing serialises promotions on http://mlflow"),
+        one_at_a_time("tiny", "http://mlflow"),
+    ):
+        pass
