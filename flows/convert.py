@@ -18,7 +18,6 @@ from tasks.contracts import (
     ModelRef,
     PlanItem,
     RepairRound,
-    RunSummary,
     TextRef,
 )
 from tasks.convert.task import convert_model
@@ -32,6 +31,7 @@ from tasks.recipe import Recipe
 from tasks.register.champion import current_champion
 from tasks.register.task import register_model
 from tasks.report.task import write_report
+from tasks.run_contracts import RunSummary
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 logger = logging.getLogger("layerwright")

@@ -366,19 +366,3 @@ class RepairRound(Contract):
     failed_checks: tuple[str, ...]
     given_back: tuple[int, ...] = ()
     stopped: str = ""
-
-
-class RunSummary(Contract):
-    """The result of a convert run, and the last line that ``--json`` prints."""
-
-    run_id: str
-    decision: Literal["accepted", "rejected"]
-    registered: Registration | None
-    checkpoint: TreeRef
-    plan: dict[str, str]
-    metrics: dict[str, dict[str, float | None]]
-    seconds: dict[str, float]
-    cache_hits: tuple[str, ...]
-    report: str
-    failed_checks: tuple[str, ...] = ()
-    repairs: tuple[RepairRound, ...] = ()  # every plan that was rejected, in order

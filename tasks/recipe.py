@@ -17,6 +17,7 @@ from tasks.compute import STEPS, STREAMING_STEPS, TRAINING_STEPS, Compute
 from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
 from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
+from tasks.returns import Price
 
 
 class ModelSource(Contract):
@@ -299,6 +300,7 @@ class Recipe(Contract):
     registry: RegisterOptions | None = None
     survey: SurveyOptions | None = None
     compute: Compute = Compute()
+    price: Price | None = None  # of the device; without it no money is spoken of
 
     @model_validator(mode="after")
     def _texts_exist(self) -> Recipe:

@@ -1,8 +1,8 @@
 """What a timing is of, as it stands in a figure's name: prompt, new tokens, rows at once.
 
-    prefill_ms.8192             a prompt of 8,192 tokens, one row
-    decode_tokens_per_s.8192.b4 four rows of it at once
-    latency_p50_ms.8192+32.b4   and 32 new tokens behind each
+prefill_ms.8192             a prompt of 8,192 tokens, one row
+decode_tokens_per_s.8192.b4 four rows of it at once
+latency_p50_ms.8192+32.b4   and 32 new tokens behind each
 """
 
 from __future__ import annotations

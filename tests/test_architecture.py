@@ -15,7 +15,7 @@ STEPS = {
 GROUND = {
     "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts", "stability",
     "compute", "items", "located", "recipe", "registry", "store", "context", "progress",
-    "tracking", "workload", "returns", "run_contracts",
+    "tracking", "workload", "crossover", "returns", "run_contracts",
 }  # fmt: skip
 PREFECT_FILES = ("task.py", "node.py", "results.py")
 ORCHESTRATION = {"node", "results", "code_version"}

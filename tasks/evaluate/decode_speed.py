@@ -121,7 +121,7 @@ def _figures(
 
 
 def rank(samples: int, percent: int) -> int:
-    """Which one, counted from 1, is the smallest that at least ``percent`` of them do not exceed."""
+    """Counted from 1, the smallest that at least ``percent`` of the samples do not exceed."""
     return -(-percent * samples // 100)
 
 
