@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.inputs import calibration, evaluated_texts, fetch_texts, measured_costs, profiled
 from flows.outcome import Outcome, keep_outcome
+from flows.runs import RunFolder
 from tasks.choose.repair import next_round
 from tasks.choose.task import choose_plan
 from tasks.contracts import (
@@ -103,10 +104,12 @@ def conversion(
     )  # fmt: skip
     folder = Path(run.place.home) / "runs" / run_id
     page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
+    card = RunFolder(Path(run.place.home), run_id).write("README.md", outcome.card(run))
     if decision.accepted:
         outcome.registered = register_model(
             candidate, plan, report, decision, recipe.registry,
-            tracking_uri(recipe, run.place.home), run_id, str(folder / "report.html"), run=run,
+            tracking_uri(recipe, run.place.home), run_id, str(folder / "report.html"), str(card),
+            outcome.cost(run), run=run,
         )  # fmt: skip
         page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     return keep_outcome(outcome, run, folder, page.uri)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.environment import versions
+from flows.model_cards import card_facts
 from flows.runs import RunFolder
 from tasks.contracts import (
+    LINEAGE,
     CheckpointRef,
     ConversionPlan,
     EvalReport,
@@ -28,6 +31,7 @@ from tasks.gate_contracts import GateDecision
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
+from tasks.report.model_card import CardEvidence, render_card
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
 from tasks.returns import CostAndReturn, cost_and_return
 from tasks.run_contracts import RunSummary
@@ -120,6 +124,20 @@ class Outcome:
             cache_hits=run.cache_hits,
             environment=versions() | {"device": self.report.device},
         )
+
+    def card(self, run: Run) -> str:
+        """The model card of the candidate, as it lies in the store."""
+        place = f"trees/{self.candidate.sha256}/{LINEAGE}"
+        lineage = run.place.open_store().read(place)
+        assert lineage is not None, "convert wrote it"
+        evidence = CardEvidence(
+            run_id=self.run_id,
+            evaluation=self.report,
+            decision=self.decision,
+            cost=self.cost(run),
+        )
+        facts = card_facts(json.loads(lineage), self.plan, self.candidate.sha256, evidence)
+        return render_card(facts, "transformers")
 
     def summary(self, run: Run, page_uri: str) -> RunSummary:
         tree = {name: getattr(self.candidate, name) for name in TreeRef.model_fields}

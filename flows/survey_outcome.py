@@ -191,9 +191,7 @@ def speed_row(bundle: SurveyBundle, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"crossovers": found}
     if price:
         costs = workload_costs(measured, price)
-        row["costs"] = [
-            one.model_dump(mode="json", exclude={"break_even_tokens"}) for one in costs
-        ]
+        row["costs"] = [one.model_dump(mode="json", exclude={"break_even_tokens"}) for one in costs]
         row["currency"] = price.currency
     return row
 

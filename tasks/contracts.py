@@ -91,6 +91,9 @@ class ModelRef(TreeRef):
     dtype: str
 
 
+LINEAGE = "layerwright.json"  # in every checkpoint: base, plan, what it was fitted and tuned on
+
+
 class CheckpointRef(TreeRef):
     """A converted checkpoint; it loads with Transformers alone."""
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from tasks.contracts import CheckpointRef, Contract, ConversionPlan, EvalReport, identity
 from tasks.gate_contracts import GateDecision
+from tasks.returns import CostAndReturn
 from tasks.store import MANIFEST
 from tasks.tracking import experiment_id
+from tasks.workload import Workload
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -27,6 +29,8 @@ class Evidence:
 
     Attributes:
         page: the HTML report, where there is one.
+        card: the model card, where there is one.
+        cost: in money, where there is a price.
     """
 
     candidate: CheckpointRef
@@ -34,6 +38,8 @@ class Evidence:
     report: EvalReport
     decision: GateDecision
     page: Path | None = None
+    card: Path | None = None
+    cost: CostAndReturn | None = None
 
     @property
     def sha256(self) -> str:
@@ -57,14 +63,32 @@ class Evidence:
         shutil.copyfile(tree / MANIFEST, folder / MANIFEST)
         if self.page is not None:
             shutil.copyfile(self.page, folder / "report.html")
+        if self.card is not None:
+            shutil.copyfile(self.card, folder / "README.md")
+        if self.cost is not None:
+            text = self.cost.model_dump_json(indent=1)
+            (folder / "cost.json").write_text(text, encoding="utf-8")
 
     def metrics(self) -> dict[str, float]:
-        """Figures by ``arm/metric``; what could not be measured is left out."""
-        return {
+        """Figures by ``arm/metric``, and money; what could not be measured is left out."""
+        figures = {
             f"{m.arm}/{_allowed(m.metric)}": m.value
             for m in self.report.measurements
             if m.value is not None
         }
+        return figures | (_money(self.cost) if self.cost else {})
+
+
+def _money(cost: CostAndReturn) -> dict[str, float]:
+    """Per million tokens of requests by arm, and the tokens that pay for the conversion."""
+    figures = {"cost/conversion": cost.conversion}
+    for one in cost.workloads:
+        load = _allowed(str(Workload(one.prompt_tokens, one.new_tokens, one.batch)))
+        figures[f"cost/per_million_tokens.{load}/base"] = one.request.base
+        figures[f"cost/per_million_tokens.{load}/candidate"] = one.request.candidate
+        if one.break_even_tokens is not None:
+            figures[f"cost/break_even_tokens.{load}"] = one.break_even_tokens
+    return figures
 
 
 def _allowed(metric: str) -> str:

@@ -21,6 +21,7 @@ from tasks.gate_contracts import GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.evidence import TAG, Evidence, log_evidence
 from tasks.register.validation import refused_by_mlflow
+from tasks.returns import CostAndReturn
 from tasks.store import Store
 from tasks.tracking import connect, refuse_unreachable
 
@@ -46,6 +47,8 @@ def register_model(
     tracking_uri: str,
     run_id: str,
     page: Path | None,
+    card: Path | None = None,
+    cost: CostAndReturn | None = None,
     store: Store,
     now: datetime | None = None,
 ) -> Registration:
@@ -59,6 +62,8 @@ def register_model(
         tracking_uri: an MLflow server, or ``sqlite:///FILE``; evidence then lies beside the file.
         run_id: the run that asks, for the tags.
         page: the HTML report.
+        card: the model card.
+        cost: what the conversion cost and gives back, where there is a price.
         now: for tests; the time by which the decision must not have expired.
 
     Raises:
@@ -68,7 +73,7 @@ def register_model(
         StepError: MLflow cannot be reached or refuses.
     """
     refuse_unreachable(tracking_uri, store.uri)
-    evidence = Evidence(candidate, plan, report, decision, page)
+    evidence = Evidence(candidate, plan, report, decision, page, card, cost)
     _refuse_unless_accepted(evidence, now or datetime.now(UTC))
     tree = store.open_tree(candidate.sha256)
     source = store.tree_uri(candidate.sha256)
@@ -119,6 +124,7 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> d
         "base_sha256": candidate.base_sha256,
         "decision": "accepted",
         **_decision_tags(decision),
+        **_cost_tags(evidence.cost),
         "decided_at": decision.decided_at,
         "expires_at": decision.expires_at,
         "run_id": run_id,
@@ -144,6 +150,17 @@ def _decision_tags(decision: GateDecision) -> dict[str, str]:
             if c.waiver
         )
     return tags
+
+
+def _cost_tags(cost: CostAndReturn | None) -> dict[str, str]:
+    """The price that was counted with, and what the conversion cost; nothing without a price."""
+    if cost is None:
+        return {}
+    currency = cost.price.currency
+    return {
+        "price_device_hour": f"{cost.price.device_hour:g} {currency}",
+        "conversion_cost": f"{cost.conversion:.4g} {currency}",
+    }
 
 
 def _versions(
