@@ -85,14 +85,15 @@ def workload_costs(
         decode = per_million("decode", alone, 1)
         request = per_million("request", load, (load.prompt_tokens + load.new_tokens) * load.batch)
         if prefill and decode and request:
-            saved = conversion is not None and request.saving > 0
             costs.append(
                 WorkloadCost(
                     **load._asdict(),
                     prefill=prefill,
                     decode=decode,
                     request=request,
-                    break_even_tokens=conversion / request.saving * MILLION if saved else None,
+                    break_even_tokens=MILLION * conversion / request.saving
+                    if conversion is not None and request.saving > 0
+                    else None,
                 )
             )
     return tuple(costs)

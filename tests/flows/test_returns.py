@@ -63,6 +63,13 @@ def test_the_page_shows_them(converted) -> None:
         assert words in Page(text).text
 
 
+def test_a_person_is_told_in_a_sentence(converted) -> None:
+    folder, summary = converted
+    shown = layerwright("report", summary["run_id"], cwd=folder, COLUMNS="200").stdout
+    assert "For requests of 256 tokens with 4 new ones" in shown
+    assert "The conversion took" in shown
+
+
 def test_a_second_run_knows_what_the_first_one_cost(converted) -> None:
     folder, first = converted
     second = last_line(layerwright("convert", "recipe.yaml", "--json", *SETS, cwd=folder))
@@ -149,4 +156,6 @@ def test_the_shipped_recipe_compares_its_two_plans(tmp_path: Path) -> None:
         assert paid == pytest.approx(latency / 1e3 * 0.1 / 3600 / 272 * 1e6)
         assert {one["timed"] for one in row["crossovers"]} == {"prefill", "decode", "request"}
         assert row["metrics"]["latency_p95_ms.256+16"] >= latency
+    shown = layerwright("report", survey["run_id"], cwd=tmp_path, COLUMNS="200").stdout
+    assert "local, requests of 256 + 16 tokens, batch 1: " in shown
     check_form(Page(Path(survey["report"].removeprefix("file://")).read_text()))
