@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flows.model_cards import facts_of_folder
 from flows.runs import RunFolder
 from tasks.errors import InputError
+from tasks.report.model_card import Form, render_card
 from tasks.store import open_store
 
 
@@ -21,8 +23,13 @@ def checkpoint_folder(name: str, home: Path) -> Path:
         InputError: neither a folder nor a run, or a run without a checkpoint.
         IntegrityError: the run's checkpoint is gone from the store, or damaged.
     """
+    return _found(name, home)[0]
+
+
+def _found(name: str, home: Path) -> tuple[Path, RunFolder | None]:
+    """The checkpoint's folder, and its run where it was named by one."""
     if Path(name).is_dir():
-        return Path(name)
+        return Path(name), None
     try:
         folder = RunFolder.find(home, name)
     except InputError as error:
@@ -35,19 +42,25 @@ def checkpoint_folder(name: str, home: Path) -> Path:
             remedy=f"layerwright resume {record.run_id}",
         )
     store, _, _ = summary["checkpoint"]["uri"].rpartition("/trees/")
-    return open_store(store, home / "cache" / "trees").open_tree(summary["checkpoint"]["sha256"])
+    trees = open_store(store, home / "cache" / "trees")
+    return trees.open_tree(summary["checkpoint"]["sha256"]), folder
 
 
-def export_checkpoint(folder: Path, form: str, target: Path) -> dict[str, Any]:
-    """Writes the checkpoint into ``target`` in another form, and says how close the two are.
+def export_checkpoint(name: str, home: Path, form: Form, target: Path) -> dict[str, Any]:
+    """Writes a checkpoint into ``target`` in a form that is served, with its model card.
 
     Args:
-        form: ``transformers``, ``stock`` or ``gguf``.
+        name: as for ``checkpoint_folder``; a run's evidence goes into the card.
+
+    Returns:
+        What was written, and how close the two are.
     """
+    folder, run = _found(name, home)
+    facts = facts_of_folder(folder, run)
     if form == "stock":
         from tasks.export.stock import export_stock as export
     elif form == "gguf":
         from tasks.export.gguf import export_gguf as export
     else:
         from tasks.export.transformers_folder import export_transformers as export
-    return export(folder, target)
+    return export(folder, target, facts and render_card(facts, form))

@@ -162,8 +162,7 @@ def export(
     """Write a checkpoint in a form that serving engines take, and compare the logits of the two."""
     from flows import checkpoints, screen
 
-    folder = checkpoints.checkpoint_folder(checkpoint, home)
-    show_result(checkpoints.export_checkpoint(folder, to, out), as_json, screen.exported)
+    show_result(checkpoints.export_checkpoint(checkpoint, home, to, out), as_json, screen.exported)
 
 
 @app.command()

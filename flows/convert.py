@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.inputs import calibration, evaluated_texts, fetch_texts, measured_costs, profiled
 from flows.outcome import Outcome, keep_outcome
+from flows.runs import RunFolder
 from tasks.choose.repair import next_round
 from tasks.choose.task import choose_plan
 from tasks.contracts import (
@@ -18,7 +19,6 @@ from tasks.contracts import (
     ModelRef,
     PlanItem,
     RepairRound,
-    RunSummary,
     TextRef,
 )
 from tasks.convert.task import convert_model
@@ -32,6 +32,7 @@ from tasks.recipe import Recipe
 from tasks.register.champion import current_champion
 from tasks.register.task import register_model
 from tasks.report.task import write_report
+from tasks.run_contracts import RunSummary
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 logger = logging.getLogger("layerwright")
@@ -104,10 +105,12 @@ def conversion(
     )  # fmt: skip
     folder = Path(run.place.home) / "runs" / run_id
     page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
+    card = RunFolder(Path(run.place.home), run_id).write("README.md", outcome.card(run))
     if decision.accepted:
         outcome.registered = register_model(
             candidate, plan, report, decision, recipe.registry,
-            tracking_uri(recipe, run.place.home), run_id, str(folder / "report.html"), run=run,
+            tracking_uri(recipe, run.place.home), run_id, str(folder / "report.html"), str(card),
+            outcome.cost(run), run=run,
         )  # fmt: skip
         page = write_report(outcome.bundle(run), str(folder / "report.html"), run=run)
     return keep_outcome(outcome, run, folder, page.uri)

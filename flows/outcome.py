@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.environment import versions
+from flows.model_cards import card_facts
 from flows.runs import RunFolder
 from tasks.contracts import (
+    LINEAGE,
     CheckpointRef,
     ConversionPlan,
     EvalReport,
@@ -18,17 +21,20 @@ from tasks.contracts import (
     PassTime,
     Registration,
     RepairRound,
-    RunSummary,
     TextRef,
     TreeRef,
 )
 from tasks.convert.plan_file import write_plan
 from tasks.cost_contracts import CostTable
+from tasks.crossover import crossovers
 from tasks.gate_contracts import GateDecision
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
+from tasks.report.model_card import CardEvidence, render_card
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from tasks.returns import CostAndReturn, cost_and_return
+from tasks.run_contracts import RunSummary
 from tasks.strategies.specs import assignments_of, specs_of
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
@@ -70,6 +76,27 @@ class Outcome:
         times = {at.context_tokens: at.of_model(specs) for at in self.costs.contexts}
         return {tokens: time for tokens, time in times.items() if time is not None}
 
+    def cost(self, run: Run) -> CostAndReturn | None:
+        """In money, where the recipe gives a price."""
+        if self.recipe.price is None:
+            return None
+        told = {
+            "profile": self.profile,
+            "measure_costs": self.costs,
+            "regularize": self.regularization,
+            "finetune": self.healing,
+            "evaluate": self.report,
+        }
+        return cost_and_return(
+            self.report.measurements,
+            self.recipe.price,
+            self.report.device,
+            spent=run.seconds,
+            recorded={step: result.seconds for step, result in told.items() if result},
+            cached=run.cache_hits,
+            compute=self.recipe.compute,
+        )
+
     def bundle(self, run: Run) -> ReportBundle:
         """What the report page is made from."""
         record = RunFolder(Path(run.place.home), self.run_id).record()
@@ -92,10 +119,25 @@ class Outcome:
             gate=self.decision,
             repairs=self.repairs,
             registration=self.registered,
+            cost=self.cost(run),
             seconds=run.seconds,
             cache_hits=run.cache_hits,
             environment=versions() | {"device": self.report.device},
         )
+
+    def card(self, run: Run) -> str:
+        """The model card of the candidate, as it lies in the store."""
+        place = f"trees/{self.candidate.sha256}/{LINEAGE}"
+        lineage = run.place.open_store().read(place)
+        assert lineage is not None, "convert wrote it"
+        evidence = CardEvidence(
+            run_id=self.run_id,
+            evaluation=self.report,
+            decision=self.decision,
+            cost=self.cost(run),
+        )
+        facts = card_facts(json.loads(lineage), self.plan, self.candidate.sha256, evidence)
+        return render_card(facts, "transformers")
 
     def summary(self, run: Run, page_uri: str) -> RunSummary:
         tree = {name: getattr(self.candidate, name) for name in TreeRef.model_fields}
@@ -111,6 +153,8 @@ class Outcome:
             report=page_uri,
             failed_checks=self.decision.failed(),
             repairs=self.repairs,
+            crossovers=crossovers(self.report.measurements),
+            cost=self.cost(run),
         )
 
 

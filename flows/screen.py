@@ -44,6 +44,12 @@ def summary(console: Console, value: dict[str, Any]) -> None:
     console.print(f"time        {spent}")
     if value["cache_hits"]:
         console.print(f"cached      {', '.join(value['cache_hits'])}")
+    if cost := value.get("cost"):  # runs made before there was one
+        from tasks.report.returns import return_sentence
+        from tasks.returns import CostAndReturn
+
+        told = return_sentence(CostAndReturn.model_validate(cost))
+        console.print(f"cost        {told}", soft_wrap=True)
     console.print(f"decision    [bold]{value['decision']}[/bold]")
     for check in value["failed_checks"]:
         console.print(f"  failed    {check}")
@@ -125,6 +131,14 @@ def survey(console: Console, value: dict[str, Any]) -> None:
         figures = (_with_interval(row, metric) for metric in metrics)
         table.add_row(escape(name), f"{converted} of {len(row['plan'])}", *told, *figures)
     console.print(table)
+    for name, row in rows.items():
+        for cost in row.get("costs", ()):
+            base, mine = (cost["request"][arm] for arm in ("base", "candidate"))
+            console.print(
+                f"{escape(name)}, requests of {cost['prompt_tokens']:,} + {cost['new_tokens']:,} "
+                f"tokens, batch {cost['batch']}: {mine:.4g} {row['currency']} per million tokens "
+                f"instead of {base:.4g}"
+            )
     for one in value["predictions"]:
         if one["spearman"] is not None:
             console.print(

@@ -19,11 +19,13 @@ from flows.runs import RunFolder, RunRecord
 from tasks.contracts import ConversionPlan, ModelProfile, ModelRef, PlanComparison, TextRef
 from tasks.convert.plan_file import write_plan
 from tasks.cost_contracts import CostTable, planned_ratio, planned_time
+from tasks.crossover import crossovers
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
 from tasks.report.survey_predictions import foreseen
 from tasks.report.survey_stability import stability_rows
+from tasks.returns import workload_costs
 from tasks.stability import Stability
 
 
@@ -72,6 +74,7 @@ class SurveyOutcome:
             },
             comparison=self.measured,
             stability=self.stability,
+            price=self.recipe.price,
             missing=tuple(n for n in NEEDED["convert"] if getattr(self.recipe, n) is None),
             seconds=run.seconds,
             cache_hits=run.cache_hits,
@@ -170,9 +173,27 @@ def survey_row(bundle: SurveyBundle, name: str) -> dict[str, Any]:
         "predicted_language_nats": total_of(made.plan, "predicted_language_nats"),
         "predicted_recall_nats": total_of(made.plan, "predicted_recall_nats"),
         **predicted_times(made.plan),
+        **speed_row(bundle, name),
         "plan_file": made.file,
         "command": made.command,
     }
+
+
+def speed_row(bundle: SurveyBundle, name: str) -> dict[str, Any]:
+    """From which length on the plan is faster, and its money per million tokens with a price.
+
+    A survey converts nothing for good: there is no cost of a conversion, and no break-even.
+    """
+    measured, price = bundle.comparison.plans[name], bundle.price
+    found = [one.model_dump(mode="json") for one in crossovers(measured)]
+    if not found:
+        return {}
+    row: dict[str, Any] = {"crossovers": found}
+    if price:
+        costs = workload_costs(measured, price)
+        row["costs"] = [one.model_dump(mode="json", exclude={"break_even_tokens"}) for one in costs]
+        row["currency"] = price.currency
+    return row
 
 
 def predicted_times(plan: ConversionPlan) -> dict[str, float]:

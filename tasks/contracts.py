@@ -91,6 +91,9 @@ class ModelRef(TreeRef):
     dtype: str
 
 
+LINEAGE = "layerwright.json"  # in every checkpoint: base, plan, what it was fitted and tuned on
+
+
 class CheckpointRef(TreeRef):
     """A converted checkpoint; it loads with Transformers alone."""
 
@@ -366,19 +369,3 @@ class RepairRound(Contract):
     failed_checks: tuple[str, ...]
     given_back: tuple[int, ...] = ()
     stopped: str = ""
-
-
-class RunSummary(Contract):
-    """The result of a convert run, and the last line that ``--json`` prints."""
-
-    run_id: str
-    decision: Literal["accepted", "rejected"]
-    registered: Registration | None
-    checkpoint: TreeRef
-    plan: dict[str, str]
-    metrics: dict[str, dict[str, float | None]]
-    seconds: dict[str, float]
-    cache_hits: tuple[str, ...]
-    report: str
-    failed_checks: tuple[str, ...] = ()
-    repairs: tuple[RepairRound, ...] = ()  # every plan that was rejected, in order

@@ -19,6 +19,7 @@ from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
 from tasks.promotion_contracts import ApprovalPolicy
 from tasks.requalification_contracts import WatchRule
+from tasks.returns import Price
 
 
 class ModelSource(Contract):
@@ -304,6 +305,7 @@ class Recipe(Contract):
     registry: RegisterOptions | None = None
     survey: SurveyOptions | None = None
     compute: Compute = Compute()
+    price: Price | None = None  # of the device; without it no money is spoken of
 
     @model_validator(mode="after")
     def _texts_exist(self) -> Recipe:

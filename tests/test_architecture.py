@@ -16,7 +16,7 @@ GROUND = {
     "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts",
     "promotion_contracts", "requalification_contracts", "comparison_contracts", "stability",
     "compute", "items", "located", "recipe", "registry", "store", "context", "progress",
-    "tracking",
+    "tracking", "workload", "crossover", "returns", "run_contracts",
 }  # fmt: skip
 PREFECT_FILES = ("task.py", "node.py", "results.py")
 ORCHESTRATION = {"node", "results", "code_version"}

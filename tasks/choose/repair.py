@@ -7,7 +7,11 @@ from tasks.cost_contracts import CostTable
 from tasks.gate_contracts import GateDecision
 from tasks.recipe import RepairOptions
 
-COSTS = ("kv_bytes.", "prefill_ms.", "decode_tokens_per_s.")  # figures that giving back makes worse
+# figures that giving back makes worse
+COSTS = (
+    "kv_bytes.", "peak_memory_bytes.", "prefill_ms.", "first_token_ms.", "decode_tokens_per_s.",
+    "latency_",
+)  # fmt: skip
 
 
 def next_round(

@@ -10,7 +10,14 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from tasks.context import Context
-from tasks.contracts import Calibration, CheckpointRef, ConversionPlan, ModelRef, identity
+from tasks.contracts import (
+    LINEAGE,
+    Calibration,
+    CheckpointRef,
+    ConversionPlan,
+    ModelRef,
+    identity,
+)
 from tasks.convert.weights import INDEX, tensor_names, write_weights
 from tasks.errors import InputError
 from tasks.hybrid.export import write_hybrid
@@ -22,8 +29,8 @@ from tasks.progress import progress
 from tasks.store import MANIFEST
 from tasks.strategies.specs import Assignment, assignments_of, specs_of
 
-LINEAGE = "layerwright.json"
-WRITTEN_HERE = {"config.json", MANIFEST, "source.json", INDEX, LINEAGE}
+SOURCE = "source.json"  # of the base: where its files came from
+WRITTEN_HERE = {"config.json", MANIFEST, SOURCE, INDEX, LINEAGE}
 
 
 def convert_model(
@@ -73,7 +80,7 @@ def convert_model(
     plan_sha256 = identity(plan)
     (target / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
     lineage = {
-        "base": {"source": _public(model.source), "sha256": model.sha256},
+        "base": {"source": _public(model.source), "sha256": model.sha256, **_license(source)},
         "plan_sha256": plan_sha256,
     }
     if regularized:
@@ -120,6 +127,12 @@ def _check_fits(model: ModelRef, plan: ConversionPlan) -> None:
             where="plan layers",
             expected=f"{model.layers}, as the model has",
         )
+
+
+def _license(source: Path) -> dict[str, str]:
+    """The base's license, where fetching found it in the base's own files."""
+    told = json.loads((source / SOURCE).read_text()) if (source / SOURCE).is_file() else {}
+    return {"license": told["license"]} if "license" in told else {}
 
 
 def _public(source: str) -> str:

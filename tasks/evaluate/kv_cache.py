@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,12 +16,14 @@ from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.mixers.full import FullAttention
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.speed import prefill
+from tasks.workload import Workload
 
 Length = Annotated[int, Field(gt=0)]
 
 
 class KVCache(Metric):
-    """``kv_bytes.<n>``: bytes of the cache's tensors after n tokens, batch 1, in the model's dtype.
+    """``kv_bytes.<n>``, ``kv_bytes.<n>.b<k>``: bytes of the cache's tensors after n tokens of one
+    row or k rows, in the model's dtype.
 
     Counted on the cache itself, never computed from a formula. Up to ``prefill_tokens`` the context
     is a real prefill; a longer one is n tokens of zeros in each layer's mixer by itself, without a
@@ -30,22 +33,31 @@ class KVCache(Metric):
     name: ClassVar[str] = "kv_cache"
 
     tokens: Annotated[tuple[Length, ...], Field(min_length=1)] = (1024, 8192)
+    batches: Annotated[tuple[Length, ...], Field(min_length=1)] = (1,)
     prefill_tokens: Annotated[int, Field(ge=0)] = 1024
 
+    def workloads(self) -> list[Workload]:
+        pairs = product(self.tokens, self.batches)
+        return [Workload(tokens, batch=batch) for tokens, batch in pairs]
+
     def names(self) -> tuple[str, ...]:
-        return tuple(f"kv_bytes.{tokens}" for tokens in self.tokens)
+        return tuple(f"kv_bytes.{load}" for load in self.workloads())
 
     def estimate_tokens(self) -> int:
-        return sum(tokens for tokens in self.tokens if tokens <= self.prefill_tokens)
+        return sum(
+            load.prompt_tokens * load.batch
+            for load in self.workloads()
+            if load.prompt_tokens <= self.prefill_tokens
+        )
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        for tokens in self.tokens:
-            real = tokens <= self.prefill_tokens
-            count = partial(_count, tokens=tokens, real=real)
+        for load in self.workloads():
+            real = load.prompt_tokens <= self.prefill_tokens
+            count = partial(_count, load=load, real=real)
             for arm in arms.names:
-                [held_bytes] = arms.remembered(arm, "kv-cache", [tokens, real], count)
+                [held_bytes] = arms.remembered(arm, "kv-cache", [load, real], count)
                 yield measured(
-                    f"kv_bytes.{tokens}",
+                    f"kv_bytes.{load}",
                     arm,
                     held_bytes,
                     unit="bytes",
@@ -56,22 +68,25 @@ class KVCache(Metric):
                 )
 
 
-def _count(model: HybridForCausalLM, tokens: int, real: bool) -> list[int]:
-    cache = prefill(model, tokens)[0] if real else zero_filled_cache(model, tokens)
-    return [cache.nbytes()]
+def _count(model: HybridForCausalLM, load: Workload, real: bool) -> list[int]:
+    if real:
+        return [prefill(model, load.prompt_tokens, load.batch)[0].nbytes()]
+    return [zero_filled_cache(model, load.prompt_tokens, load.batch).nbytes()]
 
 
 @torch.inference_mode()
-def zero_filled_cache(model: HybridForCausalLM, tokens: int) -> HybridCache:
+def zero_filled_cache(model: HybridForCausalLM, tokens: int, batch: int = 1) -> HybridCache:
     """The cache after ``tokens`` tokens of zeros were given to each layer's mixer.
 
     Full attention, whose time grows with the square of the tokens, is given its keys and values.
     """
     config = model.config
     cache = HybridCache(config)
-    shape = (1, config.num_key_value_heads, tokens, config.head_dim)
+    shape = (batch, config.num_key_value_heads, tokens, config.head_dim)
     zeros = torch.zeros(shape, dtype=model.dtype, device=model.device)
-    hidden = torch.zeros((1, tokens, config.hidden_size), dtype=model.dtype, device=model.device)
+    hidden = torch.zeros(
+        (batch, tokens, config.hidden_size), dtype=model.dtype, device=model.device
+    )
     placement = model.model.place(hidden)
     for layer, block in enumerate(model.model.layers):
         if isinstance(block.self_attn, FullAttention):

@@ -10,10 +10,15 @@ from pathlib import Path
 
 from tasks.errors import InputError
 
+README = "README.md"
+
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, readme: str | None = None) -> Iterator[Path]:
     """A folder beside ``target`` to write into; it takes its name once the block ends well.
+
+    Args:
+        readme: text of its README.md, where it gets one.
 
     Raises:
         InputError: something lies at ``target`` already.
@@ -25,6 +30,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        if readme is not None:
+            (partial / README).write_text(readme, encoding="utf-8")
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

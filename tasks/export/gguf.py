@@ -24,7 +24,7 @@ OUTTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 FILE = "model.gguf"
 
 
-def export_gguf(folder: Path, target: Path) -> dict[str, Any]:
+def export_gguf(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:
     """Writes the stock form, has it converted, and compares the logits as Transformers reads them.
 
     Raises:
@@ -37,7 +37,7 @@ def export_gguf(folder: Path, target: Path) -> dict[str, Any]:
     check_form(checkpoint.config)
     check_windows(checkpoint.config)
     converter = find_converter()
-    with new_folder(target) as partial, tempfile.TemporaryDirectory(dir=partial) as stock:
+    with new_folder(target, readme) as partial, tempfile.TemporaryDirectory(dir=partial) as stock:
         config = write_stock(checkpoint, Path(stock))
         outtype = OUTTYPES[config.dtype or torch.float32]
         command = [converter, stock, "--outfile", str(partial / FILE), "--outtype", outtype]

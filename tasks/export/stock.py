@@ -26,7 +26,7 @@ LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 REWRITTEN = (CONFIG, INDEX, MANIFEST, "*.safetensors", "*.py", "plan.json")
 
 
-def export_stock(folder: Path, target: Path) -> dict[str, Any]:
+def export_stock(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:
     """Writes a checkpoint as a stock model and compares the logits of the two.
 
     Raises:
@@ -36,7 +36,7 @@ def export_stock(folder: Path, target: Path) -> dict[str, Any]:
     """
     checkpoint = Checkpoint.open(folder)
     check_form(checkpoint.config)
-    with new_folder(target) as partial:
+    with new_folder(target, readme) as partial:
         stock = write_stock(checkpoint, partial)
         difference = assert_agreement(folder, checkpoint.config, partial)
     return {

@@ -10,7 +10,7 @@ from tasks.export.checkpoint import MANIFEST, Checkpoint
 from tasks.export.folder import copy_files, new_folder
 
 
-def export_transformers(folder: Path, target: Path) -> dict[str, Any]:
+def export_transformers(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:
     """Copies a checkpoint, its own code included, and loads the copy as a serving host would.
 
     Raises:
@@ -18,7 +18,7 @@ def export_transformers(folder: Path, target: Path) -> dict[str, Any]:
         IntegrityError: the copy does not load, or does not compute what this project's classes do.
     """
     checkpoint = Checkpoint.open(folder)
-    with new_folder(target) as partial:
+    with new_folder(target, readme) as partial:
         copy_files(folder, partial, left_out=(MANIFEST,))
         difference = assert_agreement(folder, checkpoint.config, partial, trust_remote_code=True)
     return {

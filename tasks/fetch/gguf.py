@@ -61,7 +61,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
     """The tokenizer inside a GGUF file, with the digit rule that its ``pre`` name stands for."""
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and _text_field(file, "tokenizer.ggml.pre") in _DIGIT_BY_DIGIT:
+    if backend is not None and text_field(file, "tokenizer.ggml.pre") in _DIGIT_BY_DIGIT:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),
@@ -71,7 +71,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _text_field(file: Path, key: str) -> str | None:
+def text_field(file: Path, key: str) -> str | None:
     """One text of the metadata; gguf's own reader takes seconds, as it unpacks every token."""
     head = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", GGUFValueType.STRING)
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:

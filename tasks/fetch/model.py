@@ -12,6 +12,7 @@ from tasks.context import Context
 from tasks.contracts import ModelRef, TreeRef
 from tasks.errors import InputError
 from tasks.fetch.gguf import dequantise
+from tasks.fetch.license import license_of
 from tasks.fetch.provenance import record_files
 from tasks.fetch.settings import copy_settings, normalise, read_config, read_tokenizer
 from tasks.fetch.sources import model_source
@@ -46,12 +47,14 @@ def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None)
     if ggufs:
         ctx.log(f"dequantising {ggufs[0]}")
         dequantise(files / ggufs[0], folder, source.dtype)
+        license = license_of(files, files / ggufs[0])
         normalise(folder)
     else:
         ctx.log(f"copying {len(names)} files of {source.source}")
         weights = [files / name for name in names if name.endswith(".safetensors")]
+        license = license_of(weights[0].parent)
         _copy(weights, weights[0].parent, folder, None if source.dtype == "auto" else source.dtype)
-    record_files(folder, source.source, files, names)
+    record_files(folder, source.source, files, names, license)
     described = describe(folder)
     tree = ctx.store.put_tree(folder)
     return _reference(tree, source.source, described)

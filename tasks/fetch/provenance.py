@@ -10,8 +10,12 @@ from tasks.store import sha256_file
 SOURCE = "source.json"
 
 
-def record_files(folder: Path, source: str, files: Path, names: list[str]) -> None:
+def record_files(
+    folder: Path, source: str, files: Path, names: list[str], license: str | None = None
+) -> None:
     """Write ``source.json`` into ``folder``: the source, and path, bytes and sha256 of its files.
+
+    A model's license stands there too, where its files say it.
 
     It holds no time and no place of this machine, so the same source gives the same bytes.
     """
@@ -23,5 +27,7 @@ def record_files(folder: Path, source: str, files: Path, names: list[str]) -> No
         }
         for name in names
     ]
-    text = json.dumps({"source": source, "files": entries}, indent=1, ensure_ascii=False)
+    told = {"license": license} if license else {}
+    record = {"source": source, **told, "files": entries}
+    text = json.dumps(record, indent=1, ensure_ascii=False)
     (folder / SOURCE).write_text(text + "\n", encoding="utf-8")

@@ -41,6 +41,7 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+_LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -72,12 +73,13 @@ def read_config(folder: Path) -> PretrainedConfig:
 
 
 def copy_settings(source: Path, folder: Path) -> None:
-    """Copy config and tokenizer of a safetensors checkpoint; make a fast tokenizer of a slow one.
+    """Copy config, tokenizer and license of a safetensors checkpoint; make a fast tokenizer of a
+    slow one.
 
     Raises:
         InputError: the tokenizer cannot be read.
     """
-    for name in ("config.json", "generation_config.json", *_TOKENIZER_FILES):
+    for name in ("config.json", "generation_config.json", *_TOKENIZER_FILES, *_LICENSES):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     if not (source / "tokenizer.json").is_file():

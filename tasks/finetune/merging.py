@@ -12,9 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tasks.contracts import LINEAGE
 from tasks.store import MANIFEST
-
-LINEAGE = "layerwright.json"
 
 
 def write_merged(

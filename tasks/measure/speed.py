@@ -1,4 +1,4 @@
-"""How long models take to read a prompt, and to write each token behind it.
+"""How long models take to read a prompt and to write behind it, and how much memory.
 
 Shapes: B rows, N tokens of context, V vocabulary.
 """
@@ -7,21 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tasks.hybrid.cache import HybridCache
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.memory import peak_memory
 from tasks.measure.timer import in_turn, now
+
+SHORT = 64  # tokens of a pass that takes what a model takes once and keeps
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Samples of one model, one a round, in seconds: the whole prefill, and each decoded token."""
+    """Samples of one model, one a round, in seconds.
+
+    Attributes:
+        prefill_seconds: to read the whole prompt.
+        first_token_seconds: to read it and choose a token.
+        decode_seconds_per_token: each token behind the first.
+        request_seconds: all of that, from the prompt to the last token.
+        peak_bytes: what a request takes at its peak beyond the weights, from the uncounted round.
+    """
 
     prefill_seconds: tuple[float, ...]
+    first_token_seconds: tuple[float, ...]
     decode_seconds_per_token: tuple[float, ...]
+    request_seconds: tuple[float, ...]
+    peak_bytes: int
 
 
 def interleaved_speeds(
@@ -36,26 +51,39 @@ def interleaved_speeds(
     """Prefill and decode of every model, in turns, in ``repeats`` rounds behind an uncounted one.
 
     A slow minute of the machine hits all models alike. Each sample has a prefill and a cache of its
-    own, so that none starts with a longer context.
+    own, so that none starts with a longer context. The uncounted round measures memory.
 
     Args:
         context_tokens: N, which are read at once.
-        decode_tokens: greedy steps behind them, one token for each of B rows.
+        decode_tokens: greedy steps behind the first token, one token for each of B rows.
         track: shows the rounds as they pass.
 
     Returns:
         name -> its samples, in the order of the rounds.
     """
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    rounds: dict[str, list[_Request]] = {name: [] for name in models}
+    peaks: dict[str, int] = {}
     for turn in track(range(repeats + 1)):
         for name in in_turn(list(models), turn):
-            taken[name].append(_read_and_write(models[name], context_tokens, decode_tokens, batch))
+            model = models[name]
+            if turn:
+                rounds[name].append(_request(model, context_tokens, decode_tokens, batch))
+                continue
+            prefill(model, min(SHORT, context_tokens), batch)
+            with peak_memory(str(model.device)) as peak:
+                _request(model, context_tokens, decode_tokens, batch)
+            peaks[name] = peak.nbytes
     return {
         name: Speed(
-            tuple(read for read, _ in seconds[1:]),
-            tuple(written / decode_tokens for _, written in seconds[1:]),
+            prefill_seconds=tuple(one.read for one in taken),
+            first_token_seconds=tuple(one.chosen for one in taken),
+            decode_seconds_per_token=tuple(
+                (one.finished - one.chosen) / decode_tokens for one in taken
+            ),
+            request_seconds=tuple(one.finished for one in taken),
+            peak_bytes=peaks[name],
         )
-        for name, seconds in taken.items()
+        for name, taken in rounds.items()
     }
 
 
@@ -68,16 +96,25 @@ def prefill(model: HybridForCausalLM, tokens: int, batch: int = 1) -> tuple[Hybr
     return cache, logits
 
 
+class _Request(NamedTuple):
+    """Seconds after its start at which the prompt was read, a token chosen, the last one chosen."""
+
+    read: float
+    chosen: float
+    finished: float
+
+
 @torch.inference_mode()
-def _read_and_write(
+def _request(
     model: HybridForCausalLM, context_tokens: int, decode_tokens: int, batch: int
-) -> tuple[float, float]:
-    """Seconds of one prefill, and of all greedy steps behind it."""
+) -> _Request:
     device = str(model.device)
     started = now(device)
     cache, logits = prefill(model, context_tokens, batch)
     read = now(device)
+    token = logits[:, -1].argmax(-1, keepdim=True)
+    chosen = now(device)
     for _ in range(decode_tokens):
-        token = logits[:, -1].argmax(-1, keepdim=True)
         logits = model(token, past_key_values=cache, use_cache=True).logits
-    return read - started, now(device) - read
+        token = logits[:, -1].argmax(-1, keepdim=True)
+    return _Request(read - started, chosen - started, now(device) - started)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from tasks.contracts import CheckpointRef, Contract, ConversionPlan, EvalReport, identity
 from tasks.gate_contracts import GateDecision
+from tasks.returns import CostAndReturn
 from tasks.store import MANIFEST
 from tasks.tracking import experiment_id
+from tasks.workload import Workload
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -27,6 +29,8 @@ class Evidence:
 
     Attributes:
         page: the HTML report, where there is one.
+        card: the model card, where there is one.
+        cost: in money, where there is a price.
     """
 
     candidate: CheckpointRef
@@ -34,6 +38,8 @@ class Evidence:
     report: EvalReport
     decision: GateDecision
     page: Path | None = None
+    card: Path | None = None
+    cost: CostAndReturn | None = None
 
     @property
     def sha256(self) -> str:
@@ -57,6 +63,11 @@ class Evidence:
         shutil.copyfile(tree / MANIFEST, folder / MANIFEST)
         if self.page is not None:
             shutil.copyfile(self.page, folder / "report.html")
+        if self.card is not None:
+            shutil.copyfile(self.card, folder / "README.md")
+        if self.cost is not None:
+            text = self.cost.model_dump_json(indent=1)
+            (folder / "cost.json").write_text(text, encoding="utf-8")
 
 
 def report_figures(report: EvalReport) -> dict[str, float]:
@@ -66,6 +77,18 @@ def report_figures(report: EvalReport) -> dict[str, float]:
         for m in report.measurements
         if m.value is not None
     }
+
+
+def _money(cost: CostAndReturn) -> dict[str, float]:
+    """Per million tokens of requests by arm, and the tokens that pay for the conversion."""
+    figures = {"cost/conversion": cost.conversion}
+    for one in cost.workloads:
+        load = metric_key(str(Workload(one.prompt_tokens, one.new_tokens, one.batch)))
+        figures[f"cost/per_million_tokens.{load}/base"] = one.request.base
+        figures[f"cost/per_million_tokens.{load}/candidate"] = one.request.candidate
+        if one.break_even_tokens is not None:
+            figures[f"cost/break_even_tokens.{load}"] = one.break_even_tokens
+    return figures
 
 
 def metric_key(metric: str) -> str:
@@ -123,9 +146,10 @@ def _complete_metrics(
 
     there = {metric.key: metric.value for metric in model.metrics or ()}
     now_ms = int(time.time() * 1000)
+    money = _money(evidence.cost) if evidence.cost else {}
     missing = [
         Metric(key, value, now_ms, step=0, model_id=model.model_id)
-        for key, value in report_figures(evidence.report).items()
+        for key, value in (report_figures(evidence.report) | money).items()
         if there.get(key) != value
     ]
     if missing:

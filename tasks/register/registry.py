@@ -22,6 +22,7 @@ from tasks.recipe import RegisterOptions
 from tasks.register.decisions import decision_tags
 from tasks.register.evidence import TAG, Evidence, log_evidence
 from tasks.register.validation import refused_by_mlflow
+from tasks.returns import CostAndReturn
 from tasks.store import Store
 from tasks.tracking import connect, refuse_unreachable
 
@@ -47,6 +48,8 @@ def register_model(
     tracking_uri: str,
     run_id: str,
     page: Path | None,
+    card: Path | None = None,
+    cost: CostAndReturn | None = None,
     store: Store,
     now: datetime | None = None,
 ) -> Registration:
@@ -60,6 +63,8 @@ def register_model(
         tracking_uri: an MLflow server, or ``sqlite:///FILE``; evidence then lies beside the file.
         run_id: the run that asks, for the tags.
         page: the HTML report.
+        card: the model card.
+        cost: what the conversion cost and gives back, where there is a price.
         now: for tests; the time by which the decision must not have expired.
 
     Raises:
@@ -69,7 +74,7 @@ def register_model(
         StepError: MLflow cannot be reached or refuses.
     """
     refuse_unreachable(tracking_uri, store.uri)
-    evidence = Evidence(candidate, plan, report, decision, page)
+    evidence = Evidence(candidate, plan, report, decision, page, card, cost)
     _refuse_unless_accepted(evidence, now or datetime.now(UTC))
     tree = store.open_tree(candidate.sha256)
     source = store.tree_uri(candidate.sha256)
@@ -119,11 +124,23 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> d
         "plan_sha256": candidate.plan_sha256,
         "base_sha256": candidate.base_sha256,
         **decision_tags(decision, evidence.report),
+        **_cost_tags(evidence.cost),
         "run_id": run_id,
         "model_id": model.model_id,
         "evidence_sha256": evidence.sha256,
     }
     return {f"{TAG}{key}": value for key, value in tags.items()}
+
+
+def _cost_tags(cost: CostAndReturn | None) -> dict[str, str]:
+    """The price that was counted with, and what the conversion cost; nothing without a price."""
+    if cost is None:
+        return {}
+    currency = cost.price.currency
+    return {
+        "price_device_hour": f"{cost.price.device_hour:g} {currency}",
+        "conversion_cost": f"{cost.conversion:.4g} {currency}",
+    }
 
 
 def _versions(

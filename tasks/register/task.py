@@ -7,6 +7,7 @@ from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registrat
 from tasks.gate_contracts import GateDecision
 from tasks.node import node
 from tasks.recipe import RegisterOptions
+from tasks.returns import CostAndReturn
 
 
 @node("register", cached=False)
@@ -19,6 +20,8 @@ def register_model(
     tracking_uri: str,
     run_id: str,
     page: str,
+    card: str,
+    cost: CostAndReturn | None,
     *,
     ctx: Context,
 ) -> Registration:
@@ -34,5 +37,7 @@ def register_model(
         tracking_uri=tracking_uri,
         run_id=run_id,
         page=Path(page),
+        card=Path(card),
+        cost=cost,
         store=ctx.store,
     )

@@ -21,6 +21,7 @@ from tasks.contracts import (
 )
 from tasks.cost_contracts import CostTable
 from tasks.gate_contracts import GateDecision
+from tasks.returns import CostAndReturn, Price
 from tasks.stability import Stability
 from tasks.training_contracts import FinetuneReport, RegularizationReport
 
@@ -65,6 +66,7 @@ class ReportBundle(RunBundle):
     gate: GateDecision
     repairs: tuple[RepairRound, ...] = ()
     registration: Registration | None = None
+    cost: CostAndReturn | None = None
     predicted_kv_bytes: dict[int, int] = {}
     predicted_times: dict[int, PassTime] = {}
 
@@ -118,6 +120,7 @@ class SurveyBundle(RunBundle):
     plans: dict[str, SurveyPlan]
     comparison: PlanComparison
     stability: Stability | None = None
+    price: Price | None = None
     missing: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tasks.contracts import ARMS
-from tasks.report.formats import length, number, quantity
+from tasks.report.formats import interval, length, number, quantity
 from tasks.report.measurements import Row
 from tasks.report.scales import WIDTH, Scale, scale_for
 
@@ -56,35 +56,41 @@ class LinePanel:
     reference: float | None = None  # where nothing has changed
 
 
-def length_panel(family: Sequence[Row]) -> LinePanel:
-    """One family over context lengths (log2 axis), all arms, from zero."""
-    known, unit = family[0].known, family[0].any.unit
-    places = sorted({row.tokens for row in family if row.tokens is not None})
-    values = [m.value for row in family for m in row.arms.values() if m.value is not None]
+def length_panel(curve: Sequence[Row]) -> LinePanel:
+    """One family at one batch size over context lengths (log2 axis), all arms, from zero.
+
+    Whiskers are the extremes of repeats, or an interval, where the metric gives them.
+    """
+    known, unit = curve[0].known, curve[0].any.unit
+    places = sorted({row.tokens for row in curve if row.tokens is not None})
+    values = [m.value for row in curve for m in row.arms.values() if m.value is not None]
+    spread = [v for row in curve for m in row.arms.values() for v in (m.low, m.high)
+              if v is not None]  # fmt: skip
     divisor, unit_name = _divisor(values, unit)
-    y = scale_for([v / divisor for v in values], BOTTOM, TOP, zero=True, pad=0.12)
-    logs = [math.log2(p) for p in places]
-    x = scale_for(logs, LEFT, RIGHT, pad=0.1)
+    y = scale_for([v / divisor for v in values + spread], BOTTOM, TOP, zero=True, pad=0.12)
+    x = scale_for([math.log2(p) for p in places], LEFT, RIGHT, pad=0.1)
     series = []
     for arm in ARMS:
-        points = [
-            (
-                x(math.log2(row.tokens)),
-                y(v / divisor),
-                f"{arm}, {length(row.tokens)} tokens: {quantity(v, unit)}",
-            )
-            for row in sorted(family, key=lambda r: r.tokens or 0)
-            if row.tokens and (v := row.value(arm)) is not None
-        ]
+        points, whiskers = [], []
+        for row in sorted(curve, key=lambda r: r.tokens or 0):
+            m = row.arms.get(arm)
+            if not row.tokens or m is None or m.value is None:
+                continue
+            at, title = x(math.log2(row.tokens)), f"{arm}, {length(row.tokens)} tokens"
+            told = quantity(m.value, unit)
+            if m.low is not None and m.high is not None:
+                whiskers.append((at, y(m.low / divisor), y(m.high / divisor)))
+                told += f" ({interval(m.low, m.high, unit)})"
+            points.append((at, y(m.value / divisor), f"{title}: {told}"))
         if points:
-            series.append(Series(arm, points, marked=True))
+            series.append(Series(arm, points, marked=True, whiskers=whiskers))
     description = "; ".join(
         f"at {row.tokens} tokens "
         + ", ".join(f"{arm} {quantity(row.value(arm), unit)}" for arm in row.arms)
-        for row in family
+        for row in curve
     )
     return LinePanel(
-        title=f"{known.label}, {unit_name}",
+        title=f"{known.label}, {unit_name}" + _load(curve[0]),
         help=known.help,
         series=series,
         x_ticks=[(x(math.log2(p)), length(p)) for p in places],
@@ -92,6 +98,13 @@ def length_panel(family: Sequence[Row]) -> LinePanel:
         description=description,
         x_name="context, tokens",
     )
+
+
+def _load(row: Row) -> str:
+    """What a curve's workload has beside the length."""
+    load = row.workload
+    new = f", {load.new_tokens} new tokens" if load and load.new_tokens else ""
+    return new + (f", {row.batch} rows" if row.batch > 1 else "")
 
 
 def _divisor(values: list[float], unit: str) -> tuple[float, str]:

@@ -1,6 +1,6 @@
 """Measurements sorted for reading: which figure belongs to which part of the page.
 
-A name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192``. A family that is not in the
+A name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192.b4``. A family that is not in the
 catalogue is still shown, in the table of other measurements.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tasks.contracts import ARMS, Arm, EvalReport, Measurement
 from tasks.gate_contracts import GateDecision
+from tasks.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,17 @@ CATALOGUE = {
     "key_log_prob": Family(
         "Log-probability of the key", "quality", "nats per key token; 0 is best"
     ),
-    "kv_bytes": Family("KV cache", "by_length", "measured, batch 1; lower is better"),
-    "decode_tokens_per_s": Family("Decoding", "by_length", "tokens/s; higher is better"),
-    "prefill_ms": Family("Prefill", "by_length", "ms; lower is better"),
+    "kv_bytes": Family("KV cache", "by_length", "measured; lower is better"),
+    "peak_memory_bytes": Family(
+        "Peak memory", "by_length", "weights and a request at its peak; lower is better"
+    ),
+    "prefill_ms": Family("Prefill", "by_length", "ms to read the prompt; lower is better"),
+    "first_token_ms": Family("Time to first token", "by_length", "ms; lower is better"),
+    "decode_tokens_per_s": Family(
+        "Decoding", "by_length", "tokens/s of all rows; higher is better"
+    ),
+    "latency_p50_ms": Family("Request, median", "by_length", "ms, whole; lower is better"),
+    "latency_p95_ms": Family("Request, 95th percentile", "by_length", "ms, whole; lower is better"),
     "overlap": Family("n-gram overlap", "overlap", "share of n-grams seen in fine-tuning"),
 }
 
@@ -88,9 +97,18 @@ class Row:
         return "; ".join(dict.fromkeys((name, *details)))
 
     @property
+    def workload(self) -> Workload | None:
+        """Context length, new tokens and batch size in the name, where it has them."""
+        return Workload.parse(self.subject)
+
+    @property
     def tokens(self) -> int | None:
         """The context length in the name, where it is one."""
-        return (int(self.subject) or None) if self.subject.isdecimal() else None
+        return self.workload and self.workload.prompt_tokens
+
+    @property
+    def batch(self) -> int:
+        return self.workload.batch if self.workload else 1
 
 
 def rows(report: EvalReport) -> list[Row]:
@@ -122,6 +140,15 @@ def families(some: list[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
+def curves(some: list[Row]) -> list[list[Row]]:
+    """Rows that are one curve over the length: a family at one batch size and answer length."""
+    grouped: dict[tuple[str, int, int], list[Row]] = {}
+    for row in some:
+        if load := row.workload:
+            grouped.setdefault((row.family, load.batch, load.new_tokens), []).append(row)
+    return list(grouped.values())
+
+
 def limit_of(row: Row, all_rows: list[Row], decision: GateDecision) -> float | None:
     """The gate's limit on the scale of ``row``'s own values, where a check gives one.
 
@@ -147,6 +174,10 @@ def limit_of(row: Row, all_rows: list[Row], decision: GateDecision) -> float | N
 
 
 def longest(found: list[Row], family: str) -> Row | None:
-    """The family's row at the longest context where base and candidate were measured."""
-    some = [r for r in found if r.family == family and r.change is not None and r.tokens]
+    """The family's row of one request at a time, at the longest context that both arms have."""
+    some = [
+        r
+        for r in found
+        if r.family == family and r.change is not None and r.tokens and r.batch == 1
+    ]
     return max(some, key=lambda r: r.tokens or 0, default=None)

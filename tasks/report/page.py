@@ -19,8 +19,9 @@ from tasks.report.layers import item_rows, layer_map, map_columns
 from tasks.report.lineage import digests, parameters_text, steps
 from tasks.report.lines import length_panel
 from tasks.report.looks import looks
-from tasks.report.measurements import families, rows
+from tasks.report.measurements import curves, families, rows
 from tasks.report.profile_figures import profile_figures
+from tasks.report.returns import crossover_sentences, return_sentence, workload_rows
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
 from tasks.report.template import template
 from tasks.report.times import adding_up, planned_times, time_rows
@@ -62,10 +63,14 @@ def render_page(bundle: ReportBundle) -> str:
         overlap=[row for row in found if row.known.part == "overlap"],
         by_length=[row for row in found if row.known.part == "by_length"],
         length_panels=[
-            length_panel(some)
-            for some in families([r for r in found if r.known.part == "by_length"]).values()
+            length_panel(some) for some in curves([r for r in found if r.known.part == "by_length"])
         ],
-        savings=[saving(bundle, row) for row in found if row.family == "kv_bytes"],
+        crossovers=crossover_sentences(bundle.evaluation),
+        returns=bundle.cost and return_sentence(bundle.cost),
+        workload_costs=workload_rows(bundle.cost) if bundle.cost else [],
+        savings=[
+            saving(bundle, row) for row in found if row.family == "kv_bytes" and row.batch == 1
+        ],
         planned=planned_saving(bundle),
         planned_times=planned_times(bundle),
         times=time_rows(bundle),

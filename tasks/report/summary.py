@@ -25,7 +25,7 @@ def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
         else "The plan predicts no KV bytes for some layers."
     )
     sentence = plan_sentence(plan)
-    table = _table(
+    table = markdown_table(
         ("Layer", "Became", "Language, nats", "Recall, nats", "KV bytes", "Reason"),
         (
             (
@@ -56,7 +56,7 @@ def metrics_markdown(report: EvalReport) -> str:
             return text
         return f"{text} ({interval(m.low, m.high, m.unit)})"
 
-    return _table(
+    return markdown_table(
         ("Metric", *(arm.capitalize() for arm in arms), "Change"),
         (
             (
@@ -72,7 +72,7 @@ def metrics_markdown(report: EvalReport) -> str:
 def gate_markdown(decision: GateDecision) -> str:
     """The verdict, and every check with value, limit and margin."""
     verdict = "Accepted" if decision.accepted else "Rejected"
-    table = _table(
+    table = markdown_table(
         (
             *("Result", "Metric", "Rule", "Value", "Bound", "Limit", "Margin", "Items"),
             "Reason",
@@ -108,7 +108,9 @@ def _items(check: Check) -> str:
     return f"{check.items:,}{shown}"
 
 
-def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose cells cannot break it."""
+
     def line(cells: Sequence[str]) -> str:
         # a pipe would end the cell, and a line break or a tag would leave the table
         safe = (c.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for c in cells)

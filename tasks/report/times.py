@@ -11,10 +11,14 @@ from tasks.report.bundle import ReportBundle
 from tasks.report.formats import length, number, percent
 from tasks.report.measurements import Row, rows
 
-# the part of a time that a metric measures, and its value in milliseconds
-PARTS: dict[str, tuple[str, str, Callable[[float], float]]] = {
-    "prefill_ms": ("Reading", "prefill_seconds", lambda ms: ms),
-    "decode_tokens_per_s": ("A token behind", "decode_seconds_per_token", lambda rate: 1e3 / rate),
+# the part of a time that a metric measures, and its value in milliseconds for rows at once
+PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {
+    "prefill_ms": ("Reading", "prefill_seconds", lambda ms, rows: ms),
+    "decode_tokens_per_s": (
+        "A token behind",
+        "decode_seconds_per_token",
+        lambda rate, rows: 1e3 * rows / rate,
+    ),
 }
 
 
@@ -43,11 +47,11 @@ class TimeRow:
 def time_rows(bundle: ReportBundle) -> list[TimeRow]:
     """Base and candidate at each length that was both timed in layers and measured as a whole."""
     costs = bundle.costs
-    if costs is None or costs.batch != 1:  # evaluation reads one row at a time
+    if costs is None:
         return []
     made = []
     for row in rows(bundle.evaluation):
-        if row.family in PARTS and row.tokens is not None:
+        if row.family in PARTS and row.tokens is not None and row.batch == costs.batch:
             predicted: dict[Arm, PassTime | None] = {
                 "base": _base_time(bundle, row.tokens),
                 "candidate": bundle.predicted_times.get(row.tokens),
@@ -61,7 +65,7 @@ def time_rows(bundle: ReportBundle) -> list[TimeRow]:
 def _row(row: Row, arm: Arm, predicted: PassTime, value: float) -> TimeRow:
     what, part, in_ms = PARTS[row.family]
     words = f"{what} {length(row.tokens or 0)} tokens"
-    return TimeRow(words, arm, getattr(predicted, part) * 1e3, in_ms(value))
+    return TimeRow(words, arm, getattr(predicted, part) * 1e3, in_ms(value, row.batch))
 
 
 def planned_times(bundle: ReportBundle) -> str | None:

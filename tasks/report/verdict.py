@@ -18,6 +18,7 @@ from tasks.report.formats import (
 from tasks.report.gate import rejection
 from tasks.report.looks import looks
 from tasks.report.measurements import longest, rows
+from tasks.report.returns import money_saved
 
 KEEP = "keep"
 
@@ -66,6 +67,8 @@ def saves(bundle: ReportBundle) -> str:
             f"decoding at {length(speed.tokens or 0)} is {1 + (speed.change or 0):.2f} times as "
             f"fast on {bundle.evaluation.device}"
         )
+    if bundle.cost and (told := money_saved(bundle.cost)):
+        parts.append(told)
     return _sentence(parts) if parts else "No saving was measured."
 
 

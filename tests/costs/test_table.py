@@ -46,7 +46,8 @@ def count_instead(models, context_tokens: int, *, repeats: int, track, **_) -> d
     found = {}
     for name, model in models.items():
         parameters, held = counted(model, context_tokens)
-        found[name] = Speed((parameters,) * repeats, (held,) * repeats)
+        counts = (parameters,) * repeats
+        found[name] = Speed(counts, counts, (held,) * repeats, counts, peak_bytes=0)
     return found
 
 

@@ -30,12 +30,16 @@ def test_both_ways_agree_for_every_kind_of_layer(tokens):
 
 
 def test_measurements_say_how_they_were_obtained(make_arms, values, hybrid):
-    metric = KVCache(tokens=(16, 4096), prefill_tokens=16)
+    metric = KVCache(tokens=(16, 4096), batches=(1, 3), prefill_tokens=16)
     arms = make_arms([metric], candidate=hybrid(streaming=(0, 1, 2)))
     found = values(metric, arms)
-    assert {name for name, _ in found} == set(metric.names()) == {"kv_bytes.16", "kv_bytes.4096"}
+    names = {"kv_bytes.16", "kv_bytes.4096", "kv_bytes.16.b3", "kv_bytes.4096.b3"}
+    assert {name for name, _ in found} == set(metric.names()) == names
+    for tokens in (16, 4096):
+        one, three = (found[f"kv_bytes.{tokens}{b}", "candidate"].value for b in ("", ".b3"))
+        assert three == 3 * one
     assert "prefill" in found["kv_bytes.16", "base"].detail
     assert "tokens of zeros" in found["kv_bytes.4096", "base"].detail
     ratio = found["kv_bytes.4096", "candidate"].value / found["kv_bytes.4096", "base"].value
     assert ratio == pytest.approx((4096 + 3 * 7) / (4 * 4096))
-    assert metric.estimate_tokens() == 16
+    assert metric.estimate_tokens() == 16 + 3 * 16

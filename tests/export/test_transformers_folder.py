@@ -21,6 +21,13 @@ def test_the_folder_is_the_checkpoint(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
 
 
+def test_a_readme_goes_with_it(tmp_path):
+    write_hybrid_checkpoint(tmp_path / "hybrid", [SINKS, FULL, LINEAR, FULL])
+    export_transformers(tmp_path / "hybrid", tmp_path / "out", "# a card")
+    assert (tmp_path / "out/README.md").read_text() == "# a card"
+    assert not (tmp_path / "hybrid/README.md").exists()
+
+
 def without_placement(folder):
     (folder / "layerwright_placement.py").unlink()
 

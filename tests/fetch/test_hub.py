@@ -74,8 +74,8 @@ def test_a_branch_becomes_its_commit_and_only_the_checkpoint_comes(
 ) -> None:
     said = act(hub, tmp_path, "hf:someone/tiny@main", "identity,size_bytes,fetch")
     assert said["identity"] == f"hf:model:someone/tiny@{COMMIT}"
-    assert said["size_bytes"] == 100_005
-    assert said["files"] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert said["size_bytes"] == 100_009
+    assert said["files"] == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
     assert sorted(hub.sent) == said["files"]
     assert (tmp_path / "work/files/model.safetensors").read_bytes() == MODEL["model.safetensors"]
 
@@ -105,6 +105,7 @@ def test_a_download_that_breaks_off_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.cut = None
     hub.sent.clear()
     assert act(hub, tmp_path, source, "fetch")["files"] == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",

@@ -28,7 +28,9 @@ _NAMES = {
 }
 
 
-def write_gguf(path: Path, *, quantised: bool = False, pre: str = "smollm") -> LlamaForCausalLM:
+def write_gguf(
+    path: Path, *, quantised: bool = False, pre: str = "smollm", license: str | None = None
+) -> LlamaForCausalLM:
     """Write the file; returns the model whose weights are in it (before quantisation)."""
     config = tiny_llama_config(
         vocab_size=260, hidden_size=96, head_dim=16, tie_word_embeddings=True
@@ -36,6 +38,8 @@ def write_gguf(path: Path, *, quantised: bool = False, pre: str = "smollm") -> L
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval()
     writer = GGUFWriter(path, "llama")
+    if license:
+        writer.add_license(license)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

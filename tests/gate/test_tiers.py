@@ -18,7 +18,10 @@ BASE = {
     "perplexity.docs": RNG.normal(3.0, 0.4, 60),
     "perplexity.tales": RNG.normal(3.3, 0.4, 60),
 }
-COSTS = {"kv_bytes__8192": 1000.0, "prefill_ms__2048": 900.0, "decode_tokens_per_s__2048": 12.0}
+COSTS = {
+    "kv_bytes__8192": 1000.0, "prefill_ms__2048": 900.0, "decode_tokens_per_s__2048": 12.0,
+    "prefill_ms__2048.b4": 3000.0, "decode_tokens_per_s__2048.b4": 40.0,
+}  # fmt: skip
 
 
 def case(candidate: dict | None = None, **figures: float | None) -> Evidence:
@@ -96,8 +99,12 @@ def test_other_lengths_than_the_base_writes(tier: str, length: float) -> None:
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize(
     ("figure", "value"),
-    [("decode_tokens_per_s__2048", 9.0), ("prefill_ms__2048", 1200.0), ("kv_bytes__8192", 1001.0)],
-)
+    [
+        ("decode_tokens_per_s__2048", 9.0), ("prefill_ms__2048", 1200.0),
+        ("kv_bytes__8192", 1001.0), ("decode_tokens_per_s__2048.b4", 30.0),
+        ("prefill_ms__2048.b4", 3300.0),
+    ],
+)  # fmt: skip
 def test_slower_or_larger_than_the_base(tier: str, figure: str, value: float) -> None:
     reasons = rejected_for(case(**{figure: value}), tier)
     assert set(reasons) == {figure.replace("__", ".")}

@@ -19,9 +19,32 @@ def test_every_row_is_read_and_written(batch: int) -> None:
 
     model.register_forward_pre_hook(watch)
     found = interleaved_speeds({"a": model}, 20, decode_tokens=2, repeats=3, batch=batch)
-    assert seen == [(batch, 20), (batch, 1), (batch, 1)] * 4, "one round is not counted"
-    assert len(found["a"].prefill_seconds) == len(found["a"].decode_seconds_per_token) == 3
-    assert min(*found["a"].prefill_seconds, *found["a"].decode_seconds_per_token) > 0
+    requests = [(batch, 20), (batch, 1), (batch, 1)] * 4
+    assert seen == [(batch, 20), *requests], "a short pass, and one round that is not counted"
+    speed = found["a"]
+    for read, chosen, token, whole in zip(
+        speed.prefill_seconds,
+        speed.first_token_seconds,
+        speed.decode_seconds_per_token,
+        speed.request_seconds,
+        strict=True,
+    ):
+        assert 0 < read <= chosen < whole
+        assert whole == pytest.approx(chosen + 2 * token)
+    assert len(speed.request_seconds) == 3
+
+
+def test_memory_is_that_of_the_whole_request_and_the_same_each_time() -> None:
+    model = tiny_hybrid(FULL)
+
+    def peak(tokens: int, batch: int) -> int:
+        speeds = interleaved_speeds({"a": model}, tokens, decode_tokens=1, repeats=1, batch=batch)
+        return speeds["a"].peak_bytes
+
+    assert peak(128, 2) == peak(128, 2)
+    for tokens in (128, 512):
+        assert peak(tokens, 2) > prefill(model, tokens, 2)[0].nbytes()
+    assert peak(512, 1) > 2 * peak(128, 1)
 
 
 def test_a_prefill_gives_the_last_logits_and_the_cache() -> None:

@@ -17,6 +17,7 @@ from tasks.contracts import (
 from tasks.gate_contracts import Check, GateDecision
 from tasks.recipe import RegisterOptions
 from tasks.register.registry import register_model
+from tasks.returns import CostAndReturn
 from tasks.store import LocalStore
 from tasks.tracking import connect
 
@@ -36,6 +37,8 @@ class Case:
     plan: ConversionPlan
     report: EvalReport
     decision: GateDecision
+    card: Path | None = None
+    cost: CostAndReturn | None = None
 
     def register(
         self, now: datetime = NOW, run_id: str = "run-1", options: RegisterOptions = OPTIONS
@@ -49,6 +52,8 @@ class Case:
             tracking_uri=self.uri,
             run_id=run_id,
             page=self.page,
+            card=self.card,
+            cost=self.cost,
             store=self.store,
             now=now,
         )

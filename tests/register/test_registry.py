@@ -12,10 +12,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from register.case import NAME, NOW, Case, accepted, evaluation
 
-from tasks.contracts import Registration, identity
+from tasks.compute import Compute
+from tasks.contracts import Measurement, Registration, identity
 from tasks.errors import InputError, IntegrityError, StepError
 from tasks.recipe import RegisterOptions
 from tasks.register.registry import RegistrationError
+from tasks.returns import Price, cost_and_return
 from tasks.tracking import connect
 
 FOUND = Registration(name=NAME, version="1", alias="challenger", found=True)
@@ -88,6 +90,42 @@ def test_the_registry_leads_to_checkpoint_and_evidence(case: Case) -> None:
     ).read_bytes()
     # beside the database, wherever the process works
     assert evidence.is_relative_to(case.page.parent / "mlflow-artifacts")
+
+
+def test_card_and_money_are_evidence_too(case: Case, tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: mit\n---\n")
+    timed = {"prefill_ms.8": 80.0, "decode_tokens_per_s.8": 10.0, "latency_p50_ms.8+2": 180.0}
+    measurements = [
+        Measurement(
+            metric=metric,
+            arm=arm,
+            value=value * (1 if arm == "base" else 0.5),
+            unit="",
+            higher_is_better=False,
+        )
+        for metric, value in timed.items()
+        for arm in ("base", "candidate")
+    ]
+    cost = cost_and_return(
+        measurements, Price(device_hour=36), "cpu", {"convert": 50.0}, {}, (), Compute()
+    )
+    case.but(card=card, cost=cost).register()
+    (version,) = case.versions()
+    assert version.tags["layerwright.price_device_hour"] == "36 USD"
+    assert version.tags["layerwright.conversion_cost"] == "0.5 USD"
+    (model,) = evidence_models(case)
+    figures = {m.key: m.value for m in model.metrics if m.key.startswith("cost/")}
+    [workload] = cost.workloads
+    assert figures == {
+        "cost/conversion": 0.5,
+        "cost/per_million_tokens.8_2/base": workload.request.base,
+        "cost/per_million_tokens.8_2/candidate": workload.request.candidate,
+        "cost/break_even_tokens.8_2": workload.break_even_tokens,
+    }
+    evidence = download(f"models:/{model.model_id}", case.uri)
+    assert (evidence / "README.md").read_text() == card.read_text()
+    assert type(cost).model_validate_json((evidence / "cost.json").read_text()) == cost
 
 
 def test_the_same_again_is_found_and_nothing_is_added(case: Case) -> None:

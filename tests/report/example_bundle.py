@@ -7,6 +7,7 @@ import math
 
 from report.example_healing import healing
 
+from tasks.compute import Compute
 from tasks.contracts import (
     CacheGeometry,
     CheckpointRef,
@@ -24,6 +25,7 @@ from tasks.contracts import (
 )
 from tasks.gate_contracts import Check, GateDecision
 from tasks.report.bundle import ReportBundle
+from tasks.returns import Price, cost_and_return
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
 GEOMETRY = CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4)
@@ -208,25 +210,13 @@ def evaluation(*, control: bool = False, layers: int = 30) -> EvalReport:
         (2048, (14.1, 3560.0), (15.0, 3481.0)),
         (8192, (6.2, 17900.0), (8.9, 17540.0)),
     ):
-        for arm, (speed, prefill), held in (
+        for arm, (rate, prefill), held in (
             ("base", base, layers * n * PER_TOKEN),
             ("candidate", mine, kv_bytes(n, layers)),
         ):
             made += [
                 measurement(f"kv_bytes.{n}", arm, held, "bytes", count=1, detail=COUNTED),
-                measurement(
-                    f"decode_tokens_per_s.{n}",
-                    arm,
-                    speed,
-                    "tokens/s",
-                    higher=True,
-                    half=0.2,
-                    count=5,
-                    detail=REPEATS,
-                ),
-                measurement(
-                    f"prefill_ms.{n}", arm, prefill, "ms", half=70.0, count=5, detail=REPEATS
-                ),
+                *speed(n, arm, rate, prefill, held),
             ]
     return EvalReport(
         base_sha256=digest("base"),
@@ -237,6 +227,26 @@ def evaluation(*, control: bool = False, layers: int = 30) -> EvalReport:
         measurements=tuple(made),
         seconds=263.0,
     )
+
+
+def speed(tokens: int, arm: str, rate: float, prefill: float, held: int) -> list[Measurement]:
+    """What ``decode_speed`` says of one arm at one length: 16 new tokens, 5 repeats."""
+
+    def timed(metric: str, value: float, unit: str, half: float | None) -> Measurement:
+        higher = unit == "tokens/s"
+        return measurement(
+            metric, arm, value, unit, higher=higher, half=half, count=5, detail=REPEATS
+        )
+
+    latency = prefill + 15 * 1000 / rate
+    return [
+        timed(f"decode_tokens_per_s.{tokens}", rate, "tokens/s", 0.2),
+        timed(f"prefill_ms.{tokens}", prefill, "ms", 70.0),
+        timed(f"first_token_ms.{tokens}", prefill + 2, "ms", 70.0),
+        timed(f"latency_p50_ms.{tokens}+16", latency, "ms", 90.0),
+        timed(f"latency_p95_ms.{tokens}+16", latency + 90, "ms", None),
+        timed(f"peak_memory_bytes.{tokens}", 538_060_032 + 2 * held, "bytes", None),
+    ]
 
 
 def gate(report: EvalReport, *, accepted: bool = True, layers: int = 30) -> GateDecision:
@@ -295,6 +305,16 @@ def check(
 
 def bundle(*, accepted: bool = True, control: bool = False, layers: int = 30) -> ReportBundle:
     report = evaluation(control=control, layers=layers)
+    seconds = {
+        "fetch": 21.4,
+        "profile": 61.2,
+        "choose": 0.3,
+        "convert": 2.9,
+        "finetune": 214.6,
+        "evaluate": 263.0,
+        "gate": 0.1,
+        "register": 2.2,
+    }
     decision = gate(report, accepted=accepted, layers=layers)
     converted = CheckpointRef(
         uri="file:///home/user/.layerwright/store/trees/" + digest("converted"),
@@ -350,16 +370,16 @@ def bundle(*, accepted: bool = True, control: bool = False, layers: int = 30) ->
         )
         if decision.accepted
         else None,
-        seconds={
-            "fetch": 21.4,
-            "profile": 61.2,
-            "choose": 0.3,
-            "convert": 2.9,
-            "finetune": 214.6,
-            "evaluate": 263.0,
-            "gate": 0.1,
-            "register": 2.2,
-        },
+        cost=cost_and_return(
+            report.measurements,
+            Price(device_hour=2.5),
+            report.device,
+            spent=seconds,
+            recorded={"profile": 61.2},
+            cached=("fetch", "profile"),
+            compute=Compute(),
+        ),
+        seconds=seconds,
         cache_hits=("fetch", "profile"),
         environment={
             "layerwright": "0.1.0",

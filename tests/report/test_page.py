@@ -25,7 +25,7 @@ def changed(given: ReportBundle, **update: object) -> ReportBundle:
 
 def with_measurements(given: ReportBundle, *measurements: object) -> ReportBundle:
     report = given.evaluation.model_copy(update={"measurements": tuple(measurements)})
-    return changed(given, evaluation=report)
+    return changed(given, evaluation=report, cost=None)  # which followed from the others
 
 
 def bare() -> ReportBundle:

@@ -16,7 +16,9 @@ KINDS: tuple[type[Source], ...] = (HubSource, PypiSource, S3Source, PythonDocsSo
 
 # everything a model can need, and nothing that runs code when it is read (.bin, .pt, .py)
 WEIGHTS = ("*.safetensors", "*.gguf")
-MODEL_FILES = (*WEIGHTS, "*.json", "*.jinja", "*.model", "*merges.txt", "*vocab.txt")
+MODEL_FILES = (
+    *WEIGHTS, "*.json", "*.jinja", "*.model", "*merges.txt", "*vocab.txt", "*README.md", "*LICENSE*"
+)  # fmt: skip
 TEXT_FILES = ("*.txt", "*.jsonl", "*.json", "*.arrow", "*.parquet")
 
 

@@ -1,0 +1,27 @@
+"""What a finished convert run says of itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tasks.contracts import Contract, Registration, RepairRound, TreeRef
+from tasks.crossover import Crossover
+from tasks.returns import CostAndReturn
+
+
+class RunSummary(Contract):
+    """The result of a convert run, and the last line that ``--json`` prints."""
+
+    run_id: str
+    decision: Literal["accepted", "rejected"]
+    registered: Registration | None
+    checkpoint: TreeRef
+    plan: dict[str, str]
+    metrics: dict[str, dict[str, float | None]]
+    seconds: dict[str, float]
+    cache_hits: tuple[str, ...]
+    report: str
+    failed_checks: tuple[str, ...] = ()
+    repairs: tuple[RepairRound, ...] = ()  # every plan that was rejected, in order
+    crossovers: tuple[Crossover, ...] = ()
+    cost: CostAndReturn | None = None  # where the recipe gives a price

@@ -1,0 +1,116 @@
+"""Crossover, money and break-even as the page says them."""
+
+import pytest
+from report.example_bundle import bundle, measurement, speed
+from report.page_reader import Page, check_form, check_self_contained
+from report.test_page import changed, with_measurements
+
+from tasks.compute import Compute
+from tasks.report.page import render_page
+from tasks.report.returns import (
+    crossover_sentences,
+    money,
+    money_saved,
+    return_sentence,
+    rounded,
+    workload_rows,
+)
+from tasks.returns import Price, cost_and_return
+
+
+def cost_of(*measurements, price: float = 3.6):
+    return cost_and_return(
+        measurements, Price(device_hour=price), "cpu", {"convert": 900.0}, {}, (), Compute()
+    )
+
+
+def test_the_page_says_what_it_costs_and_when_it_is_paid_back() -> None:
+    text = render_page(bundle())
+    check_form(Page(text))
+    check_self_contained(text)
+    page = Page(text)
+    # 20.319 s against 19.225 s for 8,208 tokens, at 2.5 USD an hour
+    assert "a million tokens cost 1.63 USD instead of 1.72 USD" in page.text
+    assert "at 2.50 USD an hour for a device (cpu)" in page.text
+    assert "The conversion took 9 min 23 s of device time, 0.39 USD" in page.text
+    assert "it has paid for itself after 4.2 M tokens, about 515 such requests." in page.text
+    assert "Not counted, as the cache answered and nothing says how long they took: fetch" in text
+    assert "8,192 + 16" in page.text
+    verdict = page.text.split("What it costs")[0]
+    assert "the conversion is paid back after 4.2 M tokens" in verdict
+
+
+def test_without_a_price_no_money() -> None:
+    page = Page(render_page(changed(bundle(), cost=None)))
+    for word in ("USD", "paid back", "paid for itself", "Cost and return"):
+        assert word not in page.text
+    assert "From which length on it is faster" in page.text
+
+
+@pytest.mark.parametrize(
+    ("ratios", "said"),
+    [
+        ({512: 0.9, 2048: 0.7}, "Reading a prompt is faster at every length that was measured, "
+                                "from 512 tokens on"),
+        ({512: 1.2, 2048: 0.8}, "Reading a prompt is faster from about 1,000 tokens on"),
+        ({512: 1.2, 2048: 1.1}, "Reading a prompt is not faster at the longest prompt"),
+    ],
+)  # fmt: skip
+def test_the_crossover_in_words(ratios, said) -> None:
+    measurements = [
+        measurement(f"prefill_ms.{tokens}", arm, 100 * factor, "ms")
+        for tokens, ratio in ratios.items()
+        for arm, factor in (("base", 1.0), ("candidate", ratio))
+    ]
+    [sentence] = crossover_sentences(with_measurements(bundle(), *measurements).evaluation)
+    assert sentence.startswith(said)
+    for tokens, ratio in ratios.items():
+        assert f"{'2K' if tokens == 2048 else tokens}: {ratio:.2f}" in sentence
+    check_form(Page(render_page(with_measurements(bundle(), *measurements))))
+
+
+def test_several_rows_at_once_have_a_curve_of_their_own() -> None:
+    made = [
+        m.model_copy(update={"metric": f"{m.metric}.b4"})
+        for arm in ("base", "candidate")
+        for m in speed(2048, arm, 30.0, 9000.0, 10)
+    ]
+    given = with_measurements(bundle(), *bundle().evaluation.measurements, *made)
+    page = Page(render_page(given))
+    titles = [svg["aria-label"] for svg in page.all("svg") if svg.get("aria-label")]
+    assert any(t.startswith("Request, median, ms, 16 new tokens, 4 rows.") for t in titles)
+    assert any(t.startswith("Decoding, tokens/s, 4 rows.") for t in titles)
+    assert "with 16 new tokens, 4 rows at once, is not faster" in page.text
+    assert "decoding at 8K is" in page.text, "the verdict speaks of one request at a time"
+
+
+def test_a_dearer_candidate_is_never_paid_back() -> None:
+    cost = cost_of(
+        *speed(2048, "base", 10.0, 1000.0, 10), *speed(2048, "candidate", 9.0, 1000.0, 10)
+    )
+    assert "without a saving it is never paid back" in return_sentence(cost)
+    assert "paid back" not in money_saved(cost)
+    [row] = workload_rows(cost)
+    assert row.break_even == "never"
+    assert row.money[0][3] == "0 %"
+    assert row.money[1][3].startswith("\N{MINUS SIGN}11.1")
+
+
+def test_a_conversion_whose_requests_were_not_timed() -> None:
+    cost = cost_of(measurement("prefill_ms.2048", "base", 9.0, "ms"))
+    assert return_sentence(cost).startswith("The conversion took 15 min 0 s of device time")
+    assert "not known" in return_sentence(cost)
+    assert money_saved(cost) == ""
+    assert workload_rows(cost) == []
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [(0.386, "0.39 USD"), (1234.5, "1,234.50 USD"), (0.00012, "0.00012 USD"), (0.0, "0 USD")],
+)
+def test_small_sums_keep_their_digits(amount: float, said: str) -> None:
+    assert money(amount, "USD") == said
+
+
+def test_lengths_between_measurements_are_not_too_exact() -> None:
+    assert [rounded(n) for n in (1437.2, 963.0, 99_500)] == [1400, 960, 100_000]
