@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, model_validator
 
-from tasks.contracts import Contract
+from tasks.contracts import Contract, Number
 
 
 class Placement(Contract):
-    """Where one step runs. ``inline`` is this process.
+    """Where one step runs: in this process, or on a worker of a Prefect work pool.
+
+    ``pool`` names the pool. The worker's deployment ``step/<pool>`` runs the step in a process of
+    its own, which sees the worker's devices. ``slots`` is how many of the pool's slots (GPUs) the
+    step holds while it works, ``queue`` the pool's queue that it waits in, ``retries`` how often it
+    is given to a worker again when it failed or its worker was lost, and ``timeout_minutes`` after
+    how long it is stopped, waiting included.
 
     ``processes`` above 1 spreads training (``regularize``, ``finetune``) over that many processes,
     one to each GPU, with the models sharded among them. ``memory``, such as ``2GB``, bounds the
@@ -19,10 +25,24 @@ class Placement(Contract):
     next. The results are the same; training holds its models whole.
     """
 
-    where: Literal["inline"] = "inline"
+    where: Literal["inline", "pool"] = "inline"
+    pool: Annotated[str, Field(min_length=1)] | None = None
+    queue: Annotated[str, Field(min_length=1)] | None = None
+    slots: Annotated[int, Field(gt=0, strict=True)] = 1
+    retries: Annotated[int, Field(ge=0, strict=True)] = 0
+    timeout_minutes: Annotated[Number, Field(gt=0)] | None = None
     device: str = "auto"
     processes: Annotated[int, Field(gt=0, strict=True)] = 1
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_pool(self) -> Placement:
+        given = self.model_fields_set & {"pool", "queue", "slots", "timeout_minutes"}
+        if self.where == "inline" and given:
+            raise ValueError(f"where: pool beside {', '.join(sorted(given))}")
+        if self.where == "pool" and self.pool is None:
+            raise ValueError("pool: the name of a work pool")
+        return self
 
 
 class Compute(Contract):

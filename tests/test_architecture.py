@@ -17,8 +17,8 @@ GROUND = {
     "compute", "items", "located", "recipe", "registry", "store", "context", "progress",
     "tracking",
 }  # fmt: skip
-PREFECT_FILES = ("task.py", "node.py", "results.py")
-ORCHESTRATION = {"node", "results", "code_version"}
+PREFECT_FILES = ("task.py", "node.py", "pool.py", "results.py")
+ORCHESTRATION = {"node", "pool", "results", "code_version"}
 TRACKING = Path("tasks/tracking.py")
 
 
