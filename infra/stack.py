@@ -50,6 +50,7 @@ class Stack:
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_LOGGING_EXTRA_LOGGERS": "layerwright",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a full store was retried for minutes

@@ -9,6 +9,9 @@ from pydantic import ByteSize, Field, model_validator
 from tasks.contracts import Contract, Number
 
 
+ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
+
+
 class Placement(Contract):
     """Where one step runs: in this process, or on a worker of a Prefect work pool.
 
@@ -37,9 +40,10 @@ class Placement(Contract):
 
     @model_validator(mode="after")
     def _of_a_pool(self) -> Placement:
-        given = self.model_fields_set & {"pool", "queue", "slots", "timeout_minutes"}
+        defaults = {name: type(self).model_fields[name].default for name in ONLY_ON_POOLS}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.where == "inline" and given:
-            raise ValueError(f"where: pool beside {', '.join(sorted(given))}")
+            raise ValueError(f"where: pool beside {', '.join(given)}")
         if self.where == "pool" and self.pool is None:
             raise ValueError("pool: the name of a work pool")
         return self
