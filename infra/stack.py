@@ -5,7 +5,7 @@
 
 PostgreSQL (Debian's package), a Prefect server and an MLflow server on it, SeaweedFS as S3, one
 process worker for each pool. ``DIR/stack.env`` has what a client needs: ``set -a; . DIR/stack.env``
-(with passwords). Everything it started is in DIR/processes.json and is ended by `down`, nothing else is.
+(with passwords). What it started is in DIR/processes.json, and is all that `down` ends.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from pydantic import ByteSize, Field, model_validator
 
 from tasks.contracts import Contract, Number
 
-
 ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
 
 
@@ -54,7 +53,8 @@ class Compute(Contract):
     steps: dict[str, Placement] = {}
 
     def of(self, step: str) -> Placement:
-        return self.steps.get(step, self.default)
+        placement = self.steps.get(step, self.default)
+        return placement if step in PLACED_STEPS or placement.pool is None else Placement()
 
     def memory_of(self, step: str) -> int | None:
         """The bound in bytes on a step's weights; None where it has none."""
@@ -65,5 +65,6 @@ STEPS = (
     "fetch", "profile", "measure_costs", "choose", "regularize", "convert",
     "finetune", "evaluate", "gate", "register",
 )  # fmt: skip
+PLACED_STEPS = STEPS[:-2]  # the gate and the registry are the parent's own
 STREAMING_STEPS = ("profile", "choose", "convert", "evaluate")  # those that `memory` can bound
 TRAINING_STEPS = ("regularize", "finetune")  # those that more than one process can share

@@ -136,17 +136,25 @@ def _watched(client: SyncPrefectClient, child: UUID, placement: Placement) -> St
     shown = 0
     while True:
         state = client.read_flow_run(child).state
-        lines = client.read_logs(
-            LogFilter(flow_run_id=LogFilterFlowRunId(any_=[child])),
-            offset=shown,
-            sort=LogSort.TIMESTAMP_ASC,
-        )
-        for line in lines:
-            if line.name == logger.name:
-                logger.log(line.level, "%s", line.message)
-        shown += len(lines)
-        if state is not None and state.is_final():
+        ended = state is not None and state.is_final()
+        if ended:  # its last lines are sent as its process ends
+            time.sleep(POLL_SECONDS)
+        shown += _relayed(client, child, shown)
+        if state is not None and ended:
             return state
         if time.monotonic() > end:
             raise StepError(f"stopped after {minutes:g} minutes, as compute.steps says")
         time.sleep(POLL_SECONDS)
+
+
+def _relayed(client: SyncPrefectClient, child: UUID, shown: int) -> int:
+    """Say the log lines that came since the first ``shown``; returns how many came."""
+    lines = client.read_logs(
+        LogFilter(flow_run_id=LogFilterFlowRunId(any_=[child])),
+        offset=shown,
+        sort=LogSort.TIMESTAMP_ASC,
+    )
+    for line in lines:
+        if line.name == logger.name:
+            logger.log(line.level, "%s", line.message)
+    return len(lines)
