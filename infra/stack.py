@@ -3,9 +3,10 @@
     python -m infra.stack up [--folder DIR] [--part prefect --part workers ...]
     python -m infra.stack down [--folder DIR]
 
-PostgreSQL (Debian's package), a Prefect server and an MLflow server on it, SeaweedFS as S3, one
-process worker for each pool. ``DIR/stack.env`` has what a client needs: ``set -a; . DIR/stack.env``
-(with passwords). What it started is in DIR/processes.json, and is all that `down` ends.
+PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server on the first, locks
+in the second, SeaweedFS as S3, one process worker for each pool. ``DIR/stack.env`` has what clients
+need (with passwords): ``set -a; . DIR/stack.env``. What it started is in DIR/processes.json, and is
+all that `down` ends.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from infra.processes import Processes, StackError, free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(".layerwright-stack")
-PARTS = ("postgres", "s3", "prefect", "mlflow", "workers")
+PARTS = ("postgres", "redis", "s3", "prefect", "mlflow", "workers")
 WORKERS = ("cpu", "gpu")
 BUCKET = "layerwright"
 FIRST = ("DO_NOT_TRACK", "PREFECT_", "MLFLOW_", "AWS_", "LAYERWRIGHT_")  # ours alone count
@@ -129,6 +130,20 @@ class Stack:
                     cursor.execute(f"CREATE DATABASE {name}")
         connection.close()
         return True
+
+    def start_redis(self, *_: object) -> dict[str, str]:
+        """The locks by which runs that need the same step share it: nothing to keep."""
+        server, secret = _program("redis-server", "redis-server"), secrets.token_hex(16)
+        (port,) = free_ports(1)
+        config = self.folder / "redis.secret"
+        config.touch(mode=0o600)
+        config.write_text(
+            f'bind 127.0.0.1\nport {port}\nrequirepass {secret}\nsave ""\nappendonly no\n'
+        )
+        self.processes.start("redis", [server, str(config)], self.inherited, cwd=self.folder)
+        log = self.processes.log("redis")
+        self.processes.wait("redis", lambda: "Ready to accept" in log.read_text())
+        return {"LAYERWRIGHT_LOCKS": f"redis://:{secret}@127.0.0.1:{port}/0"}
 
     def start_s3(self, *_: object) -> dict[str, str]:
         import json

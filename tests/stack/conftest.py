@@ -14,7 +14,7 @@ from infra.stack import Stack
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    for program, package in (("postgres", "postgresql"), ("initdb", "postgresql")):
+    for program, package in (("initdb", "postgresql"), ("redis-server", "redis-server")):
         if shutil.which(program) is None:
             pytest.skip(f"the program {program} is missing: install the package {package}")
     # not under pytest's own folder: PostgreSQL's user must be able to enter it
