@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from tasks.choose.base import Problem
 from tasks.choose.columns import Column, recall_nats
 from tasks.choose.cover import Limit, Vector, least_cover
+from tasks.choose.neighbours import neighbour_limits
 from tasks.choose.time_budgets import Figure, time_uses
 from tasks.contracts import Contract
 from tasks.errors import InputError
@@ -110,7 +111,7 @@ class Budgets(Contract):
             found.append((np.array(converted, dtype=np.float64), layers - self.keep_layers))
         if self.max_recall_nats is not None:
             found.append((self._recall(columns), self.max_recall_nats))
-        return found
+        return [*found, *neighbour_limits(columns)]
 
     @staticmethod
     def _recall(columns: Sequence[Column]) -> Vector:

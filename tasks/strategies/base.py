@@ -52,6 +52,16 @@ class Strategy(Component):
         """Whether `fit` has tensors to give, so that converting needs calibration text."""
         return False
 
+    @property
+    def patches_below(self) -> bool:
+        """Whether it changes the feed-forward of the layer below, which must have kept one."""
+        return False
+
+    @property
+    def keeps_feed_forward(self) -> bool:
+        """Whether a layer of this strategy has one that the layer above could change."""
+        return self.layer_spec(FULL_LAYER)["feed_forward"]["kind"] == "mlp"
+
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
         """Tensors that the base does not have, or has with other values, by their full names.
 

@@ -39,6 +39,10 @@ class Remove(Strategy):
     def fits(self) -> bool:
         return self.patch
 
+    @property
+    def patches_below(self) -> bool:
+        return self.patch
+
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
         below = stretch.layer_before
         if below is None or below.mlp is None:

@@ -237,3 +237,28 @@ def test_what_a_layer_cannot_become_is_no_option() -> None:
     unknown = problem(of.model_copy(update={"layers": bare}))
     with pytest.raises(InputError, match="the profile has no damage of layer 0"):
         Milp(kv_bytes_ratio=0.76).select(unknown)
+
+
+def test_what_patches_the_layer_below_stands_on_a_feed_forward() -> None:
+    linear, patched = Spec(name="linear"), Spec(name="remove", patch=True)
+    costs = {0: (0.001, 0.0), 1: (0.001, 0.9), 2: (0.9, 0.0005), 3: (0.5, 0.003)}
+    of = profile([0.0] * 4)
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "damage": tuple(
+                    Damage(strategy=spec, language_nats=nats, recall_nats=0.0)
+                    for spec, nats in zip((linear, patched), costs[layer.layer], strict=True)
+                )
+            }
+        )
+        for layer in of.layers
+    )
+    of = of.model_copy(update={"layers": layers})
+    both = choice(of, uniform(linear, 0, 4), uniform(patched, 0, 4))
+    items = Milp(kv_bytes_ratio=0.5, recall_weight=0).select(both)
+    # one by one the cheapest two are 0 and 2 patched, but there is nothing below layer 0
+    assert [item.strategy for item in items] == ["linear", "keep", "remove", "keep"]
+    most = Milp(kv_bytes_ratio=0.25, recall_weight=0).select(both)
+    # 2 and 3 are one removal on the feed-forward of layer 1, which a map there would take away
+    assert [item.strategy for item in most] == ["linear", "keep", "remove", "remove"]

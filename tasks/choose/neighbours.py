@@ -1,0 +1,41 @@
+"""Which columns may stand on which: what patches the layer below needs a feed-forward there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.choose.columns import Column
+from tasks.choose.cover import Limit
+from tasks.registry import build
+from tasks.strategies.base import Strategy
+
+
+def neighbour_limits(columns: Sequence[Column]) -> list[Limit]:
+    """For every column c that patches the layer below: x_c <= sum of x_b over what can be below it.
+
+    That is what ends where c starts and keeps its feed-forward, or becomes one stretch with c.
+    """
+    built = [
+        None if column.candidate is None else build(Strategy, column.candidate.spec)
+        for column in columns
+    ]
+    found = []
+    for index, (above, strategy) in enumerate(zip(columns, built, strict=True)):
+        if strategy is None or not strategy.patches_below:
+            continue
+        below = [
+            column.stop == above.start and _carries(other, strategy)
+            for column, other in zip(columns, built, strict=True)
+        ]
+        uses = -np.array(below, dtype=np.float64)
+        uses[index] = 1.0
+        found.append((uses, 0.0))
+    return found
+
+
+def _carries(below: Strategy | None, strategy: Strategy) -> bool:
+    if below is None or below.keeps_feed_forward:
+        return True
+    return below == strategy and strategy.merges
