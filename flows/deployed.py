@@ -17,7 +17,7 @@ from prefect.states import Completed
 
 from flows import launch
 from tasks.errors import InputError
-from tasks.store import S3_ERRORS, s3_client
+from tasks.s3_store import S3_ERRORS, s3_client
 
 HOME = ".layerwright"
 
