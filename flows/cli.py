@@ -224,6 +224,30 @@ def generate(
 
 
 @app.command()
+def gc(
+    home: Home = HOME,
+    store: Annotated[str | None, typer.Option(help="Not the home's, but this one.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="The MLflow whose versions are kept, if not the home's.")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="What is younger is kept.")] = 30,
+    abandon: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="A killed run, not to be resumed.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove results and trees that are old and that no registered version stands on."""
+    from flows import screen
+    from flows.cleaning import clean
+
+    removed = clean(
+        home.resolve(), store, tracking_uri, days=days, dry=dry_run, abandoned=abandon or ()
+    )
+    show_result(removed, as_json, screen.cleaned)
+
+
+@app.command()
 def methods(as_json: AsJson = False) -> None:
     """List strategies, profilers, selectors, metrics and model families."""
     from flows import screen

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from flows.inputs import evaluated_texts, needed_texts, surveyed_texts
+from flows.pools import check_pools
 from tasks.choose.base import Selector
 from tasks.contracts import ConversionPlan, Spec
 from tasks.convert.plan_file import read_plan
@@ -53,6 +54,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             raise _at(error, document, f"{where}.{error.where or 'name'}") from error
     _check_rules(recipe, document, flow)
     _check_times(recipe, document)
+    check_pools(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
             build_metrics(metrics, recipe.data, where=where)

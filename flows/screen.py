@@ -209,6 +209,19 @@ def exported(console: Console, value: dict[str, Any]) -> None:
     console.print(f"folder      {value['folder']}", soft_wrap=True)
 
 
+def cleaned(console: Console, value: dict[str, Any]) -> None:
+    """What was removed, or would be."""
+    for sha256, why in value["kept"].items():
+        console.print(f"kept        {sha256[:12]}  {why}", soft_wrap=True)
+    for sha256, size in value["removed"].items():
+        console.print(f"removed     {sha256[:12]}  {size / 1e6:,.1f} MB")
+    would = "would be removed" if value["dry_run"] else "removed"
+    console.print(
+        f"{len(value['removed'])} trees, {value['results']} results and {value['unfinished']} "
+        f"unfinished writes {would}, {value['bytes'] / 1e6:,.1f} MB"
+    )
+
+
 def inspected(console: Console, value: dict[str, Any]) -> None:
     """What a checkpoint is."""
     table = _table(f"Checkpoint {value['checkpoint']}", "layers", "mixer", "feed-forward")

@@ -1,21 +1,27 @@
 """The child flow: one step's plain function, on a machine that the parent chose.
 
-The parent's node owns the cache key and decides; this runs the work once and returns JSON.
+The parent's node owns the cache key and decides; this runs the work once (tasks/pool.py).
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 from prefect import flow
+from prefect.concurrency.sync import concurrency
 
 from tasks.choose.task import choose_plan
+from tasks.code_version import code_version
 from tasks.convert.task import convert_model
 from tasks.costs.task import measure_costs
+from tasks.errors import LayerwrightError, StepError
 from tasks.evaluate.task import evaluate_models, measure_plans
 from tasks.fetch.task import fetch_model, fetch_text
 from tasks.finetune.task import finetune_model, regularize_model
 from tasks.node import Place
+from tasks.pool import described, hand_over, slots_of
 from tasks.profile.task import profile_model
 
 HEAVY = {
@@ -36,12 +42,35 @@ HEAVY = {
 
 
 @flow(name="step", flow_run_name="{name}", validate_parameters=False)
-def step(name: str, inputs: dict[str, Any], place: Place, key: str) -> dict[str, Any]:
-    """Run the step function ``name`` on its inputs, at ``place``.
+def step(
+    name: str, inputs: dict[str, Any], place: dict[str, Any], key: str, attempt: int, code: str
+) -> None:
+    """Run the step function ``name`` on its inputs, and hand its result over through the store.
+
+    The pool's slots are held while it works. LAYERWRIGHT_HOME, if the worker has it, is where it
+    works; a worker that sees the parent's home goes on from what an earlier attempt left there.
 
     Args:
         name: the function's name, as in ``HEAVY``.
         inputs: the JSON of each input contract.
+        place: the JSON of the parent's `Place`.
         key: the parent's cache key; names the work folder, so that a retry goes on.
+        attempt: the number of this child among those for the same key.
+        code: the version of the step's code that the parent's key stands for.
     """
-    return HEAVY[name].execute(inputs, place, key)
+    logging.getLogger("layerwright").setLevel(logging.INFO)
+    node, here = HEAVY[name], Place.model_validate(place)
+    here = here.model_copy(update={"home": os.environ.get("LAYERWRIGHT_HOME", here.home)})
+    store, placement = here.open_store(), here.compute.of(node.step)
+    try:
+        if code != code_version(node.function.__module__):
+            raise StepError(
+                f"the worker has another version of the code of {name} than the run that asks: "
+                "give both the same commit"
+            )
+        with concurrency(slots_of(placement.pool), occupy=placement.slots, strict=True):
+            result = node.execute(inputs, here, key)
+    except LayerwrightError as error:
+        hand_over(store, key, attempt, {"error": described(error)})
+        raise
+    hand_over(store, key, attempt, {"result": result})

@@ -7,12 +7,13 @@ string names, with its whole room if it is one: components are discovered, and c
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 from collections.abc import Iterator
 from functools import cache
+from modulefinder import ModuleFinder
 from pathlib import Path
+from types import CodeType
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tasks", "kernels")
@@ -45,23 +46,28 @@ def closure(module: str) -> frozenset[str]:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    return tuple(_imported(ast.parse(_source(module).read_text(encoding="utf-8"))))
+    # compiled, not parsed: another thread may parse, and CPython 3.11's parser is not made for two
+    source = _source(module)
+    return tuple(_imported(compile(source.read_bytes(), str(source), "exec", dont_inherit=True)))
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if _ours(a.name))
-        elif isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
-            yield node.module
-            # `from tasks.hybrid import cache` names a module, `from tasks.errors import X` a class
-            inner = (f"{node.module}.{a.name}" for a in node.names)
-            yield from (name for name in inner if _find(name))
-        elif isinstance(node, ast.Constant) and _names_a_module(node.value):
+def _imported(code: CodeType) -> Iterator[str]:
+    for kind, what in ModuleFinder().scan_opcodes(code):
+        if kind == "absolute_import":
+            names, module = what
+            if _ours(module):
+                yield module
+                # `from tasks.hybrid import cache` names a module, `from tasks.errors import X` none
+                inner = (f"{module}.{name}" for name in names or ())
+                yield from (name for name in inner if _find(name))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imported(constant)
+        elif _names_a_module(constant):
             # what is reached by name: the room of a kind of component, the code to be shipped
-            yield node.value
-            room = ROOT / node.value.replace(".", "/")
-            yield from (f"{node.value}.{p.stem}" for p in room.glob("[!_]*.py"))
+            yield constant
+            room = ROOT / constant.replace(".", "/")
+            yield from (f"{constant}.{p.stem}" for p in room.glob("[!_]*.py"))
 
 
 def _names_a_module(value: object) -> bool:

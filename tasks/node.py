@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
 from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.locking.filesystem import FileSystemLockManager
+from prefect.locking.protocol import LockManager
 from prefect.results import ResultRecord
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, TypeAdapter
@@ -27,6 +29,7 @@ from tasks.code_version import code_version
 from tasks.compute import Compute
 from tasks.context import Context, resolve_device, timed_on
 from tasks.contracts import Contract, TreeRef, identity
+from tasks.pool import FINAL, run_on_pool
 from tasks.results import result_storage
 from tasks.store import Store, open_store
 from tasks.tracking import Tracking
@@ -141,10 +144,16 @@ class Node(Generic[P, Result]):
             "code": code_version(self.function.__module__),
         }
         if self.timed:
-            parts["timed_on"] = timed_on(resolve_device(place.compute.of(self.step).device))
+            parts["timed_on"] = self._timed_on(place)
             if memory_bytes := place.compute.memory_of(self.step):  # streamed weights take time
                 parts["memory_bytes"] = memory_bytes
         return f"{self.step}-{identity(parts)[:40]}"
+
+    def _timed_on(self, place: Place) -> dict[str, str]:
+        placement = place.compute.of(self.step)
+        if placement.pool:  # whose workers are alike; this process may have other devices
+            return {"pool": placement.pool, "device": placement.device}
+        return timed_on(resolve_device(placement.device))
 
     def lookup(self, key: str, place: Place) -> Result | None:
         """The cached result under a key, or None."""
@@ -187,11 +196,27 @@ class Node(Generic[P, Result]):
         return self.returns.dump_python(result, mode="json")
 
     def _execute(self, inputs: dict[str, Any], place: Place, key: str) -> dict[str, Any]:
-        logger.info("%-9s started", self.step)
-        return self.execute(inputs, place, key)
+        placement = place.compute.of(self.step)
+        if placement.pool is None:
+            logger.info("%-9s started", self.step)
+            return self.execute(inputs, place, key)
+        logger.info("%-9s given to the pool %s", self.step, placement.pool)
+        return run_on_pool(
+            self.function.__name__,
+            {
+                "name": self.function.__name__,
+                "inputs": inputs,
+                "place": place.model_dump(mode="json"),
+                "code": code_version(self.function.__module__),
+            },
+            key,
+            placement,
+            place.open_store(),
+            lambda value: self._whole(self.returns.validate_python(value), place),
+        )
 
     def _placed(self, key: str, place: Place) -> Any:
-        """The Prefect task with this run's cache key, result storage and locks."""
+        """The Prefect task with this run's cache key, result storage, locks and retries."""
         if not self.cached:
             return self.task
         policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: key)
@@ -202,10 +227,26 @@ class Node(Generic[P, Result]):
             # runs that need the same step at once share it: one works, the others wait and read
             cache_policy=policy.configure(
                 isolation_level=IsolationLevel.SERIALIZABLE,
-                lock_manager=FileSystemLockManager(Path(place.home) / "locks"),
+                lock_manager=_locks(place.home),
             ),
             result_storage=result_storage(place.store, place.tree_cache),
+            retries=place.compute.of(self.step).retries,
+            retry_condition_fn=_worth_another_try,
         )
+
+
+def _locks(home: str) -> LockManager:
+    """Redis where LAYERWRIGHT_LOCKS names one, for parents on several machines; else files."""
+    url = os.environ.get("LAYERWRIGHT_LOCKS")
+    if url is None:
+        return FileSystemLockManager(Path(home) / "locks")
+    from prefect_redis import RedisLockManager  # an optional dependency
+
+    return RedisLockManager(connection_url=url)
+
+
+def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), FINAL)
 
 
 def node(

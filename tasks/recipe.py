@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from tasks.compute import STEPS, STREAMING_STEPS, TRAINING_STEPS, Compute
+from tasks.compute import PLACED_STEPS, STEPS, STREAMING_STEPS, TRAINING_STEPS, Compute
 from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
 from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
@@ -320,6 +320,10 @@ class Recipe(Contract):
         for step, placement in self.compute.steps.items():
             if step not in STEPS:
                 raise _misplaced(("compute", "steps", step), f"one of {', '.join(STEPS)}")
+            if placement.pool and step not in PLACED_STEPS:
+                raise _misplaced(
+                    ("compute", "steps", step, "pool"), f"none: {step} is the run's own work"
+                )
             if placement.processes > 1 and step not in TRAINING_STEPS:
                 raise _misplaced(
                     ("compute", "steps", step, "processes"),

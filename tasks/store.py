@@ -13,21 +13,17 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-import boto3
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 from tasks.contracts import TreeRef
-from tasks.errors import InputError, IntegrityError, StepError
+from tasks.errors import IntegrityError
 
 MANIFEST = "manifest.json"
-S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)  # for those who use s3_client()
 
 
 def sha256_file(path: Path) -> str:
@@ -84,6 +80,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+class Entry(NamedTuple):
+    """One file or object of a store."""
+
+    key: str
+    bytes: int
+    modified: datetime
+
+
 class Store(ABC):
     """Content-addressed trees and small keyed values.
 
@@ -118,6 +122,18 @@ class Store(ABC):
     @abstractmethod
     def tree_uri(self, sha256: str) -> str: ...
 
+    @abstractmethod
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Everything whose key begins with ``prefix``, a folder with its slash."""
+
+    @abstractmethod
+    def remove(self, keys: Sequence[str]) -> None:
+        """Take keys away, in their order; those that are not there are no error."""
+
+    @abstractmethod
+    def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
+        """Take away what interrupted writes left before a time; how many there were."""
+
     def has_tree(self, sha256: str) -> bool:
         return self.read(f"trees/{sha256}/{MANIFEST}") is not None
 
@@ -142,6 +158,32 @@ class LocalStore(Store):
 
     def tree_uri(self, sha256: str) -> str:
         return f"{self.uri}/trees/{sha256}"
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        for path in sorted((self.root / prefix).rglob("*")):
+            if path.is_file() and ".partial" not in path.relative_to(self.root).as_posix():
+                status = path.stat()
+                modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                yield Entry(path.relative_to(self.root).as_posix(), status.st_size, modified)
+
+    def remove(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            path = self.root / key
+            path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == self.root or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+
+    def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
+        old = [
+            path
+            for path in (*self.root.glob("*/.*.partial"), *self.root.glob("*/*/.*.partial"))
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
+        ]
+        for path in [] if dry else old:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return len(old)
 
     def put_tree(self, folder: Path) -> TreeRef:
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -181,119 +223,6 @@ class LocalStore(Store):
         return folder
 
 
-class S3Store(Store):
-    """A store under an S3 prefix; trees are downloaded to a local cache folder.
-
-    Credentials, region and endpoint come from the usual AWS chain alone
-    (``AWS_ENDPOINT_URL`` for servers other than AWS).
-    """
-
-    def __init__(self, uri: str, cache: Path) -> None:
-        parsed = urlparse(uri)
-        if parsed.scheme != "s3" or not parsed.netloc:
-            raise InputError(f"{uri!r} is not an S3 address", expected="s3://bucket/prefix")
-        self.uri = uri.rstrip("/")
-        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
-        self.cache = cache
-        self.client = s3_client()
-        self._opened: set[str] = set()
-
-    def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}" if self.prefix else key
-
-    def read(self, key: str) -> bytes | None:
-        try:
-            return self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-        except self.client.exceptions.NoSuchKey:
-            return None
-        except S3_ERRORS as error:
-            raise StepError(f"{self.uri}/{key} cannot be read: {error}") from error
-
-    def write(self, key: str, data: bytes) -> None:
-        try:
-            self.client.put_object(
-                Bucket=self.bucket, Key=self._key(key), Body=data, ChecksumAlgorithm="SHA256"
-            )
-        except S3_ERRORS as error:
-            raise StepError(f"{self.uri}/{key} cannot be written: {error}") from error
-
-    def tree_uri(self, sha256: str) -> str:
-        return f"{self.uri}/trees/{sha256}"
-
-    def put_tree(self, folder: Path) -> TreeRef:
-        (folder / MANIFEST).unlink(missing_ok=True)
-        manifest = build_manifest(folder)
-        sha256 = hashlib.sha256(manifest).hexdigest()
-        files = json.loads(manifest)["files"]
-        try:
-            present = self._sizes(self._key(f"trees/{sha256}/"))
-            for entry in files:
-                if present.get(entry["path"]) == entry["bytes"]:
-                    continue  # an object is whole or not there: left by an interrupted upload
-                self.client.upload_file(
-                    str(folder / entry["path"]),
-                    self.bucket,
-                    self._key(f"trees/{sha256}/{entry['path']}"),
-                    ExtraArgs={"ChecksumAlgorithm": "SHA256"},
-                    Config=TransferConfig(max_concurrency=4),
-                )
-        except (*S3_ERRORS, OSError) as error:
-            raise StepError(f"upload to {self.tree_uri(sha256)} failed: {error}") from error
-        if MANIFEST not in present:
-            self.write(f"trees/{sha256}/{MANIFEST}", manifest)
-        shutil.rmtree(folder)
-        size = sum(entry["bytes"] for entry in files)
-        return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
-
-    def _sizes(self, prefix: str) -> dict[str, int]:
-        pages = self.client.get_paginator("list_objects_v2")
-        return {
-            entry["Key"].removeprefix(prefix): entry["Size"]
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix)
-            for entry in page.get("Contents", [])
-        }
-
-    def open_tree(self, sha256: str) -> Path:
-        folder = self.cache / sha256
-        if sha256 in self._opened:
-            return folder
-        data = self.read(f"trees/{sha256}/{MANIFEST}")
-        if data is None:
-            raise IntegrityError(f"{self.tree_uri(sha256)}: no such tree in this store")
-        for entry in parse_manifest(data, sha256, self.tree_uri(sha256)):
-            path = folder / entry["path"]
-            try:
-                verify_file(path, entry)  # kept from an earlier, perhaps interrupted, download
-                continue
-            except IntegrityError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            # a name of its own: another process may be opening the same tree
-            partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-            try:
-                self.client.download_file(
-                    self.bucket, self._key(f"trees/{sha256}/{entry['path']}"), str(partial)
-                )
-            except S3_ERRORS as error:
-                raise StepError(f"{self.tree_uri(sha256)}/{entry['path']}: {error}") from error
-            try:
-                verify_file(partial, entry)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-        write_atomically(folder / MANIFEST, data)
-        self._opened.add(sha256)
-        return folder
-
-
-def s3_client():  # type: ignore[no-untyped-def]
-    """A boto3 S3 client from the usual chain, with few and bounded retries."""
-    # a session of its own: the shared one is not thread-safe, and keeps the first credentials
-    return boto3.Session().client(
-        "s3",
-        config=Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10),
-    )
-
-
 def open_store(uri: str | Path, cache: Path) -> Store:
     """The store at ``s3://bucket/prefix``, a ``file://`` URI or a folder.
 
@@ -302,6 +231,8 @@ def open_store(uri: str | Path, cache: Path) -> Store:
     """
     text = str(uri)
     if text.startswith("s3://"):
+        from tasks.s3_store import S3Store  # boto3 is slow to import, and not always needed
+
         return S3Store(text, cache)
     if text.startswith("file://"):
         return LocalStore(url2pathname(urlparse(text).path))

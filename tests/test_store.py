@@ -12,7 +12,8 @@ import pytest
 from s3_server import S3Server, client, s3_server
 
 from tasks.errors import InputError, IntegrityError, StepError
-from tasks.store import MANIFEST, LocalStore, S3Store, Store, open_store, parse_manifest
+from tasks.s3_store import S3Store
+from tasks.store import MANIFEST, LocalStore, Store, open_store, parse_manifest
 
 FILES = {"config.json": b'{"a": 1}', "weights/one.bin": bytes(range(256)) * 50, "empty": b""}
 

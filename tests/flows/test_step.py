@@ -1,4 +1,4 @@
-"""The child flow does a step's work on JSON, as the parent's node does."""
+"""A step's work on JSON, here or in a child flow."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.step import HEAVY, step
+from flows.step import HEAVY
 from tasks.contracts import ModelRef
 from tasks.node import NotCached, Place, Run
 from tasks.recipe import ModelSource
@@ -17,7 +17,7 @@ def test_a_step_on_json(tmp_path: Path) -> None:
     write_tiny_inputs(tmp_path)
     place = Place(home=str(tmp_path / "home"), store=str(tmp_path / "store"))
     inputs = {"source": {"source": f"local:{tmp_path}/model"}, "data_root": ".", "pin": "x"}
-    result = step.fn("fetch_model", inputs, place, "fetch-one")
+    result = HEAVY["fetch_model"].execute(inputs, place, "fetch-one")
     model = ModelRef.model_validate_json(json.dumps(result))
     assert LocalStore(tmp_path / "store").has_tree(model.sha256)
     assert model.layers == 4

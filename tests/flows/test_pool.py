@@ -1,0 +1,83 @@
+"""Steps on workers of work pools: a real Prefect server, and a process worker for each of two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from layerwright_process import last_line, layerwright
+from tiny_checkpoint import write_tiny_inputs
+
+from infra.stack import Stack
+
+ON_POOLS = (
+    "--set", "compute.steps.profile={where: pool, pool: gpu, retries: 1}",
+    "--set", "compute.steps.evaluate={where: pool, pool: cpu, queue: steps}",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack"))
+    stack.up(("prefect", "workers"))
+    yield stack
+    stack.down()
+
+
+def test_the_same_result_as_in_one_process(stack: Stack, tmp_path: Path) -> None:
+    write_tiny_inputs(tmp_path)
+    command = ("convert", "recipe.yaml", "--json")
+    placed = layerwright(*command, *ON_POOLS, "--home", "a", cwd=tmp_path, **stack.environment)
+    assert placed.returncode == 0, placed.stderr
+    assert "profile   given to the pool gpu" in placed.stderr
+    assert "profiled 4 layers" in placed.stderr, "the child's log is said by the parent"
+    inline = layerwright(*command, "--home", "b", cwd=tmp_path)
+    there, here = last_line(placed), last_line(inline)
+    for same in ("plan", "checkpoint", "metrics"):
+        expected = here[same] | ({"uri": there[same]["uri"]} if same == "checkpoint" else {})
+        assert there[same] == expected
+
+    again = layerwright(*command, *ON_POOLS, "--home", "a", cwd=tmp_path, **stack.environment)
+    assert "evaluate" in last_line(again)["cache_hits"], "the parent owns the cache"
+
+
+def test_what_is_wrong_on_the_worker_is_told_here_and_not_tried_again(
+    stack: Stack, tmp_path: Path
+) -> None:
+    write_tiny_inputs(tmp_path)
+    rows = "profile.rows=100000"  # more than the text has: seen where the text is read
+    result = layerwright(
+        "convert", "recipe.yaml", *ON_POOLS, "--set", rows, cwd=tmp_path, **stack.environment
+    )
+    assert result.returncode == 2, result.stderr
+    assert "calibration" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("compute.steps.profile={where: pool, pool: tpu}", "one of cpu, gpu"),
+        ("compute.steps.gate={where: pool, pool: cpu}", "gate is the run's own work"),
+        ("compute.default={pool: cpu}", "where: pool beside pool"),
+        ("compute.default={where: pool}", "the name of a work pool"),
+    ],
+)
+def test_a_wrong_place_is_refused_before_the_start(
+    stack: Stack, tmp_path: Path, setting: str, expected: str
+) -> None:
+    write_tiny_inputs(tmp_path)
+    result = layerwright(
+        "convert", "recipe.yaml", "--set", setting, cwd=tmp_path, **stack.environment
+    )
+    assert result.returncode == 2, result.stderr
+    assert expected in result.stderr
+    assert not (tmp_path / ".layerwright" / "runs").exists()
+
+
+def test_a_pool_needs_a_server(tmp_path: Path) -> None:
+    write_tiny_inputs(tmp_path)
+    result = layerwright("convert", "recipe.yaml", *ON_POOLS, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "PREFECT_API_URL names none" in result.stderr
