@@ -1,7 +1,7 @@
 """The flows that a Prefect deployment serves: a recipe's path in, a summary out.
 
-What the commands `convert` and `survey` do, in a worker's process: the worker's environment names
-the server, and LAYERWRIGHT_HOME the folder it works in.
+What the commands `convert`, `survey` and `requalify` do, in a worker's process: its environment
+names the server, and LAYERWRIGHT_HOME the folder it works in.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from prefect.states import Completed
 
 from flows import launch
 from tasks.errors import InputError
+from tasks.register.versions import Address
 from tasks.s3_store import S3_ERRORS, s3_client
 
 HOME = ".layerwright"
@@ -34,11 +35,7 @@ def convert(recipe: str, assignments: list[str] | None = None, home: str | None 
     with tempfile.TemporaryDirectory() as folder:
         path = _fetched(recipe, Path(folder))
         ready = launch.prepare(path, assignments or [], _home(home), flow="convert")
-        summary = launch.run_convert(ready)
-    if summary["decision"] == "accepted":
-        return summary
-    failed = "; ".join(summary["failed_checks"])
-    return Completed(name="Rejected", message=failed, data=summary)
+        return _judged(launch.run_convert(ready))
 
 
 @flow(name="survey", persist_result=False)
@@ -48,6 +45,30 @@ def survey(recipe: str, assignments: list[str] | None = None, home: str | None =
         path = _fetched(recipe, Path(folder))
         ready = launch.prepare(path, assignments or [], _home(home), flow="survey")
         return launch.run_survey(ready)
+
+
+@flow(name="requalify", persist_result=False)
+def requalify(
+    version: str, recipe: str, assignments: list[str] | None = None, home: str | None = None
+) -> Any:
+    """Measure a registered version again; the state is `Completed`, or `Rejected`.
+
+    Args:
+        version: ``NAME@alias`` or ``NAME/version``.
+    """
+    address = str(Address.parse(version))
+    with tempfile.TemporaryDirectory() as folder:
+        path = _fetched(recipe, Path(folder))
+        ready = launch.prepare(path, assignments or [], _home(home), flow="requalify")
+        return _judged(launch.run_requalification(ready, address))
+
+
+def _judged(found: dict[str, Any]) -> Any:
+    """The state that says what was decided."""
+    if found["decision"] == "accepted":
+        return found
+    failed = "; ".join(found["failed_checks"])
+    return Completed(name="Rejected", message=failed, data=found)
 
 
 def _home(given: str | None) -> Path:
