@@ -20,7 +20,7 @@ OPTIONS = EvaluateOptions(
     metrics=(
         Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),
         Spec(name="divergence", texts=["english"], rows=2, row_tokens=200),
-        Spec(name="passkey", prompts=3, prompt_tokens=400),
+        Spec(name="recall", prompts=3, prompt_tokens=[400]),
         Spec(name="kv_cache", tokens=[64], prefill_tokens=64),
         Spec(name="overlap", texts=["english"], against="other"),
     )
@@ -48,7 +48,7 @@ def test_the_report_has_both_arms(stored, context, forwards):
     assert report.value("overlap.english", "candidate") == 0
     assert report.kernels == {"streaming_attention": ("blockwise",)}
     assert set(report.by_arm("base")) == {
-        "perplexity.english", "recall.passkey", "key_log_prob.passkey", "kv_bytes.64",
+        "perplexity.english", "recall.passkey.400", "key_log_prob.passkey.400", "kv_bytes.64",
     }  # fmt: skip
     assert type(report).model_validate_json(report.model_dump_json()) == report
 
