@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -50,9 +50,24 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     _check_times(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
-            build_metrics(metrics, recipe.data, where=where)
+            built = build_metrics(metrics, recipe.data, where=where)
         except InputError as error:
             raise _at(error, document, error.where or where) from error
+        _check_forms(recipe, document, built)
+
+
+def _check_forms(recipe: Recipe, document: Located, metrics: Iterable[Metric]) -> None:
+    """Metrics that ask records need them as such, and texts as texts."""
+    for metric in metrics:
+        asked = metric.needed_records()
+        for name in (*metric.needed_texts(), *asked):
+            form = "records" if name in asked else "text"
+            if recipe.data[name].form != form:
+                raise InputError(
+                    f"the metric {metric.name!r} reads {name!r} as {form}",
+                    where=document.place(("data", name)),
+                    expected=f"form: {form}",
+                )
 
 
 def _check_rules(recipe: Recipe, document: Located) -> None:

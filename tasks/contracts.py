@@ -99,7 +99,8 @@ class CheckpointRef(TreeRef):
 
 
 class TextRef(TreeRef):
-    """Text as ``documents.jsonl``: one ``{"text": ...}`` or ``{"messages": [...]}`` a line."""
+    """Text as ``documents.jsonl``: one ``{"text": ...}`` or ``{"messages": [...]}`` a line; or
+    records as ``records.jsonl`` (tasks/measure/records.py)."""
 
     source: str
     documents: int

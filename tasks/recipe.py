@@ -36,11 +36,13 @@ class TextSource(Contract):
     ``files`` are globs inside the source; ``field`` names the column or key that holds the text
     of Arrow, Parquet and JSON files (a ``messages`` field makes it chat data). ``part`` keeps the
     documents whose digest, as a fraction, falls in [low, high): disjoint parts never share one.
+    As ``records`` JSON rows stay as they are, for metrics that ask questions with answers.
     """
 
     source: str = Field(min_length=1)
     files: tuple[str, ...] = ("*",)
     field: str = "text"
+    form: Literal["text", "records"] = "text"
     part: tuple[Share, Share] = (0.0, 1.0)
 
     @model_validator(mode="after")
@@ -305,6 +307,8 @@ class Recipe(Contract):
         for at, text in self._texts():
             if text not in self.data:
                 raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
+            if self.data[text].form != "text":
+                raise _misplaced(at, f"a text, not the records {text!r}")
         if self.survey and (stability := self.survey.stability):
             if stability.text == self.profile.text:
                 raise _misplaced(("survey", "stability", "text"), "another text than the profile's")

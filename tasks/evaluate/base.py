@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tasks.contracts import Aggregate, Arm, Contract, Measurement
@@ -68,6 +69,17 @@ class Metric(Component):
     def needed_texts(self) -> tuple[str, ...]:
         """The texts of the recipe's ``data`` that must be there."""
         return tuple(dict.fromkeys(wanted.text for wanted in self.passes()))
+
+    def needed_records(self) -> tuple[str, ...]:
+        """The records of the recipe's ``data`` that must be there."""
+        return ()
+
+    def check_records(self, folders: Mapping[str, Path]) -> None:
+        """Read the records without any model, before anything else is done.
+
+        Raises:
+            InputError: with file, line and field.
+        """
 
     def estimate_tokens(self) -> int:
         """Roughly how many tokens each arm is run over outside the passes."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tasks.contracts import Spec
+from tasks.contracts import Spec, TextRef
 from tasks.errors import InputError
 from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Figure, Metric
 from tasks.registry import build
-from tasks.store import write_atomically
+from tasks.store import Store, write_atomically
 
 
 def build_metrics(
@@ -33,10 +33,10 @@ def build_metrics(
     for index, spec in enumerate(specs):
         place = f"{where}.{index}"
         metric = build(Metric, spec, where=place)
-        for text in metric.needed_texts():
+        for text in (*metric.needed_texts(), *metric.needed_records()):
             if text not in known:
                 raise InputError(
-                    f"metric {metric.name!r} names the text {text!r}, which is not in data",
+                    f"metric {metric.name!r} names {text!r}, which is not in data",
                     where=place,
                     expected=f"one of {', '.join(known)}" if known else "a text under data",
                 )
@@ -53,8 +53,20 @@ def build_metrics(
 
 
 def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:
-    """All texts that the metrics need, each once."""
-    return tuple(dict.fromkeys(text for metric in metrics for text in metric.needed_texts()))
+    """All texts and records that the metrics need, each once."""
+    needed = ((*metric.needed_texts(), *metric.needed_records()) for metric in metrics)
+    return tuple(dict.fromkeys(text for texts in needed for text in texts))
+
+
+def check_records(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
+    """Read all records that the metrics ask, without a model.
+
+    Raises:
+        InputError: with file, line and field.
+    """
+    for metric in metrics:
+        names = metric.needed_records()
+        metric.check_records({name: store.open_tree(texts[name].sha256) for name in names})
 
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:

@@ -72,8 +72,8 @@ class Recall(Metric):
         ends = [tokenizer.decode(p.ids[: p.key_start][-QUESTION_TOKENS:]) for p in prompts]
         options = [probe, self.prompts, tokens, keep_out, seed]
         for arm in arms.names:
-            shown = arms.track(prompts, f"{arm}: {probe}, {tokens:,} tokens")
-            found = arms.remembered(arm, "recall", options, partial(_scores, prompts=shown))
+            what = f"{arm}: {probe}, {tokens:,} tokens"
+            found = arms.remembered(arm, "recall", options, prompts, _scores, what=what)
             said = [
                 Words(prompt=end, expected=prompt.key, said=tokenizer.decode(likeliest))
                 for end, prompt, (_, _, likeliest) in zip(ends, prompts, found, strict=True)
@@ -116,6 +116,7 @@ class Recall(Metric):
 
 def _scores(
     model: HybridForCausalLM, prompts: Iterable[RecallPrompt]
-) -> list[tuple[float, bool, tuple[int, ...]]]:
-    found = [key_scores(model, [prompt])[0] for prompt in prompts]
-    return [(score.log_prob, score.exact, score.likeliest) for score in found]
+) -> Iterator[tuple[float, bool, tuple[int, ...]]]:
+    for prompt in prompts:
+        [score] = key_scores(model, [prompt])
+        yield score.log_prob, score.exact, score.likeliest

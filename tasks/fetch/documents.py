@@ -1,6 +1,7 @@
 """Documents out of files: plain text, JSON, JSON lines, Arrow and Parquet, all to one form.
 
-A document is ``{"text": str}`` or ``{"messages": [{"role": str, "content": str}, ...]}``.
+A document is ``{"text": str}`` or ``{"messages": [{"role": str, "content": str}, ...]}``. A record is
+``{"at": "file:line", "row": {...}}``: the row as it is.
 """
 
 from __future__ import annotations
@@ -30,6 +31,28 @@ def read_documents(path: Path, field: str) -> Iterator[Document]:
     Raises:
         InputError: unknown format, broken file, or a row without text.
     """
+    for where, row in _located_rows(path):
+        yield to_document(row, field, where)
+
+
+def read_records(path: Path) -> Iterator[Document]:
+    """The rows of one file as records, in order.
+
+    Raises:
+        InputError: unknown format, broken file, or a row that is no object.
+    """
+    for where, row in _located_rows(path):
+        if not isinstance(row, dict):
+            raise InputError("not an object", where=where, expected="a JSON object for each row")
+        yield {"at": where, "row": row}
+
+
+def _located_rows(path: Path) -> Iterator[Row]:
+    """Each row with its file and line.
+
+    Raises:
+        InputError: unknown format or broken file.
+    """
     reader = READERS.get(path.suffix)
     if reader is None:
         raise InputError(
@@ -39,7 +62,7 @@ def read_documents(path: Path, field: str) -> Iterator[Document]:
         )
     try:
         for place, row in reader(path):
-            yield to_document(row, field, f"{path.name}:{place}")
+            yield f"{path.name}:{place}", row
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from error
 
@@ -76,15 +99,19 @@ def to_document(row: Any, field: str, where: str) -> Document:
 
 
 def digest(document: Document) -> str:
-    """sha256 of what a document says, whatever its white space."""
-    said = document.get("text")
+    """sha256 of what a document says, whatever its white space, or of a record's row."""
+    said = json.dumps(document["row"], sort_keys=True) if "row" in document else None
+    said = document.get("text", said)
     if said is None:
         said = "\n".join(f"{m['role']}: {m['content']}" for m in document["messages"])
     return hashlib.sha256(" ".join(said.split()).encode()).hexdigest()
 
 
 def characters(document: Document) -> int:
-    """Characters of text in a document, without a chat template's markup; 0 if all are blank."""
+    """Characters of text in a document, without a chat template's markup; 0 if all are blank. A
+    record's are those of its JSON."""
+    if "row" in document:
+        return len(json.dumps(document["row"], ensure_ascii=False))
     messages = document.get("messages", ())
     said = [document["text"]] if "text" in document else [m["content"] for m in messages]
     return sum(map(len, said)) if any(map(str.strip, said)) else 0

@@ -1,4 +1,4 @@
-"""A text, from its source to ``documents.jsonl`` in the store."""
+"""A text or records, from their source to JSON lines in the store."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import json
 from tasks.context import Context
 from tasks.contracts import TextRef
 from tasks.errors import InputError
-from tasks.fetch.documents import characters, digest, read_documents
+from tasks.fetch.documents import characters, digest, read_documents, read_records
 from tasks.fetch.provenance import record_files
 from tasks.fetch.sources import text_source
 from tasks.fetch.sources.source import names_in
 from tasks.progress import progress
 from tasks.recipe import TextSource
 
-DOCUMENTS = "documents.jsonl"
+FILES = {"text": "documents.jsonl", "records": "records.jsonl"}
 
 
 def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -> TextRef:
-    """Bring a text into the store: one document a line, in the order of files and rows.
+    """Bring a text into the store: one document or record a line, in the order of files and rows.
 
-    Empty documents and repetitions (white space aside) are left out, and so are documents outside
-    ``source.part``: a document's place in [0, 1) comes from its own digest, so two disjoint parts
+    Empty documents and repetitions (white space aside) are left out; records are not, so that every
+    one that was given is asked. Left out are those outside ``source.part``: a document's place in [0, 1) comes from its own digest, so two disjoint parts
     never share one, whatever else is added to the source.
 
     Args:
-        source: where from, which files, which field, which part.
+        source: where from, which files, which field, text or records, which part.
         ctx: what was downloaded stays in the workdir, so a killed fetch goes on.
         data_root: where relative local paths start.
 
@@ -41,16 +41,21 @@ def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -
     seen: set[str] = set()
     documents = total = 0
     folder = ctx.folder("text")
-    with (folder / DOCUMENTS).open("w", encoding="utf-8", newline="\n") as out, progress() as bar:
+    records = source.form == "records"
+    with (
+        (folder / FILES[source.form]).open("w", encoding="utf-8", newline="\n") as out,
+        progress() as bar,
+    ):
         for name in bar.track(names, description="read"):
-            for document in read_documents(files / name, source.field):
+            path = files / name
+            for document in read_records(path) if records else read_documents(path, source.field):
                 sha256 = digest(document)
                 count = characters(document)
-                if count == 0 or sha256 in seen:
+                if not records and (count == 0 or sha256 in seen):
                     continue
                 seen.add(sha256)
                 if low <= place(sha256) < high:
-                    out.write(json.dumps(document, ensure_ascii=False) + "\n")
+                    out.write(json.dumps(document, ensure_ascii=records) + "\n")
                     documents, total = documents + 1, total + count
     if documents == 0:
         raise InputError(
