@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -50,24 +50,22 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     _check_times(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
-            built = build_metrics(metrics, recipe.data, where=where)
+            for index, metric in enumerate(build_metrics(metrics, recipe.data, where=where)):
+                _check_forms(metric, recipe, f"{where}.{index}")
         except InputError as error:
             raise _at(error, document, error.where or where) from error
-        _check_forms(recipe, document, built)
 
 
-def _check_forms(recipe: Recipe, document: Located, metrics: Iterable[Metric]) -> None:
-    """Metrics that ask records need them as such, and texts as texts."""
-    for metric in metrics:
-        asked = metric.needed_records()
-        for name in (*metric.needed_texts(), *asked):
-            form = "records" if name in asked else "text"
-            if recipe.data[name].form != form:
-                raise InputError(
-                    f"the metric {metric.name!r} reads {name!r} as {form}",
-                    where=document.place(("data", name)),
-                    expected=f"form: {form}",
-                )
+def _check_forms(metric: Metric, recipe: Recipe, where: str) -> None:
+    for text in metric.needed_texts():
+        form = recipe.data[text].form
+        if form != metric.form:
+            raise InputError(
+                f"metric {metric.name!r} reads {text!r} as {metric.form}, and data.{text} has "
+                f"form {form}",
+                where=where,
+                remedy=f"set data.{text}.form: {metric.form}",
+            )
 
 
 def _check_rules(recipe: Recipe, document: Located) -> None:
