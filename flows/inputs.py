@@ -8,7 +8,7 @@ from tasks.contracts import Calibration, ModelProfile, ModelRef, Spec, TextRef
 from tasks.cost_contracts import CostTable
 from tasks.costs.task import measure_costs
 from tasks.evaluate.base import Metric
-from tasks.evaluate.metrics import check_records
+from tasks.evaluate.metrics import check_items
 from tasks.evaluate.metrics import needed_texts as texts_needed_by
 from tasks.fetch.task import fetch_text
 from tasks.node import Run
@@ -99,15 +99,14 @@ def fetch_texts(
     """Fetch texts by name (default: all that converting needs).
 
     Raises:
-        InputError: records that the metrics cannot ask, with file, line and field.
+        InputError: items that the metrics cannot ask, with file, line and field.
     """
-    wanted = tuple(needed_texts(recipe) if names is None else names)
+    wanted = needed_texts(recipe) if names is None else names
     texts = {
         name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)
         for name in wanted
     }
     measured = [options.metrics for options in (recipe.evaluate, recipe.survey) if options]
     metrics = [build(Metric, spec) for specs in measured for spec in specs]
-    asking = [metric for metric in metrics if set(metric.needed_records()) <= set(wanted)]
-    check_records(asking, texts, run.place.open_store())
+    check_items(metrics, texts, run.place.open_store())
     return texts

@@ -25,9 +25,12 @@ from tasks.contracts import (
 from tasks.convert.plan_file import write_plan
 from tasks.cost_contracts import CostTable
 from tasks.gate_contracts import GateDecision
+from tasks.items import read_items
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
+from tasks.report.recall import recall_cells
+from tasks.report.regressions import regressions
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
 from tasks.strategies.specs import assignments_of, specs_of
 from tasks.training_contracts import FinetuneReport, RegularizationReport
@@ -73,6 +76,8 @@ class Outcome:
     def bundle(self, run: Run) -> ReportBundle:
         """What the report page is made from."""
         record = RunFolder(Path(run.place.home), self.run_id).record()
+        kept = self.report.items
+        items = read_items(run.place.open_store().open_tree(kept.sha256)) if kept else ()
         return ReportBundle(
             run_id=self.run_id,
             recipe_name=self.recipe.name,
@@ -95,6 +100,8 @@ class Outcome:
             seconds=run.seconds,
             cache_hits=run.cache_hits,
             environment=versions() | {"device": self.report.device},
+            recall=recall_cells(items),
+            regressions=regressions(self.report, items),
         )
 
     def summary(self, run: Run, page_uri: str) -> RunSummary:

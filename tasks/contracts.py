@@ -99,8 +99,8 @@ class CheckpointRef(TreeRef):
 
 
 class TextRef(TreeRef):
-    """``documents.jsonl``, a ``{"text": ...}``, ``{"messages": [...]}`` or ``{"item": {...}}`` a
-    line; or files as they were."""
+    """``documents.jsonl``, a ``{"text": ...}``, ``{"messages": [...]}`` or ``{"item": {...}, "at":
+    "file:line"}`` a line; or files as they were."""
 
     source: str
     documents: int

@@ -9,7 +9,8 @@ def write_text(folder: Path, *documents: str) -> Path:
 
 
 def write_items(folder: Path, rows: list[dict]) -> Path:
-    return _write(folder, [{"item": row} for row in rows])
+    items = [{"item": row, "at": f"asked.jsonl:{line}"} for line, row in enumerate(rows, 1)]
+    return _write(folder, items)
 
 
 def _write(folder: Path, documents: list[dict]) -> Path:

@@ -72,12 +72,8 @@ class Metric(Component):
         """The texts of the recipe's ``data`` that must be there."""
         return tuple(dict.fromkeys(wanted.text for wanted in self.passes()))
 
-    def needed_records(self) -> tuple[str, ...]:
-        """The records of the recipe's ``data`` that must be there."""
-        return ()
-
-    def check_records(self, folders: Mapping[str, Path]) -> None:
-        """Read the records without any model, before anything else is done.
+    def check_items(self, folders: Mapping[str, Path]) -> None:
+        """Read the items that are asked, without any model and before anything else is done.
 
         Raises:
             InputError: with file, line and field.

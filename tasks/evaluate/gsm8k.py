@@ -17,6 +17,7 @@ from tasks.evaluate.scoring import Item, scored
 from tasks.items import Words
 from tasks.measure.generation import encode
 from tasks.measure.records import Record, read_records
+from tasks.recipe import TextForm
 
 # prompt, stops, patterns and what is ignored are those of lm-eval's task gsm8k, version 3
 STOPS = ("Question:", "</s>", "<|im_end|>")
@@ -31,23 +32,24 @@ class Gsm8k(Metric):
     """``generation.<text>``: share of final numbers that are right (arXiv 2110.14168), by one
     reading, and ``exact_match.<text>.<reading>`` by the other; with length and repetition.
 
-    Records have ``question`` and ``answer``, which ends on ``#### number``. Strict takes the number
+    Rows have ``question`` and ``answer``, which ends on ``#### number``. Strict takes the number
     behind the first ``####``, flexible the last number of all.
 
     Attributes:
-        text: records under the recipe's ``data``.
-        examples: records that the ``shots`` worked examples are the first of; the first of
-            ``text`` where left out, which are then not asked.
-        items: how many are asked, the first ones; None asks all.
+        text: a name under ``data``, with ``form: items``.
+        examples: the like, whose first ``shots`` rows are the worked examples; those of ``text``
+            where left out, which are then not asked.
+        limit: the first so many are asked; all where left out.
         reading: whose figure is ``generation.<text>``, which a tier counts.
     """
 
     name: ClassVar[str] = "gsm8k"
+    form: ClassVar[TextForm] = "items"
 
     text: str
     examples: str | None = None
     shots: Annotated[int, Field(ge=0)] = 5
-    items: Annotated[int, Field(gt=0)] | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
     reading: Reading = "strict"
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     at_once: Annotated[int, Field(gt=0)] = 8
@@ -66,14 +68,14 @@ class Gsm8k(Metric):
             f"exact_match.{self.text}.{other}": other,
         }
 
-    def needed_records(self) -> tuple[str, ...]:
+    def needed_texts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.text, self.examples or self.text)))
 
-    def check_records(self, folders: Mapping[str, Path]) -> None:
+    def check_items(self, folders: Mapping[str, Path]) -> None:
         self._asked(folders)
 
     def estimate_tokens(self) -> int:
-        return (self.items or 1000) * (100 * (self.shots + 1) + self.max_new_tokens)
+        return (self.limit or 1000) * (100 * (self.shots + 1) + self.max_new_tokens)
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         shown, asked = self._asked(arms.texts.folders)
@@ -130,7 +132,7 @@ class Gsm8k(Metric):
                 raise InputError(
                     "no final number", where=f"{record.at}: answer", expected="#### and a number"
                 )
-        return shown, asked[: self.items]
+        return shown, asked[: self.limit]
 
 
 def question(record: Record) -> str:

@@ -33,10 +33,10 @@ def build_metrics(
     for index, spec in enumerate(specs):
         place = f"{where}.{index}"
         metric = build(Metric, spec, where=place)
-        for text in (*metric.needed_texts(), *metric.needed_records()):
+        for text in metric.needed_texts():
             if text not in known:
                 raise InputError(
-                    f"metric {metric.name!r} names {text!r}, which is not in data",
+                    f"metric {metric.name!r} names the text {text!r}, which is not in data",
                     where=place,
                     expected=f"one of {', '.join(known)}" if known else "a text under data",
                 )
@@ -53,20 +53,20 @@ def build_metrics(
 
 
 def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:
-    """All texts and records that the metrics need, each once."""
-    needed = ((*metric.needed_texts(), *metric.needed_records()) for metric in metrics)
-    return tuple(dict.fromkeys(text for texts in needed for text in texts))
+    """All texts that the metrics need, each once."""
+    return tuple(dict.fromkeys(text for metric in metrics for text in metric.needed_texts()))
 
 
-def check_records(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
-    """Read all records that the metrics ask, without a model.
+def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
+    """Read what the metrics ask, without a model, so far as it is among the texts.
 
     Raises:
         InputError: with file, line and field.
     """
     for metric in metrics:
-        names = metric.needed_records()
-        metric.check_records({name: store.open_tree(texts[name].sha256) for name in names})
+        names = metric.needed_texts()
+        if metric.form == "items" and texts.keys() >= set(names):
+            metric.check_items({name: store.open_tree(texts[name].sha256) for name in names})
 
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:

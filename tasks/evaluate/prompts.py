@@ -18,6 +18,7 @@ from tasks.evaluate.scoring import Item, scored
 from tasks.items import Words
 from tasks.measure.generation import encode
 from tasks.measure.records import Record, read_records
+from tasks.recipe import TextForm
 
 # writing without spaces between words counts by characters
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
@@ -26,27 +27,28 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]
 class Prompts(Metric):
     """``generation.<text>``: how well what is written matches; with length and repetition.
 
-    Records have a ``prompt``, and, unless ``match`` is ``agreement``, a ``reference`` or a list of
-    ``references``, the best of which counts. A ``slice`` names the part that the record belongs to.
+    Rows have a ``prompt``, and, unless ``match`` is ``agreement``, a ``reference`` or a list of
+    ``references``, the best of which counts. A ``slice`` names the part that the row belongs to.
     ``exact`` and ``contains`` are right or wrong, case and white space aside; ``rouge_l`` is the F1
     of the longest common subsequence of words (Lin 2004); ``agreement`` is rouge_l against what the
     base wrote, which scores 1 itself.
 
     Attributes:
-        text: records under the recipe's ``data``.
+        text: a name under ``data``, with ``form: items``.
         chat: each prompt is a user's message, put into the tokenizer's chat template.
-        items: how many are asked, the first ones; None asks all.
+        limit: the first so many are asked; all where left out.
         stops: a text ends before the first of these.
         keep_texts: prompts and texts stay with the per-item results, and the worst are shown in
             the report; false keeps figures alone.
     """
 
     name: ClassVar[str] = "prompts"
+    form: ClassVar[TextForm] = "items"
 
     text: str
     match: Literal["rouge_l", "exact", "contains", "agreement"] = "rouge_l"
     chat: bool = False
-    items: Annotated[int, Field(gt=0)] | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
     max_new_tokens: Annotated[int, Field(gt=0)] = 128
     stops: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     at_once: Annotated[int, Field(gt=0)] = 8
@@ -56,14 +58,14 @@ class Prompts(Metric):
         kinds = ("generation", "length_ratio", "repetition")
         return tuple(f"{kind}.{self.text}" for kind in kinds)
 
-    def needed_records(self) -> tuple[str, ...]:
+    def needed_texts(self) -> tuple[str, ...]:
         return (self.text,)
 
-    def check_records(self, folders: Mapping[str, Path]) -> None:
+    def check_items(self, folders: Mapping[str, Path]) -> None:
         self._asked(folders)
 
     def estimate_tokens(self) -> int:
-        return (self.items or 100) * (100 + self.max_new_tokens)
+        return (self.limit or 100) * (100 + self.max_new_tokens)
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         asked = self._asked(arms.texts.folders)
@@ -123,7 +125,7 @@ class Prompts(Metric):
             record.text("prompt")
             self._references(record)
             _slice(record)
-        return asked[: self.items]
+        return asked[: self.limit]
 
     def _references(self, record: Record) -> tuple[str, ...]:
         if self.match == "agreement":

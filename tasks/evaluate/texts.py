@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tasks.errors import InputError
 from tasks.evaluate.base import TextPass
-from tasks.measure.batches import DOCUMENTS, token_rows
+from tasks.measure.batches import token_rows
+from tasks.measure.records import read_records
 
 
 class Texts:
@@ -41,17 +40,7 @@ class Texts:
         Raises:
             InputError: it was fetched in another form.
         """
-        path = self.folders[name] / DOCUMENTS
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                document = json.loads(line)
-                if "item" not in document:
-                    raise InputError(
-                        f"{name!r} was fetched as a text, not as rows",
-                        where=f"data.{name}.form",
-                        expected="form: items",
-                    )
-                yield document["item"]
+        return (record.row for record in read_records(self.folders[name], name))
 
     def rows(self, wanted: TextPass) -> Tensor:
         """(rows, row_tokens) token ids.

@@ -1,7 +1,7 @@
 """Documents out of files: plain text, JSON, JSON lines, Arrow and Parquet, all to one form.
 
 A document is ``{"text": str}``, ``{"messages": [{"role": str, "content": str}, ...]}``, or
-``{"item": {...}}`` where rows are kept as they are.
+``{"item": {...}, "at": "file:line"}`` where rows are kept as they are.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def to_item(row: Any, where: str) -> Document:
     if not isinstance(row, dict):
         raise InputError("not an object", where=where, expected="a row with named fields")
     try:
-        return json.loads(json.dumps({"item": row}))  # as every reader will find it
+        return json.loads(json.dumps({"item": row, "at": where}))  # as every reader will find it
     except TypeError as error:
         raise InputError(f"a value that JSON has not: {error}", where=where) from error
 

@@ -16,7 +16,7 @@ def fetch_model(source: ModelSource, data_root: str, pin: str, *, ctx: Context) 
 
 @node("fetch")
 def fetch_text(source: TextSource, data_root: str, pin: str, *, ctx: Context) -> TextRef:
-    """Source -> documents.jsonl or records.jsonl. ``pin`` is the source's identity, for the cache key."""
+    """Source -> documents.jsonl. ``pin`` is the source's identity, for the cache key."""
     from tasks.fetch.text import fetch_text as fetch
 
     return fetch(source, ctx, data_root)

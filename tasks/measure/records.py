@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
-
-RECORDS = "records.jsonl"
+from tasks.measure.batches import DOCUMENTS
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,27 @@ class Record:
 
 
 def read_records(folder: Path, what: str) -> Iterator[Record]:
-    """The records of a tree, in order.
+    """The rows of a text that was fetched as items, in order.
 
     Args:
         what: their name in the recipe, for messages.
 
     Raises:
-        InputError: the tree holds no records.
+        InputError: it was fetched in another form.
     """
-    path = folder / RECORDS
-    if not path.is_file():
-        raise InputError(f"{what!r} has no {RECORDS}", remedy="set its `form: records`")
+    for document in map(json.loads, _lines(folder / DOCUMENTS)):
+        if "item" not in document:
+            raise InputError(
+                f"{what!r} was fetched as a text, not as rows",
+                where=f"data.{what}.form",
+                expected="form: items",
+            )
+        yield Record(document["at"], document["item"])
+
+
+def _lines(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield Record(**json.loads(line))
+        yield from file
 
 
 def _is_text(value: Any) -> bool:

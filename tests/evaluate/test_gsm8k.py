@@ -1,9 +1,9 @@
 """GSM8K: the prompt, both readings of the answer as lm-eval reads them, and what is refused."""
 
 import pytest
-from tiny_records import write_records
 from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
+from tiny_text import write_items
 
 from tasks.errors import InputError
 from tasks.evaluate.gsm8k import FLEXIBLE, IGNORED, STRICT, Gsm8k, flexible, right, strict
@@ -12,7 +12,7 @@ ROWS = [
     {"question": f"What is {n} and {n}?", "answer": f"{n} + {n} = <<{2 * n}>>.\n#### {2 * n:,}"}
     for n in range(600, 608)
 ]
-METRIC = Gsm8k(text="sums", shots=2, items=3, max_new_tokens=12, at_once=2)
+METRIC = Gsm8k(text="sums", shots=2, limit=3, max_new_tokens=12, at_once=2)
 SAID = (
     "She has 3 + 4 = 7.\n#### 7",
     "#### 1,234.\nand #### 5",
@@ -35,7 +35,7 @@ def test_both_readings_are_lm_evals(said, answer) -> None:
     for read, pattern, group in ((strict, STRICT, 0), (flexible, FLEXIBLE, -1)):
         theirs = RegexFilter(pattern.pattern, group_select=group).apply([[said]], [{}])
         scored = exact_match_hf_evaluate(
-            predictions=list(theirs)[0],
+            predictions=next(iter(theirs)),
             references=[answer],
             regexes_to_ignore=[pattern.pattern for pattern in IGNORED],
             ignore_case=True,
@@ -58,7 +58,7 @@ def test_the_patterns_are_those_of_lm_evals_task() -> None:
 
 
 def test_items_are_asked_behind_worked_examples(make_arms, hybrid, tmp_path) -> None:
-    folder = write_records(tmp_path / "sums", ROWS)
+    folder = write_items(tmp_path / "sums", ROWS)
     candidate = hybrid(streaming=(0,))
     seen = []
     candidate.model.embed_tokens.register_forward_hook(
@@ -78,18 +78,18 @@ def test_items_are_asked_behind_worked_examples(make_arms, hybrid, tmp_path) -> 
 
 def test_examples_may_come_from_records_of_their_own(tmp_path) -> None:
     folders = {
-        "sums": write_records(tmp_path / "sums", ROWS[:1]),
-        "shown": write_records(tmp_path / "shown", ROWS[1:4]),
+        "sums": write_items(tmp_path / "sums", ROWS[:1]),
+        "shown": write_items(tmp_path / "shown", ROWS[1:4]),
     }
     metric = Gsm8k(text="sums", examples="shown", shots=3)
-    assert metric.needed_records() == ("sums", "shown")
-    metric.check_records(folders)
+    assert metric.needed_texts() == ("sums", "shown")
+    metric.check_items(folders)
     with pytest.raises(InputError, match="too few records"):
-        Gsm8k(text="sums", shots=1).check_records(folders)
+        Gsm8k(text="sums", shots=1).check_items(folders)
 
 
 def test_an_answer_without_a_number_is_told_with_its_line(tmp_path) -> None:
-    folder = write_records(tmp_path / "sums", [*ROWS, {"question": "How?", "answer": "well"}])
+    folder = write_items(tmp_path / "sums", [*ROWS, {"question": "How?", "answer": "well"}])
     with pytest.raises(InputError, match="no final number") as told:
-        METRIC.check_records({"sums": folder})
+        METRIC.check_items({"sums": folder})
     assert told.value.where == "asked.jsonl:9: answer"

@@ -1,7 +1,7 @@
 """The user's own prompts: every way to match, lengths, repetition, and what is refused."""
 
 import pytest
-from tiny_records import write_records
+from tiny_text import write_items
 
 from tasks.errors import InputError
 from tasks.evaluate.generation import repetition
@@ -17,7 +17,7 @@ METRIC = Prompts(text="mine", max_new_tokens=20, at_once=2)
 
 @pytest.fixture
 def mine(tmp_path):
-    return write_records(tmp_path / "mine", ROWS)
+    return write_items(tmp_path / "mine", ROWS)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_both_arms_are_asked_the_same_and_judged_by_their_references(
 
 
 def test_without_references_the_base_is_the_reference(make_arms, hybrid, tmp_path) -> None:
-    folder = write_records(tmp_path / "bare", [{"prompt": row["prompt"]} for row in ROWS])
+    folder = write_items(tmp_path / "bare", [{"prompt": row["prompt"]} for row in ROWS])
     metric = Prompts(text="bare", match="agreement", max_new_tokens=24)
     arms = make_arms([metric], {"bare": folder}, candidate=hybrid((0, 1, 2, 3)), champion=hybrid())
     figures = {
@@ -127,7 +127,7 @@ def test_a_killed_arm_goes_on_behind_its_last_text(make_arms, hybrid, mine, forw
     ],
 )
 def test_a_wrong_record_is_told_with_file_line_and_field(tmp_path, row, where, match) -> None:
-    folder = write_records(tmp_path / "mine", [ROWS[0], row])
+    folder = write_items(tmp_path / "mine", [ROWS[0], row])
     with pytest.raises(InputError) as told:
-        Prompts(text="mine", match=match).check_records({"mine": folder})
+        Prompts(text="mine", match=match).check_items({"mine": folder})
     assert told.value.where == f"asked.jsonl:2: {where}"

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from tasks.context import Context
 from tasks.contracts import ModelRef
 from tasks.fetch.model import fetch_model
-from tasks.fetch.text import FILES, fetch_text
+from tasks.fetch.text import DOCUMENTS, fetch_text
 from tasks.recipe import ModelSource, TextSource
 from tasks.store import LocalStore
 
@@ -73,6 +73,6 @@ def test_boolq_passages(home: Path) -> None:
     ctx = Context(store=store, workdir=home / "boolq")
     ref = fetch_text(TextSource(source=BOOLQ, field="passage"), ctx)
     assert ref.documents == 2938  # of 3270 questions: some ask about the same passage
-    lines = (store.open_tree(ref.sha256) / FILES["text"]).read_text(encoding="utf-8").splitlines()
+    lines = (store.open_tree(ref.sha256) / DOCUMENTS).read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[0])["text"].startswith("All biomass goes through at least some of")
     assert ref.characters == sum(len(json.loads(line)["text"]) for line in lines) == 1_643_491

@@ -8,7 +8,7 @@ import pytest
 from tasks.context import Context
 from tasks.contracts import TextRef
 from tasks.errors import InputError
-from tasks.fetch.text import FILES, fetch_text
+from tasks.fetch.text import DOCUMENTS, fetch_text
 from tasks.measure.records import read_records
 from tasks.recipe import TextSource
 from tasks.store import LocalStore
@@ -39,7 +39,7 @@ class Fetching:
         return fetch_text(TextSource(**source), ctx, data_root and str(data_root))
 
     def documents(self, ref: TextRef) -> list[dict]:
-        lines = (self.store.open_tree(ref.sha256) / FILES["text"]).read_text(encoding="utf-8")
+        lines = (self.store.open_tree(ref.sha256) / DOCUMENTS).read_text(encoding="utf-8")
         return [json.loads(line) for line in lines.splitlines()]
 
 
@@ -92,11 +92,11 @@ def test_chat_and_text_side_by_side(fetching: Fetching, tmp_path: Path) -> None:
     ]
 
 
-def test_records_stay_as_they_are_with_file_and_line(fetching: Fetching, tmp_path: Path) -> None:
+def test_items_stay_as_they_are_with_file_and_line(fetching: Fetching, tmp_path: Path) -> None:
     rows = [{"question": "1 + 1?", "answer": "2", "n": [1]}, {"question": "odd \ud800", "x": None}]
     lines = [*map(json.dumps, rows), "", json.dumps(rows[0])]
     (tmp_path / "quiz.jsonl").write_text("\n".join(lines))
-    ref = fetching(source=str(tmp_path / "quiz.jsonl"), form="records")
+    ref = fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
     found = list(read_records(fetching.store.open_tree(ref.sha256), "quiz"))
     assert [(record.at, record.row) for record in found] == [
         ("quiz.jsonl:1", rows[0]),
@@ -115,12 +115,12 @@ def test_records_stay_as_they_are_with_file_and_line(fetching: Fetching, tmp_pat
     ("line", "message"),
     [("[1, 2]", r"quiz\.jsonl:2: not an object"), ('{"a": 1', r"quiz\.jsonl.*line 2")],
 )
-def test_a_row_that_is_no_record_is_told_with_its_line(
+def test_a_row_that_is_no_item_is_told_with_its_line(
     fetching: Fetching, tmp_path: Path, line: str, message: str
 ) -> None:
     (tmp_path / "quiz.jsonl").write_text('{"question": "?"}\n' + line + "\n")
     with pytest.raises(InputError, match=message):
-        fetching(source=str(tmp_path / "quiz.jsonl"), form="records")
+        fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
 
 
 def test_where_it_came_from_is_recorded(fetching: Fetching, corpus: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_killed_attempt_is_gone_on_from(fetching: Fetching, corpus: Path) -> N
     first = fetching(source=str(corpus))
     half = fetching.folder / "work2" / "text"
     half.mkdir(parents=True)
-    (half / FILES["text"]).write_text('{"text": "half a docu')
+    (half / DOCUMENTS).write_text('{"text": "half a docu')
     (half / "stray").write_text("x")
     assert fetching(source=str(corpus)) == first
 

@@ -14,7 +14,7 @@ from tasks.recipe import load_recipe
     ("metric", "said"),
     [
         ("{name: perplexity, texts: [held-out], rows: 1, row_tokens: 64}", "measured twice"),
-        ("{name: perplexity, texts: [nowhere]}", "names 'nowhere'"),
+        ("{name: perplexity, texts: [nowhere]}", "names the text 'nowhere'"),
     ],
 )
 def test_metrics_that_cannot_be_measured_side_by_side(

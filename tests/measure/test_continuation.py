@@ -1,4 +1,4 @@
-"""Batched greedy text: what one prompt alone gives, where it ends, and what memory does not hold."""
+"""Batched greedy text: one prompt alone, where a text ends, what memory does not hold."""
 
 import pytest
 import torch
