@@ -102,7 +102,8 @@ class Recall(Metric):
 
     def _items(self, values: Sequence[float | bool], words: Sequence[Words] | None) -> list[Item]:
         """The prompts' results, each in the part of the depths that its answer stands in."""
-        parts = [self.depths * index // len(values) for index in range(len(values))]
+        # recall_prompts puts prompt i at (i + 1/2) / count of what is allowed
+        parts = [int(self.depths * (index + 0.5) / len(values)) for index in range(len(values))]
         return [
             Item(
                 f"prompt {index}",

@@ -12,10 +12,7 @@ from tasks.report.heat import PALEST, ROW, Heat
 from tasks.report.profile_figures import Figure, Table
 
 RECALL = re.compile(r"recall\.(\w+)\.(\d+)")
-HELP = (
-    "share of answers that would be decoded exactly, by the prompt's length (columns) and where in "
-    "the text the answer stands (rows), outside sinks and window"
-)
+HELP = "rows: depth; columns: tokens of a prompt"
 
 
 class RecallCell(Contract):
@@ -87,7 +84,10 @@ def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> Figure:
         help=HELP,
         columns=len(lengths),
         cells=drawn,
-        rows=[(100 * (i + 0.5) / len(depths), depth) for i, depth in enumerate(depths)],
+        rows=[
+            (100 * (i + 0.5) / len(depths), depth.removeprefix("depth "))
+            for i, depth in enumerate(depths)
+        ],
         low="0",
         high="1",
         ticks=[(100 * (i + 0.5) / len(lengths), length(n)) for i, n in enumerate(lengths)],

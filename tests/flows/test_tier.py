@@ -1,4 +1,4 @@
-"""A tier in a recipe, driven as a user drives it: everything that it needs is measured and judged."""
+"""A tier in a recipe, driven as a user drives it: all that it needs is measured and judged."""
 
 import json
 from pathlib import Path

@@ -175,4 +175,4 @@ def test_every_figure_with_items_follows_from_them(inputs) -> None:
     assert {i.metric.split(".")[0] for i in items} == families | {"kl_p99"}
     assert Path(report.items.uri.removeprefix("file://")).is_dir()
     slices = {i.slice for i in items if i.metric == "recall.passkey.400"}
-    assert slices == {"depth 0.25-0.5", "depth 0.5-0.75"}
+    assert slices == {"depth 0.25-0.5", "depth 0.75-1"}

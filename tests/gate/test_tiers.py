@@ -5,7 +5,7 @@ import pytest
 from gate.evidence import NOW, Evidence, bits, evidence, plain
 
 from tasks.gate.policy import decide
-from tasks.gate.tiers import FLOORS, NEEDED
+from tasks.gate.tiers import FLOORS, NEEDED, tasks_of
 from tasks.gate_contracts import GateDecision, GatePolicy
 
 TIERS = tuple(FLOORS)
@@ -52,6 +52,13 @@ def test_an_identical_model_passes(tier: str) -> None:
     rules = [(check.metric, check.rule) for check in decision.checks]
     assert ("recall.passkey.600", f"ratio to the base >= {worst:g}, 95 % bound") in rules
     assert ("all tasks" in dict(rules)) == (mean > worst)
+
+
+def test_another_reading_of_a_task_is_not_counted_beside_it() -> None:
+    read = {"exact_match.sums.flexible": bits(N, 330)}
+    report, items = evidence(base=BASE | read, candidate=BASE | read)
+    assert "generation.sums" in tasks_of(report)
+    assert "exact_match.sums.flexible" not in tasks_of(report)
 
 
 def test_lossless_needs_enough_items_even_of_an_identical_model() -> None:

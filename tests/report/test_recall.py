@@ -48,7 +48,7 @@ def test_figures_stand_side_by_side_with_equal_shades() -> None:
     assert (base.chart.title, candidate.chart.title) == ("multi_key, base", "multi_key, candidate")
     assert base.chart.columns == 2
     assert [name for _, name in base.chart.rows] == [
-        "depth 0-0.333", "depth 0.333-0.667", "depth 0.667-1",
+        "0-0.333", "0.333-0.667", "0.667-1",
     ]  # fmt: skip
     assert {opacity for _, _, opacity, _ in base.chart.cells} == {1.0}
     shades = {(x, y // ROW): opacity for x, y, opacity, _ in candidate.chart.cells}
