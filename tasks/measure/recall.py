@@ -134,9 +134,9 @@ def _prompt(
         )
     room = filler_tokens - behind
     # how much filler stands before each needle; the one that is asked for is where depth says
-    asked_for, lowest = round(room * depth), 0
-    if case.ordered:
-        lowest = asked_for
+    # the others are anywhere, or behind it where they keep their order
+    asked_for = round(room * depth)
+    lowest = asked_for if case.ordered else 0
     before = [numbers.randint(lowest, room) if i != case.asked else -1 for i in range(len(needles))]
     before[case.asked] = asked_for
     if case.ordered:

@@ -56,7 +56,7 @@ def test_an_identical_model_passes(tier: str) -> None:
 
 def test_another_reading_of_a_task_is_not_counted_beside_it() -> None:
     read = {"exact_match.sums.flexible": bits(N, 330)}
-    report, items = evidence(base=BASE | read, candidate=BASE | read)
+    report, _ = evidence(base=BASE | read, candidate=BASE | read)
     assert "generation.sums" in tasks_of(report)
     assert "exact_match.sums.flexible" not in tasks_of(report)
 
