@@ -29,7 +29,7 @@ from tasks.training_contracts import FinetuneReport, RegularizationReport
 
 ARMS = Path(__file__).with_suffix(".yaml")
 REJECTED = 3  # what the command ends with where the gate rejects; a result like any other
-FIGURES = ("perplexity.test", "recall.passkey", "key_log_prob.passkey", "cloze.novel")
+FIGURES = ("perplexity.test", "recall.passkey.600", "key_log_prob.passkey.600", "cloze.novel")
 
 
 def overlaid(under: Any, over: Any) -> Any:

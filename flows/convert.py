@@ -60,8 +60,8 @@ def conversion(
     recipe: Recipe, pins: dict[str, str], run_id: str, run: Run, plan: ConversionPlan | None
 ) -> RunSummary:
     """The DAG itself. A dry run walks it until the first step that is not cached."""
-    model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
     texts = fetch_texts(recipe, pins, run)
+    model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
     profile = profile_model(
         model, texts[recipe.profile.text], recipe.profile, recipe.choose.strategies, run=run
     )

@@ -8,6 +8,7 @@ from tasks.contracts import Calibration, ModelProfile, ModelRef, Spec, TextRef
 from tasks.cost_contracts import CostTable
 from tasks.costs.task import measure_costs
 from tasks.evaluate.base import Metric
+from tasks.evaluate.metrics import check_items
 from tasks.evaluate.metrics import needed_texts as texts_needed_by
 from tasks.fetch.task import fetch_text
 from tasks.node import Run
@@ -95,9 +96,17 @@ def measured_costs(
 def fetch_texts(
     recipe: Recipe, pins: dict[str, str], run: Run, names: Iterable[str] | None = None
 ) -> dict[str, TextRef]:
-    """Fetch texts by name (default: all that converting needs)."""
+    """Fetch texts by name (default: all that converting needs).
+
+    Raises:
+        InputError: items that the metrics cannot ask, with file, line and field.
+    """
     wanted = needed_texts(recipe) if names is None else names
-    return {
+    texts = {
         name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)
         for name in wanted
     }
+    measured = [options.metrics for options in (recipe.evaluate, recipe.survey) if options]
+    metrics = [build(Metric, spec) for specs in measured for spec in specs]
+    check_items(metrics, texts, run.place.open_store())
+    return texts

@@ -28,10 +28,13 @@ from tasks.convert.plan_file import write_plan
 from tasks.cost_contracts import CostTable
 from tasks.crossover import crossovers
 from tasks.gate_contracts import GateDecision
+from tasks.items import read_items
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
 from tasks.report.model_card import CardEvidence, render_card
+from tasks.report.recall import recall_cells
+from tasks.report.regressions import regressions
 from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
 from tasks.returns import CostAndReturn, cost_and_return
 from tasks.run_contracts import RunSummary
@@ -100,6 +103,8 @@ class Outcome:
     def bundle(self, run: Run) -> ReportBundle:
         """What the report page is made from."""
         record = RunFolder(Path(run.place.home), self.run_id).record()
+        kept = self.report.items
+        items = read_items(run.place.open_store().open_tree(kept.sha256)) if kept else ()
         return ReportBundle(
             run_id=self.run_id,
             recipe_name=self.recipe.name,
@@ -123,6 +128,8 @@ class Outcome:
             seconds=run.seconds,
             cache_hits=run.cache_hits,
             environment=versions() | {"device": self.report.device},
+            recall=recall_cells(items),
+            regressions=regressions(self.report, items),
         )
 
     def card(self, run: Run) -> str:

@@ -36,8 +36,8 @@ def survey(recipe: Recipe, pins: dict[str, str], run_id: str, place: Place) -> d
 def comparison(recipe: Recipe, pins: dict[str, str], run_id: str, run: Run) -> dict[str, Any]:
     """The survey's result as JSON: plans and figures by the survey's names, and the frontier."""
     options = recipe.survey
-    model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
     texts = fetch_texts(recipe, pins, run, surveyed_texts(recipe))
+    model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
     points = frontier_options(recipe)
     asked = options.plans | points
     strategies = {

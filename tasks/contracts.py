@@ -102,7 +102,8 @@ class CheckpointRef(TreeRef):
 
 
 class TextRef(TreeRef):
-    """Text as ``documents.jsonl``: one ``{"text": ...}`` or ``{"messages": [...]}`` a line."""
+    """``documents.jsonl``, a ``{"text": ...}``, ``{"messages": [...]}`` or ``{"item": {...}, "at":
+    "file:line"}`` a line; or files as they were."""
 
     source: str
     documents: int

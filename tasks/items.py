@@ -13,6 +13,15 @@ from tasks.contracts import Arm, Contract
 ITEMS = "items.jsonl"
 
 
+class Words(Contract):
+    """An item in words: what is asked (``prompt``, its end), what is ``expected`` where there is
+    an answer, and what the arm ``said``."""
+
+    prompt: str
+    expected: str = ""
+    said: str
+
+
 class ItemResult(Contract):
     """One arm's result on one item.
 
@@ -24,6 +33,7 @@ class ItemResult(Contract):
         correct: right or wrong, where the item is one of the two.
         weight: how much it counts in the measurement, for instance its tokens.
         slice: the part of the items that it belongs to, for instance its positions.
+        words: question and answer, where they can be read and were to be kept.
     """
 
     metric: str
@@ -33,6 +43,7 @@ class ItemResult(Contract):
     correct: bool | None = None
     weight: float = 1.0
     slice: str = ""
+    words: Words | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tasks.contracts import Aggregate, Arm, Contract, Measurement
 from tasks.items import ItemResult
+from tasks.recipe import TextForm
 from tasks.registry import Component
 
 if TYPE_CHECKING:  # arms reads TextPass from here
@@ -47,6 +49,7 @@ class Metric(Component):
 
     kind: ClassVar[str] = "metric"
     room: ClassVar[str] = "tasks.evaluate"
+    form: ClassVar[TextForm] = "text"  # of the texts that it needs
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:
@@ -68,6 +71,13 @@ class Metric(Component):
     def needed_texts(self) -> tuple[str, ...]:
         """The texts of the recipe's ``data`` that must be there."""
         return tuple(dict.fromkeys(wanted.text for wanted in self.passes()))
+
+    def check_items(self, folders: Mapping[str, Path]) -> None:
+        """Read the items that are asked, without any model and before anything else is done.
+
+        Raises:
+            InputError: with file, line and field.
+        """
 
     def estimate_tokens(self) -> int:
         """Roughly how many tokens each arm is run over outside the passes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import product
 from typing import Annotated, ClassVar
@@ -53,9 +53,11 @@ class KVCache(Metric):
     def measure(self, arms: Arms) -> Iterator[Figure]:
         for load in self.workloads():
             real = load.prompt_tokens <= self.prefill_tokens
-            count = partial(_count, load=load, real=real)
+            count = partial(_count, real=real)
             for arm in arms.names:
-                [held_bytes] = arms.remembered(arm, "kv-cache", [load, real], count)
+                [held_bytes] = arms.remembered(
+                    arm, "kv-cache", [load, real], [load], count, what=f"{arm}: KV cache"
+                )
                 yield measured(
                     f"kv_bytes.{load}",
                     arm,
@@ -68,10 +70,12 @@ class KVCache(Metric):
                 )
 
 
-def _count(model: HybridForCausalLM, load: Workload, real: bool) -> list[int]:
-    if real:
-        return [prefill(model, load.prompt_tokens, load.batch)[0].nbytes()]
-    return [zero_filled_cache(model, load.prompt_tokens, load.batch).nbytes()]
+def _count(model: HybridForCausalLM, loads: Iterable[Workload], real: bool) -> Iterator[int]:
+    for load in loads:
+        if real:
+            yield prefill(model, load.prompt_tokens, load.batch)[0].nbytes()
+        else:
+            yield zero_filled_cache(model, load.prompt_tokens, load.batch).nbytes()
 
 
 @torch.inference_mode()

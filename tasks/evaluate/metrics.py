@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tasks.contracts import Spec
+from tasks.contracts import Spec, TextRef
 from tasks.errors import InputError
 from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Figure, Metric
 from tasks.registry import build
-from tasks.store import write_atomically
+from tasks.store import Store, write_atomically
 
 
 def build_metrics(
@@ -55,6 +55,18 @@ def build_metrics(
 def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:
     """All texts that the metrics need, each once."""
     return tuple(dict.fromkeys(text for metric in metrics for text in metric.needed_texts()))
+
+
+def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
+    """Read what the metrics ask, without a model, so far as it is among the texts.
+
+    Raises:
+        InputError: with file, line and field.
+    """
+    for metric in metrics:
+        names = metric.needed_texts()
+        if metric.form == "items" and texts.keys() >= set(names):
+            metric.check_items({name: store.open_tree(texts[name].sha256) for name in names})
 
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:

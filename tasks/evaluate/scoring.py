@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from tasks.contracts import Aggregate, Arm
 from tasks.evaluate.base import Figure, measured
-from tasks.items import ItemResult
+from tasks.items import ItemResult, Words
 from tasks.measure.resampling import resample, weighted_mean
 
 BLOCK_TOKENS = 128
@@ -29,12 +29,14 @@ class Item:
         value: True or False where the item is right or wrong; NaN where it could not be measured.
         weight: how much it counts, for instance its tokens.
         slice: the part of the items that it belongs to.
+        words: question and answer, for people to read.
     """
 
     id: str
     value: float | bool
     weight: float = 1.0
     slice: str = ""
+    words: Words | None = None
 
 
 def scored(
@@ -99,6 +101,7 @@ def results(metric: str, arm: Arm, items: Iterable[Item]) -> tuple[ItemResult, .
             value=float(item.value) if np.isfinite(item.value) else None,
             weight=item.weight,
             slice=item.slice,
+            words=item.words,
         )
         for item in items
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tasks.evaluate.base import TextPass
 from tasks.measure.batches import token_rows
+from tasks.measure.records import read_records
 
 
 class Texts:
@@ -31,6 +33,14 @@ class Texts:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._load_tokenizer()
+
+    def items(self, name: str) -> Iterator[dict[str, Any]]:
+        """The rows of a text that was fetched as items.
+
+        Raises:
+            InputError: it was fetched in another form.
+        """
+        return (record.row for record in read_records(self.folders[name], name))
 
     def rows(self, wanted: TextPass) -> Tensor:
         """(rows, row_tokens) token ids.

@@ -40,6 +40,7 @@ NEEDED = {
     "decode_tokens_per_s.*": 1,
 }
 TASKS = ("recall.*", "generation.*")  # tasks whatever their unit, missing in the base or not
+OTHER_READINGS = ("exact_match.*",)  # of a task that has its figure
 LENGTHS = (0.9, 1.1)  # of what is generated, against the base (MLPerf's bounds)
 TIMING_NOISE = 0.05  # medians of the same model differ by so much from run to run
 
@@ -85,8 +86,11 @@ def tasks_of(report: EvalReport) -> tuple[str, ...]:
     scored = (
         m.metric
         for m in report.measurements
-        if any(fnmatchcase(m.metric, pattern) for pattern in TASKS)
-        or (m.arm == "base" and m.unit == "share" and m.higher_is_better)
+        if not any(fnmatchcase(m.metric, pattern) for pattern in OTHER_READINGS)
+        and (
+            any(fnmatchcase(m.metric, pattern) for pattern in TASKS)
+            or (m.arm == "base" and m.unit == "share" and m.higher_is_better)
+        )
     )
     return tuple(dict.fromkeys(scored))
 

@@ -52,10 +52,12 @@ class RecallPrompt:
 
 @dataclass(frozen=True)
 class KeyScore:
-    """``log_prob``: mean per key token, in nats. ``exact``: every key token is the argmax."""
+    """``log_prob``: mean per key token, in nats. ``exact``: every key token is the argmax.
+    ``likeliest``: the argmax at each of them, the right ones before it given."""
 
     log_prob: float
     exact: bool
+    likeliest: tuple[int, ...]
 
 
 def recall_prompts(
@@ -132,8 +134,13 @@ def _prompt(
         )
     room = filler_tokens - behind
     # how much filler stands before each needle; the one that is asked for is where depth says
-    before = [numbers.randint(0, room) if i != case.asked else -1 for i in range(len(needles))]
-    before[case.asked] = round(room * depth)
+    # the others are anywhere, or behind it where they keep their order
+    asked_for = round(room * depth)
+    lowest = asked_for if case.ordered else 0
+    before = [numbers.randint(lowest, room) if i != case.asked else -1 for i in range(len(needles))]
+    before[case.asked] = asked_for
+    if case.ordered:
+        before.sort()
     ids, filled, needle_start = list(start), 0, 0
     for index in sorted(range(len(needles)), key=lambda i: before[i]):
         ids += _filler(tokenizer, numbers, before[index] - filled)
@@ -165,7 +172,9 @@ def score_keys(logits: Tensor, prompts: Sequence[RecallPrompt]) -> list[KeyScore
         # position t predicts token t + 1, and the key comes last
         at_key = row[-len(keys) - 1 : -1]
         log_prob = -target_nll(at_key[None], keys[None]).mean().item()
-        scores.append(KeyScore(log_prob, bool((at_key.argmax(-1) == keys).all())))
+        likeliest = at_key.argmax(-1)
+        exact = bool((likeliest == keys).all())
+        scores.append(KeyScore(log_prob, exact, tuple(likeliest.tolist())))
     return scores
 
 

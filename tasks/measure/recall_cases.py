@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ THINGS = (
 )
 STATEMENTS = 4  # of the probes that hide several
 COPIED_WORDS, SHOWN_WORDS = 10, 3
+VARIABLES = 5  # of a chain: four hops behind the value
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Case:
     asked: index of the needle that the answer is in.
     question: stands last, before the answer.
     answer: starts with a space where its first token does.
+    ordered: the needles keep their order, the first at the depth that is asked for.
     """
 
     introduction: str
@@ -31,6 +34,7 @@ class Case:
     asked: int
     question: str
     answer: str
+    ordered: bool = False
 
 
 def _passkey(numbers: random.Random) -> Case:
@@ -87,10 +91,47 @@ def _copying(numbers: random.Random) -> Case:
     )
 
 
-Probe = Literal["passkey", "multi_key", "associative", "copying"]
+def _multi_value(numbers: random.Random) -> Case:
+    """Several keys of one person, all asked for (multi-value needles of arXiv 2404.06654)."""
+    name = numbers.choice(NAMES)
+    keys = [f"{key}" for key in numbers.sample(range(10_000, 100_000), STATEMENTS)]
+    return Case(
+        "There are several pass keys of one person hidden inside a lot of irrelevant text. "
+        "Memorize all of them. I will ask you about them at the end.\n\n",
+        tuple(f" A pass key of {name} is {key}." for key in keys),
+        0,
+        f"\n\nWhat are the {STATEMENTS} pass keys of {name}, in the order of the text? "
+        f"The pass keys of {name} are",
+        f" {', '.join(keys)}",
+        ordered=True,
+    )
+
+
+def _variable_tracking(numbers: random.Random) -> Case:
+    """A value handed from variable to variable, all of which are asked for (the one chain of four
+    hops of arXiv 2404.06654, section 3)."""
+    names = ["".join(numbers.choices(string.ascii_uppercase, k=5)) for _ in range(VARIABLES)]
+    value = f"{numbers.randrange(10_000, 100_000)}"
+    given = (value, *(f"VAR {name}" for name in names))
+    return Case(
+        "Memorize and track the chain of variable assignments hidden in the following text.\n\n",
+        tuple(f" VAR {n} = {g}." for n, g in zip(names, given, strict=False)),
+        0,
+        f"\n\nFind all variables that are assigned the value {value} in the text above. "
+        f"Answer: {VARIABLES} variables are assigned the value {value}, they are:",
+        f" {' '.join(names)}",
+        ordered=True,
+    )
+
+
+Probe = Literal[
+    "passkey", "multi_key", "associative", "copying", "multi_value", "variable_tracking"
+]
 CASES: dict[Probe, Callable[[random.Random], Case]] = {
     "passkey": _passkey,
     "multi_key": _multi_key,
     "associative": _associative,
     "copying": _copying,
+    "multi_value": _multi_value,
+    "variable_tracking": _variable_tracking,
 }

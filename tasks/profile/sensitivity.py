@@ -13,7 +13,6 @@ from torch import Tensor
 from tasks.contracts import Damage, Spec, identity
 from tasks.errors import InputError
 from tasks.measure.recall import Probed, Probes, probe_prompts
-from tasks.measure.recall_cases import CASES
 from tasks.measure.scan import Scan
 from tasks.measure.yardstick import Figures, Yardstick
 from tasks.profile.base import Findings, ModelProfiler, Subject
@@ -49,7 +48,7 @@ class Sensitivity(ModelProfiler):
 
     rows: int = Field(default=2, ge=1)
     row_tokens: int | None = Field(default=None, ge=2)  # None: as long as the profile's
-    probes: Probes = tuple(CASES)
+    probes: Probes = ("passkey", "multi_key", "associative", "copying")
     prompts: int = Field(default=4, ge=1)  # of each probe
     prompt_tokens: int = Field(default=600, ge=1)
     runs: tuple[Annotated[int, Field(ge=2)], ...] = ()
@@ -154,6 +153,6 @@ def _of_layers(spec: Spec, scores: Sequence[dict[str, float]]) -> list[Strategy]
             "nothing of what it costs",
             where="profile.profilers",
             remedy="choose its layers with `convert_all` or `listed`, and leave out sensitivity; "
-            "the passkey metric shows what it costs",
+            "the recall metric shows what it costs",
         )
     return per_layer

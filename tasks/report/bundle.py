@@ -21,6 +21,8 @@ from tasks.contracts import (
 )
 from tasks.cost_contracts import CostTable
 from tasks.gate_contracts import GateDecision
+from tasks.report.recall import RecallCell
+from tasks.report.regressions import Regressions
 from tasks.returns import CostAndReturn, Price
 from tasks.stability import Stability
 from tasks.training_contracts import FinetuneReport, RegularizationReport
@@ -55,7 +57,8 @@ class ReportBundle(RunBundle):
 
     ``predicted_kv_bytes`` is the plan's prediction for the whole model by context length (batch 1);
     at the plan's own ``context_tokens`` it need not be given, the items carry it.
-    ``predicted_times`` are what ``costs`` say of the plan, by context length.
+    ``predicted_times`` are what ``costs`` say of the plan, by context length. ``recall`` and
+    ``regressions`` are taken from the evaluation's per-item results.
     """
 
     plan: ConversionPlan
@@ -69,6 +72,8 @@ class ReportBundle(RunBundle):
     cost: CostAndReturn | None = None
     predicted_kv_bytes: dict[int, int] = {}
     predicted_times: dict[int, PassTime] = {}
+    recall: tuple[RecallCell, ...] = ()
+    regressions: tuple[Regressions, ...] = ()
 
     @model_validator(mode="after")
     def _nothing_rejected_is_registered(self) -> ReportBundle:

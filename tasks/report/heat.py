@@ -1,4 +1,4 @@
-"""Heat strips: a figure over the layers for each of several sizes or kinds."""
+"""Heat strips: a figure over layers or lengths for each of several sizes or kinds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tasks.report.formats import MISSING, number
 from tasks.report.layers import layer_ticks
 from tasks.report.scales import Scale, scale_for
 
-ROW = 20  # height of a row in the drawing; a layer is one unit wide
+ROW = 20  # height of a row in the drawing; a column is one unit wide
 PALEST = 0.06  # opacity of a cell
 
 
@@ -23,7 +23,7 @@ class Heat:
 
     title: str
     help: str
-    layers: int
+    columns: int
     cells: list[tuple[int, int, float, str]]
     rows: list[tuple[float, str]]
     low: str
@@ -66,11 +66,11 @@ def heat(
     return Heat(
         title=title,
         help=help + "; shades grow with the logarithm" * bool(shade.bend),
-        layers=layers,
+        columns=layers,
         cells=cells,
         rows=[(100 * (i + 0.5) / len(rows), name) for i, name in enumerate(rows)],
         low=number(low) if known else MISSING,
         high=number(high) if known else MISSING,
         ticks=layer_ticks(layers),
-        description="; ".join(described) or MISSING,
+        description="per layer: " + ("; ".join(described) or MISSING),
     )

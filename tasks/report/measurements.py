@@ -43,6 +43,12 @@ CATALOGUE = {
     "key_log_prob": Family(
         "Log-probability of the key", "quality", "nats per key token; 0 is best"
     ),
+    "generation": Family("Generation", "quality", "share right, or of the reference's words"),
+    "exact_match": Family("Exact match", "quality", "share right, the answer read otherwise"),
+    "length_ratio": Family(
+        "Length of what is written", "quality", "tokens over the base's", reference=1.0
+    ),
+    "repetition": Family("Repetition", "quality", "share of repeated n-grams; lower is better"),
     "kv_bytes": Family("KV cache", "by_length", "measured; lower is better"),
     "peak_memory_bytes": Family(
         "Peak memory", "by_length", "weights and a request at its peak; lower is better"

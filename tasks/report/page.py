@@ -21,6 +21,7 @@ from tasks.report.lines import length_panel
 from tasks.report.looks import looks
 from tasks.report.measurements import curves, families, rows
 from tasks.report.profile_figures import profile_figures
+from tasks.report.recall import recall_figures
 from tasks.report.returns import crossover_sentences, return_sentence, workload_rows
 from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
 from tasks.report.template import template
@@ -60,6 +61,7 @@ def render_page(bundle: ReportBundle) -> str:
             for some in families([r for r in found if r.known.part == "quality"]).values()
             if any(m.value is not None for row in some for m in row.arms.values())
         ],
+        recall=recall_figures(bundle.recall),
         overlap=[row for row in found if row.known.part == "overlap"],
         by_length=[row for row in found if row.known.part == "by_length"],
         length_panels=[

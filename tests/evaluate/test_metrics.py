@@ -12,7 +12,7 @@ TEXTS = ("docs", "tales", "tuning")
 
 
 def test_every_metric_is_found_by_its_name():
-    expected = {"perplexity", "divergence", "passkey", "kv_cache", "decode_speed", "overlap"}
+    expected = {"perplexity", "divergence", "recall", "kv_cache", "decode_speed", "overlap"}
     assert expected <= set(discover(Metric))
 
 
@@ -31,7 +31,7 @@ def test_every_metric_is_found_by_its_name():
 )
 def test_a_wrong_metric_is_refused_with_its_place(spec, message):
     with pytest.raises(InputError, match=message) as refused:
-        build_metrics([Spec(name="passkey"), spec], TEXTS)
+        build_metrics([Spec(name="recall"), spec], TEXTS)
     assert refused.value.where.startswith("evaluate.metrics.1")
 
 
@@ -50,11 +50,11 @@ def test_needed_texts_and_tokens():
             Spec(name="perplexity", texts=["docs", "tales"], rows=8, row_tokens=512),
             Spec(name="divergence", texts=["tales"], rows=8, row_tokens=512),  # the same pass
             Spec(name="divergence", texts=["docs"], rows=2, row_tokens=512),
-            Spec(name="passkey", prompts=10, prompt_tokens=600),
+            Spec(name="recall", prompts=10, prompt_tokens=[600], probes=["passkey", "copying"]),
             Spec(name="overlap", texts=["docs"], against="tuning"),
             Spec(name="kv_cache", tokens=[512, 8192], prefill_tokens=1024),
         ],
         TEXTS,
     )
     assert needed_texts(metrics) == ("docs", "tales", "tuning")
-    assert estimate_tokens(metrics) == (8 + 8 + 2) * 512 + 10 * 600 + 512
+    assert estimate_tokens(metrics) == (8 + 8 + 2) * 512 + 2 * 10 * 600 + 512

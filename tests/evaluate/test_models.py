@@ -20,7 +20,7 @@ OPTIONS = EvaluateOptions(
     metrics=(
         Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),
         Spec(name="divergence", texts=["english"], rows=2, row_tokens=200),
-        Spec(name="passkey", prompts=3, prompt_tokens=400),
+        Spec(name="recall", prompts=3, prompt_tokens=[400]),
         Spec(name="kv_cache", tokens=[64], prefill_tokens=64),
         Spec(name="overlap", texts=["english"], against="other"),
     )
@@ -48,7 +48,7 @@ def test_the_report_has_both_arms(stored, context, forwards):
     assert report.value("overlap.english", "candidate") == 0
     assert report.kernels == {"streaming_attention": ("blockwise",)}
     assert set(report.by_arm("base")) == {
-        "perplexity.english", "recall.passkey", "key_log_prob.passkey", "kv_bytes.64",
+        "perplexity.english", "recall.passkey.400", "key_log_prob.passkey.400", "kv_bytes.64",
     }  # fmt: skip
     assert type(report).model_validate_json(report.model_dump_json()) == report
 
@@ -85,7 +85,7 @@ def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
         "workdir": str(context.workdir),
     }
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
-    before = 4 + 3 * PROMPT
+    before = 4 + 3 * PROMPT + 2 * PROMPT
     command = [sys.executable, "-c", DIES, str(tmp_path / "inputs.json"), str(before + 1)]
     done = subprocess.run(command, cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -94,7 +94,7 @@ def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
     report = evaluate_models(
         stored.base, stored.candidate, None, None, stored.texts, OPTIONS, context
     )
-    # it died on the first prompt of the candidate, after 4 rows and the base's 3 prompts
+    # it died on the last prompt of the candidate: what was finished of it is not run again
     assert len(forwards) == FORWARDS - before
     fresh = evaluate_models(
         stored.base,

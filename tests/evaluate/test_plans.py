@@ -18,7 +18,7 @@ from tasks.strategies.streaming import Streaming
 METRICS = (
     Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),
     Spec(name="divergence", texts=["english"], rows=2, row_tokens=200),
-    Spec(name="passkey", prompts=3, prompt_tokens=400),
+    Spec(name="recall", prompts=3, prompt_tokens=[400]),
     Spec(name="kv_cache", tokens=[64], prefill_tokens=0),
 )
 
@@ -66,7 +66,7 @@ def test_plans_share_the_base_and_equal_plans_each_other(stored, context, forwar
     assert 0 < wide["kl_mean.english"] < two["kl_mean.english"]
     assert two["kv_bytes.64"] / keep["kv_bytes.64"] == (2 * 64 + 2 * 7) / (4 * 64)
     assert "at least 92 tokens" in next(
-        m.detail for m in compared.plans["two"] if m.metric == "recall.passkey"
+        m.detail for m in compared.plans["two"] if m.metric == "recall.passkey.400"
     )
 
 

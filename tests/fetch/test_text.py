@@ -9,6 +9,7 @@ from tasks.context import Context
 from tasks.contracts import TextRef
 from tasks.errors import InputError
 from tasks.fetch.text import DOCUMENTS, fetch_text
+from tasks.measure.records import read_records
 from tasks.recipe import TextSource
 from tasks.store import LocalStore
 
@@ -89,6 +90,37 @@ def test_chat_and_text_side_by_side(fetching: Fetching, tmp_path: Path) -> None:
         chat,
         {"text": "plain"},
     ]
+
+
+def test_items_stay_as_they_are_with_file_and_line(fetching: Fetching, tmp_path: Path) -> None:
+    rows = [{"question": "1 + 1?", "answer": "2", "n": [1]}, {"question": "odd \ud800", "x": None}]
+    lines = [*map(json.dumps, rows), "", json.dumps(rows[0])]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(lines))
+    ref = fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
+    found = list(read_records(fetching.store.open_tree(ref.sha256), "quiz"))
+    assert [(record.at, record.row) for record in found] == [
+        ("quiz.jsonl:1", rows[0]),
+        ("quiz.jsonl:2", rows[1]),
+        ("quiz.jsonl:4", rows[0]),  # asked twice, as it was given
+    ]
+    assert ref.documents == 3
+    assert found[1].text("question") == "odd ?"
+    for field, said in (("x", "no text"), ("answer", "the row has question, x")):
+        with pytest.raises(InputError, match=said) as told:
+            found[1].text(field)
+        assert told.value.where == f"quiz.jsonl:2: {field}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("[1, 2]", r"quiz\.jsonl:2: not an object"), ('{"a": 1', r"quiz\.jsonl.*line 2")],
+)
+def test_a_row_that_is_no_item_is_told_with_its_line(
+    fetching: Fetching, tmp_path: Path, line: str, message: str
+) -> None:
+    (tmp_path / "quiz.jsonl").write_text('{"question": "?"}\n' + line + "\n")
+    with pytest.raises(InputError, match=message):
+        fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
 
 
 def test_where_it_came_from_is_recorded(fetching: Fetching, corpus: Path) -> None:

@@ -325,7 +325,7 @@ def test_methods_and_doctor(tmp_path: Path) -> None:
     assert {"keep", "streaming"} <= set(listed["strategies"])
     assert {"laziness", "sensitivity", "trsp_scale"} <= set(listed["profilers"])
     assert {"lightransfer", "milp", "nll_delta", "angular"} <= set(listed["selectors"])
-    assert {"perplexity", "passkey"} <= set(listed["metrics"])
+    assert {"perplexity", "recall"} <= set(listed["metrics"])
     assert "llama" in listed["families"]
     result = layerwright("doctor", "--json", cwd=tmp_path)
     states = {c["check"]: c["state"] for c in last_line(result)["checks"]}

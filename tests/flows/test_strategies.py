@@ -14,7 +14,7 @@ survey:
   metrics:
     - {name: perplexity, texts: [held-out], rows: 2, row_tokens: 128}
     - {name: kv_cache, tokens: [1024], prefill_tokens: 0}
-    - {name: passkey, prompts: 2, prompt_tokens: 400}
+    - {name: recall, prompts: 2, prompt_tokens: [400]}
   plans:
     dense:
       selector: {name: keep_all}
@@ -52,13 +52,16 @@ def test_every_strategy_is_reached_from_a_recipe(tmp_path: Path) -> None:
     page = Page(Path(last_line(result)["report"].removeprefix("file://")).read_text())
     check_form(page)
     for name, row in found.items():
-        assert row["metrics"]["recall.passkey"] is not None, name
+        assert row["metrics"]["recall.passkey.400"] is not None, name
         assert check_plan(Path(row["plan_file"])).summary() == row["plan"]
         assert row["command"] in page.text
         if name not in ("dense", "selected"):  # which reads a text in one pass as the base does
             assert row["metrics"]["perplexity"] != dense["perplexity"], name
     assert found["selected"]["metrics"]["perplexity"] == dense["perplexity"]
-    assert found["selected"]["metrics"]["key_log_prob.passkey"] != dense["key_log_prob.passkey"]
+    assert (
+        found["selected"]["metrics"]["key_log_prob.passkey.400"]
+        != dense["key_log_prob.passkey.400"]
+    )
 
     def kv_share(name: str) -> float:
         return found[name]["metrics"]["kv_bytes.1024"] / dense["kv_bytes.1024"]

@@ -26,7 +26,7 @@ OPTIONS = EvaluateOptions(
         Spec(name="perplexity", texts=["words"], rows=12, row_tokens=257),
         Spec(name="divergence", texts=["words"], rows=12, row_tokens=257),
         Spec(name="kv_cache", tokens=[256], prefill_tokens=256),
-        Spec(name="passkey", prompts=2, prompt_tokens=400),
+        Spec(name="recall", prompts=2, prompt_tokens=[400]),
     )
 )
 POLICY = GatePolicy(
@@ -174,5 +174,5 @@ def test_every_figure_with_items_follows_from_them(inputs) -> None:
     }  # fmt: skip
     assert {i.metric.split(".")[0] for i in items} == families | {"kl_p99"}
     assert Path(report.items.uri.removeprefix("file://")).is_dir()
-    slices = {i.slice for i in items if i.metric == "recall.passkey"}
-    assert slices == {"depth 0.25-0.5", "depth 0.5-0.75"}
+    slices = {i.slice for i in items if i.metric == "recall.passkey.400"}
+    assert slices == {"depth 0.25-0.5", "depth 0.75-1"}

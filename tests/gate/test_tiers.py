@@ -5,14 +5,14 @@ import pytest
 from gate.evidence import NOW, Evidence, bits, evidence, plain
 
 from tasks.gate.policy import decide
-from tasks.gate.tiers import FLOORS, NEEDED
+from tasks.gate.tiers import FLOORS, NEEDED, tasks_of
 from tasks.gate_contracts import GateDecision, GatePolicy
 
 TIERS = tuple(FLOORS)
 N = 400
 RNG = np.random.default_rng(0)
 BASE = {
-    "recall.passkey": bits(N, 370),
+    "recall.passkey.600": bits(N, 370),
     "generation.sums": bits(N, 330),
     "accuracy.quiz": bits(N, 350),
     "perplexity.docs": RNG.normal(3.0, 0.4, 60),
@@ -53,32 +53,41 @@ def test_an_identical_model_passes(tier: str) -> None:
     assert decision.tier == tier
     worst, mean = FLOORS[tier].worst, FLOORS[tier].mean
     rules = [(check.metric, check.rule) for check in decision.checks]
-    assert ("recall.passkey", f"ratio to the base >= {worst:g}, 95 % bound") in rules
+    assert ("recall.passkey.600", f"ratio to the base >= {worst:g}, 95 % bound") in rules
     assert ("all tasks" in dict(rules)) == (mean > worst)
+
+
+def test_another_reading_of_a_task_is_not_counted_beside_it() -> None:
+    read = {"exact_match.sums.flexible": bits(N, 330)}
+    report, _ = evidence(base=BASE | read, candidate=BASE | read)
+    assert "generation.sums" in tasks_of(report)
+    assert "exact_match.sums.flexible" not in tasks_of(report)
 
 
 def test_lossless_needs_enough_items_even_of_an_identical_model() -> None:
     few = bits(100, 100)
-    report, items = evidence(base=BASE | {"recall.passkey": few},
-                             candidate=BASE | {"recall.passkey": few})  # fmt: skip
+    report, items = evidence(base=BASE | {"recall.passkey.600": few},
+                             candidate=BASE | {"recall.passkey.600": few})  # fmt: skip
     given = (
         plain(plain(report, "base", **COSTS), "candidate", **COSTS, length_ratio__sums=1.0),
         items,
     )
     reasons = rejected_for(given, "lossless")
-    assert set(reasons) == {"recall.passkey"}
-    assert "so few items cannot show more than 0.9705" in reasons["recall.passkey"]
+    assert set(reasons) == {"recall.passkey.600"}
+    assert "so few items cannot show more than 0.9705" in reasons["recall.passkey.600"]
     assert not decided(given, "lossless").shown_worse
 
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_recall_lost_while_perplexity_is_fine(tier: str) -> None:
     # METHODS: 15 layers by the lazy ratio, perplexity 29.3 -> 30.2, exact keys 0.92 -> 0.00
-    given = case({"recall.passkey": bits(N, 0), "perplexity.docs": BASE["perplexity.docs"] + 0.005})
+    given = case(
+        {"recall.passkey.600": bits(N, 0), "perplexity.docs": BASE["perplexity.docs"] + 0.005}
+    )
     decision = decided(given, tier)
     reasons = rejected_for(given, tier)
-    assert set(reasons) <= {"recall.passkey", "all tasks"}
-    assert "outside the limit" in reasons["recall.passkey"]
+    assert set(reasons) <= {"recall.passkey.600", "all tasks"}
+    assert "outside the limit" in reasons["recall.passkey.600"]
     assert all(c.passed for c in decision.checks if c.metric.startswith("perplexity"))
 
 

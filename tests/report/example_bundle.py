@@ -200,10 +200,10 @@ def evaluation(*, control: bool = False, layers: int = 30) -> EvalReport:
     made += [
         measurement(metric, arm, value, unit, higher=True, half=half, count=24, detail=PROMPTS)
         for metric, arm, value, unit, half in (
-            ("recall.passkey", "base", 0.917, "share", 0.08),
-            ("recall.passkey", "candidate", 0.875, "share", 0.11),
-            ("key_log_prob.passkey", "base", -0.27, "nats", 0.07),
-            ("key_log_prob.passkey", "candidate", -0.33, "nats", 0.08),
+            ("recall.passkey.600", "base", 0.917, "share", 0.08),
+            ("recall.passkey.600", "candidate", 0.875, "share", 0.11),
+            ("key_log_prob.passkey.600", "base", -0.27, "nats", 0.07),
+            ("key_log_prob.passkey.600", "candidate", -0.33, "nats", 0.08),
         )
     ]
     for n, base, mine in (
@@ -262,7 +262,7 @@ def gate(report: EvalReport, *, accepted: bool = True, layers: int = 30) -> Gate
         checks.append(check(f"top1_agreement.{text}", rule, value, 0.85, least=True))
     value = 0.875 / 0.917
     rule = "ratio to the base >= 0.9"
-    checks.append(check("recall.passkey", rule, value, 0.9, least=True))
+    checks.append(check("recall.passkey.600", rule, value, 0.9, least=True))
     checks.append(
         check(
             "decode_tokens_per_s.2048",

@@ -53,9 +53,9 @@ def measurements(name: str) -> tuple[Measurement, ...]:
         measurement("perplexity.test", "candidate", value, "perplexity", half=half),
         measurement("perplexity_ratio.test", "candidate", value / 29.3, "ratio", half=ratio),
         measurement("kl_mean.test", "candidate", 0.03 * len(converted), "nats", half=0.001),
-        measurement("recall.passkey", "base", 0.9, "share", higher=True, half=0.05),
+        measurement("recall.passkey.600", "base", 0.9, "share", higher=True, half=0.05),
         measurement(
-            "recall.passkey", "candidate", 0.9 - 0.05 * len(converted), "share", higher=True
+            "recall.passkey.600", "candidate", 0.9 - 0.05 * len(converted), "share", higher=True
         ),
         measurement("kv_bytes.1024", "candidate", None, "bytes", detail="no room"),
     )

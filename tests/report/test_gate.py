@@ -19,7 +19,7 @@ EXPIRED = WAIVER.model_copy(update={"metric": "kv_bytes.*", "expires": date(2026
 
 def recall(**changes: object) -> Check:
     fields = {
-        "metric": "recall.passkey",
+        "metric": "recall.passkey.600",
         "rule": "ratio to the base >= 0.95, 95 % bound",
         "compare": "ratio",
         "value": 0.954,
@@ -64,11 +64,13 @@ def test_waivers_are_shown_used_or_not() -> None:
     check_form(page)
     assert "~ Waived" in page.text
     assert "waived by A. Person until 2027-01-01: chat only" in page.text
-    assert [row.state for row in waiver_rows(made.gate)] == ["used: recall.passkey", "expired"]
+    assert [row.state for row in waiver_rows(made.gate)] == ["used: recall.passkey.600", "expired"]
     assert "kv_bytes.* A. Person 2026-01-01 expired" in page.text
     text = gate_markdown(made.gate)
-    assert "- waiver for `recall.*` by A. Person until 2027-01-01 (used: recall.passkey)" in text
-    assert "| Waived | recall.passkey |" in text
+    assert (
+        "- waiver for `recall.*` by A. Person until 2027-01-01 (used: recall.passkey.600)" in text
+    )
+    assert "| Waived | recall.passkey.600 |" in text
 
 
 def test_a_page_without_waivers_or_bounds_does_not_speak_of_them() -> None:

@@ -162,10 +162,10 @@ def test_what_was_not_measured_is_said() -> None:
     given = bundle()
     found = [
         m.model_copy(update={"value": None, "low": None, "high": None, "detail": "key lost"})
-        if m.metric == "recall.passkey"
+        if m.metric == "recall.passkey.600"
         else m
         for m in given.evaluation.measurements
-        if m.metric != "key_log_prob.passkey"
+        if m.metric != "key_log_prob.passkey.600"
     ]
     page = Page(render_page(with_measurements(given, *found)))
     assert "not measured" in page.text

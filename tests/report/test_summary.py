@@ -33,7 +33,7 @@ def test_metrics_markdown() -> None:
     assert table[0] == ["Metric", "Base", "Candidate", "Control", "Change"]
     by_name = {row[0]: row for row in table[2:]}
     assert set(by_name) == {m.metric for m in made.evaluation.measurements}
-    assert by_name["recall.passkey"][1] == "0.917 (0.837 to 0.997)"
+    assert by_name["recall.passkey.600"][1] == "0.917 (0.837 to 0.997)"
     assert by_name["kv_bytes.8192"][1:] == ["360 MiB", "151 MiB", "", "\N{MINUS SIGN}58.1 %"]
 
 

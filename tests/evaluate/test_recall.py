@@ -7,10 +7,10 @@ import torch
 
 from tasks.errors import InputError
 from tasks.evaluate.arms import kept_tokens
-from tasks.evaluate.passkey import Passkey
+from tasks.evaluate.recall import Recall
 from tasks.measure.recall import key_scores, recall_prompts
 
-PASSKEY = Passkey(prompts=5, prompt_tokens=500)
+PASSKEY = Recall(prompts=5, prompt_tokens=[500], depths=2)
 
 
 def read_prompts(model) -> list[torch.Tensor]:
@@ -67,7 +67,7 @@ def test_values_are_those_of_the_prompts(make_arms, values, hybrid):
     )
     for arm in ("base", "candidate"):
         scores = key_scores(arms.model(arm), prompts)
-        log_prob, recall = found["key_log_prob.passkey", arm], found["recall.passkey", arm]
+        log_prob, recall = found["key_log_prob.passkey.500", arm], found["recall.passkey.500", arm]
         assert log_prob.value == pytest.approx(sum(s.log_prob for s in scores) / 5)
         assert log_prob.low < log_prob.value < log_prob.high
         assert recall.value == sum(s.exact for s in scores) / 5
@@ -75,6 +75,47 @@ def test_values_are_those_of_the_prompts(make_arms, values, hybrid):
         assert recall.higher_is_better
         assert recall.count == 5
     assert {name for name, _ in found} == set(PASSKEY.names())
+
+
+def test_the_grid_has_a_figure_for_each_probe_and_length_and_slices_by_depth(
+    make_arms, values, hybrid
+):
+    grid = Recall(
+        probes=["passkey", "variable_tracking"], prompts=6, prompt_tokens=[500, 620], depths=3
+    )
+    arms = make_arms([grid], candidate=hybrid(streaming=(0, 1)))
+    figures = list(grid.measure(arms))
+    assert {f.measurement.metric for f in figures} == set(grid.names())
+    assert len(grid.names()) == 2 * 2 * 2
+    for figure in figures:
+        slices = [item.slice for item in figure.items]
+        assert sorted(set(slices)) == ["depth 0-0.333", "depth 0.333-0.667", "depth 0.667-1"]
+        assert all(slices.count(one) == 2 for one in set(slices))
+    assert grid.estimate_tokens() == 2 * 6 * (500 + 620)
+
+
+def test_items_keep_question_answer_and_what_was_said(make_arms, hybrid):
+    arms = make_arms([PASSKEY], candidate=hybrid(streaming=(0, 1)))
+    prompts = recall_prompts(
+        "passkey",
+        arms.texts.tokenizer,
+        5,
+        500,
+        arms.seed_of("passkey"),
+        keep_out_tokens=arms.keep_out_tokens,
+    )
+    for figure in PASSKEY.measure(arms):
+        if figure.measurement.metric != "recall.passkey.500":
+            assert all(item.words is None for item in figure.items)
+            continue
+        for item, prompt in zip(figure.items, prompts, strict=True):
+            assert item.words.expected == prompt.key
+            assert item.words.prompt.endswith("What is the pass key? The pass key is ")
+            # greedy, with the right digits before: bytes that are no UTF-8 count one each as well
+            with torch.inference_mode():
+                logits = arms.model(figure.measurement.arm)(prompt.ids[None]).logits[0, -6:-1]
+            assert item.words.said == arms.texts.tokenizer.decode(logits.argmax(-1))
+            assert (item.words.said == prompt.key) == item.correct
 
 
 def test_a_finished_arm_is_not_run_again(make_arms, values, hybrid):
@@ -91,14 +132,14 @@ def test_weights_that_are_no_numbers_give_no_recall(make_arms, values, hybrid):
     with torch.no_grad():
         broken.model.norm.weight[0] = float("nan")
     found = values(PASSKEY, make_arms([PASSKEY], candidate=broken))
-    assert found["recall.passkey", "base"].value is not None
+    assert found["recall.passkey.500", "base"].value is not None
     for name in PASSKEY.names():
         assert found[name, "candidate"].value is None
         assert "5 of 5 prompts" in found[name, "candidate"].detail
 
 
 def test_prompts_too_short_for_the_window_are_refused(make_arms, values, hybrid):
-    metric = Passkey(prompts=2, prompt_tokens=500, keep_out_tokens=450)
+    metric = Recall(prompts=2, prompt_tokens=[500], keep_out_tokens=450)
     with pytest.raises(InputError, match="outside"):
         values(metric, make_arms([metric], candidate=hybrid()))
 

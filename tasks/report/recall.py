@@ -1,0 +1,120 @@
+"""Recall over lengths and depths, base beside candidate, as heat maps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tasks.contracts import ARMS, Arm, Contract
+from tasks.items import ItemResult
+from tasks.report.formats import MISSING, length, percent
+from tasks.report.heat import PALEST, ROW, Heat
+from tasks.report.profile_figures import Figure, Table
+
+RECALL = re.compile(r"recall\.(\w+)\.(\d+)")
+HELP = "rows: depth; columns: tokens of a prompt"
+
+
+class RecallCell(Contract):
+    """One arm's answers at one length and depth: ``right`` of ``count``; None: not measured."""
+
+    probe: str
+    tokens: int
+    depth: str
+    arm: Arm
+    right: int | None
+    count: int
+
+    @property
+    def share(self) -> float | None:
+        return None if self.right is None else self.right / self.count
+
+
+def recall_cells(items: Iterable[ItemResult]) -> tuple[RecallCell, ...]:
+    """The cells of all ``recall.<probe>.<tokens>`` whose items have a depth as their slice."""
+    found: dict[tuple[str, int, str, Arm], list[bool | None]] = {}
+    for item in items:
+        named = RECALL.fullmatch(item.metric)
+        if named and item.slice.startswith("depth "):
+            cell = (named[1], int(named[2]), item.slice, item.arm)
+            found.setdefault(cell, []).append(item.correct)
+    return tuple(
+        RecallCell(
+            probe=probe,
+            tokens=tokens,
+            depth=depth,
+            arm=arm,
+            right=None if None in answers else sum(map(bool, answers)),
+            count=len(answers),
+        )
+        for (probe, tokens, depth, arm), answers in found.items()
+    )
+
+
+def recall_figures(cells: Sequence[RecallCell]) -> list[Figure]:
+    """A heat map for each probe and arm, the arms of one probe side by side; the darker the better.
+
+    All have the same shades: 0 is the palest and 1 full colour.
+    """
+    return [
+        _figure(probe, arm, [cell for cell in cells if (cell.probe, cell.arm) == (probe, arm)])
+        for probe in dict.fromkeys(cell.probe for cell in cells)
+        for arm in ARMS
+        if any((cell.probe, cell.arm) == (probe, arm) for cell in cells)
+    ]
+
+
+def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> Figure:
+    lengths = sorted({cell.tokens for cell in cells})
+    depths = sorted({cell.depth for cell in cells}, key=_start)
+    at = {(cell.depth, cell.tokens): cell for cell in cells}
+    title = f"{probe}, {arm}"
+    drawn = [
+        (
+            lengths.index(tokens),
+            ROW * depths.index(depth),
+            PALEST + (1 - PALEST) * cell.share,
+            f"{title}, {length(tokens)} tokens, {depth}: {cell.right} of {cell.count} right",
+        )
+        for (depth, tokens), cell in at.items()
+        if cell.share is not None
+    ]
+    chart = Heat(
+        title=title,
+        help=HELP,
+        columns=len(lengths),
+        cells=drawn,
+        rows=[
+            (100 * (i + 0.5) / len(depths), depth.removeprefix("depth "))
+            for i, depth in enumerate(depths)
+        ],
+        low="0",
+        high="1",
+        ticks=[(100 * (i + 0.5) / len(lengths), length(n)) for i, n in enumerate(lengths)],
+        description="; ".join(
+            f"at {length(tokens)} tokens "
+            + ", ".join(f"{depth} {_said(at.get((depth, tokens)))}" for depth in depths)
+            for tokens in lengths
+        ),
+    )
+    table = Table(
+        ["Depth", *(f"{length(tokens)} tokens" for tokens in lengths)],
+        [
+            [
+                depth.removeprefix("depth "),
+                *(_said(at.get((depth, tokens)), counted=True) for tokens in lengths),
+            ]
+            for depth in depths
+        ],
+    )
+    return Figure("heat", chart, table)
+
+
+def _start(depth: str) -> float:
+    return float(depth.removeprefix("depth ").split("-")[0])
+
+
+def _said(cell: RecallCell | None, *, counted: bool = False) -> str:
+    if cell is None or cell.share is None:
+        return MISSING
+    return f"{cell.right} of {cell.count}" if counted else percent(cell.share)

@@ -1,0 +1,91 @@
+"""The worst regressions: what the base did and the candidate does not, in both their words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tasks.contracts import Contract, EvalReport
+from tasks.items import ItemResult, Words
+
+SHOWN = 5  # of each metric
+LONGEST = 600  # characters of a text
+
+
+class Regression(Contract):
+    """One item on which the candidate is worse: both results, and both texts."""
+
+    item: str
+    slice: str
+    base: float
+    candidate: float
+    prompt: str
+    expected: str
+    base_said: str
+    candidate_said: str
+
+
+class Regressions(Contract):
+    """The items of one metric that were lost: how many of how many, and the ``worst`` of them."""
+
+    metric: str
+    lost: int
+    items: int
+    right_or_wrong: bool
+    worst: tuple[Regression, ...]
+
+
+def regressions(report: EvalReport, items: Iterable[ItemResult]) -> tuple[Regressions, ...]:
+    """Those of every metric whose items say what was asked and said, the largest losses first.
+
+    An item that either arm could not be measured on is no regression: the gate fails on it.
+    """
+    found: dict[str, dict[str, dict[str, ItemResult]]] = {}
+    for item in items:
+        if item.words is not None and item.arm in ("base", "candidate"):
+            found.setdefault(item.metric, {}).setdefault(item.item, {})[item.arm] = item
+    result = []
+    for metric, by_item in found.items():
+        pairs = [(a["base"], a["candidate"]) for a in by_item.values() if len(a) == 2]
+        measured = report.find(metric, "candidate")
+        sign = 1 if measured is None or measured.higher_is_better else -1
+        lost = [
+            (sign * (base.value - mine.value), base, mine)
+            for base, mine in pairs
+            if base.value is not None
+            and mine.value is not None
+            and sign * (base.value - mine.value) > 0
+        ]
+        if lost:
+            lost.sort(key=lambda one: -one[0])
+            result.append(
+                Regressions(
+                    metric=metric,
+                    lost=len(lost),
+                    items=len(pairs),
+                    right_or_wrong=all(base.correct is not None for base, _ in pairs),
+                    worst=tuple(_regression(base, mine) for _, base, mine in lost[:SHOWN]),
+                )
+            )
+    return tuple(result)
+
+
+def _regression(base: ItemResult, candidate: ItemResult) -> Regression:
+    asked, said = base.words, candidate.words
+    assert isinstance(asked, Words)
+    assert isinstance(said, Words)
+    assert base.value is not None
+    assert candidate.value is not None
+    return Regression(
+        item=base.item,
+        slice=base.slice,
+        base=base.value,
+        candidate=candidate.value,
+        prompt=asked.prompt,
+        expected=_cut(asked.expected),
+        base_said=_cut(asked.said),
+        candidate_said=_cut(said.said),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"

@@ -1,0 +1,20 @@
+"""Texts as fetching leaves them."""
+
+import json
+from pathlib import Path
+
+
+def write_text(folder: Path, *documents: str) -> Path:
+    return _write(folder, [{"text": text} for text in documents])
+
+
+def write_items(folder: Path, rows: list[dict]) -> Path:
+    items = [{"item": row, "at": f"asked.jsonl:{line}"} for line, row in enumerate(rows, 1)]
+    return _write(folder, items)
+
+
+def _write(folder: Path, documents: list[dict]) -> Path:
+    folder.mkdir(parents=True)
+    lines = map(json.dumps, documents)
+    (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
