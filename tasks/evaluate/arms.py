@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +20,6 @@ from tasks.hybrid.mixers import MIXERS
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.states import Keep
 from tasks.progress import Bar
-from tasks.store import write_atomically
 
 Item = TypeVar("Item")
 
@@ -127,13 +126,37 @@ class Arms:
         return scores.equal_to_base() if same else scores
 
     def remembered(
-        self, arm: Arm, name: str, options: object, compute: Callable[[HybridForCausalLM], list]
+        self,
+        arm: Arm,
+        name: str,
+        options: object,
+        items: Sequence[Item],
+        compute: Callable[[HybridForCausalLM, Sequence[Item]], Iterable],
+        *,
+        what: str,
     ) -> list:
-        """``compute(model)`` as JSON, once for each model, name and options."""
-        path = self._workdir / self._models[arm].key / f"{name}-{identity(options)[:16]}.json"
-        if not path.is_file():
-            write_atomically(path, json.dumps(compute(self.model(arm))).encode())
-        return json.loads(path.read_bytes())
+        """What ``compute`` makes of each item, once for each model, name and options.
+
+        Every result is kept as soon as it is there: after a kill, ``compute`` is given the items
+        that are left, and a model with none left is not loaded.
+
+        Args:
+            options: all that the items and what is made of them follow from.
+            compute: yields one result, as JSON, for each of the items that it is given, in order.
+            what: stands before the bar.
+        """
+        path = self._workdir / self._models[arm].key / f"{name}-{identity(options)[:16]}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file, self._shown(what, len(items)) as advance:
+            found = _whole_lines(file)
+            advance(len(found))
+            if left := items[len(found) :]:
+                for result in compute(self.model(arm), left):
+                    found.append(json.dumps(result).encode())
+                    file.write(found[-1] + b"\n")
+                    file.flush()  # to the operating system: a kill loses nothing more
+                    advance(1)
+        return [json.loads(line) for line in found]
 
     def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
         """The items, with a bar of their own while they last."""
@@ -150,6 +173,15 @@ class Arms:
             yield lambda steps: self.bar.advance(job, steps)
         finally:
             self.bar.remove_task(job)
+
+
+def _whole_lines(file: BinaryIO) -> list[bytes]:
+    """The lines of a file; one that a kill cut short is removed."""
+    file.seek(0)
+    written = file.read()
+    whole = written[: written.rfind(b"\n") + 1]
+    file.truncate(len(whole))
+    return whole.splitlines()
 
 
 def kept_tokens(layer_specs: Iterable[Mapping]) -> int:

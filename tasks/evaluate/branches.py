@@ -53,10 +53,13 @@ class Branches(Metric):
             for text in self.texts:
                 wanted = TextPass(text, self.rows, self.row_tokens)
                 for branch in BRANCHES:
-                    rows = arms.track(arms.texts.rows(wanted), f"{arm}: without {branch}")
+                    rows = tuple(arms.texts.rows(wanted))
                     options = [branch, text, self.rows, self.row_tokens]
-                    compute = partial(_row_nlls, branch=branch, rows=rows)
-                    nll = np.array(arms.remembered(arm, "branches", options, compute))
+                    compute = partial(_row_nlls, branch=branch)
+                    what = f"{arm}: without {branch}"
+                    nll = np.array(
+                        arms.remembered(arm, "branches", options, rows, compute, what=what)
+                    )
                     metric = f"perplexity_without_{branch}.{text}"
                     yield scored(
                         metric,
@@ -72,11 +75,12 @@ class Branches(Metric):
 
 @torch.inference_mode()
 def _row_nlls(
-    model: HybridForCausalLM, branch: Branch, rows: Iterable[Tensor]
-) -> list[list[float]]:
+    model: HybridForCausalLM, rows: Iterable[Tensor], branch: Branch
+) -> Iterator[list[float]]:
     """NLL of each token of each row, in nats."""
     with ablated(model, branch):
-        return [_nll(model, row[None].to(model.device)) for row in rows]
+        for row in rows:
+            yield _nll(model, row[None].to(model.device))
 
 
 def _nll(model: HybridForCausalLM, ids: Tensor) -> list[float]:

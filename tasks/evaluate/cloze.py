@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -61,8 +60,8 @@ class Cloze(Metric):
             )
             options = [text, self.passages, self.passage_tokens, keep_out]
             for arm in arms.names:
-                shown = arms.track(passages, f"{arm}: cloze, {text}")
-                found = arms.remembered(arm, "cloze", options, partial(_scores, passages=shown))
+                what = f"{arm}: cloze, {text}"
+                found = arms.remembered(arm, "cloze", options, passages, _scores, what=what)
                 lost = sum(not math.isfinite(log_prob) for log_prob, _ in found)
                 for name, unit, values in (
                     (f"cloze.{text}", "share", [e if math.isfinite(p) else p for p, e in found]),
@@ -82,6 +81,9 @@ class Cloze(Metric):
                     )
 
 
-def _scores(model: HybridForCausalLM, passages: Iterable[RecallPrompt]) -> list[tuple[float, bool]]:
-    found = [key_scores(model, [passage])[0] for passage in passages]
-    return [(score.log_prob, score.exact) for score in found]
+def _scores(
+    model: HybridForCausalLM, passages: Iterable[RecallPrompt]
+) -> Iterator[tuple[float, bool]]:
+    for passage in passages:
+        [score] = key_scores(model, [passage])
+        yield score.log_prob, score.exact

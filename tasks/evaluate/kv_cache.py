@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -41,9 +41,11 @@ class KVCache(Metric):
     def measure(self, arms: Arms) -> Iterator[Figure]:
         for tokens in self.tokens:
             real = tokens <= self.prefill_tokens
-            count = partial(_count, tokens=tokens, real=real)
+            count = partial(_count, real=real)
             for arm in arms.names:
-                [held_bytes] = arms.remembered(arm, "kv-cache", [tokens, real], count)
+                [held_bytes] = arms.remembered(
+                    arm, "kv-cache", [tokens, real], [tokens], count, what=f"{arm}: KV cache"
+                )
                 yield measured(
                     f"kv_bytes.{tokens}",
                     arm,
@@ -56,9 +58,10 @@ class KVCache(Metric):
                 )
 
 
-def _count(model: HybridForCausalLM, tokens: int, real: bool) -> list[int]:
-    cache = prefill(model, tokens)[0] if real else zero_filled_cache(model, tokens)
-    return [cache.nbytes()]
+def _count(model: HybridForCausalLM, contexts: Iterable[int], real: bool) -> Iterator[int]:
+    for tokens in contexts:
+        cache = prefill(model, tokens)[0] if real else zero_filled_cache(model, tokens)
+        yield cache.nbytes()
 
 
 @torch.inference_mode()

@@ -55,8 +55,9 @@ class Passkey(Metric):
         )
         options = [self.prompts, self.prompt_tokens, keep_out, seed]
         for arm in arms.names:
-            shown = arms.track(prompts, f"{arm}: passkey")
-            found = arms.remembered(arm, "passkey", options, partial(_scores, prompts=shown))
+            found = arms.remembered(
+                arm, "passkey", options, prompts, _scores, what=f"{arm}: passkey"
+            )
             lost = sum(not math.isfinite(log_prob) for log_prob, _ in found)
             figure = partial(
                 scored,
@@ -80,6 +81,9 @@ def _item(index: int, value: float | bool, depth: float) -> Item:
     return Item(f"prompt {index}", value, slice=f"depth {quarter / 4:g}-{(quarter + 1) / 4:g}")
 
 
-def _scores(model: HybridForCausalLM, prompts: Iterable[RecallPrompt]) -> list[tuple[float, bool]]:
-    found = [key_scores(model, [prompt])[0] for prompt in prompts]
-    return [(score.log_prob, score.exact) for score in found]
+def _scores(
+    model: HybridForCausalLM, prompts: Iterable[RecallPrompt]
+) -> Iterator[tuple[float, bool]]:
+    for prompt in prompts:
+        [score] = key_scores(model, [prompt])
+        yield score.log_prob, score.exact

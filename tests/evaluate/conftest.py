@@ -1,6 +1,5 @@
 """Tiny random models, a byte tokenizer and texts, as the metrics see them."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from tiny import LAYERS, VOCABULARY, tiny_llama
 from tiny_checkpoint import byte_tokenizer
+from tiny_text import write_text
 
 from tasks.context import Context
 from tasks.contracts import Arm, CheckpointRef, ModelRef, TextRef
@@ -36,13 +36,6 @@ def build_hybrid(streaming: tuple[int, ...] = (), seed: int = 0) -> HybridForCau
 @pytest.fixture
 def hybrid() -> Callable[..., HybridForCausalLM]:
     return build_hybrid
-
-
-def write_text(folder: Path, *documents: str) -> Path:
-    folder.mkdir(parents=True)
-    lines = [json.dumps({"text": text}) for text in documents]
-    (folder / "documents.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from evaluate.conftest import write_text
+from tiny_text import write_text
 
 from tasks.evaluate.cloze import Cloze
 from tasks.measure.cloze import cloze_passages

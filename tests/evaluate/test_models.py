@@ -85,7 +85,7 @@ def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
         "workdir": str(context.workdir),
     }
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
-    before = 4 + 3 * PROMPT
+    before = 4 + 3 * PROMPT + 2 * PROMPT
     command = [sys.executable, "-c", DIES, str(tmp_path / "inputs.json"), str(before + 1)]
     done = subprocess.run(command, cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -94,7 +94,7 @@ def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
     report = evaluate_models(
         stored.base, stored.candidate, None, None, stored.texts, OPTIONS, context
     )
-    # it died on the first prompt of the candidate, after 4 rows and the base's 3 prompts
+    # it died on the last prompt of the candidate: what was finished of it is not run again
     assert len(forwards) == FORWARDS - before
     fresh = evaluate_models(
         stored.base,
