@@ -50,9 +50,22 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     _check_times(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
-            build_metrics(metrics, recipe.data, where=where)
+            for index, metric in enumerate(build_metrics(metrics, recipe.data, where=where)):
+                _check_forms(metric, recipe, f"{where}.{index}")
         except InputError as error:
             raise _at(error, document, error.where or where) from error
+
+
+def _check_forms(metric: Metric, recipe: Recipe, where: str) -> None:
+    for text in metric.needed_texts():
+        form = recipe.data[text].form
+        if form != metric.form:
+            raise InputError(
+                f"metric {metric.name!r} reads {text!r} as {metric.form}, and data.{text} has "
+                f"form {form}",
+                where=where,
+                remedy=f"set data.{text}.form: {metric.form}",
+            )
 
 
 def _check_rules(recipe: Recipe, document: Located) -> None:

@@ -99,7 +99,8 @@ class CheckpointRef(TreeRef):
 
 
 class TextRef(TreeRef):
-    """Text as ``documents.jsonl``: one ``{"text": ...}`` or ``{"messages": [...]}`` a line."""
+    """``documents.jsonl``, a ``{"text": ...}``, ``{"messages": [...]}`` or ``{"item": {...}}`` a
+    line; or files as they were."""
 
     source: str
     documents: int

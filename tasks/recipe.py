@@ -30,18 +30,25 @@ class ModelSource(Contract):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
+TextForm = Literal["text", "items", "files"]
+
+
 class TextSource(Contract):
     """Where a text comes from: the model's four kinds of source, or ``python-docs``.
 
     ``files`` are globs inside the source; ``field`` names the column or key that holds the text
     of Arrow, Parquet and JSON files (a ``messages`` field makes it chat data). ``part`` keeps the
     documents whose digest, as a fraction, falls in [low, high): disjoint parts never share one.
+
+    ``form`` ``items`` keeps the rows of JSON, Arrow and Parquet files as they are, repeated ones
+    too, for tasks with right and wrong answers; ``files`` keeps the files themselves.
     """
 
     source: str = Field(min_length=1)
     files: tuple[str, ...] = ("*",)
     field: str = "text"
     part: tuple[Share, Share] = (0.0, 1.0)
+    form: TextForm = "text"
 
     @model_validator(mode="after")
     def _not_empty(self) -> TextSource:
@@ -305,6 +312,8 @@ class Recipe(Contract):
         for at, text in self._texts():
             if text not in self.data:
                 raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
+            if self.data[text].form != "text":
+                raise _misplaced(at, f"a text, and data.{text} has form {self.data[text].form}")
         if self.survey and (stability := self.survey.stability):
             if stability.text == self.profile.text:
                 raise _misplaced(("survey", "stability", "text"), "another text than the profile's")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tasks.contracts import Aggregate, Arm, Contract, Measurement
 from tasks.items import ItemResult
+from tasks.recipe import TextForm
 from tasks.registry import Component
 
 if TYPE_CHECKING:  # arms reads TextPass from here
@@ -47,6 +48,7 @@ class Metric(Component):
 
     kind: ClassVar[str] = "metric"
     room: ClassVar[str] = "tasks.evaluate"
+    form: ClassVar[TextForm] = "text"  # of the texts that it needs
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:

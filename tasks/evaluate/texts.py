@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tasks.errors import InputError
 from tasks.evaluate.base import TextPass
-from tasks.measure.batches import token_rows
+from tasks.measure.batches import DOCUMENTS, token_rows
 
 
 class Texts:
@@ -31,6 +34,24 @@ class Texts:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._load_tokenizer()
+
+    def items(self, name: str) -> Iterator[dict[str, Any]]:
+        """The rows of a text that was fetched as items.
+
+        Raises:
+            InputError: it was fetched in another form.
+        """
+        path = self.folders[name] / DOCUMENTS
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                document = json.loads(line)
+                if "item" not in document:
+                    raise InputError(
+                        f"{name!r} was fetched as a text, not as rows",
+                        where=f"data.{name}.form",
+                        expected="form: items",
+                    )
+                yield document["item"]
 
     def rows(self, wanted: TextPass) -> Tensor:
         """(rows, row_tokens) token ids.

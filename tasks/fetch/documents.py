@@ -1,6 +1,7 @@
 """Documents out of files: plain text, JSON, JSON lines, Arrow and Parquet, all to one form.
 
-A document is ``{"text": str}`` or ``{"messages": [{"role": str, "content": str}, ...]}``.
+A document is ``{"text": str}``, ``{"messages": [{"role": str, "content": str}, ...]}``, or
+``{"item": {...}}`` where rows are kept as they are.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ Document = dict[str, Any]
 Row = tuple[str, Any]  # where it stands, for messages, and what it holds
 
 
-def read_documents(path: Path, field: str) -> Iterator[Document]:
+def read_documents(path: Path, field: str | None) -> Iterator[Document]:
     """The documents of one file, in order.
 
     Args:
         path: its ending says its format.
-        field: the key or column that holds the text, or messages.
+        field: the key or column that holds the text, or messages; None keeps whole rows.
 
     Raises:
         InputError: unknown format, broken file, or a row without text.
@@ -39,7 +40,8 @@ def read_documents(path: Path, field: str) -> Iterator[Document]:
         )
     try:
         for place, row in reader(path):
-            yield to_document(row, field, f"{path.name}:{place}")
+            where = f"{path.name}:{place}"
+            yield to_item(row, where) if field is None else to_document(row, field, where)
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from error
 
@@ -75,9 +77,23 @@ def to_document(row: Any, field: str, where: str) -> Document:
     )
 
 
+def to_item(row: Any, where: str) -> Document:
+    """A row kept as it is.
+
+    Raises:
+        InputError: it has no fields.
+    """
+    if not isinstance(row, dict):
+        raise InputError("not an object", where=where, expected="a row with named fields")
+    try:
+        return json.loads(json.dumps({"item": row}))  # as every reader will find it
+    except TypeError as error:
+        raise InputError(f"a value that JSON has not: {error}", where=where) from error
+
+
 def digest(document: Document) -> str:
     """sha256 of what a document says, whatever its white space."""
-    said = document.get("text")
+    said = _json_of(document) if "item" in document else document.get("text")
     if said is None:
         said = "\n".join(f"{m['role']}: {m['content']}" for m in document["messages"])
     return hashlib.sha256(" ".join(said.split()).encode()).hexdigest()
@@ -85,9 +101,15 @@ def digest(document: Document) -> str:
 
 def characters(document: Document) -> int:
     """Characters of text in a document, without a chat template's markup; 0 if all are blank."""
+    if "item" in document:
+        return len(_json_of(document))
     messages = document.get("messages", ())
     said = [document["text"]] if "text" in document else [m["content"] for m in messages]
     return sum(map(len, said)) if any(map(str.strip, said)) else 0
+
+
+def _json_of(document: Document) -> str:
+    return json.dumps(document["item"], sort_keys=True)
 
 
 def _message(message: Any, where: str) -> dict[str, str]:
