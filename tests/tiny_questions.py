@@ -5,8 +5,7 @@ import json
 import random
 from pathlib import Path
 
-import lm_eval.tasks
-from ruamel.yaml import YAML
+from benchmarks.zero_shot_equality import write_task
 
 WORDS = [
     "fog",
@@ -22,44 +21,17 @@ WORDS = [
     "sing",
     "eleven",
 ]
-THEIRS = Path(lm_eval.tasks.__file__).parent
-# lm-eval's own file of each format: prompts, targets and figures are read from there
-FILES = {
-    "arc": "arc/arc_easy.yaml",
-    "hellaswag": "hellaswag/hellaswag.yaml",
-    "piqa": "piqa/piqa.yaml",
-    "openbookqa": "openbookqa/openbookqa.yaml",
-    "winogrande": "winogrande/default.yaml",
-    "sciq": "sciq/sciq.yaml",
-    "boolq": "super_glue/boolq/default.yaml",
-    "lambada": "lambada/lambada_openai.yaml",
-}
 
 
 def rows(name: str, count: int = 12, seed: int = 0) -> list[dict]:
     return [_row(name, random.Random(f"{seed}/{name}/{i}")) for i in range(count)]
 
 
-def write_task(folder: Path, name: str, lines: list[dict]) -> Path:
+def task_folder(folder: Path, name: str, lines: list[dict]) -> Path:
     """A folder with the rows and with lm-eval's task over them, which is called ``my_<name>``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    task = {
-        "include": str(THEIRS / FILES[name]),
-        "task": f"my_{name}",
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {
-            "data_files": {"validation": f"{name}.jsonl"},
-            "cache_dir": str(folder.parent / "datasets"),
-        },
-        "training_split": None,
-        "validation_split": "validation",
-        "test_split": None,
-        "fewshot_split": None,
-    }
-    with (folder / f"{name}.yaml").open("w") as file:
-        YAML().dump(task, file)
+    write_task(folder, f"my_{name}", name, f"{name}.jsonl", folder.parent / "datasets")
     return folder
 
 

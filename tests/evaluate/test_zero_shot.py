@@ -9,9 +9,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tiny import tiny_llama
 from tiny_checkpoint import byte_tokenizer
-from tiny_questions import FILES, rows, write_task
+from tiny_questions import rows, task_folder
 from tiny_text import write_items, write_text
 
+from benchmarks.zero_shot_equality import FILES
 from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.evaluate.base import Metric
@@ -38,7 +39,7 @@ def arms_on(tmp_path, make_arms, hybrid):
 @pytest.mark.parametrize("name", FILES)
 def test_every_figure_and_item_is_lm_evals(name, tmp_path, arms_on):
     lines, task = rows(name, 16), f"my_{name}"
-    with chdir(write_task(tmp_path / "theirs", name, lines)):
+    with chdir(task_folder(tmp_path / "theirs", name, lines)):
         theirs = simple_evaluate(
             HFLM(pretrained=tiny_llama(), tokenizer=byte_tokenizer()),
             tasks=[task],
