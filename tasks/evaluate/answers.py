@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
@@ -66,32 +66,42 @@ def answer_scores(
     memory. Answers that differ in their last token alone share a row. Rows are padded behind their
     end, where no causal layer looks. A context is cut in front to the model's positions.
     """
-    most = MOST_TOKENS.get(model.device.type, MOST_TOKENS_ELSEWHERE)
-    positions = model.config.max_position_embeddings
-
-    @find_executable_batch_size(starting_batch_size=most)
-    def following(most_tokens: int, start: int) -> list[list[AnswerScore]]:
-        stop, longest, rows = start, 0, 0
-        while stop < len(questions):
-            longest = max(longest, *(len(answer.ids) for answer in questions[stop]))
-            rows += len(questions[stop])
-            if stop > start and longest * rows > most_tokens:
-                break
-            stop += 1
-        some = [[_cut(a, positions) for a in question] for question in questions[start:stop]]
-        inputs = list(dict.fromkeys(a.ids[:-1] for answers in some for a in answers))
-        at_once = max(1, most_tokens // max(map(len, inputs)))
-        found: dict[Answer, AnswerScore] = {}
-        for first in range(0, len(inputs), at_once):
-            part = inputs[first : first + at_once]
-            found |= _run(model, part, [a for answers in some for a in answers])
-        return [[found[answer] for answer in answers] for answers in some]
-
+    most_tokens = MOST_TOKENS.get(model.device.type, MOST_TOKENS_ELSEWHERE)
     done = 0
     while done < len(questions):
-        scores = following(done)
-        yield from scores
-        done += len(scores)
+        try:
+            scores = _first_scores(model, questions[done:], most_tokens)
+        except Exception as error:
+            if most_tokens == 1 or not should_reduce_batch_size(error):
+                raise
+            most_tokens //= 2
+        else:
+            yield from scores
+            done += len(scores)
+            continue
+        clear_device_cache(garbage_collection=True)  # the error no longer holds what it ran on
+
+
+def _first_scores(
+    model: HybridForCausalLM, questions: Sequence[Sequence[Answer]], most_tokens: int
+) -> list[list[AnswerScore]]:
+    """Scores of as many of the first questions as ``most_tokens`` hold, of one at least."""
+    longest, rows, count = 0, 0, 0
+    for question in questions:
+        longest = max(longest, *(len(answer.ids) for answer in question))
+        rows += len(question)
+        if count and longest * rows > most_tokens:
+            break
+        count += 1
+    positions = model.config.max_position_embeddings
+    some = [[_cut(answer, positions) for answer in question] for question in questions[:count]]
+    answers = [answer for question in some for answer in question]
+    inputs = list(dict.fromkeys(answer.ids[:-1] for answer in answers))
+    at_once = max(1, most_tokens // max(map(len, inputs)))
+    found: dict[Answer, AnswerScore] = {}
+    for first in range(0, len(inputs), at_once):
+        found |= _run(model, inputs[first : first + at_once], answers)
+    return [[found[answer] for answer in question] for question in some]
 
 
 def _cut(answer: Answer, positions: int) -> Answer:

@@ -16,7 +16,7 @@ class ArcRow(Row):
     answer: str = Field(alias="answerKey")
 
     def question(self) -> Question:
-        gold = self.choices.label.index(self.answer)
+        gold = self.choices.place_of(self.answer)
         return asked(f"Question: {self.asks}\nAnswer:", self.choices.text, gold)
 
 

@@ -82,6 +82,12 @@ class Arms:
             self._loaded[wanted.key] = wanted.load().eval()
         return self._loaded[wanted.key]
 
+    def folder(self, arm: Arm) -> Path:
+        """Where what is finished of an arm's model is kept."""
+        path = self._workdir / self._models[arm].key
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
     @property
     def keep_out_tokens(self) -> int:
         """The most tokens that a layer of the candidate keeps, if it does not keep all."""
@@ -145,8 +151,7 @@ class Arms:
             compute: yields one result, as JSON, for each of the items that it is given, in order.
             what: stands before the bar.
         """
-        path = self._workdir / self._models[arm].key / f"{name}-{identity(options)[:16]}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.folder(arm) / f"{name}-{identity(options)[:16]}.jsonl"
         with path.open("a+b") as file, self._shown(what, len(items)) as advance:
             found = _whole_lines(file)
             advance(len(found))

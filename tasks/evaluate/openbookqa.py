@@ -16,7 +16,7 @@ class OpenBookQARow(Row):
     answer: str = Field(alias="answerKey")
 
     def question(self) -> Question:
-        return asked(self.stem, self.choices.text, self.choices.label.index(self.answer.lstrip()))
+        return asked(self.stem, self.choices.text, self.choices.place_of(self.answer.lstrip()))
 
 
 class OpenBookQA(ZeroShot):

@@ -55,3 +55,8 @@ class Lettered(BaseModel):
 
     text: tuple[str, ...]
     label: tuple[str, ...]
+
+    def place_of(self, answer_key: str) -> int:
+        if answer_key not in self.label:
+            raise ValueError(f"answerKey {answer_key!r} is none of {', '.join(self.label)}")
+        return self.label.index(answer_key)

@@ -82,8 +82,12 @@ def rules_of(tier: Tier, report: EvalReport, significance: float) -> Iterator[Ap
 
 
 def tasks_of(report: EvalReport) -> tuple[str, ...]:
-    """Metrics that score an arm by itself as a share, so that a recovery means something."""
-    scored = (
+    """Metrics that score an arm by itself as a share, so that a recovery means something.
+
+    Multiple choice has two shares of the same items, ``acc`` and ``acc_norm``: the second, where
+    it is there, is the task, and no task counts twice.
+    """
+    scored = [
         m.metric
         for m in report.measurements
         if not any(fnmatchcase(m.metric, pattern) for pattern in OTHER_READINGS)
@@ -91,8 +95,9 @@ def tasks_of(report: EvalReport) -> tuple[str, ...]:
             any(fnmatchcase(m.metric, pattern) for pattern in TASKS)
             or (m.arm == "base" and m.unit == "share" and m.higher_is_better)
         )
-    )
-    return tuple(dict.fromkeys(scored))
+    ]
+    once = dict.fromkeys(scored)
+    return tuple(m for m in once if not (m.endswith(".acc") and f"{m}_norm" in once))
 
 
 def matching(report: EvalReport, pattern: str) -> tuple[str, ...]:

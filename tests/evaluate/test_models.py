@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_questions import rows
+from tiny_text import write_items
 
-from tasks.contracts import Spec
+from tasks.contracts import Spec, TextRef
 from tasks.errors import InputError
+from tasks.evaluate import answers
 from tasks.evaluate.models import evaluate_models
 from tasks.measure.offload import load_streamed
 from tasks.recipe import EvaluateOptions
@@ -75,37 +78,47 @@ def test_models_larger_than_memory_give_the_same_figures(stored, context, tmp_pa
         evaluate_models(*inputs, replace(context_in(context, tmp_path), memory_bytes=1000))
 
 
-def test_it_goes_on_after_kill_9(stored, context, forwards, tmp_path):
+@pytest.mark.parametrize(
+    ("metrics", "before", "finished"),
+    [
+        # in the last prompt of the candidate, after 4 rows, the base's 3 prompts and 2 of its own
+        (OPTIONS.metrics, 4 + 5 * PROMPT, ["0-perplexity.json", "1-divergence.json"]),
+        # in the candidate's third question, after the base's five; each answer is run alone
+        ((Spec(name="piqa", texts=["piqa"]),), 2 * (5 + 2), []),
+    ],
+    ids=["prompts", "questions"],
+)
+def test_it_goes_on_after_kill_9(
+    metrics, before, finished, stored, context, forwards, tmp_path, monkeypatch
+):
+    texts = stored.texts | {"piqa": questions(context, tmp_path)}
+    options = EvaluateOptions(metrics=metrics)
     inputs = {
         "base": stored.base.model_dump(),
         "candidate": stored.candidate.model_dump(),
-        "texts": {name: text.model_dump() for name, text in stored.texts.items()},
-        "options": OPTIONS.model_dump(),
+        "texts": {name: text.model_dump() for name, text in texts.items()},
+        "options": options.model_dump(),
         "store": str(context.store.root),
         "workdir": str(context.workdir),
     }
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
-    before = 4 + 3 * PROMPT + 2 * PROMPT
     command = [sys.executable, "-c", DIES, str(tmp_path / "inputs.json"), str(before + 1)]
     done = subprocess.run(command, cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
-    kept = sorted(path.name for path in (context.workdir / "metrics").iterdir())
-    assert kept == ["0-perplexity.json", "1-divergence.json"]
-    report = evaluate_models(
-        stored.base, stored.candidate, None, None, stored.texts, OPTIONS, context
-    )
-    # it died on the last prompt of the candidate: what was finished of it is not run again
-    assert len(forwards) == FORWARDS - before
-    fresh = evaluate_models(
-        stored.base,
-        stored.candidate,
-        None,
-        None,
-        stored.texts,
-        OPTIONS,
-        context_in(context, tmp_path),
-    )
+    kept = [path.name for path in context.workdir.glob("metrics/*")]
+    assert sorted(kept) == finished
+    monkeypatch.setattr(answers, "MOST_TOKENS", {"cpu": 1})
+    both = (stored.base, stored.candidate, None, None, texts, options)
+    report = evaluate_models(*both, context)
+    went_on = len(forwards)
+    fresh = evaluate_models(*both, context_in(context, tmp_path))
     assert report.measurements == fresh.measurements
+    assert went_on == len(forwards) - went_on - before
+
+
+def questions(context, tmp_path) -> TextRef:
+    tree = context.store.put_tree(write_items(tmp_path / "piqa", rows("piqa", 5)))
+    return TextRef(**tree.model_dump(), source="test", documents=5, characters=1)
 
 
 def context_in(context, tmp_path):
@@ -118,6 +131,7 @@ from pathlib import Path
 import torch
 from tasks.context import Context
 from tasks.contracts import CheckpointRef, ModelRef, TextRef
+from tasks.evaluate import answers
 from tasks.evaluate.models import evaluate_models
 from tasks.measure.offload import load_streamed
 from tasks.recipe import EvaluateOptions
@@ -133,6 +147,7 @@ def die(module, arguments):
 
 torch.set_num_threads(1)  # as in the process that goes on: sums in another order round otherwise
 torch.nn.modules.module.register_module_forward_pre_hook(die)
+answers.MOST_TOKENS = {"cpu": 1}
 evaluate_models(
     ModelRef(**inputs["base"]),
     CheckpointRef(**inputs["candidate"]),

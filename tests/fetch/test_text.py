@@ -131,6 +131,34 @@ def test_where_it_came_from_is_recorded(fetching: Fetching, corpus: Path) -> Non
     assert entry["bytes"] == (corpus / "part0.jsonl").stat().st_size
 
 
+def test_rows_as_items_stay_whole_and_repeated(fetching: Fetching, tmp_path: Path) -> None:
+    rows = [{"question": "why?", "choices": {"text": ["a", "\ud800"]}}, {"question": "how?"}]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0]])))
+    (tmp_path / "many.jsonl").write_text("\n".join(json.dumps({"n": i % 40}) for i in range(80)))
+    ref = fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
+    assert fetching.documents(ref) == [{"item": row} for row in (*rows, rows[0])]
+    assert ref.documents == 3
+    for part in ((0.0, 0.5), (0.5, 1.0)):  # equal rows are in the same part
+        ref = fetching(source=str(tmp_path / "many.jsonl"), form="items", part=part)
+        kept = fetching.documents(ref)
+        assert 0 < len(kept) < 80
+        assert len(kept) == 2 * len({row["item"]["n"] for row in kept})
+
+
+def test_files_stay_as_they_are(fetching: Fetching, corpus: Path) -> None:
+    ref = fetching(source=str(corpus), form="files", files=("*.md", "part0*"))
+    folder = fetching.store.open_tree(ref.sha256)
+    for name in ("README.md", "part0.jsonl"):
+        assert (folder / name).read_bytes() == (corpus / name).read_bytes()
+    assert ref.documents == 2
+
+
+def test_a_row_without_fields_is_no_item(fetching: Fetching, tmp_path: Path) -> None:
+    (tmp_path / "quiz.jsonl").write_text('{"question": "why?"}\n["a list"]\n')
+    with pytest.raises(InputError, match=r"quiz\.jsonl:2: not an object"):
+        fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
+
+
 def test_nothing_left_is_told(fetching: Fetching, corpus: Path) -> None:
     with pytest.raises(InputError, match="leaves no text"):
         fetching(source=str(corpus), part=(0.5, 0.500001))

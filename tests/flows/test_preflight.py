@@ -15,6 +15,8 @@ from tasks.recipe import load_recipe
     [
         ("{name: perplexity, texts: [held-out], rows: 1, row_tokens: 64}", "measured twice"),
         ("{name: perplexity, texts: [nowhere]}", "names the text 'nowhere'"),
+        ("{name: piqa, texts: [held-out]}", "reads 'held-out' as items, .* has form text"),
+        ("{name: harness, tasks: [a], definitions: train}", "reads 'train' as files"),
     ],
 )
 def test_metrics_that_cannot_be_measured_side_by_side(

@@ -156,3 +156,13 @@ def test_a_tier_and_rules_of_ones_own_hold_together() -> None:
     policy = GatePolicy(tier="standard", rules=({"metric": "kv_bytes.*", "max": 0.6},))
     decision = decide(*case(), policy, NOW)
     assert [check.metric for check in decision.rejecting] == ["kv_bytes.8192"]
+
+
+def test_multiple_choice_counts_once_by_the_normalised_share() -> None:
+    both = {"task.arc.acc": bits(N, 200), "task.arc.acc_norm": bits(N, 220)}
+    plain_alone = {"task.boolq.acc": bits(N, 300)}
+    report, _ = evidence(base=BASE | both | plain_alone, candidate=BASE)
+    tasks = tasks_of(report)
+    assert "task.arc.acc_norm" in tasks
+    assert "task.boolq.acc" in tasks
+    assert "task.arc.acc" not in tasks

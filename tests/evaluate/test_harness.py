@@ -1,0 +1,87 @@
+"""lm-eval as a metric: its figures and items on every arm, and what cannot be run."""
+
+import pytest
+import torch
+from tiny_questions import rows, task_folder
+from tiny_text import write_items
+
+from tasks.evaluate.arc import Arc
+from tasks.evaluate.boolq import BoolQ
+from tasks.evaluate.harness import Harness
+from tasks.evaluate.harness_runs import TaskFigure, TaskRun
+
+HARNESS = Harness(tasks=("my_arc", "my_boolq"), figures=("acc", "acc_norm"), definitions="mine")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    for name in ("arc", "boolq"):
+        task_folder(tmp_path / "mine", name, rows(name, 10))
+        write_items(tmp_path / name, rows(name, 10))
+    return {name: tmp_path / name for name in ("mine", "arc", "boolq")}
+
+
+def test_figures_and_items_are_those_of_our_own_tasks(texts, make_arms, hybrid):
+    arms = make_arms([], texts, candidate=hybrid(streaming=(0, 2)))
+    found = {(f.measurement.metric, f.measurement.arm): f for f in HARNESS.measure(arms)}
+    assert {name for name, _ in found} == set(HARNESS.names())
+    for ours in (Arc(texts=("arc",)), BoolQ(texts=("boolq",))):
+        for figure in ours.measure(arms):
+            mine, expected = figure.measurement, figure.items
+            theirs = found[mine.metric.replace("task.", "harness.my_"), mine.arm]
+            assert (theirs.measurement.value, theirs.measurement.unit) == (mine.value, "share")
+            assert [i.correct for i in theirs.items] == [i.correct for i in expected]
+    missing = found["harness.my_boolq.acc_norm", "base"].measurement
+    assert (missing.value, missing.detail[:29]) == (None, "the task has no single figure")
+
+
+def test_answers_are_kept_one_by_one(texts, make_arms, hybrid, forwards):
+    models = {"candidate": hybrid(streaming=(0,))}
+    first = list(HARNESS.measure(make_arms([], texts, **models)))
+    assert forwards
+    forwards.clear()
+    arms = make_arms([], texts, **models)
+    for arm in arms.names:  # as if killed before a task was whole
+        for path in arms.folder(arm).glob("harness-*.jsonl"):
+            path.unlink()
+    assert list(HARNESS.measure(arms)) == first
+    assert not forwards
+
+
+def test_the_items_of_a_group_are_those_of_its_tasks(texts, make_arms, hybrid):
+    (texts["mine"] / "both.yaml").write_text("group: both\ntask: [my_arc, my_boolq]\n")
+    metric = Harness(tasks=("both",), definitions="mine", limit=6)
+    base = next(iter(metric.measure(make_arms([], texts, candidate=hybrid()))))
+    assert [item.slice for item in base.items] == ["my_arc"] * 6 + ["my_boolq"] * 6
+    assert base.measurement.value == sum(item.correct for item in base.items) / 12
+
+
+def test_what_cannot_be_run_says_why_and_the_others_are_run(texts, make_arms, values, hybrid):
+    (texts["mine"] / "arc.jsonl").unlink()
+    metric = Harness(tasks=("my_arc", "my_boolq"), definitions="mine")
+    found = values(metric, make_arms([], texts, candidate=hybrid()))
+    for arm in ("base", "candidate"):
+        assert found["harness.my_arc.acc", arm].value is None
+        assert "arc.jsonl" in found["harness.my_arc.acc", arm].detail
+        assert found["harness.my_boolq.acc", arm].count == 10
+
+
+def test_likelihoods_that_are_no_numbers_give_no_figure(texts, make_arms, values, hybrid):
+    broken = hybrid()
+    with torch.no_grad():
+        broken.model.norm.weight[0] = float("nan")
+    metric = Harness(tasks=("my_arc",), definitions="mine")
+    found = values(metric, make_arms([], texts, candidate=broken))
+    assert found["harness.my_arc.acc", "base"].value is not None
+    assert found["harness.my_arc.acc", "candidate"].value is None
+    assert "10 of 10 items" in found["harness.my_arc.acc", "candidate"].detail
+
+
+def test_a_figure_is_found_with_and_without_its_filter():
+    figures = {
+        name: TaskFigure(higher_is_better=True, value=i)
+        for i, name in enumerate(("acc,none", "em,strict", "em,loose", "f1,words"))
+    }
+    run = TaskRun(figures=figures)
+    assert [run.find(n).value for n in ("acc", "acc,none", "em,loose", "f1")] == [0, 0, 2, 3]
+    assert run.find("em") is None
