@@ -94,7 +94,8 @@ def compared(console: Console, value: dict[str, Any]) -> None:
             cells = (_number(row[arm]) for arm in ("a", "b"))
             texts = (row[f"text_{arm}"] for arm in ("a", "b"))
             both = (f"{c}\n{escape(t)}" if t else c for c, t in zip(cells, texts, strict=True))
-            table.add_row(row["metric"], escape(row["item"]), *both)
+            asked = "\n".join(escape(part) for part in (row["item"], row["prompt"]) if part)
+            table.add_row(row["metric"], asked, *both)
         console.print(table)
     told = f"{len(value['changed'])} items are right in one and wrong in the other"
     console.print(f"changed     {told}")

@@ -46,6 +46,7 @@ class ItemChange(Contract):
     a: float | None
     b: float | None
     loss: float
+    prompt: str | None = None
     text_a: str | None = None
     text_b: str | None = None
 

@@ -153,6 +153,7 @@ def _changes(
             a=other.value,
             b=mine.value,
             loss=-gain if figure.higher_is_better else gain,
+            prompt=mine.words.prompt if mine.words else None,
             text_a=_text(other),
             text_b=_text(mine),
         )
@@ -160,4 +161,4 @@ def _changes(
 
 def _text(item: ItemResult) -> str | None:
     """What an arm wrote on an item, where the metric keeps it."""
-    return getattr(item, "text", None) or None
+    return item.words.said if item.words else None

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from tasks.comparison_contracts import FigureComparison, SideBySide
 from tasks.gate.side_by_side import compare_arms
-from tasks.items import ItemResult
+from tasks.items import Words
 
 
 def compared(a: dict, b: dict, **options) -> SideBySide:
@@ -73,13 +73,13 @@ def test_the_worst_items_come_first() -> None:
 
 
 def test_what_an_arm_wrote_is_shown() -> None:
-    class Written(ItemResult):
-        text: str = ""
-
     report, items = evidence(champion={"recall.x": bits(2, 2)}, candidate={"recall.x": bits(2, 1)})
-    written = [Written(**item.model_dump(), text=f"{item.arm} {item.item}") for item in items]
+    written = [
+        item.model_copy(update={"words": Words(prompt=item.item, said=f"{item.arm} {item.item}")})
+        for item in items
+    ]
     (change,) = compare_arms(report, written).changed
-    assert (change.text_a, change.text_b) == ("champion 1", "candidate 1")
+    assert (change.prompt, change.text_a, change.text_b) == ("1", "champion 1", "candidate 1")
     (change,) = compare_arms(report, items).changed
     assert (change.text_a, change.text_b) == (None, None)
 
