@@ -32,6 +32,7 @@ from tasks.items import read_items
 from tasks.node import Run
 from tasks.recipe import Recipe
 from tasks.report.bundle import ReportBundle
+from tasks.report.drift import layer_drifts
 from tasks.report.model_card import CardEvidence, render_card
 from tasks.report.recall import recall_cells
 from tasks.report.regressions import regressions
@@ -129,6 +130,7 @@ class Outcome:
             cache_hits=run.cache_hits,
             environment=versions() | {"device": self.report.device},
             recall=recall_cells(items),
+            drift=layer_drifts(items),
             regressions=regressions(self.report, items),
         )
 

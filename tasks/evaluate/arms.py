@@ -71,7 +71,7 @@ class Arms:
         self._models = models
         self._loaded: dict[str, HybridForCausalLM] = {}
         self._keep_out_tokens = keep_out_tokens
-        self._workdir, self._keep = workdir, keep
+        self._workdir, self.keep = workdir, keep
         self._compared = {
             wanted for metric in metrics for wanted in metric.passes() if wanted.divergence
         }
@@ -122,7 +122,7 @@ class Arms:
                     model,
                     rows,
                     path,
-                    keep=self._keep,
+                    keep=self.keep,
                     keep_states=compared and key == base_key,
                     base=(base, self.model("base").lm_head) if base else None,
                     after=advance,

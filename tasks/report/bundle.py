@@ -21,6 +21,7 @@ from tasks.contracts import (
 )
 from tasks.cost_contracts import CostTable
 from tasks.gate_contracts import GateDecision
+from tasks.report.drift import LayerDrift
 from tasks.report.recall import RecallCell
 from tasks.report.regressions import Regressions
 from tasks.returns import CostAndReturn, Price
@@ -73,6 +74,7 @@ class ReportBundle(RunBundle):
     predicted_kv_bytes: dict[int, int] = {}
     predicted_times: dict[int, PassTime] = {}
     recall: tuple[RecallCell, ...] = ()
+    drift: tuple[LayerDrift, ...] = ()
     regressions: tuple[Regressions, ...] = ()
 
     @model_validator(mode="after")

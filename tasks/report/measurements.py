@@ -36,6 +36,9 @@ CATALOGUE = {
     "kl_mean": Family(
         "KL to base, mean", "quality", "nats per token; 0 is the base itself", log=True
     ),
+    "stream_drift": Family(
+        "Distance of the stream", "quality", "of the base's norm, mean over layers; 0 is the base"
+    ),
     "kl_p99": Family(
         "KL to base, 99th percentile", "quality", "nats; the worst 1 % of tokens", log=True
     ),

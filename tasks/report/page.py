@@ -5,6 +5,7 @@ from __future__ import annotations
 from tasks.contracts import ARMS
 from tasks.report.bundle import ReportBundle
 from tasks.report.dots import dot_panel
+from tasks.report.drift import drift_figures
 from tasks.report.gate import champion, judged, status, waiver_rows
 from tasks.report.healing import (
     bought,
@@ -84,6 +85,7 @@ def render_page(bundle: ReportBundle) -> str:
         columns=map_columns(bundle.plan.layers),
         items=item_rows(bundle.plan),
         figures=profile_figures(bundle.profile, bundle.plan),
+        drift=drift_figures(bundle.drift),
         **_regularization(bundle.regularization),
         **_healing(bundle.finetune),
         steps=steps(bundle),

@@ -51,7 +51,7 @@ def test_the_evidence_stands_in_it() -> None:
     assert "**Accepted** by its gate" in text
     for m in given.evidence.evaluation.measurements:
         assert f"| {m.metric} |" in text
-    assert "| recall.passkey | 0.917 (0.837 to 0.997) | 0.875 (0.765 to 0.985) |" in text
+    assert "| recall.passkey.600 | 0.917 (0.837 to 0.997) | 0.875 (0.765 to 0.985) |" in text
     for check in given.evidence.decision.checks:
         assert check.rule.replace("<", "&lt;") in text
     assert "it has paid for itself after" in text
