@@ -5,7 +5,7 @@
 FOLDER of the base is a Transformers checkpoint; that of the data holds the JSONL files in ``DATA``.
 lm-eval runs in a process of its own on task files that include its own, so that prompts, targets
 and figures are its own; only the data is local. What is finished stays in ``--work``: a run that
-was cut off goes on. Prints one JSON object.
+was cut off goes on. Prints a JSON list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -144,15 +143,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200)
     given = parser.parse_args()
     base, data, work = (path.resolve() for path in (given.base, given.data, given.work))
-    started = time.perf_counter()
     figures = ours(base, data, work, given.limit)
-    between = time.perf_counter()
     samples = theirs(base, data, work, given.limit)
-    result = {
-        "seconds": {"ours": between - started, "lm_eval": time.perf_counter() - between},
-        "tasks": [compared(task, figures[task], samples[task]) for task in DATA],
-    }
-    print(json.dumps(result, indent=1))
+    print(json.dumps([compared(task, figures[task], samples[task]) for task in DATA], indent=1))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ class ArcRow(Row):
 
 
 class Arc(ZeroShot):
-    """``task.<text>.acc``, ``task.<text>.acc_norm``: ARC (arXiv 1803.05457), as lm-eval's
-    ``arc_easy`` and ``arc_challenge`` ask it. Rows: ``question``, ``choices`` with ``text`` and
-    ``label``, ``answerKey``.
+    """``task.<text>.acc``, ``task.<text>.acc_norm``: ARC (arXiv 1803.05457).
+
+    As lm-eval's ``arc_easy`` and ``arc_challenge`` ask it. Rows: ``question``, ``choices`` with
+    ``text`` and ``label``, ``answerKey``.
     """
 
     name: ClassVar[str] = "arc"

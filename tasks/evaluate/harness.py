@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Harness(Metric):
             with JSONL and functions beside them). Paths in them start at this folder.
         limit: the first so many items of each task.
         shots: examples before each question; the task's own number where left out.
+        metadata: what tasks that generate their own data are told, as ``max_seq_lengths`` of RULER;
+            the tokenizer's folder is told besides.
         batch: items at once; where left out found from memory on a GPU, and 1 on a processor.
     """
 
@@ -44,6 +46,7 @@ class Harness(Metric):
     definitions: str | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
     shots: Annotated[int, Field(ge=0)] | None = None
+    metadata: dict[str, Any] = {}
     batch: Annotated[int, Field(gt=0)] | None = None
 
     def names(self) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ class Harness(Metric):
             runs = arms.remembered(
                 arm,
                 self.name,
-                [self.tasks, self.definitions, self.limit, self.shots],
+                [self.tasks, self.definitions, self.limit, self.shots, self.metadata],
                 self.tasks,
                 partial(
                     run_tasks,
@@ -69,6 +72,7 @@ class Harness(Metric):
                     definitions=folder,
                     limit=self.limit,
                     shots=self.shots,
+                    metadata=self.metadata,
                     batch=self.batch,
                     seed=arms.seed_of(self.name),
                     answers=arms.folder(arm) / "harness-answers",

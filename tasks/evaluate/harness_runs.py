@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, nullcontext
 from functools import cache
 from pathlib import Path
@@ -58,6 +58,7 @@ def run_tasks(
     definitions: Path | None,
     limit: int | None,
     shots: int | None,
+    metadata: Mapping[str, Any],
     batch: int | None,
     seed: int,
     answers: Path,
@@ -77,14 +78,15 @@ def run_tasks(
         pretrained=model, tokenizer=tokenizer, batch_size=batch or ("auto" if on_gpu else 1)
     )
     seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+    told = {"tokenizer": tokenizer.name_or_path} if tokenizer.name_or_path else {}
+    manager_of = _managers(definitions, told | dict(metadata))
     for task in tasks:
         try:
             with chdir(definitions) if definitions else nullcontext():
-                manager = _manager(definitions, task)
                 found = simple_evaluate(
                     asked,
                     tasks=[task],
-                    task_manager=manager,
+                    task_manager=manager_of(task),
                     num_fewshot=shots,
                     limit=limit,
                     use_cache=str(answers),
@@ -101,23 +103,23 @@ def run_tasks(
         yield run.model_dump(mode="json")
 
 
-@cache
-def _manager(definitions: Path | None, task: str) -> TaskManager:
-    """What knows the task: reading all of lm-eval's own takes long, and is done where needed."""
+def _managers(
+    definitions: Path | None, metadata: Mapping[str, Any]
+) -> Callable[[str], TaskManager]:
+    """What knows a task: reading all of lm-eval's own takes long, and is done where needed."""
     from lm_eval.tasks import TaskManager
 
-    if definitions:
-        own = TaskManager(include_path=definitions, include_defaults=False)
-        if task in own.all_subtasks:
-            return own
-    return _with_theirs(definitions)
+    @cache
+    def manager(defaults: bool) -> TaskManager:
+        return TaskManager(
+            include_path=definitions, include_defaults=defaults, metadata=dict(metadata)
+        )
 
+    def of(task: str) -> TaskManager:
+        own = definitions is not None and task in manager(False).all_subtasks
+        return manager(not own)
 
-@cache
-def _with_theirs(definitions: Path | None) -> TaskManager:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=definitions)
+    return of
 
 
 def _figures(task: str, found: Mapping[str, Any]) -> dict[str, TaskFigure]:

@@ -29,10 +29,10 @@ def _nll(question: Question, answers: tuple[AnswerScore, ...]) -> float:
 
 
 class Lambada(ZeroShot):
-    """``task.<text>.acc``: share of last words that would be decoded greedily; and
-    ``task.<text>.perplexity``: exp of their mean NLL per word, in nats (arXiv 1606.06031).
+    """``task.<text>.acc``, ``task.<text>.perplexity``: LAMBADA (arXiv 1606.06031).
 
-    Rows: ``text``.
+    The share of last words that would be decoded greedily, and exp of their mean NLL per word in
+    nats. Rows: ``text``.
     """
 
     name: ClassVar[str] = "lambada"

@@ -20,8 +20,10 @@ class OpenBookQARow(Row):
 
 
 class OpenBookQA(ZeroShot):
-    """``task.<text>.acc``, ``task.<text>.acc_norm``: OpenBookQA (arXiv 1809.02789), without the
-    book. Rows: ``question_stem``, ``choices`` with ``text`` and ``label``, ``answerKey``.
+    """``task.<text>.acc``, ``task.<text>.acc_norm``: OpenBookQA (arXiv 1809.02789).
+
+    Without the book. Rows: ``question_stem``, ``choices`` with ``text`` and ``label``,
+    ``answerKey``.
     """
 
     name: ClassVar[str] = "openbookqa"

@@ -85,3 +85,44 @@ def test_a_figure_is_found_with_and_without_its_filter():
     run = TaskRun(figures=figures)
     assert [run.find(n).value for n in ("acc", "acc,none", "em,loose", "f1")] == [0, 0, 2, 3]
     assert run.find("em") is None
+
+
+def test_tasks_that_generate_their_data_are_told_lengths(texts, make_arms, hybrid):
+    (texts["mine"] / "long.py").write_text(GENERATED)
+    (texts["mine"] / "long.yaml").write_text(LONG)
+    metric = Harness(
+        tasks=("long",),
+        figures=("100",),
+        definitions="mine",
+        metadata={"max_seq_lengths": [100, 40]},
+    )
+    base = next(iter(metric.measure(make_arms([], texts, candidate=hybrid()))))
+    # random weights find nothing; items of another length count as -1, which lm-eval leaves out
+    assert (base.measurement.value, base.measurement.unit, base.items) == (0, "share", ())
+
+
+LONG = """\
+task: long
+custom_dataset: !function long.dataset
+output_type: generate_until
+test_split: test
+doc_to_text: "{{text}}"
+doc_to_target: "{{answer}}"
+process_results: !function long.scores
+metric_list: [{metric: "100", aggregation: !function long.mean_of_length, higher_is_better: true}]
+generation_kwargs: {max_gen_toks: 3, do_sample: false, until: []}
+"""
+GENERATED = """\
+import datasets
+
+def dataset(max_seq_lengths, **told):
+    rows = [{"text": "x" * n, "length": n, "answer": "needle"} for n in max_seq_lengths]
+    return {"test": datasets.Dataset.from_list(rows)}
+
+def scores(doc, results):
+    return {"100": float(doc["answer"] in results[0]) if doc["length"] == 100 else -1.0}
+
+def mean_of_length(values):
+    kept = [value for value in values if value >= 0]
+    return sum(kept) / len(kept)
+"""
