@@ -98,7 +98,7 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
         ("rows: 4", "row: 4", "13: profile.row", "one of text, rows"),
         ("    part:", "    prat:", "8: data.train.prat", "one of source, files, field, part"),
         ("max: 0.6", "mx: 0.6", "30: gate.rules.0.mx", "one of metric, arm, compare, min, max"),
-        ("{device: cpu}", "{devise: cpu}", "35: compute.steps.profile.devise", "where, device"),
+        ("{device: cpu}", "{devise: cpu}", "35: compute.steps.profile.devise", "where, pool"),
         # wrong types
         ("rows: 4", "rows: four", "13: profile.rows", "integer, not 'four'"),
         ("rows: 4", "rows: true", "13: profile.rows", "integer, not True"),
