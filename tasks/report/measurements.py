@@ -42,6 +42,11 @@ CATALOGUE = {
     "key_log_prob": Family(
         "Log-probability of the key", "quality", "nats per key token; 0 is best"
     ),
+    "task": Family("Zero-shot tasks", "quality", "share of items right; higher is better"),
+    "harness": Family("lm-eval", "quality", "as lm-eval scores it"),
+    "word_perplexity": Family(
+        "Perplexity of last words", "quality", "exp of the mean NLL per word; lower is better"
+    ),
     "kv_bytes": Family("KV cache", "by_length", "measured, batch 1; lower is better"),
     "decode_tokens_per_s": Family("Decoding", "by_length", "tokens/s; higher is better"),
     "prefill_ms": Family("Prefill", "by_length", "ms; lower is better"),
