@@ -39,8 +39,8 @@ def encoded(question: Question, tokenizer: PreTrainedTokenizerBase) -> tuple[Ans
     """The answers as tokens, split as lm-eval splits them.
 
     Context and answer are encoded together; the answer's tokens are those behind as many as the
-    context alone has. Spaces at the end of the context count as the answer's. An empty context is
-    the token that begins a text, or ends one.
+    context alone has, one at least. Spaces at the end of the context count as the answer's. An
+    empty context is the token that begins a text, or ends one.
     """
     answers = []
     for context, answer in question.pairs:
@@ -52,7 +52,7 @@ def encoded(question: Question, tokenizer: PreTrainedTokenizerBase) -> tuple[Ans
             continue
         whole = tokenizer(context + answer).input_ids
         before = tokenizer(context.rstrip()).input_ids
-        answers.append(Answer(tuple(whole), len(whole) - len(before)))
+        answers.append(Answer(tuple(whole), max(1, len(whole) - len(before))))
     return tuple(answers)
 
 

@@ -29,4 +29,4 @@ class BoolQ(ZeroShot):
 
     name: ClassVar[str] = "boolq"
     row: ClassVar[type[Row]] = BoolQRow
-    scores: ClassVar[Mapping[str, Score]] = {"acc": ACC}
+    scores: ClassVar[Mapping[str, Score]] = {"task.{}.acc": ACC}

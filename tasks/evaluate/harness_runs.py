@@ -78,7 +78,9 @@ def run_tasks(
         pretrained=model, tokenizer=tokenizer, batch_size=batch or ("auto" if on_gpu else 1)
     )
     seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
-    told = {"tokenizer": tokenizer.name_or_path} if tokenizer.name_or_path else {}
+    answers, definitions = answers.resolve(), definitions and definitions.resolve()
+    source = tokenizer.name_or_path
+    told = {"tokenizer": str(Path(source).resolve())} if source else {}
     manager_of = _managers(definitions, told | dict(metadata))
     for task in tasks:
         try:

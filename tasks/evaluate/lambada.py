@@ -29,7 +29,7 @@ def _nll(question: Question, answers: tuple[AnswerScore, ...]) -> float:
 
 
 class Lambada(ZeroShot):
-    """``task.<text>.acc``, ``task.<text>.perplexity``: LAMBADA (arXiv 1606.06031).
+    """``task.<text>.acc``, ``word_perplexity.<text>``: LAMBADA (arXiv 1606.06031).
 
     The share of last words that would be decoded greedily, and exp of their mean NLL per word in
     nats. Rows: ``text``.
@@ -38,6 +38,8 @@ class Lambada(ZeroShot):
     name: ClassVar[str] = "lambada"
     row: ClassVar[type[Row]] = LambadaRow
     scores: ClassVar[Mapping[str, Score]] = {
-        "acc": Score(_greedy),
-        "perplexity": Score(_nll, unit="perplexity", higher_is_better=False, aggregate="exp_mean"),
+        "task.{}.acc": Score(_greedy),
+        "word_perplexity.{}": Score(
+            _nll, unit="perplexity", higher_is_better=False, aggregate="exp_mean"
+        ),
     }

@@ -34,4 +34,4 @@ class WinoGrande(ZeroShot):
 
     name: ClassVar[str] = "winogrande"
     row: ClassVar[type[Row]] = WinoGrandeRow
-    scores: ClassVar[Mapping[str, Score]] = {"acc": ACC}
+    scores: ClassVar[Mapping[str, Score]] = {"task.{}.acc": ACC}

@@ -60,14 +60,15 @@ class ZeroShot(Metric):
 
     form: ClassVar[TextForm] = "items"
     row: ClassVar[type[Row]]
-    scores: ClassVar[Mapping[str, Score]] = {"acc": ACC, "acc_norm": ACC_NORM}
+    # by the figure's name, {} for the text's
+    scores: ClassVar[Mapping[str, Score]] = {"task.{}.acc": ACC, "task.{}.acc_norm": ACC_NORM}
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     limit: Annotated[int, Field(gt=0)] | None = None
     slice_by: str | None = None
 
     def names(self) -> tuple[str, ...]:
-        return tuple(f"task.{text}.{score}" for text in self.texts for score in self.scores)
+        return tuple(name.format(text) for text in self.texts for name in self.scores)
 
     def needed_texts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.texts))
@@ -97,7 +98,7 @@ class ZeroShot(Metric):
                 }
                 lost = sum(not _finite(scores) for scores in given.values())
                 for name, score in self.scores.items():
-                    metric = f"task.{text}.{name}"
+                    metric = name.format(text)
                     yield scored(
                         metric,
                         arm,

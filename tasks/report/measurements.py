@@ -46,6 +46,11 @@ CATALOGUE = {
     "key_log_prob": Family(
         "Log-probability of the key", "quality", "nats per key token; 0 is best"
     ),
+    "task": Family("Zero-shot tasks", "quality", "share of items right; higher is better"),
+    "harness": Family("lm-eval", "quality", "as lm-eval scores it"),
+    "word_perplexity": Family(
+        "Perplexity of last words", "quality", "exp of the mean NLL per word; lower is better"
+    ),
     "generation": Family("Generation", "quality", "share right, or of the reference's words"),
     "exact_match": Family("Exact match", "quality", "share right, the answer read otherwise"),
     "length_ratio": Family(
