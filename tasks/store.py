@@ -73,7 +73,9 @@ def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]
     try:
         files = Manifest.model_validate_json(data).files
     except ValidationError as error:
-        raise IntegrityError(f"{where}: no manifest of a tree: {error.errors()[0]['msg']}") from error
+        raise IntegrityError(
+            f"{where}: no manifest of a tree: {error.errors()[0]['msg']}"
+        ) from error
     for file in files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not path.parts or set("\\\0") & {*file.path}:

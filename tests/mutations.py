@@ -24,7 +24,8 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
 )
 ODD_TEXTS = (
-    "", " ", "\0", "../../outside", "/etc/passwd", "a\\..\\b", "ü\u202e\U0001d4b3\ufeff", "a" * 5000,
+    "", " ", "\0", "../../outside",
+    "/etc/passwd", "a\\..\\b", "ü\u202e\U0001d4b3\ufeff", "a" * 5000,
     "~nobody-here/x", "s3://", "file://", "hf:", "pypi:a==1", "local:", "python-docs", "gs://x",
     "[[[", "*", "null", "1e999", "0x10", "!!python/object:os.system x", "${HOME}", "{x}", "%s",
     "keep", "name", "\ud800",
@@ -73,8 +74,8 @@ def holds(call: Callable[[], object], *statuses: int) -> None:
     try:
         call()
     except LayerwrightError as error:
-        assert error.exit_status in statuses, error
-        assert str(error).strip()
+        if error.exit_status not in statuses or not str(error).strip():
+            raise AssertionError(f"exit status {error.exit_status}: {error}") from error
 
 
 def files_under(folder: Path) -> dict[str, bytes | None]:

@@ -119,7 +119,9 @@ def test_configs_of_converted_checkpoints(hybrid: Path, data: st.DataObject) -> 
 @given(st.data())
 def test_bases(base: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """What fetching a model makes of a source: the tree, or what is wrong with it."""
-    name = data.draw(st.sampled_from(["config.json", "generation_config.json", "tokenizer_config.json"]))
+    name = data.draw(
+        st.sampled_from(["config.json", "generation_config.json", "tokenizer_config.json"])
+    )
     changed = data.draw(mutated(json.loads((base / name).read_bytes())))
     text = data.draw(st.sampled_from([json.dumps(changed).encode(), b"", b"\xff", b"[]", b"{"]))
     home = tmp_path_factory.mktemp("home")

@@ -26,11 +26,15 @@ BOMB = "bomb0: &b0 [x, x]\n" + "".join(
     f"bomb{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 10)
 )
 TRICKS = (
-    "x: &a [*a]", "name: &a {b: *a}", "<<: {seed: 4}", "<<: [1]", "x: !!python/object/apply:os.getcwd []",
-    "seed: !!int '7'", "name: !!binary aGVsbG8=", "seed: !mine 3", "x: !!set {a, b}", "? [1, 2]\n: 3",
-    "? {a: 1}\n: 3", "1: 2", "null: 1", "---", "...", "%YAML 9.9", "\tseed: 1", "seed: 3", "name: 2020-01-01",
+    "x: &a [*a]", "name: &a {b: *a}", "<<: {seed: 4}", "<<: [1]",
+    "x: !!python/object/apply:os.getcwd []",
+    "seed: !!int '7'", "name: !!binary aGVsbG8=", "seed: !mine 3", "x: !!set {a, b}",
+    "? [1, 2]\n: 3",
+    "? {a: 1}\n: 3", "1: 2", "null: 1", "---", "...", "%YAML 9.9", "\tseed: 1", "seed: 3",
+    "name: 2020-01-01",
     "seed: 1_000", "seed: 0x" + "f" * 6000, "seed: -0x" + "f" * 6000, "seed: " + "9" * 6000,
-    "seed: .nan", "seed: .inf", "seed: &a true", "x: " + "[" * 400, "- 1", "name: |", "@", "'", '"', "\x07",
+    "seed: .nan", "seed: .inf", "seed: &a true", "x: " + "[" * 400, "- 1", "name: |", "@", "'", '"',
+    "\x07",
     "name: \"\\0\"", "name: \"\\ud800\"", BOMB, "\ufeff", "x: *nowhere", "name: *b9",
 )  # fmt: skip
 
@@ -77,7 +81,9 @@ def test_changed_values(folder: Path, document: object, flow: str) -> None:
 
 
 @FUZZ
-@given(st.lists(st.tuples(st.integers(0, len(LINES)), st.sampled_from(TRICKS)), max_size=3), st.data())
+@given(
+    st.lists(st.tuples(st.integers(0, len(LINES)), st.sampled_from(TRICKS)), max_size=3), st.data()
+)
 def test_changed_lines(folder: Path, tricks: list[tuple[int, str]], data: st.DataObject) -> None:
     lines = list(LINES)
     for at, trick in tricks:
@@ -95,9 +101,12 @@ def test_any_bytes(folder: Path, data: bytes) -> None:
 
 
 PATHS = (
-    "seed", "name", "data_root", "store", "model", "model.source", "data.train.files", "profile.profilers.0",
-    "profile.profilers.-1", "profile.profilers.²", "profile.profilers.9", "choose.selector.kv_bytes_ratio",
-    "evaluate.metrics.2.tokens", "gate.rules.0.metric", "compute.steps.profile.pool", "survey.plans.all",
+    "seed", "name", "data_root", "store", "model", "model.source", "data.train.files",
+    "profile.profilers.0",
+    "profile.profilers.-1", "profile.profilers.²", "profile.profilers.9",
+    "choose.selector.kv_bytes_ratio",
+    "evaluate.metrics.2.tokens", "gate.rules.0.metric", "compute.steps.profile.pool",
+    "survey.plans.all",
     "registry.tracking_uri", "a.b.c", "", ".", "seed.x", "finetune.stages.0.objectives.0.name",
 )  # fmt: skip
 
@@ -107,7 +116,9 @@ PATHS = (
     st.sampled_from(PATHS),
     st.sampled_from(["=", "==", "", ":"]),
     odd.map(lambda value: str(value) if not isinstance(value, int) else hex(value))
-    | st.sampled_from(["&a [*a]", "[", "{a: [}", "!!python/name:os.system", "- 1", "0x" + "f" * 9000]),
+    | st.sampled_from(
+        ["&a [*a]", "[", "{a: [}", "!!python/name:os.system", "- 1", "0x" + "f" * 9000]
+    ),
 )
 def test_assignments(folder: Path, path: str, sign: str, value: str) -> None:
     told(folder, TEXT.encode(), f"{path}{sign}{value}")

@@ -91,7 +91,7 @@ def test_a_server_killed_during_an_upload_has_no_half_tree(
     folder = written(tmp_path / "in")
     store = opened()
     kill_after(store, server, "UploadPart", 1)
-    with pytest.raises(StepError, match="upload to .* failed"):
+    with pytest.raises(StepError, match=r"upload to .* failed"):
         store.put_tree(folder)
     assert content(folder) == FILES, "nothing of ours is lost"
     server.start()
@@ -109,7 +109,7 @@ def test_a_server_killed_during_a_download_leaves_nothing_half(
     ref = opened().put_tree(written(tmp_path / "in"))
     store = opened()
     kill_after(store, server, "GetObject", 4)  # manifest, a.json, two ranges of the large file
-    with pytest.raises(StepError, match="large.bin did not arrive"):
+    with pytest.raises(StepError, match=r"large\.bin did not arrive"):
         store.open_tree(ref.sha256)
     assert content(store.cache / ref.sha256) == {"a.json": FILES["a.json"]}
     assert not (store.cache / ref.sha256 / MANIFEST).exists()

@@ -30,7 +30,9 @@ class LocalSource(Source):
         try:
             self.path = Path(self.data_root or ".") / Path(path).expanduser()
         except RuntimeError as error:  # ~nobody
-            raise InputError(f"{self.text}: {error}", expected="an existing file or folder") from error
+            raise InputError(
+                f"{self.text}: {error}", expected="an existing file or folder"
+            ) from error
 
     def listing(self, work: Path) -> dict[str, int]:
         if not os.path.exists(self.path):  # False where the system refuses the name as well

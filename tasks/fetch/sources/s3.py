@@ -75,8 +75,6 @@ class S3Source(Source):
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
         key = self.objects[name]["Key"]
         try:
-            self.client.download_file(
-                self.bucket, key, str(target), Callback=tick, Config=TRANSFER
-            )
+            self.client.download_file(self.bucket, key, str(target), Callback=tick, Config=TRANSFER)
         except S3_ERRORS as error:
             raise StepError(f"s3://{self.bucket}/{key} did not arrive: {error}") from error
