@@ -11,6 +11,7 @@ from typing import Any
 from flows import embedded
 from flows.runs import RunFolder
 from tasks.contracts import ConversionPlan
+from tasks.disk import told_when_full
 from tasks.errors import InputError, LayerwrightError
 from tasks.located import Located
 from tasks.recipe import Recipe, load_recipe
@@ -104,16 +105,22 @@ def _check_missing(launch: Launch, sources: dict[str, Any]) -> None:
 def recorded(folder: RunFolder) -> Iterator[None]:
     """Note in the run's record how it ended when it does not end well."""
     try:
-        yield
+        with told_when_full(folder.path):
+            yield
     except LayerwrightError as error:
-        folder.finish("failed", str(error))
+        _failed(folder, str(error))
         raise
     except KeyboardInterrupt:
-        folder.finish("failed", "interrupted")
+        _failed(folder, "interrupted")
         raise
     except Exception as error:
-        folder.finish("failed", f"{type(error).__name__}: {error}")
+        _failed(folder, f"{type(error).__name__}: {error}")
         raise
+
+
+def _failed(folder: RunFolder, reason: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk: why the run failed matters more
+        folder.finish("failed", reason)
 
 
 def run_convert(launch: Launch, folder: RunFolder | None = None) -> dict[str, Any]:

@@ -167,6 +167,7 @@ class Stack:
             f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=200", "-volume.minFreeSpace=0",
             "-master.volumeSizeLimitMB=256", f"-master.port={master}", f"-volume.port={volume}",
             f"-filer.port={filer}",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, which may be taken
         ]  # fmt: skip
         self.processes.start("s3", command, self.inherited, cwd=self.folder)
         endpoint = f"http://127.0.0.1:{s3}"

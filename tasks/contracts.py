@@ -230,7 +230,7 @@ class ConversionPlan(Contract):
     """Which layer becomes what. The items cover the layers exactly, in order; editable by hand."""
 
     model_sha256: str
-    layers: int = Field(gt=0)
+    layers: int = Field(gt=0, le=10_000)
     context_tokens: int = Field(gt=0)
     selector: str
     items: tuple[PlanItem, ...]

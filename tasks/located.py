@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from tasks.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
+MOST_VALUES = 100_000  # aliases can make gigabytes of a few lines
+DEEPEST = 50
+LARGEST = 2**63  # what files, arrays and databases take as an integer
 
 
 class Located:
@@ -95,7 +100,7 @@ class Located:
 
     @staticmethod
     def _index(node: CommentedSeq, part: str, assignment: str) -> int:
-        if not part.isdigit() or int(part) >= len(node):
+        if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
             raise InputError(
                 f"--set {assignment}: no item {part}", expected=f"an index below {len(node)}"
             )
@@ -128,7 +133,7 @@ class Located:
             InputError: the first thing that is wrong, at its line and field.
         """
         try:
-            return model.model_validate(plain(self.root))
+            return model.model_validate(_Plain(self).value(self.root, ()))
         except ValidationError as error:
             first = _most_telling(error.errors())
             location = _strip_tags(first["loc"], self.root)
@@ -147,7 +152,7 @@ class Located:
                     "impossible value", where=self.place(at), expected=first["msg"]
                 ) from error
             got = first.get("input")
-            shown = f", not {got!r}" if isinstance(got, str | int | float | bool) else ""
+            shown = f", not {repr(got)[:80]}" if isinstance(got, str | int | float | bool) else ""
             raise InputError(
                 "impossible value",
                 where=where,
@@ -156,16 +161,48 @@ class Located:
             ) from error
 
 
-def plain(node: Any) -> Any:
-    """The document without ruamel's own types."""
-    if isinstance(node, dict):
-        return {str(key): plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [plain(value) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
+class _Plain:
+    """A document without ruamel's own types, and without what no field may hold."""
+
+    def __init__(self, document: Located) -> None:
+        self.document, self.values = document, 0
+
+    def value(self, node: Any, at: Location) -> Any:
+        """One node of the document and all below it.
+
+        Raises:
+            InputError: aliases that grow beyond bounds or lead back to themselves, a tag, or a
+                scalar that JSON has not.
+        """
+        self.values += 1
+        if self.values > MOST_VALUES or len(at) > DEEPEST:
+            raise InputError(
+                "is too large, with its aliases followed",
+                where=str(self.document.path),
+                expected=f"{MOST_VALUES:,} values and {DEEPEST} levels at most",
+            )
+        if isinstance(node, dict):
+            inner = {self._text(str(k), at): self.value(v, (*at, k)) for k, v in node.items()}
+            return inner if len(inner) == len(node) else self._refuse(at, "each key once")
+        if isinstance(node, list | tuple):
+            return [self.value(inner, (*at, index)) for index, inner in enumerate(node)]
+        if isinstance(node, str):
+            return self._text(str(node), at)
+        if isinstance(node, bool | ScalarBoolean) or node is None:
+            return None if node is None else bool(node)
+        if isinstance(node, int):
+            return int(node) if abs(node) < LARGEST else self._refuse(at, "numbers below 2^63")
+        if isinstance(node, float):
+            return float(node) if math.isfinite(node) else self._refuse(at, "a finite number")
+        return self._refuse(at, "text (in quotes), a number, true or false, a list or a mapping")
+
+    def _text(self, text: str, at: Location) -> str:
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+            self._refuse(at, "characters that a file can have")
+        return text
+
+    def _refuse(self, at: Location, expected: str) -> NoReturn:
+        raise InputError("impossible value", where=self.document.place(at), expected=expected)
 
 
 def _most_telling(errors: list[Any]) -> Any:

@@ -29,6 +29,7 @@ from tasks.code_version import code_version
 from tasks.compute import Compute
 from tasks.context import Context, resolve_device, timed_on
 from tasks.contracts import Contract, TreeRef, identity
+from tasks.disk import told_when_full
 from tasks.pool import FINAL, run_on_pool
 from tasks.results import result_storage
 from tasks.store import Store, open_store
@@ -191,7 +192,8 @@ class Node(Generic[P, Result]):
             else None,
             log=logger.info,
         )
-        result = self.function(**arguments, ctx=context)
+        with told_when_full(place.home):
+            result = self.function(**arguments, ctx=context)
         shutil.rmtree(workdir, ignore_errors=True)
         return self.returns.dump_python(result, mode="json")
 

@@ -293,7 +293,7 @@ class SurveyOptions(Contract):
 class Recipe(Contract):
     """Everything that a run does."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Count = 0
     data_root: str | None = None  # where `local:` paths start; the recipe's folder if not given
     store: str | None = None  # s3://bucket/prefix or a folder; under the home folder if not given

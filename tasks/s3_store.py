@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -16,13 +16,16 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.exceptions import S3DownloadFailedError
 
 from tasks.contracts import TreeRef
 from tasks.errors import InputError, IntegrityError, StepError
+from tasks.progress import progress
 from tasks.store import (
     MANIFEST,
     Entry,
     Store,
+    TreeFile,
     build_manifest,
     parse_manifest,
     verify_file,
@@ -30,7 +33,13 @@ from tasks.store import (
 )
 
 DELETED_AT_ONCE = 1000  # S3's own limit
-S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)  # for those who use s3_client()
+DIGEST = "sha256"  # an object's metadata: of the file that it was made from
+SHOWN_BYTES = 50 * 10**6  # a transfer of fewer is over at once
+# for those who use s3_client()
+S3_ERRORS = (ClientError, BotoCoreError, Boto3Error, S3DownloadFailedError)
+TRANSFER = TransferConfig(max_concurrency=4, multipart_chunksize=16 * 2**20)  # 64 MB in memory
+
+Callback = Callable[[int], None]  # how many more bytes have gone over
 
 
 class S3Store(Store):
@@ -76,34 +85,53 @@ class S3Store(Store):
         (folder / MANIFEST).unlink(missing_ok=True)
         manifest = build_manifest(folder)
         sha256 = hashlib.sha256(manifest).hexdigest()
-        files = json.loads(manifest)["files"]
+        files = parse_manifest(manifest, sha256, str(folder))
         try:
-            folder_key = f"trees/{sha256}/"
-            present = {e.key.removeprefix(folder_key): e.bytes for e in self.entries(folder_key)}
-            for entry in files:
-                if present.get(entry["path"]) == entry["bytes"]:
-                    continue  # an object is whole or not there: left by an interrupted upload
-                self.client.upload_file(
-                    str(folder / entry["path"]),
-                    self.bucket,
-                    self._key(f"trees/{sha256}/{entry['path']}"),
-                    ExtraArgs={"ChecksumAlgorithm": "SHA256"},
-                    Config=TransferConfig(max_concurrency=4),
-                )
+            missing = [file for file in files if not self._holds(sha256, file)]
+            with _bar("upload", missing) as tick:
+                for file in missing:
+                    self.client.upload_file(
+                        str(folder / file.path),
+                        self.bucket,
+                        self._key(f"trees/{sha256}/{file.path}"),
+                        ExtraArgs={
+                            "ChecksumAlgorithm": "SHA256",
+                            "Metadata": {DIGEST: file.sha256},
+                        },
+                        Callback=tick,
+                        Config=TRANSFER,
+                    )
         except (*S3_ERRORS, OSError) as error:
             raise StepError(f"upload to {self.tree_uri(sha256)} failed: {error}") from error
-        if MANIFEST not in present:
-            self.write(f"trees/{sha256}/{MANIFEST}", manifest)
+        self.write(f"trees/{sha256}/{MANIFEST}", manifest)
         shutil.rmtree(folder)
-        size = sum(entry["bytes"] for entry in files)
+        size = sum(file.bytes for file in files)
         return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
+
+    def _holds(self, sha256: str, file: TreeFile) -> bool:
+        """Whether an object is the file, as far as its size and the digest given with it say.
+
+        An object is whole or not there: one that an interrupted upload brought is as good as new.
+        """
+        try:
+            found = self.client.head_object(
+                Bucket=self.bucket, Key=self._key(f"trees/{sha256}/{file.path}")
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "404":
+                return False
+            raise
+        return (found["ContentLength"], found["Metadata"].get(DIGEST)) == (file.bytes, file.sha256)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         own = len(self._key(""))
         pages = self.client.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
-            for entry in page.get("Contents", []):
-                yield Entry(entry["Key"][own:], entry["Size"], entry["LastModified"])
+        try:
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
+                for entry in page.get("Contents", []):
+                    yield Entry(entry["Key"][own:], entry["Size"], entry["LastModified"])
+        except S3_ERRORS as error:
+            raise StepError(f"{self.uri} cannot be listed: {error}") from error
 
     def remove(self, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), DELETED_AT_ONCE):
@@ -118,17 +146,27 @@ class S3Store(Store):
 
     def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
         pages = self.client.get_paginator("list_multipart_uploads")
-        old = [
-            upload
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(""))
-            for upload in page.get("Uploads", [])
-            if upload["Initiated"] < before
+        try:
+            old = [
+                upload
+                for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(""))
+                for upload in page.get("Uploads", [])
+                if upload["Initiated"] < before
+            ]
+            for upload in [] if dry else old:
+                self.client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
+        except S3_ERRORS as error:
+            raise StepError(f"{self.uri}: interrupted uploads stay: {error}") from error
+        partial = [
+            path
+            for path in self.cache.rglob(".*.partial*")
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
         ]
-        for upload in [] if dry else old:
-            self.client.abort_multipart_upload(
-                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-            )
-        return len(old)
+        for path in [] if dry else partial:
+            path.unlink(missing_ok=True)
+        return len(old) + len(partial)
 
     def open_tree(self, sha256: str) -> Path:
         folder = self.cache / sha256
@@ -137,29 +175,60 @@ class S3Store(Store):
         data = self.read(f"trees/{sha256}/{MANIFEST}")
         if data is None:
             raise IntegrityError(f"{self.tree_uri(sha256)}: no such tree in this store")
-        for entry in parse_manifest(data, sha256, self.tree_uri(sha256)):
-            path = folder / entry["path"]
-            try:
-                verify_file(path, entry)  # kept from an earlier, perhaps interrupted, download
-                continue
-            except IntegrityError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            # a name of its own: another process may be opening the same tree
-            partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-            try:
-                self.client.download_file(
-                    self.bucket, self._key(f"trees/{sha256}/{entry['path']}"), str(partial)
-                )
-            except S3_ERRORS as error:
-                raise StepError(f"{self.tree_uri(sha256)}/{entry['path']}: {error}") from error
-            try:
-                verify_file(partial, entry)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-        write_atomically(folder / MANIFEST, data)
+        files = parse_manifest(data, sha256, self.tree_uri(sha256))
+        # what an earlier, perhaps interrupted, download brought is kept
+        missing = [file for file in files if not _whole(folder / file.path, file)]
+        with _bar("download", missing) as tick:
+            for file in missing:
+                self._download(sha256, file, folder / file.path, tick)
+        try:
+            write_atomically(folder / MANIFEST, data)
+        except OSError as error:
+            raise StepError(f"{folder / MANIFEST} cannot be written: {error}") from error
         self._opened.add(sha256)
         return folder
+
+    def _download(self, sha256: str, file: TreeFile, path: Path, tick: Callback) -> None:
+        # a name of its own: another process may be opening the same tree
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+        where = f"{self.tree_uri(sha256)}/{file.path}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.client.download_file(
+                self.bucket,
+                self._key(f"trees/{sha256}/{file.path}"),
+                str(partial),
+                Callback=tick,
+                Config=TRANSFER,
+            )
+            verify_file(partial, file)
+            partial.replace(path)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{where}: not the bytes that the manifest lists; delete this object and the "
+                f"{MANIFEST} beside it, and the step that made the tree runs again"
+            ) from error
+        except (*S3_ERRORS, OSError) as error:
+            raise StepError(f"{where} did not arrive: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _whole(path: Path, file: TreeFile) -> bool:
+    try:
+        verify_file(path, file)
+    except IntegrityError:
+        return False
+    return True
+
+
+@contextmanager
+def _bar(verb: str, files: Sequence[TreeFile]) -> Iterator[Callback]:
+    """A progress bar over the bytes of files, where there are enough to wait for."""
+    total = sum(file.bytes for file in files)
+    with progress() as bar:
+        job = bar.add_task(f"{verb} (MB)", total=total / 10**6, visible=total >= SHOWN_BYTES)
+        yield lambda count: bar.advance(job, count / 10**6)
 
 
 def s3_client():  # type: ignore[no-untyped-def]

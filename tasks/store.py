@@ -16,14 +16,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from tasks.contracts import TreeRef
+from pydantic import Field, ValidationError
+
+from tasks.contracts import Contract, TreeRef
 from tasks.errors import IntegrityError
 
 MANIFEST = "manifest.json"
+
+
+class TreeFile(Contract):
+    """A file of a tree, by its path inside it."""
+
+    path: str
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class Manifest(Contract):
+    """All files of a tree."""
+
+    format: Literal[1] = 1
+    files: tuple[TreeFile, ...]
 
 
 def sha256_file(path: Path) -> str:
@@ -45,7 +62,7 @@ def build_manifest(folder: Path) -> bytes:
     return json.dumps({"format": 1, "files": files}, sort_keys=True, indent=1).encode()
 
 
-def parse_manifest(data: bytes, sha256: str, where: str) -> list[dict]:
+def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]:
     """The manifest's files, after checking its digest and that no path leaves the tree.
 
     Raises:
@@ -53,19 +70,26 @@ def parse_manifest(data: bytes, sha256: str, where: str) -> list[dict]:
     """
     if hashlib.sha256(data).hexdigest() != sha256:
         raise IntegrityError(f"{where}: the manifest's sha256 is not {sha256}")
-    files = json.loads(data)["files"]
-    for entry in files:
-        path = PurePosixPath(entry["path"])
-        if path.is_absolute() or ".." in path.parts or "\\" in entry["path"]:
-            raise IntegrityError(f"{where}: the manifest names {entry['path']!r}, outside its tree")
+    try:
+        files = Manifest.model_validate_json(data).files
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{where}: no manifest of a tree: {error.errors()[0]['msg']}"
+        ) from error
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts or not path.parts or set("\\\0") & {*file.path}:
+            raise IntegrityError(f"{where}: the manifest names {file.path!r}, outside its tree")
+    if len({file.path for file in files} - {MANIFEST}) < len(files):
+        raise IntegrityError(f"{where}: the manifest names a file twice, or itself")
     return files
 
 
-def verify_file(path: Path, entry: dict) -> None:
-    """Raise IntegrityError unless ``path`` has the size and sha256 that its entry says."""
-    if not path.is_file():
-        raise IntegrityError(f"{path}: listed in the manifest, but missing")
-    if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+def verify_file(path: Path, entry: TreeFile) -> None:
+    """Raise IntegrityError unless ``path`` is a file with the size and sha256 of its entry."""
+    if path.is_symlink() or not path.is_file():
+        raise IntegrityError(f"{path}: listed in the manifest, but no file of the tree")
+    if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
         raise IntegrityError(f"{path}: not the bytes that the manifest lists")
 
 
@@ -73,11 +97,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Temporary name, flush to disk, rename: a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 class Entry(NamedTuple):
@@ -201,7 +229,7 @@ class LocalStore(Store):
             if target.exists():
                 shutil.rmtree(target)
             partial.rename(target)
-        size = sum(entry["bytes"] for entry in json.loads(manifest)["files"])
+        size = sum(file.bytes for file in parse_manifest(manifest, sha256, str(target)))
         return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
 
     def open_tree(self, sha256: str) -> Path:
@@ -212,13 +240,13 @@ class LocalStore(Store):
         files = parse_manifest(data, sha256, str(folder))
         # a process that opens a tree again need not hash it again while no file was touched
         stamp = tuple(
-            (e["path"], s.st_size, s.st_mtime_ns)
-            for e in files
-            if (folder / e["path"]).is_file() and (s := (folder / e["path"]).stat())
+            (file.path, s.st_size, s.st_mtime_ns)
+            for file in files
+            if (folder / file.path).is_file() and (s := (folder / file.path).stat())
         )
         if self._verified.get(sha256) != stamp or len(stamp) != len(files):
-            for entry in files:
-                verify_file(folder / entry["path"], entry)
+            for file in files:
+                verify_file(folder / file.path, file)
             self._verified[sha256] = stamp
         return folder
 

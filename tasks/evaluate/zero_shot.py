@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from tasks.evaluate.arms import Arms
 from tasks.evaluate.base import Figure, Metric
 from tasks.evaluate.questions import Question, Row
 from tasks.evaluate.scoring import Item, scored
+from tasks.measure.records import read_records
 from tasks.recipe import TextForm
 
 Answers = tuple[AnswerScore, ...]
@@ -72,6 +75,11 @@ class ZeroShot(Metric):
 
     def needed_texts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.texts))
+
+    def check_items(self, folders: Mapping[str, Path]) -> None:
+        for text in self.texts:
+            rows = (record.row for record in read_records(folders[text], text))
+            deque(self._asked(islice(rows, self.limit), text), maxlen=0)  # only to be read
 
     def estimate_tokens(self) -> int:
         return len(self.texts) * (self.limit or 1000) * 4 * 50  # four answers of fifty tokens

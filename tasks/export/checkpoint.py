@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tasks.errors import InputError, IntegrityError
 from tasks.hybrid.configuration import HybridConfig
+from tasks.measure.weight_files import read_header
 
 CONFIG, INDEX, MANIFEST = "config.json", "model.safetensors.index.json", "manifest.json"
-LENGTH_BYTES = 8  # before the header: its length, little-endian
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,20 @@ class Checkpoint:
             )
         try:
             fields = json.loads(config.read_bytes())
-            model_type = fields.get("model_type")
-            if model_type != HybridConfig.model_type:
-                raise InputError(
-                    f"model_type is {model_type!r}: this checkpoint was not converted",
-                    where=str(config),
-                    expected=repr(HybridConfig.model_type),
-                )
-            return cls(folder, HybridConfig.from_dict(fields), stored_tensors(folder))
-        except (ValueError, AttributeError) as error:
-            raise InputError(str(error), where=str(config)) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(str(error), where=str(config), expected="a JSON object") from error
+        model_type = fields.get("model_type") if isinstance(fields, dict) else None
+        if model_type != HybridConfig.model_type:
+            raise InputError(
+                f"model_type is {model_type!r}: this checkpoint was not converted",
+                where=str(config),
+                expected=repr(HybridConfig.model_type),
+            )
+        try:
+            read = HybridConfig.from_dict(fields)
+        except Exception as error:  # Transformers checks each field in its own way
+            raise InputError(f"cannot be used: {error}", where=str(config)) from error
+        return cls(folder, read, stored_tensors(folder))
 
     @property
     def element_bytes(self) -> int:
@@ -75,25 +79,12 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     Raises:
         IntegrityError: no such file, or one without a readable header.
     """
-    tensors: dict[str, StoredTensor] = {}
     files = sorted(folder.glob("*.safetensors"))
-    for file in files:
-        for name, entry in _header(file).items():
-            if name != "__metadata__":
-                start, stop = entry["data_offsets"]
-                shape = tuple(entry["shape"])
-                tensors[name] = StoredTensor(file, entry["dtype"], shape, stop - start)
+    tensors = {
+        name: StoredTensor(file, entry.dtype, entry.shape, entry.nbytes)
+        for file in files
+        for name, entry in read_header(file).items()
+    }
     if not tensors:
         raise IntegrityError(f"{folder}: no weights: {len(files)} safetensors files")
     return tensors
-
-
-def _header(file: Path) -> dict:
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(LENGTH_BYTES), "little")
-        if length > file.stat().st_size:
-            raise IntegrityError(f"{file}: not a safetensors file, or cut off in its header")
-        try:
-            return json.loads(opened.read(length))
-        except ValueError as error:
-            raise IntegrityError(f"{file}: no safetensors header: {error}") from error

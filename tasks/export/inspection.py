@@ -31,11 +31,12 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[st
         and ``ratio`` is to full attention in every layer. ``parameters`` counts tied weights once.
 
     Raises:
-        InputError: no converted checkpoint, or a length below 1.
+        InputError: no converted checkpoint, one whose config makes no model, or a length below 1.
     """
     checkpoint = Checkpoint.open(folder)
     config = checkpoint.config
     dense = dense_config(config)
+    parameters = ratio_of(parameter_count(config), parameter_count(dense))
     longest = config.max_position_embeddings
     lengths = tokens or sorted({*(n for n in CONTEXTS if n < longest), longest})
     if min(lengths) < 1:
@@ -58,7 +59,7 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[st
         "capabilities": config.capabilities,
         "kv_bytes_per_token": ratio_of(growth(config), growth(dense)),
         "kv_bytes": {str(n): ratio_of(kv_bytes(config, n), kv_bytes(dense, n)) for n in lengths},
-        "parameters": ratio_of(parameter_count(config), parameter_count(dense)),
+        "parameters": parameters,
         "stored": {
             "files": len({tensor.file for tensor in stored}),
             "tensors": len(stored),
@@ -88,9 +89,19 @@ def dense_config(config: HybridConfig) -> HybridConfig:
 
 
 def parameter_count(config: HybridConfig) -> int:
-    """Parameters of the model that a config describes; no memory is taken for them."""
-    with torch.device("meta"):
-        model = HybridForCausalLM(config)
+    """Parameters of the model that a config describes; no memory is taken for them.
+
+    Raises:
+        InputError: its fields do not fit each other.
+    """
+    try:
+        with torch.device("meta"):
+            model = HybridForCausalLM(config)
+    except Exception as error:  # modules check their own arguments, each in its way
+        raise InputError(
+            f"no model can be made of the config: {error}",
+            expected="a config whose fields fit each other",
+        ) from error
     model.tie_weights()
     return sum(parameter.numel() for parameter in model.parameters())
 

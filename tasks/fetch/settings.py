@@ -52,7 +52,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     """
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # each kind of config checks its fields in its own way
         raise InputError(
             f"config.json cannot be used: {' '.join(str(error).split())[:300]}",
             expected="a model type that Transformers knows without code of the model's own",
@@ -90,6 +90,9 @@ def normalise(folder: Path, **changes: Any) -> None:
     """Rewrite the JSON settings without what varies, keys sorted, ``changes`` made in the config.
 
     A folder without generation_config.json gets the one that its config implies.
+
+    Raises:
+        InputError: one of the files is no JSON object.
     """
     if not (folder / "generation_config.json").is_file():
         GenerationConfig.from_model_config(read_config(folder)).save_pretrained(folder)
@@ -97,13 +100,23 @@ def normalise(folder: Path, **changes: Any) -> None:
         path = folder / name
         if not path.is_file():
             continue
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = _read_settings(path)
         settings = {key: value for key, value in settings.items() if key not in noise}
         if name == "config.json":
             settings.pop("torch_dtype", None)  # its name before Transformers 5: dtype
             settings |= changes
         text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name} is no JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path.name} holds no fields", expected="a JSON object")
+    return settings
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

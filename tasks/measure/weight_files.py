@@ -6,13 +6,16 @@ a prefetch with nothing done, and a fault of the disk under a map kills the proc
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
+from tasks.contracts import Contract
 from tasks.errors import IntegrityError, StepError
 
 ONE_FILE = "model.safetensors"
@@ -23,6 +26,35 @@ DTYPES = {  # safetensors' names of the dtypes that a model here may have
     "BF16": torch.bfloat16,
     "F16": torch.float16,
 }
+
+
+Extent = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+ENTRIES = TypeAdapter(dict[str, Any])
+
+
+class WeightIndex(BaseModel):
+    """The file of each tensor of a checkpoint, as its index names it."""
+
+    weight_map: dict[str, str]
+
+
+class TensorHeader(Contract):
+    """What a safetensors file says of one tensor.
+
+    Attributes:
+        dtype: safetensors' own name: ``BF16``.
+        data_offsets: first byte and the one behind the last, after the header.
+        start: first byte in the file.
+    """
+
+    dtype: str
+    shape: tuple[Extent, ...]
+    data_offsets: tuple[Extent, Extent]
+    start: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
 
 
 @dataclass(frozen=True)
@@ -77,18 +109,28 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """
     index = folder / INDEX
     if not index.is_file():
-        return _read_header(folder / ONE_FILE)
-    where = json.loads(index.read_bytes())["weight_map"]
+        return _tensors_of(folder / ONE_FILE)
+    try:
+        where = WeightIndex.model_validate_json(index.read_bytes()).weight_map
+    except ValidationError as error:
+        raise IntegrityError(f"{index}: no index of weights: {error.errors()[0]['msg']}") from error
     tensors: dict[str, StoredTensor] = {}
     for name in sorted(set(where.values())):
-        tensors |= _read_header(folder / name)
+        if not name or Path(name).name != name:
+            raise IntegrityError(f"{index}: names {name!r}, outside its folder")
+        tensors |= _tensors_of(folder / name)
     for name, file in where.items():
         if name not in tensors:
             raise IntegrityError(f"{folder / file}: {name} is missing; {INDEX} says it is there")
     return tensors
 
 
-def _read_header(file: Path) -> dict[str, StoredTensor]:
+def read_header(file: Path) -> dict[str, TensorHeader]:
+    """What a safetensors file says of its tensors, by name; the tensors may be missing.
+
+    Raises:
+        IntegrityError: it is missing, cut off inside its header or not safetensors.
+    """
     if not file.is_file():
         raise IntegrityError(f"{file}: this file of weights is missing")
     size = file.stat().st_size
@@ -97,24 +139,36 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         if size < start:
             raise IntegrityError(f"{file}: not a safetensors file, or cut off inside its header")
         try:
-            header = json.loads(opened.read(start - 8))
-        except ValueError:
-            raise IntegrityError(f"{file}: not a safetensors file") from None
-    tensors = {}
+            entries = ENTRIES.validate_json(opened.read(start - 8))
+            entries.pop("__metadata__", None)
+            header = {n: TensorHeader.model_validate(entry) for n, entry in entries.items()}
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{file}: not a safetensors file: {error.errors()[0]['msg']}"
+            ) from error
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in DTYPES:
+        if entry.nbytes < 0:
+            raise IntegrityError(f"{file}: {name} ends before it begins")
+    return {n: e.model_copy(update={"start": start + e.data_offsets[0]}) for n, e in header.items()}
+
+
+def _tensors_of(file: Path) -> dict[str, StoredTensor]:
+    tensors = {}
+    header, size = read_header(file), file.stat().st_size
+    for name, entry in header.items():
+        if entry.start + entry.nbytes > size:
             raise IntegrityError(
-                f"{file}: {name} is stored as {entry['dtype']}, not as one of {', '.join(DTYPES)}"
+                f"{file}: cut off: {name} ends at byte {entry.start + entry.nbytes}, "
+                f"the file has {size}"
             )
-        first, last = entry["data_offsets"]
-        if start + last > size:
+        if entry.dtype not in DTYPES:
             raise IntegrityError(
-                f"{file}: cut off: {name} ends at byte {start + last}, the file has {size}"
+                f"{file}: {name} is stored as {entry.dtype}, not as one of {', '.join(DTYPES)}"
             )
-        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
-        if last - first != torch.Size(shape).numel() * dtype.itemsize:
-            raise IntegrityError(f"{file}: {name} has {last - first} bytes for the shape {shape}")
-        tensors[name] = StoredTensor(file, name, dtype, shape, start + first)
+        dtype = DTYPES[entry.dtype]
+        if entry.nbytes != prod(entry.shape) * dtype.itemsize:
+            raise IntegrityError(
+                f"{file}: {name} has {entry.nbytes} bytes for the shape {entry.shape}"
+            )
+        tensors[name] = StoredTensor(file, name, dtype, entry.shape, entry.start)
     return tensors

@@ -13,7 +13,11 @@ from tasks.errors import InputError
 SAFE_TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cn", "Co", "Zl", "Zp")))
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 OPTIONS = st.one_of(
-    st.integers(), NUMBERS, st.booleans(), SAFE_TEXT, st.lists(st.integers(), max_size=3)
+    st.integers(-(2**63) + 1, 2**63 - 1),
+    NUMBERS,
+    st.booleans(),
+    SAFE_TEXT,
+    st.lists(st.integers(), max_size=3),
 )
 
 

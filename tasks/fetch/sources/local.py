@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -26,10 +27,15 @@ class LocalSource(Source):
         path = self.text.removeprefix("local:")
         if not path:
             raise InputError(f"{self.text!r} has no path", expected=self.form)
-        self.path = Path(self.data_root or ".") / Path(path).expanduser()
+        try:
+            self.path = Path(self.data_root or ".") / Path(path).expanduser()
+        except RuntimeError as error:  # ~nobody
+            raise InputError(
+                f"{self.text}: {error}", expected="an existing file or folder"
+            ) from error
 
     def listing(self, work: Path) -> dict[str, int]:
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # False where the system refuses the name as well
             raise InputError(
                 f"{self.text}: {self.path} does not exist",
                 expected="an existing file or folder; relative paths start at data_root",

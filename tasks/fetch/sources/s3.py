@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from tasks.errors import InputError, StepError
 from tasks.fetch.sources.source import Source, Tick
-from tasks.s3_store import S3_ERRORS, s3_client
+from tasks.s3_store import S3_ERRORS, TRANSFER, s3_client
 
 _ABSENT = ("NoSuchBucket", "AccessDenied", "404", "403")
 
@@ -75,6 +75,6 @@ class S3Source(Source):
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
         key = self.objects[name]["Key"]
         try:
-            self.client.download_file(self.bucket, key, str(target), Callback=tick)
+            self.client.download_file(self.bucket, key, str(target), Callback=tick, Config=TRANSFER)
         except S3_ERRORS as error:
             raise StepError(f"s3://{self.bucket}/{key} did not arrive: {error}") from error

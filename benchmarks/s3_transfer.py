@@ -1,0 +1,137 @@
+"""A checkpoint to and from S3 through the store, against plain boto3 and the raw disk.
+
+    python -m benchmarks.s3_transfer [--gigabytes 4] [--repeats 3] [--work FOLDER]
+
+Starts SeaweedFS (a development dependency) on the loopback interface, with its data under FOLDER.
+Arms are interleaved; medians in seconds with the range. The store hashes what it sends and checks
+what it receives, plain boto3 does neither; ``copy`` reads and writes the same files once. Memory is
+what the process grows by over an arm, at its highest (sampled every 50 ms).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from s3_server import S3Server, s3_server
+
+from tasks.s3_store import S3Store, s3_client
+from tasks.store import build_manifest
+
+SHARD_BYTES = 10**9
+
+
+def write_files(folder: Path, total: int) -> list[Path]:
+    """Random shards: a server could pack anything else."""
+    folder.mkdir(parents=True)
+    files = []
+    while total > 0:
+        path = folder / f"model-{len(files):05}.safetensors"
+        with path.open("wb") as file:
+            for start in range(0, min(total, SHARD_BYTES), 2**24):
+                file.write(os.urandom(min(2**24, total - start, SHARD_BYTES - start)))
+        total -= SHARD_BYTES
+        files.append(path)
+    return files
+
+
+def watched(work: Callable[[], object]) -> tuple[float, int]:
+    """Seconds that it took, and bytes that this process grew by at its highest."""
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+    highest = [before]
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            highest.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    try:
+        work()
+    finally:
+        seconds = time.perf_counter() - started
+        done.set()
+        watcher.join()
+    return seconds, max(highest) - before
+
+
+def arms(
+    server: S3Server, files: list[Path], into: Path, prefix: str
+) -> dict[str, Callable[[], object]]:
+    """One round: each arm's work, to be done in this order, in folders of the round's own."""
+    client, bucket = s3_client(), server.bucket
+    shutil.copytree(files[0].parent, into / "given")
+    (into / "plain").mkdir()
+    store = S3Store(f"s3://{bucket}/{prefix}", into / "cache")
+    sha256 = hashlib.sha256(build_manifest(into / "given")).hexdigest()
+
+    def upload() -> None:
+        for file in files:
+            client.upload_file(str(file), bucket, f"{prefix}/plain/{file.name}")
+
+    def download() -> None:
+        for file in files:
+            target = str(into / "plain" / file.name)
+            client.download_file(bucket, f"{prefix}/plain/{file.name}", target)
+
+    return {
+        "copy": lambda: shutil.copytree(files[0].parent, into / "copy"),
+        "upload, store": lambda: store.put_tree(into / "given"),
+        "upload, boto3": upload,
+        "download, store": lambda: store.open_tree(sha256),
+        "download, boto3": download,
+    }
+
+
+def measure(server: S3Server, work: Path, total: int, repeats: int) -> dict[str, object]:
+    os.environ |= server.environment()
+    files = write_files(work / "files", total)
+    found: dict[str, list[tuple[float, int]]] = {}
+    for number in range(repeats):
+        into, prefix = work / f"round {number}", f"round-{number}"
+        for name, call in arms(server, files, into, prefix).items():
+            found.setdefault(name, []).append(watched(call))
+        store = S3Store(f"s3://{server.bucket}/{prefix}", into / "cache")
+        store.remove([entry.key for entry in store.entries("")])
+        shutil.rmtree(into)
+    return {
+        name: {
+            "seconds": [round(f(s for s, _ in runs), 2) for f in (statistics.median, min, max)],
+            "mb_per_s": round(total / 1e6 / statistics.median(s for s, _ in runs)),
+            "memory_growth_mb": round(max(grown for _, grown in runs) / 1e6),
+        }
+        for name, runs in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=None)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.work) as folder:
+        work = Path(folder)
+        with s3_server(work / "s3") as server:
+            result = measure(server, work, int(given.gigabytes * 10**9), given.repeats)
+    print(json.dumps({"gigabytes": given.gigabytes, "arms": result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""A disk that fills while a checkpoint is written, by a limit on the size of files."""
+
+import subprocess
+from pathlib import Path
+from shlex import join
+
+import pytest
+from layerwright_process import COMMAND, environment, last_line, layerwright
+from tiny_checkpoint import write_tiny_inputs
+
+LIMIT_KIB = 6_000  # the weights below have 10 MB, Prefect's database fewer than 6
+
+
+@pytest.mark.timeout(600)
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    write_tiny_inputs(tmp_path, intermediate_size=4300)
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size > LIMIT_KIB * 1024
+    convert = ("convert", "recipe.yaml", "--json", "--home", "home")
+    limited = f"ulimit -f {LIMIT_KIB}; exec {join([*COMMAND, *convert])}"
+    result = subprocess.run(
+        ["bash", "-c", limited],
+        cwd=tmp_path,
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "error: no room left to write under" in result.stderr
+    assert not list((tmp_path / "home" / "store" / "trees").glob("*/model.safetensors"))
+
+    again = layerwright(*convert, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert last_line(again)["decision"] == "accepted"
