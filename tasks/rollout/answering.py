@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.measure.continuation import continuations
+from tasks.measure.continuation import continuation
 from tasks.measure.generation import encode, find_tokenizer
 from tasks.measure.likelihood import target_nll
 from tasks.measure.models import load_checkpoint
@@ -64,7 +64,7 @@ class Respondent:
             raise ValueError(
                 f"{len(prompt)} tokens and {new} new ones are more than the {positions} positions"
             )
-        (said,) = continuations(self.model, self.tokenizer, [prompt], max_new_tokens=new, at_once=1)
+        said = continuation(self.model, self.tokenizer, prompt, max_new_tokens=new)
         return said.text, said.tokens
 
     @torch.inference_mode()
