@@ -26,6 +26,7 @@ from flows.options import (
     show_result,
 )
 from flows.registry_commands import registry_app
+from flows.rollout_commands import rollout_app
 from tasks.errors import LayerwrightError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
 plan_app = typer.Typer(no_args_is_help=True, help="Check and compare plans that you edit by hand.")
 app.add_typer(plan_app, name="plan")
 app.add_typer(registry_app)
+app.add_typer(rollout_app)
 
 CheckpointArgument = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a run id or `latest`.")

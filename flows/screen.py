@@ -308,3 +308,33 @@ def history(console: Console, value: dict[str, Any]) -> None:
         by = f"{move['by']} ({move['how']})"
         table.add_row(move["started_at"], action, *places, escape(by), escape(move["reason"]))
     console.print(table)
+
+
+def rolled_out(console: Console, value: dict[str, Any]) -> None:
+    """A roll-out: every limit at each stage, and how it stands."""
+    state = value["state"]
+    title = f"Roll-out {state['attempt']} of {state['model']}: version {state['challenger']} beside"
+    table = _table(
+        f"{title} champion {state['champion']}",
+        *("stage", "look", "requests", "pairs", "figure", "value", "bound", "limit", "verdict"),
+    )
+    for stage in value["stages"]:
+        about = (stage["stage"], stage["look"], stage["requests"], stage["pairs"])
+        for check in stage["checks"]:
+            figures = (_number(check[name]) for name in ("value", "bound", "limit"))
+            verdict = check["verdict"] + (f": {check['reason']}" if check["reason"] else "")
+            table.add_row(*map(str, about), check["figure"], *figures, escape(verdict))
+            about = ("", "", "", "")
+        table.add_row(*map(str, about), "", "", "", "", stage["verdict"], end_section=True)
+    console.print(table)
+    share = "" if state["status"] == "promoted" else f", share {state['share']:.0%}"
+    console.print(f"status      {state['status']}{share}")
+    if state["reason"]:
+        console.print(f"because     {state['reason']}", markup=False, soft_wrap=True)
+    console.print(f"records     {value['records']}", markup=False, soft_wrap=True)
+
+
+def assigned(console: Console, value: dict[str, Any]) -> None:
+    """Who serves a request."""
+    told = f"version {value['version']}  {value['side']}, share {value['share']:.0%}"
+    console.print(told, highlight=False)

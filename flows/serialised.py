@@ -1,4 +1,4 @@
-"""One move of a champion at a time: MLflow's aliases have no compare-and-swap."""
+"""One move of a champion, one roll-out of a model at a time: MLflow has no compare-and-swap."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ LEASE_SECONDS = 60  # a holder that was killed keeps the slot no longer
 
 
 @contextlib.contextmanager
-def one_at_a_time(model: str, tracking_uri: str, wait_seconds: float = 120) -> Iterator[None]:
-    """Hold the right to move a model's champion for the length of the block.
+def one_at_a_time(
+    model: str, tracking_uri: str, wait_seconds: float = 120, work: str = "champion"
+) -> Iterator[None]:
+    """Hold the right to move a model's champion, or to other ``work`` on it, for the length of the
+    block.
 
     A Prefect server gives it by a concurrency limit of one slot, whichever machine asks. Embedded,
     where the registry is a file, a lock file beside it does: the system frees it when its holder
@@ -30,8 +33,9 @@ def one_at_a_time(model: str, tracking_uri: str, wait_seconds: float = 120) -> I
         StepError: another has it for longer than ``wait_seconds``.
         InputError: an MLflow server, and no Prefect server that all who use it could ask.
     """
-    name = f"layerwright-champion-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
-    busy = f"another promotion or rollback of {model} has not ended in {wait_seconds:g} s"
+    name = f"layerwright-{work}-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
+    other = "promotion or rollback" if work == "champion" else work
+    busy = f"another {other} of {model} has not ended in {wait_seconds:g} s"
     if get_current_settings().api.url:
         with get_client(sync_client=True) as client:
             client.upsert_global_concurrency_limit_by_name(name, limit=1)

@@ -20,6 +20,7 @@ from tasks.located import Located
 from tasks.promotion_contracts import ApprovalPolicy
 from tasks.requalification_contracts import WatchRule
 from tasks.returns import Price
+from tasks.rollout_contracts import RolloutPolicy
 
 
 class ModelSource(Contract):
@@ -310,6 +311,7 @@ class Recipe(Contract):
     watch: tuple[WatchRule, ...] = ()  # bands of a registered version, watched by requalify
     repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
+    rollout: RolloutPolicy | None = None  # of a registered version: stages, limits, approval
     survey: SurveyOptions | None = None
     compute: Compute = Compute()
     price: Price | None = None  # of the device; without it no money is spoken of

@@ -16,7 +16,7 @@ GROUND = {
     "errors", "contracts", "training_contracts", "cost_contracts", "gate_contracts",
     "promotion_contracts", "requalification_contracts", "comparison_contracts", "stability",
     "compute", "items", "located", "recipe", "registry", "store", "s3_store", "context", "progress",
-    "tracking", "workload", "crossover", "returns", "run_contracts",
+    "tracking", "workload", "crossover", "returns", "run_contracts", "rollout_contracts",
 }  # fmt: skip
 PREFECT_FILES = ("task.py", "node.py", "pool.py", "results.py")
 ORCHESTRATION = {"node", "pool", "results", "code_version"}

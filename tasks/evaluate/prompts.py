@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,10 +16,8 @@ from tasks.evaluate.scoring import Item, scored
 from tasks.items import Words
 from tasks.measure.generation import encode
 from tasks.measure.records import Record, read_records
+from tasks.measure.text_match import MATCHES, rouge_l
 from tasks.recipe import TextForm
-
-# writing without spaces between words counts by characters
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
 class Prompts(Metric):
@@ -82,7 +78,7 @@ class Prompts(Metric):
         references = [self._references(record) for record in asked]
         if self.match == "agreement":
             references = [(one.text,) for one in texts["base"]]
-        matches = MATCHES[self.match]
+        matches = rouge_l if self.match == "agreement" else MATCHES[self.match]
         for arm, mine in texts.items():
             items = []
             for index, (record, one, wanted) in enumerate(
@@ -137,45 +133,3 @@ class Prompts(Metric):
 
 def _slice(record: Record) -> str:
     return record.text("slice") if "slice" in record.row else ""
-
-
-def exact(text: str, references: Sequence[str]) -> bool:
-    return _plain(text) in map(_plain, references)
-
-
-def contains(text: str, references: Sequence[str]) -> bool:
-    return any(_plain(reference) in _plain(text) for reference in references)
-
-
-def rouge_l(text: str, references: Sequence[str]) -> float:
-    """F1 of the longest common subsequence of words, of the best reference; equal texts have 1."""
-    if exact(text, references):
-        return 1.0  # also where neither has a word
-    return _scorer().score_multi(references, text)["rougeL"].fmeasure
-
-
-Match = Callable[[str, Sequence[str]], float | bool]
-MATCHES: dict[str, Match] = {
-    "rouge_l": rouge_l,
-    "exact": exact,
-    "contains": contains,
-    "agreement": rouge_l,
-}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-class _AnyScript:
-    """Words of any script, where rouge-score's own tokenizer knows a-z and digits alone."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return WORD.findall(text.casefold())
-
-
-@cache
-def _scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # late: it brings nltk
-
-    return RougeScorer(["rougeL"], tokenizer=_AnyScript())

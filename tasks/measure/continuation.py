@@ -52,6 +52,22 @@ def continuations(
         yield from found
 
 
+def continuation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+) -> Continuation:
+    """As `continuations`, of one prompt, and with nothing around it that takes time: to be timed.
+
+    Raises:
+        Exception: whatever the model raises; memory that does not suffice too.
+    """
+    (found,) = _batch(model, tokenizer, [prompt], max_new_tokens, ())
+    return found
+
+
 @torch.inference_mode()
 def _batch(
     model: PreTrainedModel,

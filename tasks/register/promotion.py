@@ -17,7 +17,9 @@ from tasks.register.moves import (
     refuse_unless_servable,
     unfinished,
 )
+from tasks.register.rollout import stopped_rollout
 from tasks.register.versions import Address, named_version, pointed_at
+from tasks.rollout_contracts import StoppedRollout
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -35,6 +37,7 @@ class Promotable:
         is_champion: the alias points at it already.
         rolled_back: the move that took the alias from it to the present champion, where that was
             after its decision.
+        stopped: the roll-out that ended with it rolled back, where that was after its decision.
     """
 
     version: ModelVersion
@@ -43,6 +46,7 @@ class Promotable:
     champion: str | None
     is_champion: bool
     rolled_back: Move | None = None
+    stopped: StoppedRollout | None = None
 
     @property
     def address(self) -> Address:
@@ -80,7 +84,10 @@ def promotable(client: MlflowClient, address: Address, alias: str, now: datetime
         )
     _refuse_another_champion(name, decision, champion)
     away = _rolled_back(version, current, decision)
-    return Promotable(version, checkpoint, decision, champion, False, away)
+    stopped = stopped_rollout(version)
+    if stopped and datetime.fromisoformat(stopped.at) < decision.decided_at:
+        stopped = None
+    return Promotable(version, checkpoint, decision, champion, False, away, stopped)
 
 
 def _rolled_back(
@@ -120,6 +127,10 @@ def approved_by_policy(policy: ApprovalPolicy, found: Promotable, now: datetime)
         )
     if move := found.rolled_back:
         obstacles.append(f"{move.by} rolled it back at {move.started_at}: {move.reason}")
+    if stopped := found.stopped:
+        obstacles.append(
+            f"its roll-out went back at {stopped.at}, stage {stopped.stage}: {stopped.reason}"
+        )
     if decision.waivers != NONE and not policy.waivers:
         obstacles.append(f"its decision rests on waivers: {decision.waivers}")
     age_days = (now - decision.decided_at) / timedelta(days=1)

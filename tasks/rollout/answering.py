@@ -1,0 +1,90 @@
+"""One side of a roll-out: a checkpoint that answers requests one by one.
+
+Shapes: T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tasks.measure.continuation import continuation
+from tasks.measure.generation import encode, find_tokenizer
+from tasks.measure.likelihood import target_nll
+from tasks.measure.models import load_checkpoint
+from tasks.measure.text_match import MATCHES
+from tasks.measure.timer import now
+from tasks.returns import Price
+from tasks.rollout_contracts import Answer, Request, RolloutPolicy
+
+WARM_UP_TOKENS = 4
+
+
+class Respondent:
+    """A loaded checkpoint with its tokenizer, and how it is to answer."""
+
+    def __init__(
+        self, folder: Path, policy: RolloutPolicy, price: Price | None, device: str
+    ) -> None:
+        self.tokenizer = find_tokenizer(folder)
+        self.model = load_checkpoint(folder, device)
+        self.policy, self.price, self.device = policy, price, device
+
+    def answer(self, request: Request) -> tuple[Answer, tuple[int, ...]]:
+        """The answer, greedy, and its tokens.
+
+        A request that fails is an answer with an error, as a serving side's would be.
+        """
+        started = now(self.device)
+        try:
+            text, tokens = self._write(request)
+            why = None
+        except Exception as error:
+            text, tokens, why = "", (), f"{type(error).__name__}: {error}"
+        seconds = now(self.device) - started
+        match = None
+        if request.reference is not None:
+            match = float(MATCHES[self.policy.match](text, (request.reference,)))
+        answer = Answer(
+            text=text,
+            new_tokens=len(tokens),
+            seconds=seconds,
+            cost=self.price.of(seconds) if self.price else None,
+            match=match,
+        )
+        return failed(answer, why) if why else answer, tokens
+
+    def _write(self, request: Request) -> tuple[str, tuple[int, ...]]:
+        prompt = self._prompt(request)
+        new = request.max_new_tokens or self.policy.max_new_tokens
+        positions = self.model.config.max_position_embeddings
+        if len(prompt) + new > positions:
+            raise ValueError(
+                f"{len(prompt)} tokens and {new} new ones are more than the {positions} positions"
+            )
+        said = continuation(self.model, self.tokenizer, prompt, max_new_tokens=new)
+        return said.text, said.tokens
+
+    @torch.inference_mode()
+    def nll(self, request: Request, tokens: Sequence[int]) -> float:
+        """Mean negative log-likelihood in nats of ``tokens`` behind the request's prompt."""
+        ids_1T = torch.tensor([[*self._prompt(request), *tokens]], device=self.device)
+        logits_1NV = self.model(ids_1T[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits
+        return target_nll(logits_1NV, ids_1T[:, -len(tokens) :]).mean().item()
+
+    def warm_up(self, request: Request) -> None:
+        """Take what a model takes once, so that no request pays for it."""
+        few = request.model_copy(update={"max_new_tokens": WARM_UP_TOKENS, "reference": None})
+        self.answer(few)
+
+    def _prompt(self, request: Request) -> list[int]:
+        return encode(self.tokenizer, request.prompt, self.policy.chat)[0].tolist()
+
+
+def failed(answer: Answer, why: str) -> Answer:
+    """An answer that is none; where there is a reference, it does not match it."""
+    match = None if answer.match is None else 0.0
+    update = {"text": "", "new_tokens": 0, "error": why[:500], "match": match}
+    return answer.model_copy(update=update)

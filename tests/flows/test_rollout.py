@@ -1,0 +1,231 @@
+"""A staged roll-out as a user drives it, of two real tiny checkpoints."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from layerwright_process import COMMAND, environment, last_line, layerwright
+from register.case import NAME
+from rollout.case import build_home, short, write_log
+
+from tasks.rollout.assignment import assign
+from tasks.tracking import connect
+
+ARGUMENTS = ("rollout", NAME, "recipe.yaml", "--log", "log.jsonl")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "work"
+    folder.mkdir()
+    build_home(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path):
+    """The built folder itself, as registries hold paths; put back after the test."""
+    kept = built.with_name("kept")
+    shutil.copytree(built, kept)
+    yield built
+    shutil.rmtree(built)
+    kept.rename(built)
+
+
+def roll_out(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return layerwright(*ARGUMENTS, *more, "--json", cwd=folder)
+
+
+def assigned(folder: Path, request_id: str) -> dict:
+    return last_line(layerwright("assign", NAME, request_id, "--json", cwd=folder))
+
+
+def registry(folder: Path):
+    return connect(f"sqlite:///{folder}/.layerwright/mlflow.db")
+
+
+def champion(folder: Path) -> str:
+    with registry(folder) as client:
+        return str(client.get_model_version_by_alias(NAME, "champion").version)
+
+
+def events(folder: Path) -> list[tuple[str, dict]]:
+    with sqlite3.connect(folder / ".layerwright" / "prefect" / "prefect.db") as database:
+        found = database.execute(
+            "select event, payload from events where event like 'layerwright.%' order by occurred"
+        )
+        return [(event, json.loads(payload)) for event, payload in found]
+
+
+def records(folder: Path, stage: int) -> list[dict]:
+    (path,) = (folder / ".layerwright" / "rollouts").glob(f"*/stage-{stage}.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_good_challenger_becomes_champion(folder: Path) -> None:
+    write_log(folder, 250)
+    result = roll_out(folder)
+    assert result.returncode == 0, result.stderr + result.stdout
+    found = last_line(result)
+    assert (found["state"]["status"], found["state"]["challenger"]) == ("promoted", "2")
+    stages = [(one["stage"], one["verdict"], one["pairs"]) for one in found["stages"]]
+    assert stages == [
+        ("shadow", "advance", 8),
+        ("5 %", "advance", 5),
+        ("25 %", "advance", 8),
+        ("100 %", "advance", 8),
+    ]
+    assert champion(folder) == "2"
+    move = found["move"]
+    assert (move["by"], move["how"], move["before"]) == ("platform team", "policy", "1")
+    assert "roll-out 1 passed: shadow on 8 pairs, 5 % on 5 pairs" in move["reason"]
+
+    shadow, small = records(folder, 0), records(folder, 1)
+    assert {one["side"] for one in shadow} == {"champion"}, "its answer counts"
+    for one in small:
+        assert one["side"] == assign(NAME, one["id"], 0.05)
+        assert (one["challenger"] is None) == (one["side"] == "champion")
+    pair = shadow[0]
+    assert pair["champion"]["text"] == pair["challenger"]["text"]
+    assert pair["champion"]["cost"] == pytest.approx(pair["champion"]["seconds"] * 3.6 / 3600)
+    assert pair["agreement"] == 1
+    assert pair["challenger_nll"] == pytest.approx(pair["champion_nll"], rel=1e-4)
+
+    told = [(name, one["decision"]) for name, one in events(folder) if name.endswith("rollout")]
+    assert [one["stage"] for _, one in told[:-1]] == ["shadow", "5 %", "25 %", "100 %"]
+    assert "layerwright.promoted" in [name for name, _ in events(folder)]
+
+    again = last_line(roll_out(folder))
+    assert again["state"] == found["state"], "it has ended: nothing is done twice"
+    assert assigned(folder, "r1") == {
+        "model": NAME, "request_id": "r1", "side": "champion", "version": "2", "share": 0.0,
+    }  # fmt: skip
+
+
+def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
+    write_log(folder, 250, long_from_stage=2)
+    result = roll_out(folder)
+    assert result.returncode == 3, result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    found = last_line(result)
+    assert found["state"]["status"] == "rolled back"
+    assert found["state"]["share"] == 0
+    assert [(one["stage"], one["verdict"]) for one in found["stages"]] == [
+        ("shadow", "advance"),
+        ("5 %", "advance"),
+        ("25 %", "roll back"),
+    ]
+    verdicts = {one["figure"]: one["verdict"] for one in found["stages"][-1]["checks"]}
+    assert verdicts["errors"] == "inside"
+    assert "outside" in (verdicts["agreement"], verdicts["likelihood"])
+    assert champion(folder) == "1"
+    assert assigned(folder, "r1")["version"] == "1"
+    with registry(folder) as client:
+        stopped = json.loads(
+            client.get_model_version(NAME, "2").tags["layerwright.rollout_stopped"]
+        )
+    assert stopped["stage"] == "25 %"
+    assert stopped["reason"] == found["state"]["reason"]
+    assert events(folder)[-1][1]["state"]["status"] == "rolled back"
+
+    # no policy brings it back: neither the same command nor a promotion's
+    assert roll_out(folder).returncode == 3
+    recipe = folder / "recipe.yaml"
+    approval = "  approval: {author: team, reason: nightly}\n"
+    recipe.write_text(recipe.read_text().replace("registry:\n", f"registry:\n{approval}"))
+    refused = layerwright("promote", NAME, "--recipe", "recipe.yaml", cwd=folder)
+    assert refused.returncode == 3
+    assert "its roll-out went back at" in refused.stderr
+
+    # a person may begin again, with another log
+    write_log(folder, 250)
+    once_more = last_line(roll_out(folder, "--restart"))
+    assert (once_more["state"]["status"], once_more["state"]["attempt"]) == ("promoted", 2)
+
+
+def killed_in(folder: Path, stage: int) -> list[str]:
+    """Start the command, kill it in the middle of a stage; the records that it leaves."""
+    process = subprocess.Popen(
+        [*COMMAND, *ARGUMENTS],
+        cwd=folder,
+        env=environment(OMP_NUM_THREADS="1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    rollouts = folder / ".layerwright" / "rollouts"
+    while process.poll() is None:
+        lines = [p.read_text().splitlines() for p in rollouts.glob(f"*/stage-{stage}.jsonl")]
+        if lines and len(lines[0]) >= 2:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            (path,) = rollouts.glob(f"*/stage-{stage}.jsonl")
+            return path.read_text().splitlines()
+        time.sleep(0.01)
+    raise AssertionError(f"it ended before stage {stage}")
+
+
+def test_killed_it_goes_on(folder: Path) -> None:
+    write_log(folder, 250)
+    kept = {stage: killed_in(folder, stage) for stage in (0, 1, 3)}
+    share = {"0": 0.0, "1": 0.05, "3": 1.0}["3"]
+    assert assigned(folder, "r1") == {
+        "model": NAME, "request_id": "r1", "side": "challenger", "version": "2", "share": share,
+    }  # fmt: skip
+    result = roll_out(folder)
+    assert result.returncode == 0, result.stderr
+    assert champion(folder) == "2"
+    for stage, lines in kept.items():
+        (path,) = (folder / ".layerwright" / "rollouts").glob(f"*/stage-{stage}.jsonl")
+        whole = path.read_text().splitlines()
+        assert whole[: len(lines)] == lines, "what was measured is not measured again"
+        ids = [json.loads(line)["id"] for line in whole]
+        assert len(set(ids)) == len(ids)
+
+
+def test_a_log_that_ends_holds_and_a_longer_one_goes_on(folder: Path) -> None:
+    write_log(folder, 30)
+    result = roll_out(folder)
+    assert result.returncode == 3
+    found = last_line(result)
+    assert (found["state"]["status"], found["state"]["share"]) == ("inconclusive", 0.05)
+    assert found["state"]["reason"].startswith("the log ended: ")
+    before = records(folder, 1)
+
+    log = folder / "log.jsonl"
+    mine = log.read_text()
+    log.write_text(mine.replace("clerk", "cleric"))
+    other = roll_out(folder)
+    assert other.returncode == 2
+    assert "its first 8 requests are not those that the roll-out has read" in other.stderr
+    changed = roll_out(folder, "--set", "rollout.looks=1")
+    assert "the roll-out began under another policy" in changed.stderr
+
+    log.write_text(mine + "".join(short(i).model_dump_json() + "\n" for i in range(30, 250)))
+    assert last_line(roll_out(folder))["state"]["status"] == "promoted"
+    assert records(folder, 1)[: len(before)] == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rollout.stages.1.share=0.9", "stages whose shares rise and end at 1"),
+        ("price=", "a limit on cost needs a price"),
+        ("rollout=", "a roll-out needs the block 'rollout'"),
+        ("rollout.limits.0.figure=latency_p50", "a limit on errors"),
+        ("rollout.significance=0.001", "which resampling cannot tell"),
+        ("rollout.stages.0.requests=900", "enough for the first look, 900"),
+    ],
+)
+def test_bad_input_starts_nothing(built: Path, setting: str, message: str) -> None:
+    write_log(built, 20)
+    result = roll_out(built, "--set", setting)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (built / ".layerwright" / "prefect").exists()
