@@ -135,7 +135,7 @@ def test_the_shipped_recipe_compares_its_two_plans(tmp_path: Path) -> None:
         "survey.plans.streaming.strategies.0.window=28",
         "survey.plans.local.strategies.0.spans=28",
         "survey.metrics.0.row_tokens=256",
-        "survey.metrics.1.prompt_tokens=400",
+        "survey.metrics.1.prompt_tokens=[400]",
         "survey.metrics.3.context_tokens=[64, 256]",
     ]
     words = [word for one in sets for word in ("--set", one)]
