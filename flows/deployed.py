@@ -1,7 +1,7 @@
 """The flows that a Prefect deployment serves: a recipe's path in, a summary out.
 
-What the commands `convert`, `survey` and `requalify` do, in a worker's process: its environment
-names the server, and LAYERWRIGHT_HOME the folder it works in.
+What the commands `convert`, `survey`, `requalify` and `rollout` do, in a worker's process: its
+environment names the server, and LAYERWRIGHT_HOME the folder it works in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows import launch
+from flows.rollout_launch import run_rollout
 from tasks.errors import InputError
 from tasks.register.versions import Address
 from tasks.s3_store import S3_ERRORS, s3_client
@@ -63,6 +64,30 @@ def requalify(
         return _judged(launch.run_requalification(ready, address))
 
 
+@flow(name="rollout", persist_result=False)
+def rollout(
+    model: str,
+    recipe: str,
+    log: str,
+    assignments: list[str] | None = None,
+    home: str | None = None,
+) -> Any:
+    """Roll the challenger out over a request log; the state is `Completed` where it became
+    champion, else it bears the name of how the roll-out stands.
+
+    Args:
+        log: a path, or ``s3://bucket/key``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = _fetched(recipe, Path(folder) / "recipe")
+        requests = _fetched(log, Path(folder) / "log")
+        found = run_rollout(model, path, assignments or [], requests, _home(home))
+    state = found["state"]
+    if state["status"] == "promoted":
+        return found
+    return Completed(name=state["status"].capitalize(), message=state["reason"], data=found)
+
+
 def _judged(found: dict[str, Any]) -> Any:
     """The state that says what was decided."""
     if found["decision"] == "accepted":
@@ -75,18 +100,19 @@ def _home(given: str | None) -> Path:
     return Path(given or os.environ.get("LAYERWRIGHT_HOME", HOME))
 
 
-def _fetched(recipe: str, folder: Path) -> Path:
-    """The recipe as a local file.
+def _fetched(address: str, folder: Path) -> Path:
+    """A recipe or a log as a local file.
 
     Raises:
         InputError: there is no such object.
     """
-    if not recipe.startswith("s3://"):
-        return Path(recipe)
-    parsed = urlparse(recipe)
+    if not address.startswith("s3://"):
+        return Path(address)
+    parsed = urlparse(address)
+    folder.mkdir(exist_ok=True)
     path = folder / Path(parsed.path).name
     try:
         s3_client().download_file(parsed.netloc, parsed.path.lstrip("/"), str(path))
     except S3_ERRORS as error:
-        raise InputError(f"{recipe} cannot be read: {error}") from error
+        raise InputError(f"{address} cannot be read: {error}") from error
     return path

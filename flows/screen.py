@@ -316,16 +316,16 @@ def rolled_out(console: Console, value: dict[str, Any]) -> None:
     title = f"Roll-out {state['attempt']} of {state['model']}: version {state['challenger']} beside"
     table = _table(
         f"{title} champion {state['champion']}",
-        *("stage", "look", "requests", "pairs", "figure", "value", "bound", "limit", "verdict"),
+        *("stage", "pairs", "figure", "value", "bound", "limit", "verdict"),
     )
     for stage in value["stages"]:
-        about = (stage["stage"], stage["look"], stage["requests"], stage["pairs"])
+        about = (stage["stage"], str(stage["pairs"]))
         for check in stage["checks"]:
             figures = (_number(check[name]) for name in ("value", "bound", "limit"))
             verdict = check["verdict"] + (f": {check['reason']}" if check["reason"] else "")
-            table.add_row(*map(str, about), check["figure"], *figures, escape(verdict))
-            about = ("", "", "", "")
-        table.add_row(*map(str, about), "", "", "", "", stage["verdict"], end_section=True)
+            table.add_row(*about, check["figure"], *figures, escape(verdict))
+            about = ("", "")
+        table.add_row(*about, "", "", "", "", stage["verdict"], end_section=True)
     console.print(table)
     share = "" if state["status"] == "promoted" else f", share {state['share']:.0%}"
     console.print(f"status      {state['status']}{share}")

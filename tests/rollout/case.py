@@ -39,7 +39,6 @@ rollout:
     - {figure: errors, limit: 0.1, on: value}
     - {figure: latency_p95, limit: 1.0e6}
     - {figure: cost, limit: 1.0e6}
-    - {figure: match, limit: 0.1, on: value}
     - {figure: agreement, limit: 0.9}
     - {figure: likelihood, limit: 0.01}
 """
@@ -92,7 +91,7 @@ def policy_of(folder: Path) -> RolloutPolicy:
 
 
 def short(index: int) -> Request:
-    return Request(id=f"r{index}", prompt=SHORT.format(index), reference="a")
+    return Request(id=f"r{index}", prompt=SHORT.format(index))
 
 
 def write_log(
