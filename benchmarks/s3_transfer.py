@@ -1,11 +1,11 @@
 """A checkpoint to and from S3 through the store, against plain boto3 and the raw disk.
 
-    python -m benchmarks.s3_transfer [--gigabytes 4] [--repeats 3] [--work FOLDER]
+    python -m benchmarks.s3_transfer --store s3://BUCKET/PREFIX [--gigabytes 4] [--repeats 3]
 
-Starts SeaweedFS (a development dependency) on the loopback interface, with its data under FOLDER.
-Arms are interleaved; medians in seconds with the range. The store hashes what it sends and checks
-what it receives, plain boto3 does neither; ``copy`` reads and writes the same files once. Memory is
-what the process grows by over an arm, at its highest (sampled every 50 ms).
+The server is that of the environment: `make stack-up` starts SeaweedFS and says where. Arms are
+interleaved; medians in seconds with the range. The store hashes what it sends and checks what it
+receives, plain boto3 does neither; ``copy`` reads and writes the same files once. Memory is what
+the process grows by over an arm, at its highest (sampled every 50 ms). Everything is removed again.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-
-from s3_server import S3Server, s3_server
 
 from tasks.s3_store import S3Store, s3_client
 from tasks.store import build_manifest
@@ -71,24 +67,21 @@ def watched(work: Callable[[], object]) -> tuple[float, int]:
     return seconds, max(highest) - before
 
 
-def arms(
-    server: S3Server, files: list[Path], into: Path, prefix: str
-) -> dict[str, Callable[[], object]]:
+def arms(store: S3Store, files: list[Path], into: Path) -> dict[str, Callable[[], object]]:
     """One round: each arm's work, to be done in this order, in folders of the round's own."""
-    client, bucket = s3_client(), server.bucket
+    client = s3_client()
     shutil.copytree(files[0].parent, into / "given")
     (into / "plain").mkdir()
-    store = S3Store(f"s3://{bucket}/{prefix}", into / "cache")
     sha256 = hashlib.sha256(build_manifest(into / "given")).hexdigest()
 
     def upload() -> None:
         for file in files:
-            client.upload_file(str(file), bucket, f"{prefix}/plain/{file.name}")
+            client.upload_file(str(file), store.bucket, f"{store.prefix}/plain/{file.name}")
 
     def download() -> None:
         for file in files:
             target = str(into / "plain" / file.name)
-            client.download_file(bucket, f"{prefix}/plain/{file.name}", target)
+            client.download_file(store.bucket, f"{store.prefix}/plain/{file.name}", target)
 
     return {
         "copy": lambda: shutil.copytree(files[0].parent, into / "copy"),
@@ -99,16 +92,17 @@ def arms(
     }
 
 
-def measure(server: S3Server, work: Path, total: int, repeats: int) -> dict[str, object]:
-    os.environ |= server.environment()
+def measure(uri: str, work: Path, total: int, repeats: int) -> dict[str, object]:
     files = write_files(work / "files", total)
     found: dict[str, list[tuple[float, int]]] = {}
-    for number in range(repeats):
-        into, prefix = work / f"round {number}", f"round-{number}"
-        for name, call in arms(server, files, into, prefix).items():
-            found.setdefault(name, []).append(watched(call))
-        store = S3Store(f"s3://{server.bucket}/{prefix}", into / "cache")
-        store.remove([entry.key for entry in store.entries("")])
+    for _ in range(repeats):
+        into = work / "round"
+        store = S3Store(f"{uri}/benchmark-{uuid.uuid4().hex[:8]}", into / "cache")
+        try:
+            for name, call in arms(store, files, into).items():
+                found.setdefault(name, []).append(watched(call))
+        finally:
+            store.remove([entry.key for entry in store.entries("")])
         shutil.rmtree(into)
     return {
         name: {
@@ -122,14 +116,14 @@ def measure(server: S3Server, work: Path, total: int, repeats: int) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", required=True)
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--work", type=Path, help="where the files are written: the disk's arm")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.work) as folder:
-        work = Path(folder)
-        with s3_server(work / "s3") as server:
-            result = measure(server, work, int(given.gigabytes * 10**9), given.repeats)
+        total = int(given.gigabytes * 10**9)
+        result = measure(given.store.rstrip("/"), Path(folder), total, given.repeats)
     print(json.dumps({"gigabytes": given.gigabytes, "arms": result}, indent=1))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.errors import StepError
+from tasks.errors import LayerwrightError, StepError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -25,6 +25,8 @@ def told_when_full(where: Path | str) -> Iterator[None]:
     """
     try:
         yield
+    except LayerwrightError:
+        raise
     except Exception as error:
         if no_room(error):
             raise StepError(

@@ -26,7 +26,7 @@ TASKS = sorted(n for n, kind in discover(Metric).items() if issubclass(kind, Zer
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 ASKED = {
     "gsm8k": [{"question": f"What is {n}?", "answer": f"It is {n}. #### {n}"} for n in range(7)],
-    "prompts": [{"prompt": "Say b.", "references": ["b"]}, {"prompt": "a", "references": "c"}],
+    "prompts": [{"prompt": "Say b.", "references": ["b"]}, {"prompt": "a", "references": ["c"]}],
 }
 TEXTS = [{"text": "a"}, CHAT, {"instruction": "a", "input": "", "output": "b"}, "plain"]
 

@@ -42,7 +42,7 @@ def read_documents(path: Path, field: str | None) -> Iterator[Document]:
         for place, row in reader(path):
             where = f"{path.name}:{place}"
             yield to_item(row, where) if field is None else to_document(row, field, where)
-    except (ValueError, OSError, pyarrow.ArrowException) as error:
+    except (ValueError, RecursionError, OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from error
 
 
@@ -67,6 +67,8 @@ def to_document(row: Any, field: str, where: str) -> Document:
     if field == "text" and isinstance(row.get("instruction"), str):
         asked = [row["instruction"], row.get("input") or row.get("context") or ""]
         answer = row.get("output") or row.get("response") or ""
+        if not all(isinstance(part, str) for part in (*asked, answer)):
+            raise InputError("input or output is no text", where=where, expected="strings")
         pair = (("user", "\n\n".join(part for part in asked if part)), ("assistant", answer))
         return {"messages": [{"role": role, "content": _clean(text)} for role, text in pair]}
     raise InputError(

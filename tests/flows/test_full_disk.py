@@ -4,14 +4,12 @@ import subprocess
 from pathlib import Path
 from shlex import join
 
-import pytest
 from layerwright_process import COMMAND, environment, last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
 LIMIT_KIB = 6_000  # the weights below have 10 MB, Prefect's database fewer than 6
 
 
-@pytest.mark.timeout(600)
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
     write_tiny_inputs(tmp_path, intermediate_size=4300)
     assert (tmp_path / "model" / "model.safetensors").stat().st_size > LIMIT_KIB * 1024
