@@ -15,7 +15,6 @@ from register.case import NAME
 from rollout.case import build_home, short, write_log
 
 from tasks.rollout.assignment import assign
-from tasks.tracking import connect
 
 ARGUMENTS = ("rollout", NAME, "recipe.yaml", "--log", "log.jsonl")
 
@@ -46,13 +45,16 @@ def assigned(folder: Path, request_id: str) -> dict:
     return last_line(layerwright("assign", NAME, request_id, "--json", cwd=folder))
 
 
-def registry(folder: Path):
-    return connect(f"sqlite:///{folder}/.layerwright/mlflow.db")
+def registered(folder: Path, query: str) -> str:
+    """One value of the registry, read past MLflow, whose pool keeps files that are gone open."""
+    with sqlite3.connect(folder / ".layerwright" / "mlflow.db") as database:
+        return str(database.execute(query).fetchone()[0])
 
 
 def champion(folder: Path) -> str:
-    with registry(folder) as client:
-        return str(client.get_model_version_by_alias(NAME, "champion").version)
+    return registered(
+        folder, "select version from registered_model_aliases where alias = 'champion'"
+    )
 
 
 def events(folder: Path) -> list[tuple[str, dict]]:
@@ -126,10 +128,8 @@ def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
     assert "outside" in (verdicts["agreement"], verdicts["likelihood"])
     assert champion(folder) == "1"
     assert assigned(folder, "r1")["version"] == "1"
-    with registry(folder) as client:
-        stopped = json.loads(
-            client.get_model_version(NAME, "2").tags["layerwright.rollout_stopped"]
-        )
+    query = "select value from model_version_tags where key = 'layerwright.rollout_stopped'"
+    stopped = json.loads(registered(folder, query))
     assert stopped["stage"] == "25 %"
     assert stopped["reason"] == found["state"]["reason"]
     assert events(folder)[-1][1]["state"]["status"] == "rolled back"
@@ -173,9 +173,8 @@ def killed_in(folder: Path, stage: int) -> list[str]:
 def test_killed_it_goes_on(folder: Path) -> None:
     write_log(folder, 250)
     kept = {stage: killed_in(folder, stage) for stage in (0, 1, 3)}
-    share = {"0": 0.0, "1": 0.05, "3": 1.0}["3"]
     assert assigned(folder, "r1") == {
-        "model": NAME, "request_id": "r1", "side": "challenger", "version": "2", "share": share,
+        "model": NAME, "request_id": "r1", "side": "challenger", "version": "2", "share": 1.0,
     }  # fmt: skip
     result = roll_out(folder)
     assert result.returncode == 0, result.stderr
