@@ -12,13 +12,8 @@ from tasks.errors import InputError
 
 SAFE_TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cn", "Co", "Zl", "Zp")))
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
-OPTIONS = st.one_of(
-    st.integers(-(2**63) + 1, 2**63 - 1),
-    NUMBERS,
-    st.booleans(),
-    SAFE_TEXT,
-    st.lists(st.integers(), max_size=3),
-)
+INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)  # a file takes no larger ones
+OPTIONS = st.one_of(INTEGERS, NUMBERS, st.booleans(), SAFE_TEXT, st.lists(INTEGERS, max_size=3))
 
 
 @st.composite
