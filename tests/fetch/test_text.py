@@ -136,7 +136,9 @@ def test_rows_as_items_stay_whole_and_repeated(fetching: Fetching, tmp_path: Pat
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0]])))
     (tmp_path / "many.jsonl").write_text("\n".join(json.dumps({"n": i % 40}) for i in range(80)))
     ref = fetching(source=str(tmp_path / "quiz.jsonl"), form="items")
-    assert fetching.documents(ref) == [{"item": row} for row in (*rows, rows[0])]
+    kept = fetching.documents(ref)
+    assert [row["item"] for row in kept] == [*rows, rows[0]]
+    assert [row["at"] for row in kept] == [f"quiz.jsonl:{line}" for line in (1, 2, 3)]
     assert ref.documents == 3
     for part in ((0.0, 0.5), (0.5, 1.0)):  # equal rows are in the same part
         ref = fetching(source=str(tmp_path / "many.jsonl"), form="items", part=part)
