@@ -134,20 +134,6 @@ def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
     assert stopped["reason"] == found["state"]["reason"]
     assert events(folder)[-1][1]["state"]["status"] == "rolled back"
 
-    # no policy brings it back: neither the same command nor a promotion's
-    assert roll_out(folder).returncode == 3
-    recipe = folder / "recipe.yaml"
-    approval = "  approval: {author: team, reason: nightly}\n"
-    recipe.write_text(recipe.read_text().replace("registry:\n", f"registry:\n{approval}"))
-    refused = layerwright("promote", NAME, "--recipe", "recipe.yaml", cwd=folder)
-    assert refused.returncode == 3
-    assert "its roll-out went back at" in refused.stderr
-
-    # a person may begin again, with another log
-    write_log(folder, 250)
-    once_more = last_line(roll_out(folder, "--restart"))
-    assert (once_more["state"]["status"], once_more["state"]["attempt"]) == ("promoted", 2)
-
 
 def killed_in(folder: Path, stage: int) -> list[str]:
     """Start the command, kill it in the middle of a stage; the records that it leaves."""
