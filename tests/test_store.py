@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from s3_server import S3Server, client, s3_server
+from tree_files import content, lay
 
 from tasks.errors import InputError, IntegrityError, StepError
 from tasks.s3_store import S3Store
@@ -39,15 +40,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def tree(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if name != MANIFEST}
+    return lay(folder, files)
 
 
 def reopened(store: Store, tmp_path: Path) -> Store:

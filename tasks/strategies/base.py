@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -31,9 +32,9 @@ class Strategy(Component):
     joins: ClassVar[bool] = False
     merges: ClassVar[bool] = False
 
+    @abstractmethod
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
         """The hybrid model's spec for one layer, given the one that the layer has in the base."""
-        raise NotImplementedError
 
     def layer_specs(self, base_specs: Sequence[LayerSpec]) -> list[LayerSpec]:
         """The specs of a stretch of layers; each by itself unless the strategy joins them."""

@@ -1,9 +1,13 @@
 """One registration: everything that `register_model` is given."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tasks.contracts import (
     CheckpointRef,
@@ -163,3 +167,21 @@ def accepted(candidate: CheckpointRef, at: datetime = NOW) -> GateDecision:
         decided_at=at.isoformat(timespec="seconds"),
         expires_at=(at + timedelta(days=30)).isoformat(timespec="seconds"),
     )
+
+
+@contextmanager
+def cut_off(monkeypatch: pytest.MonkeyPatch, *, after: bool) -> Iterator[None]:
+    """What the block does ends as by a kill, when an alias is moved or just after it was."""
+    from mlflow.tracking import MlflowClient
+
+    call = MlflowClient.set_registered_model_alias
+
+    def cut(*arguments, **options):
+        if after:
+            call(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", cut)
+        with pytest.raises(KeyboardInterrupt):
+            yield

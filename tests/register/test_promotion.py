@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
-from register.case import NAME, NOW, OPTIONS, Case, accepted, crown, evaluation
+from register.case import NAME, NOW, OPTIONS, Case, accepted, crown, cut_off, evaluation
 
 from tasks.contracts import Champion
 from tasks.errors import InputError, IntegrityError, StepError
@@ -182,20 +182,9 @@ def test_every_byte_is_read_again(case: Case, tmp_path) -> None:
 def test_a_promotion_that_was_cut_off_is_finished(
     case: Case, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    from mlflow.tracking import MlflowClient
-
-    call = MlflowClient.set_registered_model_alias
-
-    def cut(*arguments, **options):
-        if after:
-            call(*arguments, **options)
-        raise KeyboardInterrupt
-
     case.register()
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_registered_model_alias", cut)
-        with pytest.raises(KeyboardInterrupt):
-            promote(case)
+    with cut_off(monkeypatch, after=after):
+        promote(case)
     (begun,) = moves_to(case.versions()[0]).values()
     assert begun.finished_at is None
     move = promote(case)

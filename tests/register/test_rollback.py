@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from register.case import NAME, NOW, Case, crown
+from register.case import NAME, NOW, Case, crown, cut_off
 
 from tasks.errors import InputError
 from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
@@ -100,19 +100,8 @@ def test_without_a_recorded_promotion_there_is_nothing_to_go_back_to(case: Case)
 def test_one_that_was_cut_off_goes_no_further_back(
     three: Case, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    from mlflow.tracking import MlflowClient
-
-    call = MlflowClient.set_registered_model_alias
-
-    def cut(*arguments, **options):
-        if after:
-            call(*arguments, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_registered_model_alias", cut)
-        with pytest.raises(KeyboardInterrupt):
-            back(three)
+    with cut_off(monkeypatch, after=after):
+        back(three)
     move = back(three)
     assert (move.before, move.version) == ("3", "2")
     with three.client() as client:
