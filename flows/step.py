@@ -24,6 +24,7 @@ from tasks.node import Place
 from tasks.pool import described, hand_over, slots_of
 from tasks.profile.task import profile_model
 
+LEASE_SECONDS = 90  # the slots of a process that was lost are free after so long
 HEAVY = {
     node.function.__name__: node
     for node in (
@@ -68,7 +69,8 @@ def step(
                 f"the worker has another version of the code of {name} than the run that asks: "
                 "give both the same commit"
             )
-        with concurrency(slots_of(placement.pool), occupy=placement.slots, strict=True):
+        slots = slots_of(placement.pool)
+        with concurrency(slots, occupy=placement.slots, lease_duration=LEASE_SECONDS, strict=True):
             result = node.execute(inputs, here, key)
     except LayerwrightError as error:
         hand_over(store, key, attempt, {"error": described(error)})
