@@ -151,17 +151,15 @@ def _alive(pid: int, created: float) -> psutil.Process | None:
 
 
 def end_leftovers(home: Path) -> list[int]:
-    """End servers whose run is gone, and free the locks that dead runs held.
+    """End servers whose run is gone.
 
     Returns:
         The process ids that were ended.
     """
     ended = []
-    live_runs = 0
     for record in sorted((home / "prefect" / "servers").glob("*.json")):
         content = json.loads(record.read_bytes())
         if _alive(*content["owner"]):
-            live_runs += 1
             continue
         if process := _alive(*content["server"]):
             process.terminate()
@@ -172,7 +170,4 @@ def end_leftovers(home: Path) -> list[int]:
                 process.wait(timeout=10)
             ended.append(process.pid)
         record.unlink(missing_ok=True)
-    if not live_runs:
-        for lock in (home / "locks").glob("*.lock"):
-            lock.unlink(missing_ok=True)
     return ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -194,6 +195,8 @@ class _Plain:
             return int(node) if abs(node) < LARGEST else self._refuse(at, "numbers below 2^63")
         if isinstance(node, float):
             return float(node) if math.isfinite(node) else self._refuse(at, "a finite number")
+        if isinstance(node, date):  # written without quotes
+            return node.isoformat()
         return self._refuse(at, "text (in quotes), a number, true or false, a list or a mapping")
 
     def _text(self, text: str, at: Location) -> str:

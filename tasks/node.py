@@ -19,7 +19,6 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
 
 from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
-from prefect.locking.filesystem import FileSystemLockManager
 from prefect.locking.protocol import LockManager
 from prefect.results import ResultRecord
 from prefect.transactions import IsolationLevel
@@ -30,6 +29,7 @@ from tasks.compute import Compute
 from tasks.context import Context, resolve_device, timed_on
 from tasks.contracts import Contract, TreeRef, identity
 from tasks.disk import told_when_full
+from tasks.locks import FileLocks, redis_locks
 from tasks.pool import FINAL, run_on_pool
 from tasks.results import result_storage
 from tasks.store import Store, open_store
@@ -240,11 +240,7 @@ class Node(Generic[P, Result]):
 def _locks(home: str) -> LockManager:
     """Redis where LAYERWRIGHT_LOCKS names one, for parents on several machines; else files."""
     url = os.environ.get("LAYERWRIGHT_LOCKS")
-    if url is None:
-        return FileSystemLockManager(Path(home) / "locks")
-    from prefect_redis import RedisLockManager  # an optional dependency
-
-    return RedisLockManager(connection_url=url)
+    return redis_locks(url) if url else FileLocks(Path(home) / "locks")
 
 
 def _worth_another_try(task: Any, run: Any, state: Any) -> bool:

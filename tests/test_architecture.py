@@ -18,8 +18,8 @@ GROUND = {
     "compute", "items", "located", "recipe", "registry", "store", "s3_store", "context", "progress",
     "tracking", "workload", "crossover", "returns", "run_contracts", "rollout_contracts",
 }  # fmt: skip
-PREFECT_FILES = ("task.py", "node.py", "pool.py", "results.py")
-ORCHESTRATION = {"node", "pool", "results", "code_version"}
+PREFECT_FILES = ("task.py", "node.py", "pool.py", "locks.py", "results.py")
+ORCHESTRATION = {"node", "pool", "locks", "results", "code_version"}
 TRACKING = Path("tasks/tracking.py")
 
 

@@ -23,10 +23,10 @@ SHORTER = (
     "finetune.stages.0.warmup_steps=0",
     "evaluate.metrics.0.rows=2",
     "evaluate.metrics.1.rows=2",
-    "evaluate.metrics.2.prompts=2",
-    "evaluate.metrics.4.context_tokens=[64]",
-    "evaluate.metrics.4.new_tokens=4",
-    "evaluate.metrics.4.repeats=1",
+    "evaluate.metrics.3.prompts=2",
+    "evaluate.metrics.5.context_tokens=[64]",
+    "evaluate.metrics.5.new_tokens=4",
+    "evaluate.metrics.5.repeats=1",
 )
 
 SERVING = """

@@ -1,0 +1,119 @@
+"""Locks by which runs that need the same step share it, ended with the process that held them.
+
+Prefect's own outlive a holder that was killed: the next run for the same step would wait for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+from prefect.locking.protocol import LockManager
+
+LEASE_SECONDS = 60.0
+
+
+class FileLocks(LockManager):
+    """Locks of one machine: the operating system frees a dead process's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: dict[str, tuple[FileLock, str]] = {}
+
+    def acquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+    ) -> bool:
+        if self.is_lock_holder(key, holder):
+            return True
+        lock = self._lock(key)
+        if not _acquired(lock, acquire_timeout):
+            return False
+        self._held[key] = lock, holder
+        return True
+
+    def release_lock(self, key: str, holder: str) -> None:
+        if not self.is_lock_holder(key, holder):
+            raise ValueError(f"{holder} does not hold the lock of {key}")
+        lock, _ = self._held.pop(key)
+        lock.release()
+
+    def is_locked(self, key: str) -> bool:
+        return key in self._held or not self.wait_for_lock(key, 0)
+
+    def is_lock_holder(self, key: str, holder: str) -> bool:
+        return key in self._held and self._held[key][1] == holder
+
+    def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
+        lock = self._lock(key)
+        if not _acquired(lock, timeout):
+            return False
+        lock.release()
+        return True
+
+    async def aacquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+    ) -> bool:
+        return await asyncio.to_thread(self.acquire_lock, key, holder, acquire_timeout)
+
+    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
+        return await asyncio.to_thread(self.wait_for_lock, key, timeout)
+
+    def _lock(self, key: str) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / f"{quote(key, safe='')}.lock", thread_local=False)
+
+
+def _acquired(lock: FileLock, timeout: float | None) -> bool:
+    try:
+        lock.acquire(timeout=-1 if timeout is None else timeout)
+    except Timeout:
+        return False
+    return True
+
+
+def redis_locks(url: str) -> LockManager:
+    """Locks of several machines, in Redis: leases that a holder renews while it lives."""
+    from prefect_redis import RedisLockManager  # an optional dependency
+
+    class LeasedLocks(RedisLockManager):
+        def acquire_lock(
+            self,
+            key: str,
+            holder: str,
+            acquire_timeout: float | None = None,
+            hold_timeout: float | None = None,
+        ) -> bool:
+            if not super().acquire_lock(key, holder, acquire_timeout, LEASE_SECONDS):
+                return False
+            lock = self._locks[self._lock_name_for_key(key)]
+            threading.Thread(target=_renew, args=(lock,), daemon=True).start()
+            return True
+
+    return LeasedLocks(connection_url=url)
+
+
+def _renew(lock: Any) -> None:
+    """Until it is released, or was lost with the server that kept it."""
+    from redis.exceptions import LockError, RedisError
+
+    while lock.local.token is not None:
+        try:
+            lock.reacquire()
+        except LockError:
+            return
+        except RedisError:
+            pass  # asked again before the lease ends
+        time.sleep(LEASE_SECONDS / 3)
