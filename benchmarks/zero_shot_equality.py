@@ -1,6 +1,6 @@
 """Our zero-shot tasks beside lm-eval's own command, on the same model and the same rows.
 
-    python -m benchmarks.zero_shot_equality --base FOLDER --data FOLDER --work FOLDER [--limit 200]
+    python -m benchmarks.zero_shot_equality --base FOLDER --data FOLDER --work FOLDER [--tasks piqa ...]
 
 FOLDER of the base is a Transformers checkpoint; that of the data holds the JSONL files in ``DATA``.
 lm-eval runs in a process of its own on task files that include its own, so that prompts, targets
@@ -60,15 +60,18 @@ def write_task(folder: Path, task: str, form: str, data: str, cache: Path) -> No
         YAML().dump(document, file)
 
 
-def theirs(base: Path, data: Path, work: Path, limit: int) -> dict[str, list[dict[str, Any]]]:
+def theirs(
+    base: Path, data: Path, work: Path, limit: int, tasks: list[str]
+) -> dict[str, list[dict[str, Any]]]:
     """lm-eval's samples of every task, in the order of the rows."""
     folder = work / "tasks"
     folder.mkdir(parents=True, exist_ok=True)
-    for task, (form, name) in DATA.items():
+    for task in tasks:
+        form, name = DATA[task]
         shutil.copyfile(data / name, folder / name)
         write_task(folder, f"my_{task}", form, name, work / "datasets")
     samples = {}
-    for task in DATA:  # one at a time: each that is finished stays
+    for task in tasks:  # one at a time: each that is finished stays
         found = sorted((work / task).glob("*/samples_*.jsonl"))
         if not found:
             command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf"]
@@ -83,7 +86,9 @@ def theirs(base: Path, data: Path, work: Path, limit: int) -> dict[str, list[dic
     return samples
 
 
-def ours(base: Path, data: Path, work: Path, limit: int) -> dict[str, dict[str, Any]]:
+def ours(
+    base: Path, data: Path, work: Path, limit: int, tasks: list[str]
+) -> dict[str, dict[str, Any]]:
     """Our figures with their items, by task and figure."""
     from tasks.context import Context
     from tasks.contracts import Spec
@@ -99,7 +104,8 @@ def ours(base: Path, data: Path, work: Path, limit: int) -> dict[str, dict[str, 
     from tasks.store import LocalStore
 
     store, folders = LocalStore(work / "store"), {}
-    for task, (_, name) in DATA.items():
+    for task in tasks:
+        name = DATA[task][1]
         source = TextSource(source=f"local:{data / name}", form="items")
         text = fetch_text(source, Context(store=store, workdir=work / "fetch" / task))
         folders[task] = store.open_tree(text.sha256)
@@ -114,7 +120,8 @@ def ours(base: Path, data: Path, work: Path, limit: int) -> dict[str, dict[str, 
             workdir=work / "ours",
             bar=bar,
         )
-        for task, (form, _) in DATA.items():
+        for task in tasks:
+            form = DATA[task][0]
             metric = build(Metric, Spec(name=form, texts=[task], limit=limit))
             figures = {f.measurement.metric.rpartition(".")[2]: f for f in metric.measure(arms)}
             found[task] = figures
@@ -141,11 +148,13 @@ def main() -> None:
     for name in ("base", "data", "work"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--tasks", nargs="+", choices=list(DATA), default=list(DATA))
     given = parser.parse_args()
     base, data, work = (path.resolve() for path in (given.base, given.data, given.work))
-    figures = ours(base, data, work, given.limit)
-    samples = theirs(base, data, work, given.limit)
-    print(json.dumps([compared(task, figures[task], samples[task]) for task in DATA], indent=1))
+    figures = ours(base, data, work, given.limit, given.tasks)
+    samples = theirs(base, data, work, given.limit, given.tasks)
+    found = [compared(task, figures[task], samples[task]) for task in given.tasks]
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
