@@ -1,11 +1,11 @@
 """Our zero-shot tasks beside lm-eval's own command, on the same model and the same rows.
 
-    python -m benchmarks.zero_shot_equality --base FOLDER --data FOLDER --work FOLDER [--tasks piqa ...]
+    python -m benchmarks.zero_shot_equality --base FOLDER --data FOLDER --work FOLDER
 
 FOLDER of the base is a Transformers checkpoint; that of the data holds the JSONL files in ``DATA``.
 lm-eval runs in a process of its own on task files that include its own, so that prompts, targets
 and figures are its own; only the data is local. What is finished stays in ``--work``: a run that
-was cut off goes on. Prints a JSON list.
+was cut off goes on. ``--tasks piqa`` takes that one alone. Prints a JSON list.
 """
 
 from __future__ import annotations

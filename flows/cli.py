@@ -116,6 +116,20 @@ def runs(home: Home = HOME, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def spending(
+    month: Annotated[str | None, typer.Option(help="Only this one: YYYY-MM.")] = None,
+    home: Home = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the runs under a home folder spent, by month: device hours, and their money."""
+    from flows import screen
+    from flows.spending import spending as by_month
+
+    found = [one.model_dump(mode="json") for one in by_month(home, month)]
+    show_result({"months": found}, as_json, screen.spending)
+
+
+@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="Run id, its beginning, or `latest`.")],
     home: Home = HOME,

@@ -11,8 +11,9 @@ from tasks.contracts import ModelRef
 from tasks.evaluate.base import Metric
 from tasks.finetune.objectives.base import LayerObjective, Objective
 from tasks.profile.base import Profiler
-from tasks.recipe import STEPS, FinetuneOptions, HealingStage, Recipe
+from tasks.recipe import STEPS, Recipe
 from tasks.registry import build
+from tasks.training_recipe import FinetuneOptions, HealingStage
 
 PROFILE_FORWARDS = 1.6  # what a token of the profile costs, in plain forward passes over it
 # steps that a recipe may leave out, by the block that asks for them

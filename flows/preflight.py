@@ -184,6 +184,8 @@ def _choices(recipe: Recipe) -> dict[str, ChooseOptions]:
     chosen = {"choose": recipe.choose} if recipe.choose else {}
     if recipe.survey:
         chosen |= {f"survey.plans.{name}": plan for name, plan in recipe.survey.plans.items()}
+        for plan in recipe.survey.points().values():
+            chosen[f"survey.plans.{recipe.survey.frontier_plan}"] = plan  # asks for more
     return chosen
 
 

@@ -192,6 +192,30 @@ def runs(console: Console, value: dict[str, Any]) -> None:
     console.print(table)
 
 
+def spending(console: Console, value: dict[str, Any]) -> None:
+    """One month a row; what is not known is said beneath."""
+    table = _table("Spent by month", "month", "runs", "device hours", "money", "versions")
+    for month in value["months"]:
+        steps = month["device_hours"]
+        costly = ", ".join(
+            f"{step} {hours:.2f}" for step, hours in sorted(steps.items(), key=lambda s: -s[1])[:3]
+        )
+        money = [f"{amount:.2f} {currency}" for currency, amount in month["money"].items()]
+        if month["unpriced_hours"]:
+            money.append(f"{month['unpriced_hours']:.2f} h without a price")
+        table.add_row(
+            month["month"],
+            ", ".join(f"{count} {state}" for state, count in month["runs"].items()),
+            f"{sum(steps.values()):.2f} ({costly})" if steps else "-",
+            ", ".join(money) or "-",
+            ", ".join(month["versions"]) or "-",
+        )
+    console.print(table)
+    for month in value["months"]:
+        if month["unknown"]:
+            console.print(f"{month['month']}: no times of {', '.join(month['unknown'])}")
+
+
 def methods(console: Console, value: dict[str, Any]) -> None:
     """Every component with its purpose and options."""
     for kind, components in value["options"].items():
@@ -292,7 +316,7 @@ def moved(console: Console, value: dict[str, Any]) -> None:
 
 
 def history(console: Console, value: dict[str, Any]) -> None:
-    """A registered model's versions and the moves of its champion."""
+    """A registered model's versions, the moves of its champion, and its latest roll-out."""
     table = _table(
         f"Versions of {value['model']}",
         *("version", "aliases", "decision", "until", "beside champion", "state"),
@@ -308,6 +332,18 @@ def history(console: Console, value: dict[str, Any]) -> None:
         by = f"{move['by']} ({move['how']})"
         table.add_row(move["started_at"], action, *places, escape(by), escape(move["reason"]))
     console.print(table)
+    if state := value["rollout"]:
+        console.print(
+            f"roll-out {state['attempt']}  version {state['challenger']} beside champion "
+            f"{state['champion']}: {_stand(state)} since {state['since']}",
+            highlight=False,
+        )
+
+
+def _stand(state: dict[str, Any]) -> str:
+    """How a roll-out stands, with the share that counts."""
+    share = "" if state["status"] == "promoted" else f", share {state['share']:.0%}"
+    return f"{state['status']}{share}"
 
 
 def rolled_out(console: Console, value: dict[str, Any]) -> None:
@@ -327,8 +363,7 @@ def rolled_out(console: Console, value: dict[str, Any]) -> None:
             about = ("", "")
         table.add_row(*about, "", "", "", "", stage["verdict"], end_section=True)
     console.print(table)
-    share = "" if state["status"] == "promoted" else f", share {state['share']:.0%}"
-    console.print(f"status      {state['status']}{share}")
+    console.print(f"status      {_stand(state)}")
     if state["reason"]:
         console.print(f"because     {state['reason']}", markup=False, soft_wrap=True)
     console.print(f"records     {value['records']}", markup=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from tasks.evaluate.task import measure_plans
 from tasks.fetch.task import fetch_model
 from tasks.node import Place, Run
 from tasks.profile.task import profile_model
-from tasks.recipe import ChooseOptions, Recipe
+from tasks.recipe import Recipe
 from tasks.report.task import write_survey
 from tasks.stability import Stability
 
@@ -38,7 +38,7 @@ def comparison(recipe: Recipe, pins: dict[str, str], run_id: str, run: Run) -> d
     options = recipe.survey
     texts = fetch_texts(recipe, pins, run, surveyed_texts(recipe))
     model = fetch_model(recipe.model, recipe.data_root, pins["model"], run=run)
-    points = frontier_options(recipe)
+    points = options.points()
     asked = options.plans | points
     strategies = {
         spec.model_dump_json(): spec for plan in asked.values() for spec in plan.strategies
@@ -108,22 +108,3 @@ def chosen_again(
             measure_plans(model, again, texts, metrics, there_rows, run=run),
         ),
     )
-
-
-def frontier_options(recipe: Recipe) -> dict[str, ChooseOptions]:
-    """One plan per budget of the frontier: the frontier plan's selector at that KV-byte ratio."""
-    survey_options = recipe.survey
-    if not survey_options.frontier:
-        return {}
-    wanted = survey_options.plans[survey_options.frontier_plan]
-    return {
-        f"{survey_options.frontier_plan} at {ratio:g}": wanted.model_copy(
-            update={
-                "selector": Spec(
-                    name=wanted.selector.name,
-                    **(wanted.selector.options | {"kv_bytes_ratio": ratio}),
-                )
-            }
-        )
-        for ratio in survey_options.frontier
-    }

@@ -33,7 +33,7 @@ from tasks.stability import Stability
 class SurveyOutcome:
     """Everything that the steps of one survey returned.
 
-    ``budgets``: the KV-byte ratio of each point of the frontier, by the plan's name.
+    ``budgets``: the share of the base that each point of the frontier was chosen for, by name.
     """
 
     run_id: str
@@ -75,6 +75,7 @@ class SurveyOutcome:
             comparison=self.measured,
             stability=self.stability,
             price=self.recipe.price,
+            budget=self.recipe.survey.frontier_budget,
             missing=tuple(n for n in NEEDED["convert"] if getattr(self.recipe, n) is None),
             seconds=run.seconds,
             cache_hits=run.cache_hits,
@@ -87,6 +88,9 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
     folder = RunFolder(Path(run.place.home), bundle.run_id)
     for one in bundle.plans.values():
         write_plan(one.plan, Path(one.file))
+    if bundle.stability:
+        for name, file in second_files(bundle).items():
+            write_plan(bundle.stability.plans[name], folder.path / "plans" / file)
     folder.write("profile.json", bundle.profile.model_dump_json(indent=1))
     if bundle.costs:
         folder.write("costs.json", bundle.costs.model_dump_json(indent=1))
@@ -96,10 +100,9 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
         "run_id": bundle.run_id,
         "selectors": {name: row for name, row in rows.items() if name not in budgets},
         "frontier": [
-            {"kv_bytes_ratio": budget, "name": name, **rows[name]}
-            for name, budget in budgets.items()
+            {bundle.budget: budget, "name": name, **rows[name]} for name, budget in budgets.items()
         ],
-        "stability": stability_row(bundle),
+        "stability": stability_row(bundle, folder.path / "plans"),
         "seconds": {step: round(spent, 2) for step, spent in run.seconds.items()},
         "cache_hits": list(run.cache_hits),
         "predictions": [
@@ -120,7 +123,17 @@ def keep_survey(bundle: SurveyBundle, run: Run, page_uri: str) -> dict[str, Any]
     return result
 
 
-def stability_row(bundle: SurveyBundle) -> dict[str, Any] | None:
+def second_files(bundle: SurveyBundle) -> dict[str, str]:
+    """A file name for every plan chosen from the second text, beside those of the first."""
+    found = bundle.stability
+    if found is None:
+        return {}
+    names = [f"{name} from {found.texts[1]}" for name in found.plans]
+    files = file_names([*bundle.plans, *names])[len(bundle.plans) :]
+    return dict(zip(found.plans, files, strict=True))
+
+
+def stability_row(bundle: SurveyBundle, folder: Path) -> dict[str, Any] | None:
     """Plans chosen from a second text as JSON; None where the survey did not ask for it.
 
     ``damage``: by text measured on, then by text chosen from.
@@ -128,7 +141,7 @@ def stability_row(bundle: SurveyBundle) -> dict[str, Any] | None:
     found = bundle.stability
     if found is None:
         return None
-    plans = {}
+    plans, files = {}, second_files(bundle)
     for row in stability_rows(bundle):
         damage: dict[str, dict[str, Any]] = {held_out: {} for held_out in found.held_out}
         for held_out, text, _, figures in row.cells:
@@ -138,6 +151,7 @@ def stability_row(bundle: SurveyBundle) -> dict[str, Any] | None:
             }
         plans[row.name] = {
             "second_plan": found.plans[row.name].summary(),
+            "second_plan_file": str(folder / files[row.name]),
             **row.overlap.model_dump(),
             "damage": damage,
         }

@@ -47,6 +47,7 @@ class Stack:
     def __init__(self, folder: Path, source: Path = ROOT) -> None:
         self.folder, self.source = folder.resolve(), source
         self.processes = Processes(self.folder)
+        self.ports: dict[str, int] = {}
         self.environment = {
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self.folder / "prefect"),
@@ -54,6 +55,8 @@ class Stack:
             "PREFECT_LOGGING_EXTRA_LOGGERS": "layerwright",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_METRICS_ENABLED": "true",
+            "PREFECT_CLIENT_MAX_RETRIES": "7",  # a server that restarts is waited for four minutes
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a full store was retried for minutes
             "LAYERWRIGHT_HOME": str(self.folder / "home"),
@@ -107,10 +110,10 @@ class Stack:
             )  # fmt: skip
             if done.returncode:
                 raise StackError(f"initdb: {done.stdout}{done.stderr}")
-        (port,) = free_ports(1)
+        port = self._port("postgres")
         command = [server, "-D", str(folder), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         self.processes.start("postgres", command, self.inherited, cwd=folder, user=user)
-        self._database = f"layerwright:{secret.read_text()}@127.0.0.1:{port}"
+        self.database = f"layerwright:{secret.read_text()}@127.0.0.1:{port}"
         self.processes.wait("postgres", lambda: self._databases("prefect", "mlflow"))
         return {}
 
@@ -119,7 +122,7 @@ class Stack:
         import psycopg2
 
         try:
-            connection = psycopg2.connect(f"postgresql://{self._database}/postgres")
+            connection = psycopg2.connect(f"postgresql://{self.database}/postgres")
         except psycopg2.OperationalError:
             return False
         connection.autocommit = True
@@ -135,7 +138,7 @@ class Stack:
     def start_redis(self, *_: object) -> dict[str, str]:
         """The locks by which runs that need the same step share it: nothing to keep."""
         server, secret = _program("redis-server", "redis-server"), secrets.token_hex(16)
-        (port,) = free_ports(1)
+        port = self._port("redis")
         config = self.folder / "redis.secret"
         config.touch(mode=0o600)
         config.write_text(
@@ -166,10 +169,10 @@ class Stack:
         return found
 
     def start_prefect(self, parts: list[str], *_: object) -> dict[str, str]:
-        (port,) = free_ports(1)
+        port = self._port("prefect")
         environment = self.inherited
         if "postgres" in parts:
-            url = f"postgresql+asyncpg://{self._database}/prefect"
+            url = f"postgresql+asyncpg://{self.database}/prefect"
             environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
         self.processes.start(
@@ -180,10 +183,10 @@ class Stack:
         return {"PREFECT_API_URL": api}
 
     def start_mlflow(self, parts: list[str], *_: object) -> dict[str, str]:
-        (port,) = free_ports(1)
+        port = self._port("mlflow")
         backend = f"sqlite:///{self.folder / 'mlflow.db'}"
         if "postgres" in parts:
-            backend = f"postgresql+psycopg2://{quote(self._database, safe=':@')}/mlflow"
+            backend = f"postgresql+psycopg2://{quote(self.database, safe=':@')}/mlflow"
         artifacts = f"s3://{BUCKET}/mlflow" if "s3" in parts else str(self.folder / "mlflow")
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
@@ -217,6 +220,12 @@ class Stack:
         log = self.processes.log(name)
         self.processes.wait(name, lambda: "started!" in log.read_text(errors="replace"))
         return name
+
+    def _port(self, part: str) -> int:
+        """A free one, and the same again for a part that is started once more: clients know it."""
+        if part not in self.ports:
+            (self.ports[part],) = free_ports(1)
+        return self.ports[part]
 
     def _commit(self) -> None:
         """What the deployments of infra/prefect.yaml pull, unless they work in this folder."""

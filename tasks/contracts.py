@@ -23,6 +23,7 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+FrontierBudget = Literal["kv_bytes_ratio", "prefill_seconds_ratio", "decode_seconds_ratio"]
 
 
 class Contract(BaseModel):

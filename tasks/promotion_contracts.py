@@ -53,23 +53,3 @@ class Move(Contract):
     how: Literal["person", "policy"]
     started_at: str
     finished_at: str | None = None
-
-
-class VersionState(Contract):
-    """A registered version at a glance. ``state``: whether it may be promoted, or why not."""
-
-    version: str
-    aliases: tuple[str, ...]
-    decision: str
-    expires_at: str
-    compared_champion: str
-    state: str
-
-
-class History(Contract):
-    """A registered model: its versions, newest first, and every move of its champion, in order."""
-
-    model: str
-    champion: str | None
-    versions: tuple[VersionState, ...]
-    moves: tuple[Move, ...]

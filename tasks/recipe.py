@@ -14,13 +14,14 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.compute import PLACED_STEPS, STEPS, STREAMING_STEPS, TRAINING_STEPS, Compute
-from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
+from tasks.contracts import Contract, Count, FrontierBudget, Number, Positive, Share, Spec
 from tasks.gate_contracts import GatePolicy
 from tasks.located import Located
 from tasks.promotion_contracts import ApprovalPolicy
 from tasks.requalification_contracts import WatchRule
 from tasks.returns import Price
 from tasks.rollout_contracts import RolloutPolicy
+from tasks.training_recipe import FinetuneOptions, RegularizeOptions
 
 
 class ModelSource(Contract):
@@ -94,141 +95,6 @@ class ConvertOptions(Contract):
     row_tokens: Positive = 1024
 
 
-class TrainingText(Contract):
-    """What a training reads, and how often its state is kept.
-
-    ``documents``: ``packed`` end to end with EOS between two, cut into rows of ``row_tokens``; or
-    ``separate``, one a row, cut or padded. ``loss_on``: all tokens, or those of the assistant's
-    turns of chat data.
-    """
-
-    text: str
-    row_tokens: Positive = 512
-    documents: Literal["packed", "separate"] = "packed"
-    loss_on: Literal["all", "assistant"] = "all"
-    checkpoint_every: Positive = 10
-
-
-class AdapterOptions(Contract):
-    """What a stage trains of the big weights.
-
-    ``lora``: low-rank adapters on the linear layers that ``targets`` name (``rslora``: scaled by
-    alpha / sqrt(rank), ``dora``: with a trained magnitude). ``full``: every weight of the layers
-    and the final norm; embeddings and head stay. ``none``: only the stage's ``parts``.
-    """
-
-    kind: Literal["lora", "full", "none"] = "lora"
-    rank: Positive = 16
-    alpha: Positive = 32
-    targets: tuple[str, ...] = Field(default=("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
-    rslora: bool = False
-    dora: bool = False
-
-
-class WindowDropout(Contract):
-    """Share of rows whose window is switched off in gated recurrences, from ``start`` to ``end``.
-
-    It changes linearly over the stage's steps (arXiv 2510.05901).
-    """
-
-    start: Share = 0.5
-    end: Share = 0.0
-
-
-class TrainingStage(Contract):
-    """Optimiser, schedule and precision of one stretch of training.
-
-    A step reads ``rows_per_step`` rows, ``rows_at_once`` of them together; both change memory and
-    speed, the first also the gradient's noise. ``precision`` is the arithmetic of the student;
-    trained weights are fp32 always.
-    """
-
-    steps: Positive
-    rows_per_step: Positive = 1
-    rows_at_once: Positive = 1
-    learning_rate: Number = Field(default=3e-4, gt=0)
-    warmup_steps: Count = 0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: Number = Field(default=0.0, ge=0)
-    max_grad_norm: Number = Field(default=1.0, gt=0)
-    adapter: AdapterOptions = AdapterOptions()
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    gradient_checkpointing: bool = False
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> TrainingStage:
-        if self.warmup_steps >= self.steps:
-            raise ValueError(
-                f"warmup_steps below the {self.steps} steps, not {self.warmup_steps}: nothing "
-                "would be left after the warm-up"
-            )
-        return self
-
-
-class HealingStage(TrainingStage):
-    """One stage of healing: what is minimised, and what may change for it.
-
-    ``parts`` are trained in full beside the adapter: ``linear`` maps, the learned ``mix`` of gated
-    recurrences, and their ``decay`` biases.
-    """
-
-    objectives: tuple[Spec, ...] = Field(min_length=1)
-    parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
-    window_dropout: WindowDropout | None = None
-
-    @model_validator(mode="after")
-    def _something_to_train(self) -> HealingStage:
-        if self.adapter.kind == "none" and not self.parts:
-            raise ValueError("an adapter, or some parts: a stage with neither trains nothing")
-        names = [spec.name for spec in self.objectives]
-        if len(set(names)) < len(names):
-            raise ValueError(f"each objective once, not {', '.join(names)}")
-        return self
-
-
-class ValidationOptions(Contract):
-    """Held-out rows, cut as the training's are; measured every ``every_tokens`` tokens.
-
-    A stage stops after ``patience`` measurements without a new best (None: never), and always hands
-    on its best state.
-    """
-
-    text: str
-    rows: Positive = 4
-    every_tokens: Positive = 10_000
-    patience: Positive | None = None
-
-
-class FinetuneOptions(TrainingText):
-    """Healing: stages of training with the base as teacher, one after the other."""
-
-    stages: tuple[HealingStage, ...] = Field(min_length=1)
-    validation: ValidationOptions | None = None
-
-
-class RegularizeOptions(TrainingText, TrainingStage):
-    """Training before removal (TRSP stage 2, arXiv 2505.18232).
-
-    Next-token loss plus ``weight`` times what the doomed layers change in the stream, so that they
-    can go. Doomed are the layers whose strategy in the plan is one of ``strategies``. Of several
-    ``weights`` each is tried for ``sweep_steps``, and the best on ``validation`` is taken.
-    """
-
-    strategies: tuple[Literal["remove", "linear"], ...] = Field(default=("remove",), min_length=1)
-    norm: Literal["l2", "l1"] = "l2"
-    weights: tuple[Annotated[Number, Field(gt=0)], ...] = Field(
-        default=(0.1,), min_length=1, max_length=8
-    )
-    sweep_steps: Positive = 8
-    validation: ValidationOptions | None = None
-
-    @model_validator(mode="after")
-    def _sweep_is_scored(self) -> RegularizeOptions:
-        if len(self.weights) > 1 and self.validation is None:
-            raise ValueError("a validation text, on which the weights are compared")
-        return self
-
-
 class EvaluateOptions(Contract):
     metrics: tuple[Spec, ...] = Field(min_length=1)
     control: bool = False
@@ -280,8 +146,9 @@ class SurveyOptions(Contract):
 
     plans: dict[str, ChooseOptions] = Field(min_length=1)
     metrics: tuple[Spec, ...] = Field(min_length=1)
-    frontier: tuple[Share, ...] = ()  # KV-byte ratios at which `frontier_plan` is re-run
+    frontier: tuple[Share, ...] = ()  # shares of the base at which `frontier_plan` is re-run
     frontier_plan: str | None = None
+    frontier_budget: FrontierBudget = "kv_bytes_ratio"  # what they are shares of
     stability: StabilityOptions | None = None
 
     @model_validator(mode="after")
@@ -289,6 +156,23 @@ class SurveyOptions(Contract):
         if self.frontier and self.frontier_plan not in self.plans:
             raise ValueError(f"frontier_plan to be one of {', '.join(self.plans)}")
         return self
+
+    def points(self) -> dict[str, ChooseOptions]:
+        """One plan per budget of the frontier, by name: its plan's selector at that budget."""
+        if self.frontier_plan is None:
+            return {}
+        wanted = self.plans[self.frontier_plan]
+        selector = wanted.selector
+        return {
+            f"{self.frontier_plan} at {share:g}": wanted.model_copy(
+                update={
+                    "selector": Spec(
+                        name=selector.name, **(selector.options | {self.frontier_budget: share})
+                    )
+                }
+            )
+            for share in self.frontier
+        }
 
 
 class Recipe(Contract):

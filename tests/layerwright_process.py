@@ -10,22 +10,71 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "flows.cli"]
+SERVER: dict[str, str] = {}  # how to reach the Prefect server that tests share, where they do
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """This environment without any server's address, and with the project importable."""
+def environment(*, embedded: bool = False, **extra: str) -> dict[str, str]:
+    """This environment with the shared server or, ``embedded``, without any server's address.
+
+    The project is importable in it.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | extra
+    server = {} if embedded else SERVER
+    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | server | extra
+
+
+class Preloaded:
+    """Commands of the shared server, without their imports: tests/preloaded.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "preloaded.py")],
+            cwd=folder,
+            env=environment(OMP_NUM_THREADS="1"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, argv: tuple[str, ...], cwd: Path, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        said = [self.folder / name for name in ("stdout", "stderr")]
+        for file in said:
+            file.unlink(missing_ok=True)
+        asked = {"argv": argv, "cwd": str(cwd), "environment": env}
+        asked |= {file.name: str(file) for file in said}
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        status = int(self.process.stdout.readline())
+        return subprocess.CompletedProcess(argv, status, *(file.read_text() for file in said))
+
+    def end(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+PRELOADED: list[Preloaded] = []  # the one of these tests, where the shared server is up
 
 
 def layerwright(
-    *arguments: str, cwd: Path, threads: int | None = 1, **extra: str
+    *arguments: str, cwd: Path, threads: int | None = 1, embedded: bool = False, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end. ``threads`` None leaves all to it."""
     if threads:
         extra["OMP_NUM_THREADS"] = str(threads)
+    own_server = embedded or any(name.startswith("PREFECT_") for name in extra)
+    if PRELOADED and threads == 1 and not own_server:
+        return PRELOADED[0].run(arguments, cwd, environment(**extra))
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=environment(**extra), capture_output=True, text=True
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(embedded=embedded, **extra),
+        capture_output=True,
+        text=True,
     )
 
 

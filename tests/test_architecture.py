@@ -17,6 +17,7 @@ GROUND = {
     "promotion_contracts", "requalification_contracts", "comparison_contracts", "stability",
     "compute", "items", "located", "recipe", "registry", "store", "s3_store", "context", "progress",
     "tracking", "workload", "crossover", "returns", "run_contracts", "rollout_contracts",
+    "history_contracts", "training_recipe",
 }  # fmt: skip
 PREFECT_FILES = ("task.py", "node.py", "pool.py", "locks.py", "results.py")
 ORCHESTRATION = {"node", "pool", "locks", "results", "code_version"}

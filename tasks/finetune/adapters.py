@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.recipe import AdapterOptions
+from tasks.training_recipe import AdapterOptions
 
 ADAPTER = "healing"
 PARTS = {

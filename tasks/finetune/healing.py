@@ -19,8 +19,8 @@ from tasks.finetune.team import Team
 from tasks.finetune.training import MetricSink, Training, silent
 from tasks.finetune.validation import Validation
 from tasks.measure.models import load_base, load_checkpoint, load_tokenizer, stored_dtype
-from tasks.recipe import FinetuneOptions, TrainingStage
 from tasks.training_contracts import FinetuneReport
+from tasks.training_recipe import FinetuneOptions, TrainingStage
 
 
 def finetune_model(

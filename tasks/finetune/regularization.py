@@ -22,9 +22,9 @@ from tasks.finetune.validation import Validation
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.measure.conversion import converted
 from tasks.measure.models import load_base, load_tokenizer, stored_dtype
-from tasks.recipe import HealingStage, RegularizeOptions, TrainingStage
 from tasks.registry import build
 from tasks.training_contracts import RegularizationReport, RegularizationTrial
+from tasks.training_recipe import HealingStage, RegularizeOptions, TrainingStage
 
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 

@@ -19,8 +19,8 @@ from tasks.contracts import TextRef
 from tasks.errors import InputError
 from tasks.finetune.chat import encode_turns
 from tasks.measure.batches import documents, encode
-from tasks.recipe import FinetuneOptions, RegularizeOptions, TrainingText
 from tasks.store import Store
+from tasks.training_recipe import FinetuneOptions, RegularizeOptions, TrainingText
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.recipe import WindowDropout
+from tasks.training_recipe import WindowDropout
 
 
 def learning_rate(

@@ -3,8 +3,8 @@
 from tasks.context import Context
 from tasks.contracts import CheckpointRef, ConversionPlan, ModelRef, TextRef
 from tasks.node import node
-from tasks.recipe import FinetuneOptions, RegularizeOptions
 from tasks.training_contracts import FinetuneReport, RegularizationReport
+from tasks.training_recipe import FinetuneOptions, RegularizeOptions
 
 
 @node("finetune")

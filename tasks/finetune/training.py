@@ -23,9 +23,9 @@ from tasks.finetune.team import Team, whole
 from tasks.finetune.validation import Validation
 from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.progress import progress
-from tasks.recipe import HealingStage
 from tasks.registry import build
 from tasks.training_contracts import StageReport, TrainPoint
+from tasks.training_recipe import HealingStage
 
 LOG_EVERY_STEPS = 10
 # a step, and what was measured at it: where live metrics go

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tasks.finetune.losses import StageLoss
 from tasks.finetune.rows import Rows
 from tasks.finetune.snapshot import TrainingState
-from tasks.recipe import ValidationOptions
 from tasks.training_contracts import ValidationPoint
+from tasks.training_recipe import ValidationOptions
 
 
 @dataclass(frozen=True)

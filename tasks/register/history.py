@@ -1,4 +1,4 @@
-"""What became of a registered model: its versions, and every move of its champion."""
+"""What became of a registered model: versions, moves of its champion, its latest roll-out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tasks.errors import LayerwrightError
-from tasks.promotion_contracts import History, VersionState
+from tasks.history_contracts import History, VersionState
 from tasks.register.decisions import NONE, standing_decision
 from tasks.register.moves import moves_to
 from tasks.register.promotion import promotable
+from tasks.register.rollout import read_state
 from tasks.register.versions import Address, named_version, registered_model
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def history_of(client: MlflowClient, name: str, alias: str, now: datetime) -> Hi
         champion=None if champion is None else str(champion),
         versions=tuple(_state(client, version, aliases, alias, now) for version in versions),
         moves=tuple(move for _, move in sorted(moves, key=lambda move: move[0])),
+        rollout=read_state(client, name),
     )
 
 

@@ -11,6 +11,7 @@ from tasks.contracts import (
     Contract,
     ConversionPlan,
     EvalReport,
+    FrontierBudget,
     ModelProfile,
     ModelRef,
     PassTime,
@@ -19,7 +20,7 @@ from tasks.contracts import (
     RepairRound,
     TextRef,
 )
-from tasks.cost_contracts import CostTable
+from tasks.cost_contracts import CostTable, planned_ratio
 from tasks.gate_contracts import GateDecision
 from tasks.report.drift import LayerDrift
 from tasks.report.recall import RecallCell
@@ -104,7 +105,7 @@ class ReportBundle(RunBundle):
 class SurveyPlan(Contract):
     """One plan of a survey: as chosen, and where it lies to be edited and run.
 
-    ``budget`` is the share of the base's KV bytes that a point of the frontier was chosen for.
+    ``budget`` is the share of the base that a point of the frontier was chosen for.
     ``command`` runs the plan.
     """
 
@@ -121,13 +122,15 @@ class SurveyPlan(Contract):
 class SurveyBundle(RunBundle):
     """One finished survey. ``comparison`` has the measurements of each plan, by its name.
 
-    ``missing`` names the blocks that the recipe lacks before a plan of it can be converted.
+    ``budget`` says what the points of the frontier are shares of. ``missing`` names the blocks that
+    the recipe lacks before a plan of it can be converted.
     """
 
     plans: dict[str, SurveyPlan]
     comparison: PlanComparison
     stability: Stability | None = None
     price: Price | None = None
+    budget: FrontierBudget = "kv_bytes_ratio"
     missing: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -144,6 +147,15 @@ class SurveyBundle(RunBundle):
         mine = total_of(plan, "predicted_kv_bytes")
         base = self.profile.base_kv_bytes(plan.context_tokens)
         return mine / base if base and mine is not None else None
+
+    def share(self, name: str) -> float | None:
+        """What the plan is predicted to take of what the frontier is about, over the base's."""
+        if self.budget == "kv_bytes_ratio":
+            return self.kv_ratio(name)
+        ratio = planned_ratio(self.plans[name].plan)
+        if ratio is None:
+            return None
+        return ratio.prefill if self.budget == "prefill_seconds_ratio" else ratio.decode
 
 
 def total_of(plan: ConversionPlan, figure: PredictedFigure) -> float | None:

@@ -21,14 +21,15 @@ def render_survey(bundle: SurveyBundle) -> str:
     plans, metrics = plan_rows(bundle), metric_rows(bundle)
     measured = [m for m in metrics if any(p.value(m.metric) is not None for p in plans)]
     main = headline(metrics, plans)
-    budgets = [budget_panel(plans, m) for m in measured if m.known.part in ("quality", "other")]
+    shown = [m for m in measured if m.known.part in ("quality", "other")]
+    budgets = [budget_panel(plans, metric, bundle.budget) for metric in shown]
     return template("survey.html.j2").render(
         bundle=bundle,
         parameters=parameters_text(bundle),
         headline=main,
         compared=compared(bundle, plans),
         equal=at_equal_budget(plans, main) if main else [],
-        along=along_the_frontier(plans, main) if main else None,
+        along=along_the_frontier(plans, main, bundle.budget) if main else None,
         plans=plans,
         metrics=metrics,
         dots=[plan_dots(plans, metric) for metric in measured],

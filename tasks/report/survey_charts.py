@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from tasks.contracts import Measurement
+from tasks.contracts import FrontierBudget, Measurement
 from tasks.report.dots import Dot, DotPanel, DotRow, interval_text
 from tasks.report.formats import percent, quantity
 from tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
 from tasks.report.measurements import Row
 from tasks.report.scales import WIDTH, Scale, scale_for
 from tasks.report.survey_plans import PlanRow
-from tasks.report.survey_verdict import best_first
+from tasks.report.survey_verdict import BUDGETS, best_first
 
 ROW = 34.0
 LOGARITHMIC = ("perplexity", "perplexity_ratio")  # plans that ruin a model reach millions
@@ -55,17 +55,17 @@ def plan_dots(plans: list[PlanRow], metric: Row) -> DotPanel:
     )
 
 
-def budget_panel(plans: list[PlanRow], metric: Row) -> LinePanel | None:
-    """A metric against the KV bytes over the base's; None where no plan has both."""
-    ranked = [p for p in best_first(plans, metric) if p.kv_ratio is not None]
+def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> LinePanel | None:
+    """A metric against what a plan takes of ``budget``; None where no plan has both."""
+    ranked = [p for p in best_first(plans, metric) if p.share is not None]
     if not ranked:
         return None
     reference = _reference(metric)
     limit = _limit(ranked, metric)
     shown = _figures(ranked, metric, reference, limit)
-    x = Scale(0.0, max(1.05, *(p.kv_ratio or 0.0 for p in ranked)), LEFT, RIGHT)
+    x = Scale(0.0, max(1.05, *(p.share or 0.0 for p in ranked)), LEFT, RIGHT)
     y = scale_for(shown, BOTTOM, TOP, log=_logarithmic(metric))
-    ranked.sort(key=lambda p: p.kv_ratio or 0.0)
+    ranked.sort(key=lambda p: p.share or 0.0)
     series = []
     for kind, label in (("frontier", "frontier"), ("candidate", "other plans")):
         some = [p for p in ranked if _kind(p) == kind]
@@ -78,9 +78,9 @@ def budget_panel(plans: list[PlanRow], metric: Row) -> LinePanel | None:
         x_ticks=[(x(v), percent(v)) for v in (0.0, 0.25, 0.5, 0.75, 1.0)],
         y_ticks=y.ticks(5),
         description="; ".join(
-            f"{p.name} at {percent(p.kv_ratio)}: {_text(p.measured[metric.metric])}" for p in ranked
+            f"{p.name} at {percent(p.share)}: {_text(p.measured[metric.metric])}" for p in ranked
         ),
-        x_name="KV bytes, share of the base's",
+        x_name=f"{BUDGETS[budget]}, share of the base's",
         reference=None if reference is None else y(reference),
     )
 
@@ -96,8 +96,8 @@ def _series(
     points, whiskers, tags = [], [], []
     x, y = scales
     for plan in plans:
-        found, at = plan.measured[metric.metric], x(plan.kv_ratio or 0.0)
-        text = f"{plan.number} {plan.name}, {plan.ratio}: {_text(found)}"
+        found, at = plan.measured[metric.metric], x(plan.share or 0.0)
+        text = f"{plan.number} {plan.name}, {percent(plan.share)}: {_text(found)}"
         points.append((at, y(found.value or 0.0), text))
         if found.low is not None and found.high is not None:
             whiskers.append((at, y(found.low), y(found.high)))

@@ -18,13 +18,15 @@ from tasks.report.verdict import plan_sentence
 class PlanRow:
     """One plan. ``number`` is its name in the plots; ``same_as`` names an earlier equal plan.
 
-    ``measured``: the plan's own figures by metric.
+    ``share``: of the base, of what the survey's frontier is about. ``measured``: the plan's own
+    figures by metric.
     """
 
     number: int
     name: str
     made: SurveyPlan
     kv_ratio: float | None
+    share: float | None
     measured: dict[str, Measurement]
     same_as: str | None
     strip: list[Stretch]
@@ -93,6 +95,7 @@ def plan_rows(bundle: SurveyBundle) -> list[PlanRow]:
                 name=name,
                 made=one,
                 kv_ratio=bundle.kv_ratio(name),
+                share=bundle.share(name),
                 measured={m.metric: m for m in measurements if m.arm == "candidate"},
                 same_as=first if first != name else None,
                 strip=plan_strip(one.plan, look),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.contracts import FrontierBudget
 from tasks.report.bundle import SurveyBundle
 from tasks.report.dots import interval_text
 from tasks.report.formats import percent
@@ -10,6 +11,11 @@ from tasks.report.survey_plans import PlanRow
 
 PREFERRED = ("perplexity_ratio", "perplexity", "kl_mean")  # a paired ratio tells most apart
 SAME_BUDGET = 0.005  # of the base's KV bytes
+BUDGETS: dict[FrontierBudget, str] = {
+    "kv_bytes_ratio": "KV bytes",
+    "prefill_seconds_ratio": "predicted time to read",
+    "decode_seconds_ratio": "predicted time per token",
+}
 
 
 def headline(metrics: list[Row], plans: list[PlanRow]) -> Row | None:
@@ -50,19 +56,19 @@ def at_equal_budget(plans: list[PlanRow], metric: Row) -> list[str]:
     return sentences
 
 
-def along_the_frontier(plans: list[PlanRow], metric: Row) -> str | None:
+def along_the_frontier(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> str | None:
     """The ends of the frontier, or None where the survey has none."""
     points = [
         p
         for p in plans
-        if p.made.budget is not None and p.kv_ratio is not None
+        if p.made.budget is not None and p.share is not None
         and p.value(metric.metric) is not None
     ]  # fmt: skip
     if not points:
         return None
-    points.sort(key=lambda p: -(p.kv_ratio or 0.0))
-    told = [f"{_figure(p, metric)} at {percent(p.kv_ratio)}" for p in points]
-    return f"{metric.metric} of {points[0].selector}: {', '.join(told)} of the KV bytes."
+    points.sort(key=lambda p: -(p.share or 0.0))
+    told = [f"{_figure(p, metric)} at {percent(p.share)}" for p in points]
+    return f"{metric.metric} of {points[0].selector}: {', '.join(told)} of the {BUDGETS[budget]}."
 
 
 def _groups(plans: list[PlanRow]) -> list[tuple[float, list[PlanRow]]]:

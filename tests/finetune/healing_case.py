@@ -18,9 +18,9 @@ from tasks.context import Context
 from tasks.contracts import CheckpointRef, ModelRef, Spec, TextRef
 from tasks.finetune.healing import finetune_model
 from tasks.hybrid.export import write_hybrid
-from tasks.recipe import AdapterOptions, FinetuneOptions, HealingStage, ValidationOptions
 from tasks.store import LocalStore
 from tasks.training_contracts import FinetuneReport
+from tasks.training_recipe import AdapterOptions, FinetuneOptions, HealingStage, ValidationOptions
 
 STREAMING = {"mixer": {"kind": "streaming", "sinks": 1, "window": 6}}
 FULL = {"mixer": {"kind": "full"}}

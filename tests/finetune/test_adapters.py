@@ -7,7 +7,7 @@ from tolerance import SAME_MODEL, relative_rms
 
 from tasks.errors import InputError
 from tasks.finetune.adapters import attach, give, merge, trained
-from tasks.recipe import AdapterOptions
+from tasks.training_recipe import AdapterOptions
 
 TARGETS = ("q_proj", "o_proj", "down_proj")
 IDS = torch.arange(12)[None]

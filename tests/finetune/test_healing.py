@@ -16,8 +16,8 @@ from tiny_checkpoint import byte_tokenizer
 from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.measure.models import load_base, load_checkpoint
-from tasks.recipe import AdapterOptions
 from tasks.store import MANIFEST
+from tasks.training_recipe import AdapterOptions
 
 IDS = byte_tokenizer()(TEXT, return_tensors="pt").input_ids[:, :96]
 

@@ -12,8 +12,8 @@ from tasks.finetune.adapters import attach, trained
 from tasks.finetune.losses import StageLoss
 from tasks.finetune.objectives.base import Objective
 from tasks.finetune.rows import Rows, all_real
-from tasks.recipe import AdapterOptions
 from tasks.registry import build, discover
+from tasks.training_recipe import AdapterOptions
 
 ROWS = all_real(tiny_tokens(3, 20))
 CONVERTED = (0, 1, 3)

@@ -27,7 +27,7 @@ from tolerance import SAME_MODEL, relative_rms
 from tasks.contracts import Spec
 from tasks.errors import InputError, StepError
 from tasks.finetune.processes import run_training
-from tasks.recipe import AdapterOptions
+from tasks.training_recipe import AdapterOptions
 
 # every kind of pass, adapter and rest: five rows for two processes, two at a time
 MIXED = TWO_STAGES.model_copy(

@@ -12,7 +12,7 @@ from tasks.convert.checkpoint import convert_model
 from tasks.errors import InputError
 from tasks.finetune.regularization import regularize_model
 from tasks.measure.models import load_base, load_checkpoint
-from tasks.recipe import AdapterOptions, RegularizeOptions, ValidationOptions
+from tasks.training_recipe import AdapterOptions, RegularizeOptions, ValidationOptions
 
 OPTIONS = RegularizeOptions(
     text="english",

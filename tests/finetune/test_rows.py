@@ -9,7 +9,7 @@ from tiny_checkpoint import byte_tokenizer
 from tasks.errors import InputError
 from tasks.finetune.rows import read_rows
 from tasks.measure.batches import token_rows
-from tasks.recipe import TrainingText
+from tasks.training_recipe import TrainingText
 
 TOKENIZER = byte_tokenizer()
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"

@@ -5,7 +5,7 @@ from itertools import chain, pairwise
 import pytest
 
 from tasks.finetune.schedule import learning_rate, row_indices, windows_off
-from tasks.recipe import WindowDropout
+from tasks.training_recipe import WindowDropout
 
 
 def test_rate_rises_to_its_peak_and_decays_without_a_wasted_step():

@@ -17,7 +17,7 @@ from tasks.finetune.snapshot import Snapshots
 from tasks.finetune.team import Team
 from tasks.finetune.training import Training
 from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
-from tasks.recipe import AdapterOptions, HealingStage, WindowDropout
+from tasks.training_recipe import AdapterOptions, HealingStage, WindowDropout
 
 ROWS = all_real(tiny_tokens(3, 24))
 BOTH = (Spec(name="logit_kl"), Spec(name="next_token", weight=0.1))

@@ -18,7 +18,7 @@ def accepted(tmp_path_factory) -> tuple[Path, dict]:
     """One accepted run, that the tests of this module look at."""
     folder = tmp_path_factory.mktemp("accepted")
     write_tiny_inputs(folder)
-    result = layerwright("convert", "recipe.yaml", "--json", cwd=folder)
+    result = layerwright("convert", "recipe.yaml", "--json", cwd=folder, embedded=True)
     assert result.returncode == 0, result.stderr
     return folder, last_line(result)
 
@@ -222,6 +222,7 @@ def test_plans_are_chosen_again_from_a_second_text(surveyed) -> None:
     assert list(found["plans"]) == list(survey["selectors"])
     for name, row in found["plans"].items():
         first = survey["selectors"][name]["plan"]
+        assert check_plan(Path(row["second_plan_file"])).summary() == row["second_plan"]
         pairs = [(first[layer], strategy) for layer, strategy in row["second_plan"].items()]
         assert row["same_strategy"] == sum(a == b for a, b in pairs) / 4
         for on in found["held_out"]:
@@ -303,7 +304,7 @@ def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected)
     assert old in text
     recipe.write_text(text.replace(old, new, 1))
     line = text[: text.index(old)].count("\n") + 1
-    result = layerwright("convert", "recipe.yaml", cwd=tmp_path)
+    result = layerwright("convert", "recipe.yaml", cwd=tmp_path, embedded=True)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     for part in (f"recipe.yaml:{line}:", *expected):

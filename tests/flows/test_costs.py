@@ -144,6 +144,35 @@ def test_a_survey_predicts_its_plans(converted) -> None:
     assert "per token" in shown
 
 
+def test_a_frontier_of_latency(converted) -> None:
+    folder, _ = converted
+    changes = (
+        "frontier=[0.9, 0.6]",
+        "frontier_budget=decode_seconds_ratio",
+        "frontier_plan=by_damage",
+        f"plans={{by_damage: {{context_tokens: {TOKENS}, strategies: [{{name: remove}}],"
+        " selector: {name: milp, kv_bytes_ratio: 1.0}}}",
+    )
+    sets = [word for one in changes for word in ("--set", f"survey.{one}")]
+    result = layerwright("survey", "recipe.yaml", "--json", *COSTS, *sets, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    survey = last_line(result)
+    points = survey["frontier"]
+    assert [(row["decode_seconds_ratio"], row["name"]) for row in points] == [
+        (0.9, "by_damage at 0.9"), (0.6, "by_damage at 0.6"),
+    ]  # fmt: skip
+    for row in points:
+        assert row["predicted_decode_seconds_ratio"] <= row["decode_seconds_ratio"]
+    page = Page((run_folder(folder, survey) / "survey.html").read_text())
+    check_form(page)
+    assert "of the predicted time per token" in page.text
+
+    untimed = layerwright("survey", "recipe.yaml", *sets, cwd=folder)
+    assert untimed.returncode == 2
+    assert "a budget of time needs measured times" in untimed.stderr
+    assert "survey.plans.by_damage.selector" in untimed.stderr
+
+
 @pytest.mark.parametrize(
     ("sets", "remedy"),
     [

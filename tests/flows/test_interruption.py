@@ -15,7 +15,7 @@ def run_until(marker: str, cwd: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [*COMMAND, "convert", "recipe.yaml", "--json"],
         cwd=cwd,
-        env=environment(OMP_NUM_THREADS="1"),
+        env=environment(embedded=True, OMP_NUM_THREADS="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,7 +61,7 @@ def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
         assert left, "the killed run leaves its server behind"
         done.append(left[0].pid)
     first = last_line(layerwright("runs", "--json", cwd=tmp_path))["runs"][0]
-    result = layerwright("resume", first["run_id"], "--json", cwd=tmp_path)
+    result = layerwright("resume", first["run_id"], "--json", cwd=tmp_path, embedded=True)
     assert result.returncode == 0, result.stderr
     summary = last_line(result)
     assert summary["run_id"] == first["run_id"]

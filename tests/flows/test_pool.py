@@ -80,6 +80,6 @@ def test_a_wrong_place_is_refused_before_the_start(
 
 def test_a_pool_needs_a_server(tmp_path: Path) -> None:
     write_tiny_inputs(tmp_path)
-    result = layerwright("convert", "recipe.yaml", *ON_POOLS, cwd=tmp_path)
+    result = layerwright("convert", "recipe.yaml", *ON_POOLS, cwd=tmp_path, embedded=True)
     assert result.returncode == 2
     assert "PREFECT_API_URL names none" in result.stderr

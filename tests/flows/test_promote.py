@@ -53,19 +53,23 @@ def add_version(home: Path, weights: str, champion: str | None = None) -> Case:
 
 def test_a_champion_is_made_replaced_and_brought_back(home: Path) -> None:
     folder = home.parent
-    made = layerwright("promote", NAME, "--version", "1", *APPROVED, "--json", cwd=folder)
+
+    def moved(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return layerwright(*arguments, cwd=folder, embedded=True)  # whose database has the events
+
+    made = moved("promote", NAME, "--version", "1", *APPROVED, "--json")
     assert made.returncode == 0, made.stderr
     move = last_line(made)
     assert (move["moved"], move["version"], move["before"]) == (True, "1", None)
 
-    refused = layerwright("promote", NAME, *APPROVED, cwd=folder)
+    refused = moved("promote", NAME, *APPROVED)
     assert refused.returncode == 3
     assert "version 1 is the champion now, and when version 2" in refused.stderr
     assert "Traceback" not in refused.stderr
 
     third = add_version(home, "three", champion="1")
-    assert layerwright("promote", NAME, *APPROVED, cwd=folder).returncode == 0
-    back = layerwright("rollback", NAME, "--by", "Bo", "--reason", "complaints", cwd=folder)
+    assert moved("promote", NAME, *APPROVED).returncode == 0
+    back = moved("rollback", NAME, "--by", "Bo", "--reason", "complaints")
     assert back.returncode == 0, back.stderr
     assert "version 3 -> version 1" in back.stdout
 
@@ -92,7 +96,7 @@ def test_of_two_promotions_at_once_one_wins(home: Path) -> None:
         subprocess.Popen(
             command,
             cwd=home.parent,
-            env=environment(OMP_NUM_THREADS="1"),
+            env=environment(embedded=True, OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -190,7 +194,7 @@ with embedded.Server(home):
 def test_a_person_answers_in_prefect(home: Path, answer: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ASKING, str(home), answer],
-        env=environment(OMP_NUM_THREADS="1"),
+        env=environment(embedded=True, OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )

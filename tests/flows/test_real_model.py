@@ -94,7 +94,9 @@ def converted(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("real")
     changes = [part for change in SHORTER for part in ("--set", change)]
     recipe = str(ROOT / "recipes" / "quickstart.yaml")
-    result = layerwright("convert", recipe, *changes, "--json", cwd=folder, threads=None)
+    result = layerwright(
+        "convert", recipe, *changes, "--json", cwd=folder, threads=None, embedded=True
+    )
     assert result.returncode in (0, 3), result.stderr
     return folder, last_line(result)
 

@@ -79,7 +79,8 @@ def test_on_fresh_data_beside_the_champion(registered: Path) -> None:
 
 def test_what_leaves_its_band_is_an_alarm_and_a_rejection_counts(registered: Path) -> None:
     tight = ("--set", "watch.0.max_ratio=0.5", "--set", "gate.rules.0.max=0.01")
-    result = layerwright("requalify", f"{NAME}/1", "recipe.yaml", *tight, "--json", cwd=registered)
+    judged = ("requalify", f"{NAME}/1", "recipe.yaml", *tight, "--json")
+    result = layerwright(*judged, cwd=registered, embedded=True)  # whose database has the events
     assert result.returncode == 3, result.stderr
     found = last_line(result)
     assert list(found["metrics"]) == ["base", "candidate"], "the champion is not its own rival"

@@ -1,5 +1,6 @@
 """Speed, money and the model card from a recipe: summary, page, registry, export, survey."""
 
+import json
 from pathlib import Path
 
 import mlflow
@@ -78,6 +79,28 @@ def test_a_second_run_knows_what_the_first_one_cost(converted) -> None:
     for step in ("profile", "evaluate"):  # their results say how long they took
         assert now.device_seconds[step] == pytest.approx(was.device_seconds[step], rel=0.5)
     assert now.untimed == ("fetch", "choose", "convert")
+
+
+def test_a_month_has_hours_money_and_versions(converted) -> None:
+    folder, first = converted
+    files = sorted((folder / ".layerwright" / "runs").glob("*/summary.json"))
+    done = [json.loads(file.read_text()) for file in files]
+    (month,) = last_line(layerwright("spending", "--json", cwd=folder))["months"]
+    assert sum(month["runs"].values()) == len(done)
+    hours = sum(
+        seconds
+        for run in done
+        for step, seconds in run["seconds"].items()
+        if step not in ("gate", "register", "report")
+    )
+    assert sum(month["device_hours"].values()) == pytest.approx(hours / 3600)
+    assert month["money"] == {"EUR": pytest.approx(hours * 2.5 / 3600)}
+    assert (month["unpriced_hours"], month["unknown"]) == (0, [])
+    assert month["versions"] == ["tiny-hybrid/1"], "found again is not made again"
+    assert first["run_id"][-20:-14] == month["month"].replace("-", "")
+    shown = layerwright("spending", "--month", month["month"], cwd=folder, COLUMNS="200").stdout
+    assert "EUR" in shown
+    assert "tiny-hybrid/1" in shown
 
 
 def test_the_version_has_card_and_money(converted) -> None:

@@ -37,8 +37,8 @@ def folder(built: Path):
     kept.rename(built)
 
 
-def roll_out(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return layerwright(*ARGUMENTS, *more, "--json", cwd=folder)
+def roll_out(folder: Path, *more: str, embedded: bool = True) -> subprocess.CompletedProcess[str]:
+    return layerwright(*ARGUMENTS, *more, "--json", cwd=folder, embedded=embedded)
 
 
 def assigned(folder: Path, request_id: str) -> dict:
@@ -130,6 +130,8 @@ def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
     assert assigned(folder, "r1")["version"] == "1"
     query = "select value from model_version_tags where key = 'layerwright.rollout_stopped'"
     stopped = json.loads(registered(folder, query))
+    told = layerwright("history", NAME, cwd=folder, COLUMNS="200").stdout
+    assert "roll-out 1  version 2 beside champion 1: rolled back, share 0%" in told
     assert stopped["stage"] == "25 %"
     assert stopped["reason"] == found["state"]["reason"]
     assert events(folder)[-1][1]["state"]["status"] == "rolled back"
@@ -140,7 +142,7 @@ def killed_in(folder: Path, stage: int) -> list[str]:
     process = subprocess.Popen(
         [*COMMAND, *ARGUMENTS],
         cwd=folder,
-        env=environment(OMP_NUM_THREADS="1"),
+        env=environment(embedded=True, OMP_NUM_THREADS="1"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -175,7 +177,7 @@ def test_killed_it_goes_on(folder: Path) -> None:
 
 def test_a_log_that_ends_holds_and_a_longer_one_goes_on(folder: Path) -> None:
     write_log(folder, 30)
-    result = roll_out(folder)
+    result = roll_out(folder, embedded=False)
     assert result.returncode == 3
     found = last_line(result)
     assert (found["state"]["status"], found["state"]["share"]) == ("inconclusive", 0.05)
@@ -185,14 +187,15 @@ def test_a_log_that_ends_holds_and_a_longer_one_goes_on(folder: Path) -> None:
     log = folder / "log.jsonl"
     mine = log.read_text()
     log.write_text(mine.replace("clerk", "cleric"))
-    other = roll_out(folder)
+    other = roll_out(folder, embedded=False)
     assert other.returncode == 2
     assert "its first 8 requests are not those that the roll-out has read" in other.stderr
-    changed = roll_out(folder, "--set", "rollout.looks=1")
+    changed = roll_out(folder, "--set", "rollout.looks=1", embedded=False)
     assert "the roll-out began under another policy" in changed.stderr
 
     log.write_text(mine + "".join(short(i).model_dump_json() + "\n" for i in range(30, 250)))
-    assert last_line(roll_out(folder))["state"]["status"] == "promoted"
+    whole = last_line(roll_out(folder, embedded=False))
+    assert whole["state"]["status"] == "promoted"
     assert records(folder, 1)[: len(before)] == before
 
 

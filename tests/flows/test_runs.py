@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.runs import RunFolder
+from flows.spending import spending
 from tasks.errors import InputError
 from tasks.recipe import ModelSource, ProfileOptions, Recipe, TextSource
 
@@ -40,3 +41,13 @@ def test_one_that_is_asked_for_is_refused_with_the_field(folders: list[RunFolder
     with pytest.raises(InputError, match="of another version") as raised:
         folders[1].record()
     assert raised.value.where.endswith("run.json: recipe.of_tomorrow")
+
+
+def test_a_run_without_times_is_named_and_a_month_without_runs_refused(
+    folders: list[RunFolder], tmp_path: Path
+) -> None:
+    (month,) = spending(tmp_path)  # the other's record is of another version
+    assert month.unknown == (folders[0].run_id,)
+    assert (month.runs, month.device_hours, month.money) == ({"running": 1}, {}, {})
+    with pytest.raises(InputError, match=r"no run under .* started in '1999-01'"):
+        spending(tmp_path, "1999-01")

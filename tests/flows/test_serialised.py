@@ -45,7 +45,7 @@ with embedded.Server(home) as server:
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        env=environment(OMP_NUM_THREADS="1"),
+        env=environment(embedded=True, OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )
@@ -68,7 +68,7 @@ def test_embedded_a_killed_holder_frees_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDING, uri],
-        env=environment(OMP_NUM_THREADS="1"),
+        env=environment(embedded=True, OMP_NUM_THREADS="1"),
         stdout=subprocess.PIPE,
         text=True,
     )

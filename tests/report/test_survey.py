@@ -99,7 +99,9 @@ def test_plans_at_equal_budget_are_compared_first(rows: dict[str, PlanRow]) -> N
     assert sentence.startswith("At 51.6 % of the KV bytes: by_damage 1.058 (1.051 to 1.065), ")
     assert sentence.index("laziest") < sentence.index("every_other")
     assert sentence.endswith("the intervals of the first two do not overlap.")
-    assert "at 75.8 %, 1.058 (1.051 to 1.065) at 51.6 %" in along_the_frontier(plans, main)
+    assert "at 75.8 %, 1.058 (1.051 to 1.065) at 51.6 %" in along_the_frontier(
+        plans, main, "kv_bytes_ratio"
+    )
     (overlapping,) = at_equal_budget(plans, metric("perplexity.test"))
     assert "do not overlap" in overlapping
     worse = [rows["laziest"], rows["every_other"]]
@@ -137,7 +139,7 @@ def test_a_ruined_plan_leaves_room_for_the_others(rows: dict[str, PlanRow]) -> N
     assert [row.dots[0].beyond for row in panel.rows] == [""] * 6 + ["→"]
     assert panel.rows[-1].figures == "2,300,000"  # what it is stays to be read
     assert panel.rows[5].dots[0].x - panel.rows[0].dots[0].x > 100
-    against = budget_panel(plans, metric("perplexity.test"))
+    against = budget_panel(plans, metric("perplexity.test"), "kv_bytes_ratio")
     assert "5 ↑" in against.series[1].tags
     others = [p for p in plans if p.name != "ruined"]
     assert not any(row.dots[0].beyond for row in plan_dots(others, metric("perplexity.test")).rows)
@@ -147,7 +149,7 @@ def test_a_ruined_plan_leaves_room_for_the_others(rows: dict[str, PlanRow]) -> N
 
 
 def test_the_frontier_is_drawn_against_the_budget(rows: dict[str, PlanRow]) -> None:
-    panel = budget_panel(list(rows.values()), metric("perplexity.test"))
+    panel = budget_panel(list(rows.values()), metric("perplexity.test"), "kv_bytes_ratio")
     frontier, others = panel.series
     assert (frontier.label, frontier.joined, others.joined) == ("frontier", True, False)
     assert frontier.tags == ["7", "6"]  # by budget, named by their numbers in the table
@@ -172,7 +174,7 @@ def test_the_frontier_is_drawn_against_the_budget(rows: dict[str, PlanRow]) -> N
             for name, one in survey_bundle().plans.items()
         },
     )
-    assert budget_panel(plan_rows(blind), metric("perplexity.test")) is None
+    assert budget_panel(plan_rows(blind), metric("perplexity.test"), "kv_bytes_ratio") is None
     assert "No plan has both" in Page(render_survey(blind)).text
 
 
