@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -34,6 +35,11 @@ def free_ports(count: int) -> list[int]:
                 continue
             found.append(port)
         return found
+
+
+def _hear_interrupts() -> None:
+    """A shell that starts a job in the background has it ignore what Prefect's workers end by."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Processes:
@@ -75,7 +81,7 @@ class Processes:
         with log.open("ab") as out:
             process = subprocess.Popen(
                 command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out,
-                stderr=out, start_new_session=True, user=user,
+                stderr=out, start_new_session=True, user=user, preexec_fn=_hear_interrupts,
             )  # fmt: skip
         started = psutil.Process(process.pid)
         self._write(self.known() | {name: (started.pid, started.create_time())})

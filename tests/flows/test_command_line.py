@@ -304,7 +304,8 @@ def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected)
     assert old in text
     recipe.write_text(text.replace(old, new, 1))
     line = text[: text.index(old)].count("\n") + 1
-    result = layerwright("convert", "recipe.yaml", cwd=tmp_path, embedded=True)
+    embedded = old == "train.txt"  # the last that could be wrong: no server is begun before it
+    result = layerwright("convert", "recipe.yaml", cwd=tmp_path, embedded=embedded)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     for part in (f"recipe.yaml:{line}:", *expected):

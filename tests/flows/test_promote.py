@@ -1,7 +1,6 @@
 """Promotion and rollback as a user and a deployment drive them."""
 
 import json
-import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from layerwright_process import COMMAND, environment, last_line, layerwright
 from prefect.exceptions import ParameterTypeError
+from prefect_events import events
 from register.case import NAME, Case, build_case
 from tiny_checkpoint import write_tiny_inputs
 
@@ -20,15 +20,6 @@ from tasks.errors import InputError
 from tasks.promotion_contracts import Approval, ApprovalPolicy
 
 APPROVED = ("--approve-by", "Ann", "--reason", "it is cheaper")
-
-
-def events(home: Path) -> list[tuple[str, dict]]:
-    """What Prefect's server keeps of our own events, oldest first."""
-    with sqlite3.connect(home / "prefect" / "prefect.db") as database:
-        found = database.execute(
-            "select event, payload from events where event like 'layerwright.%' order by occurred"
-        )
-        return [(event, json.loads(payload)) for event, payload in found]
 
 
 @pytest.fixture
@@ -53,23 +44,20 @@ def add_version(home: Path, weights: str, champion: str | None = None) -> Case:
 
 def test_a_champion_is_made_replaced_and_brought_back(home: Path) -> None:
     folder = home.parent
-
-    def moved(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return layerwright(*arguments, cwd=folder, embedded=True)  # whose database has the events
-
-    made = moved("promote", NAME, "--version", "1", *APPROVED, "--json")
+    began = datetime.now(UTC)
+    made = layerwright("promote", NAME, "--version", "1", *APPROVED, "--json", cwd=folder)
     assert made.returncode == 0, made.stderr
     move = last_line(made)
     assert (move["moved"], move["version"], move["before"]) == (True, "1", None)
 
-    refused = moved("promote", NAME, *APPROVED)
+    refused = layerwright("promote", NAME, *APPROVED, cwd=folder)
     assert refused.returncode == 3
     assert "version 1 is the champion now, and when version 2" in refused.stderr
     assert "Traceback" not in refused.stderr
 
     third = add_version(home, "three", champion="1")
-    assert moved("promote", NAME, *APPROVED).returncode == 0
-    back = moved("rollback", NAME, "--by", "Bo", "--reason", "complaints")
+    assert layerwright("promote", NAME, *APPROVED, cwd=folder).returncode == 0
+    back = layerwright("rollback", NAME, "--by", "Bo", "--reason", "complaints", cwd=folder)
     assert back.returncode == 0, back.stderr
     assert "version 3 -> version 1" in back.stdout
 
@@ -81,12 +69,13 @@ def test_a_champion_is_made_replaced_and_brought_back(home: Path) -> None:
         ("rolled back", "3", "1", "Bo"),
     ]
     assert "complaints" in layerwright("history", NAME, cwd=folder).stdout
-    assert [(name, payload["move"]["version"]) for name, payload in events(home)] == [
+    said = events(began, lambda event: event[0] == "layerwright.rolled-back")
+    assert [(name, payload["move"]["version"]) for name, payload in said] == [
         ("layerwright.promoted", "1"),
         ("layerwright.promoted", "3"),
         ("layerwright.rolled-back", "1"),
     ]
-    assert events(home)[1][1]["checkpoint_uri"] == third.candidate.uri
+    assert said[1][1]["checkpoint_uri"] == third.candidate.uri
     assert not list(home.glob("verify-*")), "nothing is left of the verification"
 
 

@@ -13,8 +13,8 @@ from layerwright_process import ROOT, last_line, layerwright
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 SHORTER = (
-    "profile.rows=4",
-    "profile.row_tokens=384",
+    "profile.rows=2",
+    "profile.row_tokens=320",
     "profile.profilers.2.rows=1",
     "profile.profilers.2.row_tokens=320",
     "profile.profilers.2.prompts=1",
@@ -22,7 +22,9 @@ SHORTER = (
     "finetune.row_tokens=128",
     "finetune.stages.0.warmup_steps=0",
     "evaluate.metrics.0.rows=2",
+    "evaluate.metrics.0.row_tokens=320",
     "evaluate.metrics.1.rows=2",
+    "evaluate.metrics.1.row_tokens=320",
     "evaluate.metrics.3.prompts=2",
     "evaluate.metrics.5.context_tokens=[64]",
     "evaluate.metrics.5.new_tokens=4",

@@ -7,10 +7,12 @@ import signal
 import sqlite3
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from layerwright_process import COMMAND, environment, last_line, layerwright
+from prefect_events import Event, events
 from register.case import NAME
 from rollout.case import build_home, short, write_log
 
@@ -37,7 +39,7 @@ def folder(built: Path):
     kept.rename(built)
 
 
-def roll_out(folder: Path, *more: str, embedded: bool = True) -> subprocess.CompletedProcess[str]:
+def roll_out(folder: Path, *more: str, embedded: bool = False) -> subprocess.CompletedProcess[str]:
     return layerwright(*ARGUMENTS, *more, "--json", cwd=folder, embedded=embedded)
 
 
@@ -57,12 +59,9 @@ def champion(folder: Path) -> str:
     )
 
 
-def events(folder: Path) -> list[tuple[str, dict]]:
-    with sqlite3.connect(folder / ".layerwright" / "prefect" / "prefect.db") as database:
-        found = database.execute(
-            "select event, payload from events where event like 'layerwright.%' order by occurred"
-        )
-        return [(event, json.loads(payload)) for event, payload in found]
+def ended_as(event: Event, status: str) -> bool:
+    name, payload = event
+    return name == "layerwright.rollout" and payload["state"]["status"] == status
 
 
 def records(folder: Path, stage: int) -> list[dict]:
@@ -72,6 +71,7 @@ def records(folder: Path, stage: int) -> list[dict]:
 
 def test_a_good_challenger_becomes_champion(folder: Path) -> None:
     write_log(folder, 250)
+    began = datetime.now(UTC)
     result = roll_out(folder)
     assert result.returncode == 0, result.stderr + result.stdout
     found = last_line(result)
@@ -99,9 +99,10 @@ def test_a_good_challenger_becomes_champion(folder: Path) -> None:
     assert pair["agreement"] == 1
     assert pair["challenger_nll"] == pytest.approx(pair["champion_nll"], rel=1e-4)
 
-    told = [(name, one["decision"]) for name, one in events(folder) if name.endswith("rollout")]
+    said = events(began, lambda event: ended_as(event, "promoted"))
+    told = [(name, one["decision"]) for name, one in said if name.endswith("rollout")]
     assert [one["stage"] for _, one in told[:-1]] == ["shadow", "5 %", "25 %", "100 %"]
-    assert "layerwright.promoted" in [name for name, _ in events(folder)]
+    assert "layerwright.promoted" in [name for name, _ in said]
 
     again = last_line(roll_out(folder))
     assert again["state"] == found["state"], "it has ended: nothing is done twice"
@@ -112,6 +113,7 @@ def test_a_good_challenger_becomes_champion(folder: Path) -> None:
 
 def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
     write_log(folder, 250, long_from_stage=2)
+    began = datetime.now(UTC)
     result = roll_out(folder)
     assert result.returncode == 3, result.stderr + result.stdout
     assert "Traceback" not in result.stderr
@@ -134,7 +136,7 @@ def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
     assert "roll-out 1  version 2 beside champion 1: rolled back, share 0%" in told
     assert stopped["stage"] == "25 %"
     assert stopped["reason"] == found["state"]["reason"]
-    assert events(folder)[-1][1]["state"]["status"] == "rolled back"
+    assert events(began, lambda event: ended_as(event, "rolled back"))
 
 
 def killed_in(folder: Path, stage: int) -> list[str]:
@@ -164,7 +166,7 @@ def test_killed_it_goes_on(folder: Path) -> None:
     assert assigned(folder, "r1") == {
         "model": NAME, "request_id": "r1", "side": "challenger", "version": "2", "share": 1.0,
     }  # fmt: skip
-    result = roll_out(folder)
+    result = roll_out(folder, embedded=True)  # whose lock the killed one left at once
     assert result.returncode == 0, result.stderr
     assert champion(folder) == "2"
     for stage, lines in kept.items():
@@ -177,7 +179,7 @@ def test_killed_it_goes_on(folder: Path) -> None:
 
 def test_a_log_that_ends_holds_and_a_longer_one_goes_on(folder: Path) -> None:
     write_log(folder, 30)
-    result = roll_out(folder, embedded=False)
+    result = roll_out(folder)
     assert result.returncode == 3
     found = last_line(result)
     assert (found["state"]["status"], found["state"]["share"]) == ("inconclusive", 0.05)
@@ -187,14 +189,14 @@ def test_a_log_that_ends_holds_and_a_longer_one_goes_on(folder: Path) -> None:
     log = folder / "log.jsonl"
     mine = log.read_text()
     log.write_text(mine.replace("clerk", "cleric"))
-    other = roll_out(folder, embedded=False)
+    other = roll_out(folder)
     assert other.returncode == 2
     assert "its first 8 requests are not those that the roll-out has read" in other.stderr
-    changed = roll_out(folder, "--set", "rollout.looks=1", embedded=False)
+    changed = roll_out(folder, "--set", "rollout.looks=1")
     assert "the roll-out began under another policy" in changed.stderr
 
     log.write_text(mine + "".join(short(i).model_dump_json() + "\n" for i in range(30, 250)))
-    whole = last_line(roll_out(folder, embedded=False))
+    whole = last_line(roll_out(folder))
     assert whole["state"]["status"] == "promoted"
     assert records(folder, 1)[: len(before)] == before
 
@@ -216,4 +218,4 @@ def test_bad_input_starts_nothing(built: Path, setting: str, message: str) -> No
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (built / ".layerwright" / "prefect").exists()
+    assert not (built / ".layerwright" / "rollouts").exists()
