@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import pkgutil
-import runpy
 import sys
 import threading
 import traceback
@@ -46,7 +45,9 @@ def run(asked: dict[str, Any]) -> int:
         os.close(opened)
     sys.argv = ["layerwright", *asked["argv"]]
     try:
-        runpy.run_module("flows.cli", run_name="__main__")
+        from flows.cli import main as command
+
+        command()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -13,7 +13,7 @@ from layerwright_process import ROOT, last_line, layerwright
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 SHORTER = (
-    "profile.rows=2",
+    "profile.rows=4",
     "profile.row_tokens=320",
     "profile.profilers.2.rows=1",
     "profile.profilers.2.row_tokens=320",
