@@ -35,6 +35,7 @@ FOLDER = Path(".layerwright-stack")
 PARTS = ("postgres", "redis", "s3", "prefect", "mlflow", "workers")
 WORKERS = ("cpu", "gpu")
 BUCKET = "layerwright"
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 FIRST = ("DO_NOT_TRACK", "PREFECT_", "MLFLOW_", "AWS_", "LAYERWRIGHT_")  # ours alone count
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -56,6 +57,8 @@ class Stack:
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_METRICS_ENABLED": "true",
+            # in memory, a restart would end every step that holds a slot, and lose the slot
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             "PREFECT_CLIENT_MAX_RETRIES": "7",  # a server that restarts is waited for four minutes
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a full store was retried for minutes
