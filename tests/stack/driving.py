@@ -55,8 +55,10 @@ def until(process: subprocess.Popen[str], marker: str) -> str:
 
 def kill_family(process: psutil.Process | None) -> None:
     assert process is not None
-    for member in [process, *process.children(recursive=True)]:
+    family = [process, *process.children(recursive=True)]
+    for member in family:
         member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, timeout=10)  # nobody takes a dead one for one that runs
 
 
 def prefect(stack: Stack, *arguments: str) -> str:
