@@ -204,9 +204,17 @@ def _complete_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, 
 
 def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
     """Move the alias to ``version`` and record on it which one it replaced."""
+    from mlflow.exceptions import MlflowException
+
     before = client.get_registered_model(name).aliases.get(alias)
     if before is not None and str(before) == version:
         return
     if before is not None:
         client.set_model_version_tag(name, version, f"{TAG}replaced_version", str(before))
-    client.set_registered_model_alias(name, alias, version)
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except MlflowException:
+        # MLflow looks and then inserts: of two first versions at once, a database refuses one
+        if client.get_registered_model(name).aliases.get(alias) is None:
+            raise
+        client.set_registered_model_alias(name, alias, version)

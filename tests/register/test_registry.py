@@ -341,3 +341,26 @@ def test_no_model_library_is_needed(case: Case) -> None:
         check=True,
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_of_two_first_versions_at_once_none_is_lost(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL refused one of two runs that both found no alias and inserted it."""
+    first, second = make_case("one"), make_case("two")
+    first.register()
+    with first.client() as client:
+        client.delete_registered_model_alias(NAME, "challenger")
+    point, calls = MlflowClient.set_registered_model_alias, []
+
+    def overtaken(self: MlflowClient, name: str, alias: str, version: str) -> None:
+        calls.append(version)
+        if len(calls) == 1:
+            point(self, name, alias, "1")  # the other run is a moment earlier
+            raise mlflow.MlflowException("BAD_REQUEST: duplicate key value")
+        point(self, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
+    assert second.register(run_id="run-2").version == "2"
+    assert calls == ["2", "2"]
+    assert second.alias() == "2"
