@@ -121,7 +121,7 @@ def _among(names: list[str], pattern: str) -> int:
 
 def _check_times(recipe: Recipe, document: Located) -> None:
     """A selector that needs measured times would find none after the layers were profiled."""
-    for where, options in _choices(recipe).items():
+    for where, options in _choices(recipe):
         if not build(Selector, options.selector).needs_times:
             continue
         tokens = options.context_tokens
@@ -180,19 +180,21 @@ def _metric_lists(recipe: Recipe) -> Iterator[tuple[str, tuple[Spec, ...]]]:
         yield "survey.metrics", recipe.survey.metrics
 
 
-def _choices(recipe: Recipe) -> dict[str, ChooseOptions]:
-    chosen = {"choose": recipe.choose} if recipe.choose else {}
+def _choices(recipe: Recipe) -> Iterator[tuple[str, ChooseOptions]]:
+    """Every choice of a plan with its place; points of the frontier stand at their plan's."""
+    if recipe.choose:
+        yield "choose", recipe.choose
     if recipe.survey:
-        chosen |= {f"survey.plans.{name}": plan for name, plan in recipe.survey.plans.items()}
-        for plan in recipe.survey.points().values():
-            chosen[f"survey.plans.{recipe.survey.frontier_plan}"] = plan  # asks for more
-    return chosen
+        for name, plan in recipe.survey.plans.items():
+            yield f"survey.plans.{name}", plan
+        for point in recipe.survey.points().values():
+            yield f"survey.plans.{recipe.survey.frontier_plan}", point
 
 
 def _components(recipe: Recipe) -> Iterator[tuple[type[Component], Spec, str]]:
     for index, spec in enumerate(recipe.profile.profilers):
         yield Profiler, spec, f"profile.profilers.{index}"
-    for where, options in _choices(recipe).items():
+    for where, options in _choices(recipe):
         yield Selector, options.selector, f"{where}.selector"
         for index, spec in enumerate(options.strategies):
             yield Strategy, spec, f"{where}.strategies.{index}"

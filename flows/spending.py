@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
     money: Counter[str] = Counter()
     unpriced, unknown, versions = 0.0, [], []
     for record in records:
-        result = next(_results(RunFolder(home, record.run_id)), None)
+        result = _result(RunFolder(home, record.run_id))
         if result is None:
             unknown.append(record.run_id)
             continue
@@ -86,8 +85,9 @@ def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
     )
 
 
-def _results(folder: RunFolder) -> Iterator[dict[str, Any]]:
+def _result(folder: RunFolder) -> dict[str, Any] | None:
     """What the run printed, whatever its flow was, if that says how long its steps took."""
     for read in (folder.summary, folder.survey, folder.requalification, folder.comparison):
         if (value := read()) and "seconds" in value:
-            yield value
+            return value
+    return None
