@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The Python of a GPU machine, with a CUDA build of torch, triton, transformers and pytest.
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo test test-gpu lint bench bench-heal bench-gpu stack-up stack-down test-stack clean
+.PHONY: setup demo test test-gpu lint audit bench bench-heal bench-gpu stack-up stack-down test-stack clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +42,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# pinned and installed the same, and nothing with a known vulnerability
+audit: $(VENV)/.installed-dev
+	$(BIN)/python -m infra.audit
 
 bench: setup
 	$(BIN)/python -m benchmarks.overhead

@@ -1,18 +1,22 @@
 """A random base profiled, converted and measured with memory for a part of its weights.
 
-    python -m benchmarks.block_major [--hidden 1024] [--layers 24] [--share 0.4] [--folder DIR]
+    python -m benchmarks.block_major [--hidden 1024] [--layers 24] [--share 0.4] [--cgroup PARENT] [--folder DIR]
 
 The base (Llama, bf16) is written shard by shard and never whole in memory. Each arm is a process of
 its own: with ``compute.memory`` at ``--budget`` of the weights' bytes, or without a bound
 (``--in-memory``, for models that fit). ``--share`` limits the bounded arm's private memory to that
 share of the weights' bytes on top of what it takes before it loads anything: where it needs more,
-it fails. Peaks are given on top of that too. The arms must find the same numbers.
+it fails. Peaks are given on top of that too. ``--cgroup`` holds the bounded arm's whole process,
+interpreter, libraries and page cache included, in a memory control group of that share of the
+weights' bytes instead (version 1 or 2; PARENT is a group in which others may be made, such as
+/sys/fs/cgroup/memory). The arms must find the same numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import shutil
@@ -22,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +108,21 @@ def watched(figures: dict[str, float], step: str, before: int) -> Iterator[None]
         thread.join()
         figures[f"{step}_seconds"] = round(time.perf_counter() - started, 1)
         figures[f"{step}_peak_bytes"] = peak[0] - before
+
+
+@contextmanager
+def control_group(parent: Path, limit: int) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A group with ``limit`` bytes, and what it held at most, told behind the block."""
+    group, told = parent / f"block-major-{os.getpid()}", {}
+    group.mkdir()
+    try:
+        second = (group / "memory.max").exists()
+        (group / ("memory.max" if second else "memory.limit_in_bytes")).write_text(str(limit))
+        yield group, told
+        peak = group / ("memory.peak" if second else "memory.max_usage_in_bytes")
+        told |= {"group_limit_bytes": limit, "group_peak_bytes": int(peak.read_text())}
+    finally:
+        group.rmdir()
 
 
 def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, budget: int) -> None:
@@ -216,7 +235,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     told: dict[str, Any] = {"weights_bytes": base.bytes, "budget_bytes": None, "arms": {}}
     told["budget_bytes"] = int(options.budget * base.bytes)
     arms = {"bounded": [f"--arm={told['budget_bytes']}"]}
-    if options.share:
+    if options.share and not options.cgroup:
         arms["bounded"].append(f"--share={options.share}")
     if options.in_memory:
         arms["in memory"] = ["--arm=0"]
@@ -226,10 +245,18 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     for name, arguments in arms.items():
         command = [sys.executable, "-m", "benchmarks.block_major", *arguments]
         command += [f"--folder={folder}", f"--rows={options.rows}", f"--threads={options.threads}"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        with ExitStack() as stack:
+            memory: dict[str, int] = {}
+            if options.cgroup and name == "bounded":
+                limit = int(options.share * base.bytes)
+                group, memory = stack.enter_context(control_group(options.cgroup, limit))
+                # a shell that joins the group, and becomes the arm
+                command = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *command]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{name}: exit status {done.returncode}")
         found = json.loads(done.stdout.splitlines()[-1])
+        found["figures"] |= memory
         results.append(found.pop("results"))
         peaks = {k: v for k, v in found["figures"].items() if k.endswith("_peak_bytes")}
         shares = {f"{k[:-6]}_of_weights": round(v / base.bytes, 3) for k, v in peaks.items()}
@@ -248,11 +275,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--budget", type=float, default=0.3, help="share of the weights' bytes")
     parser.add_argument("--share", type=float, help="limit on private memory, of the weights")
+    parser.add_argument("--cgroup", type=Path, help="memory control group to make one in")
     for flag in ("untied", "in-memory", "sensitivity"):
         parser.add_argument(f"--{flag}", action="store_true")
     parser.add_argument("--folder", type=Path, help="kept; a killed run goes on in it")
     parser.add_argument("--arm", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.cgroup and not options.share:
+        parser.error("--cgroup needs --share: how much of the weights' bytes the group may hold")
     torch.set_num_threads(options.threads)
     if options.arm is not None:
         run_arm(options.folder, options.rows, options.sensitivity, options.share, options.arm)

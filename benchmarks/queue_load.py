@@ -60,16 +60,12 @@ def queue(recipe: Path, runs: int, limit: int, stack: Stack) -> dict[str, Any]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentUpdate
     from prefect.deployments import run_deployment
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     settings = [
         f"store={stack.environment['LAYERWRIGHT_STORE']}",
         f"registry.tracking_uri={stack.environment['MLFLOW_TRACKING_URI']}",
     ]
-    with (
-        temporary_settings({PREFECT_API_URL: stack.environment["PREFECT_API_URL"]}),
-        get_client(sync_client=True) as client,
-    ):
+    with stack.client(), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("convert/scheduled")
         client.update_deployment(deployment.id, DeploymentUpdate(concurrency_limit=limit))
         before, started = sizes(stack), time.perf_counter()

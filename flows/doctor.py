@@ -132,12 +132,9 @@ def _prefect() -> tuple[str, str]:
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         return "ok", "embedded: an ephemeral server for each run"
-    import httpx
+    from flows.prefect_server import refuse_closed_server
 
-    try:
-        httpx.get(f"{url}/health", timeout=5).raise_for_status()
-    except httpx.HTTPError as error:
-        return "broken", f"{url} does not answer: {error}"
+    refuse_closed_server()
     return "ok", f"{url} answers"
 
 
@@ -145,10 +142,7 @@ def _mlflow(home: Path) -> tuple[str, str]:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith("http"):
         return "ok", f"embedded: sqlite under {home}"
-    import httpx
+    from tasks.tracking import refuse_closed_server
 
-    try:
-        httpx.get(f"{uri}/health", timeout=5).raise_for_status()
-    except httpx.HTTPError as error:
-        return "broken", f"{uri} does not answer: {error}"
+    refuse_closed_server(uri)
     return "ok", f"{uri} answers"

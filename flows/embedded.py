@@ -107,6 +107,9 @@ class Server:
         pool.shutdown(wait=False)
 
     def __enter__(self) -> Server:
+        from flows.prefect_server import refuse_closed_server
+
+        refuse_closed_server()
         self.begin()
         if self.starting:
             self.starting.result()

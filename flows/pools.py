@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.exceptions import PrefectHTTPStatusError
 
-from tasks.errors import InputError, StepError
+from flows.prefect_server import refuse_closed_server
+from tasks.errors import InputError
 from tasks.located import Located
 from tasks.recipe import Recipe
 
@@ -19,21 +18,20 @@ def check_pools(recipe: Recipe, document: Located) -> None:
     """Check that a server is there, and a deployment ``step/<pool>`` for every pool.
 
     Raises:
-        InputError: with file, line and field.
+        InputError: with file, line and field; or the server lets nobody in.
         StepError: the server does not answer.
     """
     wanted = dict(_pools(recipe))
     if not wanted:
         return
-    api = os.environ.get("PREFECT_API_URL")
-    if not api:
+    if not os.environ.get("PREFECT_API_URL"):
         where, pool = next(iter(wanted.items()))
         raise InputError(
             f"the pool {pool!r} needs a Prefect server, and PREFECT_API_URL names none",
             where=document.place(where),
             remedy="set PREFECT_API_URL, or `where: inline`",
         )
-    there = _deployed(api)
+    there = _deployed()
     for where, pool in wanted.items():
         if pool not in there:
             raise InputError(
@@ -53,13 +51,9 @@ def _pools(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("compute", "steps", step, "pool"), placement.pool
 
 
-def _deployed(api: str) -> set[str]:
+def _deployed() -> set[str]:
     """The pools that steps can be given to."""
-    try:
-        with get_client(sync_client=True) as client:
-            found = client.read_deployments(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=["step"]))
-            )
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        raise StepError(f"the Prefect server at {api} does not answer: {error}") from error
+    refuse_closed_server()
+    with get_client(sync_client=True) as client:
+        found = client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=["step"])))
     return {deployment.name for deployment in found}

@@ -24,7 +24,7 @@ from tasks.profile.base import Profiler
 from tasks.recipe import ChooseOptions, Recipe
 from tasks.registry import Component, build
 from tasks.strategies.base import Strategy
-from tasks.tracking import refuse_unreachable
+from tasks.tracking import refuse_closed_server, refuse_unreachable
 
 NEEDED = {
     "convert": ("choose", "evaluate", "gate", "registry"),
@@ -139,14 +139,16 @@ def _check_times(recipe: Recipe, document: Located) -> None:
 def _check_registry(recipe: Recipe, document: Located) -> None:
     if recipe.registry is None or recipe.registry.tracking_uri is None:
         return
-    store = recipe.store or "the home folder"
+    uri, store = recipe.registry.tracking_uri, recipe.store or "the home folder"
     try:
-        refuse_unreachable(
-            recipe.registry.tracking_uri, store if store.startswith("s3:") else f"file:{store}"
-        )
+        refuse_unreachable(uri, store if store.startswith("s3:") else f"file:{store}")
+        if uri.startswith(("http://", "https://")):
+            refuse_closed_server(uri)
     except InputError as error:
         place = document.place(("registry", "tracking_uri"))
-        raise InputError(error.message, where=place, remedy=error.remedy) from error
+        raise InputError(
+            error.message, where=place, expected=error.expected, remedy=error.remedy
+        ) from error
 
 
 def check_plan(path: Path) -> ConversionPlan:

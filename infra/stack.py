@@ -4,13 +4,14 @@
     python -m infra.stack down [--folder DIR]
 
 PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server on the first, locks
-in the second, SeaweedFS as S3, one process worker for each pool. ``DIR/stack.env`` has what clients
-need (with passwords): ``set -a; . DIR/stack.env``. What it started is in DIR/processes.json, and is
+in the second, SeaweedFS as S3, one process worker for each pool. Every server asks for a password;
+``DIR/stack.env`` has what clients need: ``set -a; . DIR/stack.env``. What it started is in DIR/processes.json, and is
 all that `down` ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -20,7 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -35,6 +36,14 @@ FOLDER = Path(".layerwright-stack")
 PARTS = ("postgres", "redis", "s3", "prefect", "mlflow", "workers")
 WORKERS = ("cpu", "gpu")
 BUCKET = "layerwright"
+ACCOUNT = "layerwright"  # of every client, in Prefect and MLflow
+MLFLOW_USERS = """\
+[mlflow]
+default_permission = READ
+database_uri = {users}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 60
+"""
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 FIRST = ("DO_NOT_TRACK", "PREFECT_", "MLFLOW_", "AWS_", "LAYERWRIGHT_")  # ours alone count
 
@@ -72,6 +81,21 @@ class Stack:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(FIRST)}
         return kept | {"PYTHONPATH": str(self.source)} | self.environment
 
+    @contextlib.contextmanager
+    def client(self) -> Iterator[None]:
+        """In here this process knows the stack's addresses and passwords."""
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        known = dict(os.environ)
+        os.environ.update(self.environment)
+        settings = {s: self.environment[s.name] for s in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
+        try:
+            with temporary_settings(settings):
+                yield
+        finally:
+            os.environ.clear()
+            os.environ.update(known)
+
     def up(self, parts: Iterable[str] = PARTS, bootstrap: tuple[str, ...] = ("--here",)) -> None:
         """Start the parts in their order; what is started already is left alone.
 
@@ -99,8 +123,7 @@ class Stack:
         folder, secret = self.folder / "postgres", self.folder / "postgres.secret"
         user = "postgres" if os.geteuid() == 0 else None  # it refuses to be root
         if not (folder / "PG_VERSION").is_file():
-            secret.touch(mode=0o600)
-            secret.write_text(secrets.token_hex(16))
+            self._secret("postgres")
             folder.mkdir(exist_ok=True)
             if user:
                 _open_way(self.folder)
@@ -117,7 +140,7 @@ class Stack:
         command = [server, "-D", str(folder), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         self.processes.start("postgres", command, self.inherited, cwd=folder, user=user)
         self.database = f"layerwright:{secret.read_text()}@127.0.0.1:{port}"
-        self.processes.wait("postgres", lambda: self._databases("prefect", "mlflow"))
+        self.processes.wait("postgres", lambda: self._databases("prefect", "mlflow", "mlflow_users"))
         return {}
 
     def _databases(self, *names: str) -> bool:
@@ -140,7 +163,7 @@ class Stack:
 
     def start_redis(self, *_: object) -> dict[str, str]:
         """The locks by which runs that need the same step share it: nothing to keep."""
-        server, secret = _program("redis-server", "redis-server"), secrets.token_hex(16)
+        server, secret = _program("redis-server", "redis-server"), self._secret("redis-password")
         port = self._port("redis")
         config = self.folder / "redis.secret"
         config.touch(mode=0o600)
@@ -173,7 +196,8 @@ class Stack:
 
     def start_prefect(self, parts: list[str], *_: object) -> dict[str, str]:
         port = self._port("prefect")
-        environment = self.inherited
+        account = f"{ACCOUNT}:{self._secret('prefect')}"
+        environment = self.inherited | {"PREFECT_SERVER_API_AUTH_STRING": account}
         if "postgres" in parts:
             url = f"postgresql+asyncpg://{self.database}/prefect"
             environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
@@ -183,22 +207,37 @@ class Stack:
         )
         api = f"http://127.0.0.1:{port}/api"
         self.processes.wait("prefect", lambda: _answers(f"{api}/health", 200))
-        return {"PREFECT_API_URL": api}
+        return {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": account}
 
     def start_mlflow(self, parts: list[str], *_: object) -> dict[str, str]:
-        port = self._port("mlflow")
-        backend = f"sqlite:///{self.folder / 'mlflow.db'}"
+        port, password = self._port("mlflow"), self._secret("mlflow")
+        backend, users = (f"sqlite:///{self.folder / name}.db" for name in ("mlflow", "users"))
         if "postgres" in parts:
-            backend = f"postgresql+psycopg2://{quote(self.database, safe=':@')}/mlflow"
+            database = f"postgresql+psycopg2://{quote(self.database, safe=':@')}"
+            backend, users = f"{database}/mlflow", f"{database}/mlflow_users"
         artifacts = f"s3://{BUCKET}/mlflow" if "s3" in parts else str(self.folder / "mlflow")
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
             "--backend-store-uri", backend, "--artifacts-destination", artifacts, "--workers", "1",
+            "--app-name", "basic-auth",
         ]  # fmt: skip
-        self.processes.start("mlflow", command, self.inherited, cwd=self.folder)
+        config = self.folder / "mlflow-users.secret"
+        config.touch(mode=0o600)
+        config.write_text(MLFLOW_USERS.format(users=users.replace("%", "%%")))
+        environment = self.inherited | {
+            "MLFLOW_AUTH_CONFIG_PATH": str(config),
+            "MLFLOW_AUTH_ADMIN_USERNAME": ACCOUNT,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": self._secret("mlflow-forms"),
+        }
+        self.processes.start("mlflow", command, environment, cwd=self.folder)
         address = f"http://127.0.0.1:{port}"
         self.processes.wait("mlflow", lambda: _answers(f"{address}/health", 200))
-        return {"MLFLOW_TRACKING_URI": address}
+        return {
+            "MLFLOW_TRACKING_URI": address,
+            "MLFLOW_TRACKING_USERNAME": ACCOUNT,
+            "MLFLOW_TRACKING_PASSWORD": password,
+        }
 
     def start_workers(self, parts: list[str], bootstrap: tuple[str, ...]) -> dict[str, str]:
         """Pools, limits and deployments (infra/bootstrap.py), and a worker for each pool."""
@@ -223,6 +262,14 @@ class Stack:
         log = self.processes.log(name)
         self.processes.wait(name, lambda: "started!" in log.read_text(errors="replace"))
         return name
+
+    def _secret(self, part: str) -> str:
+        """A password that stays the same for this folder."""
+        file = self.folder / f"{part}.secret"
+        if not file.is_file():
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_hex(16))
+        return file.read_text()
 
     def _port(self, part: str) -> int:
         """A free one, and the same again for a part that is started once more: clients know it."""

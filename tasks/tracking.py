@@ -61,6 +61,29 @@ def connect(tracking_uri: str) -> Iterator[MlflowClient]:
         raise StepError(f"MLflow at {tracking_uri}: {error}") from error
 
 
+def refuse_closed_server(tracking_uri: str) -> None:
+    """One request to an MLflow server: hours of work must not end before a door that is shut.
+
+    Raises:
+        InputError: the server wants another user.
+        StepError: the server does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with connect(tracking_uri) as client:
+            client.search_experiments(max_results=1)
+    except StepError as error:
+        cause = error.__cause__
+        if not isinstance(cause, MlflowException) or cause.get_http_status_code() not in (401, 403):
+            raise
+        raise InputError(
+            f"the MLflow server at {tracking_uri} does not let us in",
+            expected="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, as the server knows them",
+        ) from error
+
+
 def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
     """An experiment, the one that holds the evidence of all versions; made if it is not there.
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "flows.cli"]
@@ -37,19 +41,32 @@ class Preloaded:
             text=True,
         )
 
-    def run(
-        self, argv: tuple[str, ...], cwd: Path, env: dict[str, str]
-    ) -> subprocess.CompletedProcess[str]:
-        said = [self.folder / name for name in ("stdout", "stderr")]
-        for file in said:
-            file.unlink(missing_ok=True)
+    def start(self, argv: tuple[str, ...], cwd: Path, env: dict[str, str]) -> int:
+        """Begin a command; returns its process id. The next begins when `wait` has told its end."""
         asked = {"argv": argv, "cwd": str(cwd), "environment": env}
-        asked |= {file.name: str(file) for file in said}
+        for name in ("stdout", "stderr"):
+            (self.folder / name).write_text("")
+            asked[name] = str(self.folder / name)
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps(asked), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        assert self.process.stdout
         status = int(self.process.stdout.readline())
-        return subprocess.CompletedProcess(argv, status, *(file.read_text() for file in said))
+        said = ((self.folder / name).read_text() for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess((), status, *said)
+
+    def run_until(self, marker: str, argv: tuple[str, ...], cwd: Path) -> None:
+        """Kill a command when it says ``marker`` on stderr."""
+        pid = self.start(argv, cwd, environment(OMP_NUM_THREADS="1"))
+        stderr = self.folder / "stderr"
+        while marker not in stderr.read_text():
+            assert psutil.pid_exists(pid), stderr.read_text()
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        assert self.wait().returncode == -signal.SIGKILL
 
     def end(self) -> None:
         assert self.process.stdin
@@ -66,9 +83,9 @@ def layerwright(
     """Run a command to its end. ``threads`` None leaves all to it."""
     if threads:
         extra["OMP_NUM_THREADS"] = str(threads)
-    own_server = embedded or any(name.startswith("PREFECT_") for name in extra)
-    if PRELOADED and threads == 1 and not own_server:
-        return PRELOADED[0].run(arguments, cwd, environment(**extra))
+    if PRELOADED and threads == 1 and not embedded:
+        PRELOADED[0].start(arguments, cwd, environment(**extra))
+        return PRELOADED[0].wait()
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,

@@ -22,9 +22,11 @@ def events(since: datetime, last: Callable[[Event], bool], seconds: float = 30) 
             "order": "ASC",
         }
     }
+    user, password = SERVER["PREFECT_API_AUTH_STRING"].split(":")
+    account = httpx.BasicAuth(user, password)
     end = time.monotonic() + seconds
     while True:
-        answer = httpx.post(f"{SERVER['PREFECT_API_URL']}/events/filter", json=asked)
+        answer = httpx.post(f"{SERVER['PREFECT_API_URL']}/events/filter", json=asked, auth=account)
         found = [
             (one["event"], one["payload"]) for one in answer.raise_for_status().json()["events"]
         ]

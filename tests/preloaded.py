@@ -2,8 +2,8 @@
 
 Two thirds of a tiny run's time are imports, the same ones for every command of the suite. Reads
 JSON lines on stdin (``argv``, ``cwd``, ``environment``, ``stdout`` and ``stderr`` as paths), and
-answers each with the command's exit status. The command itself begins in a new process, with the
-modules as if just imported.
+answers each with the command's process id, and with its exit status when it has ended. The command
+itself begins in a new process, with the modules as if just imported.
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ def preload() -> None:
 
 def run(asked: dict[str, Any]) -> int:
     """In the new process: the command, to its end."""
+    from prefect.context import refresh_global_settings_context
+
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    refresh_global_settings_context()  # Prefect's, of the environment that it was imported in
     for stream, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
         opened = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(opened, stream)
@@ -69,6 +72,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             os._exit(run(json.loads(line)))
+        print(child, file=answers)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers)
 

@@ -18,7 +18,7 @@ from infra.stack import Stack
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     stack = Stack(tmp_path_factory.mktemp("server"))
     stack.up(["prefect"])
-    names = ("PREFECT_API_URL", "PREFECT_HOME")
+    names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME")
     layerwright_process.SERVER.update({name: stack.environment[name] for name in names})
     preloaded = layerwright_process.Preloaded(tmp_path_factory.mktemp("preloaded"))
     layerwright_process.PRELOADED.append(preloaded)

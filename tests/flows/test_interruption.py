@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
-from layerwright_process import COMMAND, environment, last_line, layerwright
+from layerwright_process import COMMAND, PRELOADED, environment, last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
 
@@ -46,14 +46,10 @@ def servers(home: Path) -> list[psutil.Process]:
 def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
     recipe = write_tiny_inputs(tmp_path, num_hidden_layers=7)  # it says so after 5 layers
     recipe.write_text(recipe.read_text().replace("steps: 6", "steps: 24"))  # and after 10 steps
-    done: list[str] = []
-    for marker in (
-        "fetch     started",
-        "sensitivity: layer 5 of 7",
-        "convert   started",
-        "finetune step 10 of 24",
-        "evaluate  started",
-    ):
+    for marker in ("fetch     started", "sensitivity: layer 5 of 7", "convert   started"):
+        PRELOADED[0].run_until(marker, ("convert", "recipe.yaml"), tmp_path)
+    done: list[int] = []
+    for marker in ("finetune step 10 of 24", "evaluate  started"):  # with servers of their own
         process = run_until(marker, tmp_path)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()

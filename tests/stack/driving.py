@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 from layerwright_process import COMMAND, environment
@@ -69,3 +70,12 @@ def prefect(stack: Stack, *arguments: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def challenger(stack: Stack, name: str) -> Any:
+    """MLflow's record of a model's version under that alias."""
+    from mlflow.tracking import MlflowClient
+
+    with stack.client():
+        client = MlflowClient(stack.environment["MLFLOW_TRACKING_URI"])
+        return client.get_model_version_by_alias(name, "challenger")

@@ -51,13 +51,9 @@ def scheduled(stack: Stack, command: tuple[str, ...], *more: str) -> None:
 def approve(stack: Stack, by: str) -> None:
     """Run the deployment `promote`, and answer what it asks as a person does in Prefect."""
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     def answer() -> None:
-        with (
-            temporary_settings({PREFECT_API_URL: stack.environment["PREFECT_API_URL"]}),
-            get_client(sync_client=True) as client,
-        ):
+        with stack.client(), get_client(sync_client=True) as client:
             end = time.monotonic() + 600
             while time.monotonic() < end:
                 for run in client.read_flow_runs():

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stack.driving import accepted, kill_family, prefect, training_run, until
+from stack.driving import accepted, challenger, kill_family, prefect, training_run, until
 from tiny_checkpoint import write_tiny_inputs
 
 from infra.stack import Stack
@@ -27,10 +27,7 @@ def test_a_deployment_ends_as_challenger_with_its_artifacts_in_s3(
         "--param", f"recipe={json.dumps(str(recipe))}",
         "--param", f"assignments={json.dumps(settings)}",
     )  # fmt: skip
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(stack.environment["MLFLOW_TRACKING_URI"])
-    version = client.get_model_version_by_alias("tiny-hybrid", "challenger")
+    version = challenger(stack, "tiny-hybrid")
     assert version.source.startswith("s3://layerwright/store/trees/")
     assert version.tags["layerwright.decision"] == "accepted"
 
