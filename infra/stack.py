@@ -225,6 +225,7 @@ class Stack:
         config.touch(mode=0o600)
         config.write_text(MLFLOW_USERS.format(users=users.replace("%", "%%")))
         environment = self.inherited | {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its own jobs, which nothing here uses
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
             "MLFLOW_AUTH_ADMIN_USERNAME": ACCOUNT,
             "MLFLOW_AUTH_ADMIN_PASSWORD": password,
