@@ -66,6 +66,7 @@ def server_command(data: Path, identities: Path, *more: str) -> tuple[list[str],
     command = [
         weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
         f"-s3.port={s3}", f"-s3.config={identities}", "-volume.max=200", "-volume.minFreeSpace=0",
+        "-volume.preStopSeconds=1",  # nobody reads from another volume server meanwhile
         "-master.volumeSizeLimitMB=256", f"-master.port={master}", f"-volume.port={volume}",
         f"-filer.port={filer}",
         "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, on which two servers would clash
