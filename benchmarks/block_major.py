@@ -1,6 +1,6 @@
 """A random base profiled, converted and measured with memory for a part of its weights.
 
-    python -m benchmarks.block_major [--hidden 1024] [--layers 24] [--share 0.4] [--cgroup PARENT] [--folder DIR]
+    python -m benchmarks.block_major [--hidden 1024] [--layers 24] [--share 0.4] [--folder DIR]
 
 The base (Llama, bf16) is written shard by shard and never whole in memory. Each arm is a process of
 its own: with ``compute.memory`` at ``--budget`` of the weights' bytes, or without a bound
@@ -172,7 +172,7 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
     )
     with watched(figures, "evaluate", before):
         report = evaluate_models(
-            base, checkpoint, None, {"text": text}, EvaluateOptions(metrics=metrics),
+            base, checkpoint, None, None, {"text": text}, EvaluateOptions(metrics=metrics),
             context("evaluate"),
         )  # fmt: skip
     results = {

@@ -72,7 +72,7 @@ def vulnerabilities(report: str) -> tuple[list[Vulnerability], list[str]]:
 
 
 def looked_up(constraints: Path, osv: str = "") -> tuple[list[Vulnerability], list[str]]:
-    """What pip-audit finds for the pinned versions, in the index's advisories or an OSV server's."""
+    """What pip-audit finds for the pinned versions, by the index or an OSV server."""
     command = [
         sys.executable, "-m", "pip_audit", "--requirement", str(constraints), "--no-deps",
         "--disable-pip", "--format", "json", "--progress-spinner", "off",

@@ -5,8 +5,8 @@
 
 PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server on the first, locks
 in the second, SeaweedFS as S3, one process worker for each pool. Every server asks for a password;
-``DIR/stack.env`` has what clients need: ``set -a; . DIR/stack.env``. What it started is in DIR/processes.json, and is
-all that `down` ends.
+``DIR/stack.env`` has what clients need: ``set -a; . DIR/stack.env``. What it started is in
+DIR/processes.json, and is all that `down` ends.
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ class Stack:
         command = [server, "-D", str(folder), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         self.processes.start("postgres", command, self.inherited, cwd=folder, user=user)
         self.database = f"layerwright:{secret.read_text()}@127.0.0.1:{port}"
-        self.processes.wait("postgres", lambda: self._databases("prefect", "mlflow", "mlflow_users"))
+        self.processes.wait(
+            "postgres", lambda: self._databases("prefect", "mlflow", "mlflow_users")
+        )
         return {}
 
     def _databases(self, *names: str) -> bool:

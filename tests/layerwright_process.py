@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -58,12 +59,12 @@ class Preloaded:
         said = ((self.folder / name).read_text() for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess((), status, *said)
 
-    def run_until(self, marker: str, argv: tuple[str, ...], cwd: Path) -> None:
-        """Kill a command when it says ``marker`` on stderr."""
-        pid = self.start(argv, cwd, environment(OMP_NUM_THREADS="1"))
+    def kill_when(self, happened: Callable[[str], bool], argv: tuple[str, ...], cwd: Path) -> None:
+        """Kill a command with a server of its own as soon as that is so of what it said."""
+        pid = self.start(argv, cwd, environment(embedded=True, OMP_NUM_THREADS="1"))
         stderr = self.folder / "stderr"
-        while marker not in stderr.read_text():
-            assert psutil.pid_exists(pid), stderr.read_text()
+        while not happened(stderr.read_text()):
+            assert psutil.pid_exists(pid), f"it ended before that:\n{stderr.read_text()}"
             time.sleep(0.01)
         os.kill(pid, signal.SIGKILL)
         assert self.wait().returncode == -signal.SIGKILL
@@ -78,13 +79,24 @@ PRELOADED: list[Preloaded] = []  # the one of these tests, where the shared serv
 
 
 def layerwright(
-    *arguments: str, cwd: Path, threads: int | None = 1, embedded: bool = False, **extra: str
+    *arguments: str,
+    cwd: Path,
+    threads: int | None = 1,
+    embedded: bool = False,
+    plain: bool = False,
+    **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end. ``threads`` None leaves all to it."""
+    """Run a command to its end.
+
+    Args:
+        threads: None leaves all to it.
+        embedded: with a server of its own.
+        plain: with its own imports too, as a user starts it.
+    """
     if threads:
         extra["OMP_NUM_THREADS"] = str(threads)
-    if PRELOADED and threads == 1 and not embedded:
-        PRELOADED[0].start(arguments, cwd, environment(**extra))
+    if PRELOADED and threads == 1 and not plain:
+        PRELOADED[0].start(arguments, cwd, environment(embedded=embedded, **extra))
         return PRELOADED[0].wait()
     return subprocess.run(
         [*COMMAND, *arguments],

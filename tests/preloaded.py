@@ -38,10 +38,19 @@ def run(asked: dict[str, Any]) -> int:
     """In the new process: the command, to its end."""
     from prefect.context import refresh_global_settings_context
 
+    from flows import embedded
+
+    configure = embedded.configure
+
+    def configure_again(home: Path) -> None:
+        configure(home)
+        refresh_global_settings_context()  # Prefect is imported already
+
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    refresh_global_settings_context()  # Prefect's, of the environment that it was imported in
+    refresh_global_settings_context()
+    embedded.configure = configure_again
     for stream, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
         opened = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(opened, stream)

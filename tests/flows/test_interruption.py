@@ -1,32 +1,15 @@
 """Runs that are killed in the middle of a step, and go on: nothing is lost or done twice."""
 
-import os
-import signal
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from layerwright_process import COMMAND, PRELOADED, environment, last_line, layerwright
+from layerwright_process import PRELOADED, last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
 
-def run_until(marker: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start a convert run; return when its log shows ``marker``."""
-    process = subprocess.Popen(
-        [*COMMAND, "convert", "recipe.yaml", "--json"],
-        cwd=cwd,
-        env=environment(embedded=True, OMP_NUM_THREADS="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if marker in line:
-            return process
-    raise AssertionError(f"{marker!r} never came:\n{''.join(seen)}")
+def says(marker: str) -> Callable[[str], bool]:
+    return lambda said: marker in said
 
 
 def servers(home: Path) -> list[psutil.Process]:
@@ -46,13 +29,15 @@ def servers(home: Path) -> list[psutil.Process]:
 def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
     recipe = write_tiny_inputs(tmp_path, num_hidden_layers=7)  # it says so after 5 layers
     recipe.write_text(recipe.read_text().replace("steps: 6", "steps: 24"))  # and after 10 steps
-    for marker in ("fetch     started", "sensitivity: layer 5 of 7", "convert   started"):
-        PRELOADED[0].run_until(marker, ("convert", "recipe.yaml"), tmp_path)
     done: list[int] = []
-    for marker in ("finetune step 10 of 24", "evaluate  started"):  # with servers of their own
-        process = run_until(marker, tmp_path)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+    for marker in (
+        "fetch     started",
+        "sensitivity: layer 5 of 7",
+        "convert   started",
+        "finetune step 10 of 24",
+        "evaluate  started",
+    ):
+        PRELOADED[0].kill_when(says(marker), ("convert", "recipe.yaml"), tmp_path)
         left = servers(tmp_path / ".layerwright")
         assert left, "the killed run leaves its server behind"
         done.append(left[0].pid)

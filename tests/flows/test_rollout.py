@@ -1,17 +1,14 @@
 """A staged roll-out as a user drives it, of two real tiny checkpoints."""
 
 import json
-import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from layerwright_process import COMMAND, environment, last_line, layerwright
+from layerwright_process import PRELOADED, last_line, layerwright
 from prefect_events import Event, events
 from register.case import NAME
 from rollout.case import build_home, short, write_log
@@ -140,24 +137,15 @@ def test_a_regression_at_25_percent_goes_back_unattended(folder: Path) -> None:
 
 
 def killed_in(folder: Path, stage: int) -> list[str]:
-    """Start the command, kill it in the middle of a stage; the records that it leaves."""
-    process = subprocess.Popen(
-        [*COMMAND, *ARGUMENTS],
-        cwd=folder,
-        env=environment(embedded=True, OMP_NUM_THREADS="1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Kill the command in the middle of a stage; the records that it leaves."""
     rollouts = folder / ".layerwright" / "rollouts"
-    while process.poll() is None:
-        lines = [p.read_text().splitlines() for p in rollouts.glob(f"*/stage-{stage}.jsonl")]
-        if lines and len(lines[0]) >= 2:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            (path,) = rollouts.glob(f"*/stage-{stage}.jsonl")
-            return path.read_text().splitlines()
-        time.sleep(0.01)
-    raise AssertionError(f"it ended before stage {stage}")
+
+    def lines() -> list[str]:
+        found = [path.read_text() for path in rollouts.glob(f"*/stage-{stage}.jsonl")]
+        return "".join(found).splitlines()
+
+    PRELOADED[0].kill_when(lambda said: len(lines()) >= 2, ARGUMENTS, folder)
+    return lines()
 
 
 def test_killed_it_goes_on(folder: Path) -> None:

@@ -53,9 +53,7 @@ def test_a_deployed_commit_is_what_runs(
     commit = git(repository, "rev-parse", "HEAD")
 
     try:
-        bootstrap(
-            stack, LAYERWRIGHT_REPOSITORY=f"file://{repository}", LAYERWRIGHT_COMMIT=commit
-        )
+        bootstrap(stack, LAYERWRIGHT_REPOSITORY=f"file://{repository}", LAYERWRIGHT_COMMIT=commit)
         prefect(
             stack, "deployment", "run", "convert/scheduled", "--watch",
             "--param", 'recipe="recipes/of-this-commit.yaml"',
