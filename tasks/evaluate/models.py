@@ -18,6 +18,7 @@ from tasks.hybrid.modeling import HybridForCausalLM
 from tasks.items import write_items
 from tasks.measure.models import load_tokenizer
 from tasks.measure.offload import load_streamed
+from tasks.measure.sharing import share_outside_layers
 from tasks.measure.states import Keep, Spill
 from tasks.progress import progress
 from tasks.recipe import EvaluateOptions
@@ -56,10 +57,16 @@ def evaluate_models(
     share = ctx.memory_bytes and ctx.memory_bytes // len(compared)
     with ExitStack() as stack, progress() as bar, implementations_run() as ran:
 
+        loaded: list[HybridForCausalLM] = []
+
         def load(sha256: str) -> HybridForCausalLM:
             folder = ctx.store.open_tree(sha256)
             streamed = load_streamed(folder, ctx.device, resident_bytes=share)
-            return stack.enter_context(streamed).model
+            model = stack.enter_context(streamed).model
+            if loaded:
+                share_outside_layers(model, loaded[0])
+            loaded.append(model)
+            return model
 
         models = {arm: ArmModel(sha256, partial(load, sha256)) for arm, sha256 in compared.items()}
         arms = Arms(

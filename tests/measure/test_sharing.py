@@ -1,0 +1,53 @@
+"""Two models share what is equal outside their layers, and compute what they did before."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_tokens
+from tiny_checkpoint import write_checkpoint
+
+from tasks.measure.offload import load_streamed
+from tasks.measure.sharing import share_outside_layers
+
+IDS = tiny_tokens(2, 20)
+
+
+def load(folder: Path):
+    return load_streamed(folder).model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_equal_weights_are_held_once(tmp_path: Path, tied: bool) -> None:
+    folder = write_checkpoint(tmp_path / "model", tie_word_embeddings=tied)
+    one, other = load(folder), load(folder)
+    own_buffer = weakref.ref(other.model.embed_tokens.weight.untyped_storage())
+    expected = other(IDS).logits
+    share_outside_layers(other, one)
+    gc.collect()
+    assert own_buffer() is None
+    for mine, theirs in (
+        (other.model.embed_tokens, one.model.embed_tokens),
+        (other.model.norm, one.model.norm),
+        (other.lm_head, one.lm_head),
+    ):
+        assert mine.weight.data_ptr() == theirs.weight.data_ptr()
+    assert (other.lm_head.weight is other.model.embed_tokens.weight) == tied
+    assert torch.equal(other(IDS).logits, expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_differs_stays_its_own(tmp_path: Path, tied: bool) -> None:
+    one = load(write_checkpoint(tmp_path / "one", tie_word_embeddings=tied))
+    other = load(write_checkpoint(tmp_path / "other", tie_word_embeddings=False))
+    other.model.norm.weight.data[3] = 0.5
+    other.lm_head.weight.data[1, 2] += 1
+    expected, before = other(IDS).logits, one(IDS).logits
+    share_outside_layers(other, one)
+    assert other.model.norm.weight.data_ptr() != one.model.norm.weight.data_ptr()
+    assert other.lm_head.weight.data_ptr() != one.lm_head.weight.data_ptr()
+    assert other.model.embed_tokens.weight.data_ptr() == one.model.embed_tokens.weight.data_ptr()
+    assert torch.equal(other(IDS).logits, expected)
+    assert torch.equal(one(IDS).logits, before)
