@@ -31,7 +31,22 @@ def preload() -> None:
         for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             importlib.import_module(found.name)
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+    warm()
     assert threading.active_count() == 1, "a thread would be missing in every command"
+
+
+def warm() -> None:
+    """What libraries and steps work out once a process, the same in each."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from tasks.code_version import code_version
+    from tasks.report.template import template
+
+    for module in [name for name in sys.modules if name.startswith("tasks.")]:
+        code_version(module)
+    get_checkpoint_conversion_mapping("llama")
+    for page in (ROOT / "tasks" / "report").glob("*.html.j2"):
+        template(page.name)
 
 
 def run(asked: dict[str, Any]) -> int:

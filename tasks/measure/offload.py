@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from tasks.hybrid.modeling import HybridForCausalLM
+from tasks.measure.heap import return_freed_memory
 from tasks.measure.layer_ring import LayerRing
 from tasks.measure.layer_turn import LayerTurn
 from tasks.measure.residency import Residency, plan_residency
@@ -105,6 +106,7 @@ def load_streamed(
                 module._buffers[name] = buffer.to(place)
     if not residency.streamed:
         return StreamedModel(model, residency, None, held_bytes)
+    return_freed_memory()
     ring = LayerRing(
         {layer: skeleton.layers[layer] for layer in residency.streamed},
         residency.slots,
