@@ -56,7 +56,6 @@ def evaluate_models(
     # all stay loaded, so they share the bound
     share = ctx.memory_bytes and ctx.memory_bytes // len(compared)
     with ExitStack() as stack, progress() as bar, implementations_run() as ran:
-
         loaded: list[HybridForCausalLM] = []
 
         def load(sha256: str) -> HybridForCausalLM:

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,21 +52,22 @@ def approve(stack: Stack, by: str) -> None:
     """Run the deployment `promote`, and answer what it asks as a person does in Prefect."""
     from prefect.client.orchestration import get_client
 
-    def answer() -> None:
-        with stack.client(), get_client(sync_client=True) as client:
-            end = time.monotonic() + 600
-            while time.monotonic() < end:
-                for run in client.read_flow_runs():
-                    if run.state and run.state.is_paused():
-                        said = {"approved": True, "by": by, "reason": "cheaper, same quality"}
-                        client.resume_flow_run(run.id, run_input=said)
-                        return
-                time.sleep(1)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    prefect(stack, "deployment", "run", "promote/promote", "--watch", "--param", f'model="{NAME}"')
-    thread.join()
+    asked = ("deployment", "run", "promote/promote", "--watch", "--param", f'model="{NAME}"')
+    said = {"approved": True, "by": by, "reason": "cheaper, same quality"}
+    with (
+        stack.client(),
+        get_client(sync_client=True) as client,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        promotion = beside.submit(prefect, stack, *asked)
+        end = time.monotonic() + 600
+        while time.monotonic() < end and not promotion.done():
+            paused = [r for r in client.read_flow_runs() if r.state and r.state.is_paused()]
+            if paused:
+                client.resume_flow_run(paused[0].id, run_input=said)
+                break
+            time.sleep(1)
+        promotion.result()
 
 
 def served(stack: Stack, folder: Path) -> str:
