@@ -59,9 +59,15 @@ class Preloaded:
         said = ((self.folder / name).read_text() for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess((), status, *said)
 
-    def kill_when(self, happened: Callable[[str], bool], argv: tuple[str, ...], cwd: Path) -> None:
-        """Kill a command with a server of its own as soon as that is so of what it said."""
-        pid = self.start(argv, cwd, environment(embedded=True, OMP_NUM_THREADS="1"))
+    def kill_when(
+        self,
+        happened: Callable[[str], bool],
+        argv: tuple[str, ...],
+        cwd: Path,
+        embedded: bool = True,
+    ) -> None:
+        """Kill a command as soon as that is so of what it said."""
+        pid = self.start(argv, cwd, environment(embedded=embedded, OMP_NUM_THREADS="1"))
         stderr = self.folder / "stderr"
         while not happened(stderr.read_text()):
             assert psutil.pid_exists(pid), f"it ended before that:\n{stderr.read_text()}"

@@ -125,17 +125,14 @@ def test_regularisation_is_shared_as_well(tmp_path):
     assert two.nll_after == pytest.approx(one.nll_after, rel=1e-4)
 
 
-def test_killed_it_goes_on_and_leaves_no_process_behind(tmp_path):
-    whole = HealingCase(tmp_path / "whole")
-    expected = heal(whole, OPTIONS, 2)
-    killed = tmp_path / "killed"
-    killed.mkdir()
+def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
+    _, (_, expected) = both
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     parent = subprocess.Popen(
-        [sys.executable, __file__, killed], env=env, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, tmp_path], env=env, stdout=subprocess.PIPE, text=True
     )
     for line in parent.stdout:
-        if "step 10 of 24" in line:
+        if "stage 2, step 5 of 8" in line:
             break
     others = psutil.Process(parent.pid).children(recursive=True)
     assert len(others) >= 3, "the agent and two processes"
@@ -145,8 +142,8 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(tmp_path):
     while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in others):
         assert time.monotonic() < deadline, "processes outlived the one that asked for them"
         time.sleep(0.2)
-    case = HealingCase(killed)
-    report = heal(case, OPTIONS, 2)
+    case = HealingCase(tmp_path)
+    report = heal(case, MIXED, 2)
     assert any("finetune goes on from step" in line for line in case.log)
     assert report.points == expected.points
     assert report.checkpoint.sha256 == expected.checkpoint.sha256
@@ -166,4 +163,4 @@ def test_what_goes_wrong_in_the_processes_is_told_here(tmp_path, stage, error, t
 
 
 if __name__ == "__main__":
-    heal(HealingCase(Path(sys.argv[1])), OPTIONS, 2, log=lambda line: print(line, flush=True))
+    heal(HealingCase(Path(sys.argv[1])), MIXED, 2, log=lambda line: print(line, flush=True))

@@ -29,7 +29,6 @@ def servers(home: Path) -> list[psutil.Process]:
 def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
     recipe = write_tiny_inputs(tmp_path, num_hidden_layers=7)  # it says so after 5 layers
     recipe.write_text(recipe.read_text().replace("steps: 6", "steps: 24"))  # and after 10 steps
-    done: list[int] = []
     for marker in (
         "fetch     started",
         "sensitivity: layer 5 of 7",
@@ -37,17 +36,17 @@ def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
         "finetune step 10 of 24",
         "evaluate  started",
     ):
-        PRELOADED[0].kill_when(says(marker), ("convert", "recipe.yaml"), tmp_path)
-        left = servers(tmp_path / ".layerwright")
-        assert left, "the killed run leaves its server behind"
-        done.append(left[0].pid)
+        last = marker.startswith("evaluate")  # with a server of its own, which must not outlive it
+        PRELOADED[0].kill_when(says(marker), ("convert", "recipe.yaml"), tmp_path, embedded=last)
+    left = servers(tmp_path / ".layerwright")
+    assert left, "the killed run leaves its server behind"
     first = last_line(layerwright("runs", "--json", cwd=tmp_path))["runs"][0]
     result = layerwright("resume", first["run_id"], "--json", cwd=tmp_path, embedded=True)
     assert result.returncode == 0, result.stderr
     summary = last_line(result)
     assert summary["run_id"] == first["run_id"]
     assert summary["cache_hits"] == ["fetch", "profile", "choose", "convert", "finetune"]
-    assert not any(psutil.pid_exists(pid) for pid in done)
+    assert not any(server.is_running() for server in left)
     assert not servers(tmp_path / ".layerwright")
 
     # the same inputs, never interrupted, give the same plan and the same bytes

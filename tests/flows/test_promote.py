@@ -85,7 +85,7 @@ def test_of_two_promotions_at_once_one_wins(home: Path) -> None:
         subprocess.Popen(
             command,
             cwd=home.parent,
-            env=environment(embedded=True, OMP_NUM_THREADS="1"),
+            env=environment(OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -183,7 +183,7 @@ with embedded.Server(home):
 def test_a_person_answers_in_prefect(home: Path, answer: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ASKING, str(home), answer],
-        env=environment(embedded=True, OMP_NUM_THREADS="1"),
+        env=environment(OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )

@@ -17,42 +17,30 @@ with one_at_a_time("tiny", sys.argv[1]):
     time.sleep(600)
 """
 WITH_A_SERVER = """
-import sys, threading
-from pathlib import Path
-from flows import embedded
-home = Path(sys.argv[1])
-embedded.configure(home)
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.serialised import one_at_a_time
 from tasks.errors import StepError
 
 uri = "http://mlflow.example"
-with embedded.Server(home) as server:
-    with temporary_settings({PREFECT_API_URL: server.ephemeral.api_url}):
-        with one_at_a_time("tiny", uri):
-            with one_at_a_time("other", uri, wait_seconds=30):
-                print("another model is free")
-            try:
-                with one_at_a_time("tiny", uri, wait_seconds=2):
-                    print("twice")
-            except StepError as error:
-                print(error)
-        with one_at_a_time("tiny", uri, wait_seconds=30):
-            print("free again")
+with one_at_a_time("tiny", uri):
+    with one_at_a_time("other", uri, wait_seconds=30):
+        print("another model is free")
+    try:
+        with one_at_a_time("tiny", uri, wait_seconds=2):
+            print("twice")
+    except StepError as error:
+        print(error)
+with one_at_a_time("tiny", uri, wait_seconds=30):
+    print("free again")
 """
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=environment(embedded=True, OMP_NUM_THREADS="1"),
+def test_a_prefect_server_gives_one_slot() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_SERVER],
+        env=environment(OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )
-
-
-def test_a_prefect_server_gives_one_slot(tmp_path: Path) -> None:
-    done = run(WITH_A_SERVER, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "another model is free",
