@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/layerwright convert recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile # two files at a time: most wait for servers of their own
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # the longest files are not the last
 
 GPU_TESTS := $(wildcard tests/kernels/test_*_fused.py) tests/kernels/test_covered_mass.py \
   tests/kernels/test_liger_decode.py tests/hybrid/test_decoding.py

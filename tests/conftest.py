@@ -7,6 +7,9 @@ Triton's kernels run in its interpreter, or on the device that LAYERWRIGHT_TEST_
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # as many processes as cores: threads of one would wait, spinning, for a core of another's
+    os.environ["OMP_NUM_THREADS"] = "1"
 DEVICE = os.environ.get("LAYERWRIGHT_TEST_DEVICE", "cpu")
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"

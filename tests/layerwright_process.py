@@ -87,7 +87,6 @@ PRELOADED: list[Preloaded] = []  # the one of these tests, where the shared serv
 def layerwright(
     *arguments: str,
     cwd: Path,
-    threads: int | None = 1,
     embedded: bool = False,
     plain: bool = False,
     **extra: str,
@@ -95,22 +94,15 @@ def layerwright(
     """Run a command to its end.
 
     Args:
-        threads: None leaves all to it.
         embedded: with a server of its own.
         plain: with its own imports too, as a user starts it.
     """
-    if threads:
-        extra["OMP_NUM_THREADS"] = str(threads)
-    if PRELOADED and threads == 1 and not plain:
-        PRELOADED[0].start(arguments, cwd, environment(embedded=embedded, **extra))
+    env = environment(embedded=embedded, **{"OMP_NUM_THREADS": "1"} | extra)
+    if PRELOADED and not plain:
+        PRELOADED[0].start(arguments, cwd, env)
         return PRELOADED[0].wait()
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=environment(embedded=embedded, **extra),
-        capture_output=True,
-        text=True,
-    )
+    command = [*COMMAND, *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def last_line(result: subprocess.CompletedProcess[str]) -> dict:

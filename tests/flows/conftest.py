@@ -15,14 +15,14 @@ from infra.stack import Stack
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("server"))
     stack.up(["prefect"])
     names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME")
     layerwright_process.SERVER.update({name: stack.environment[name] for name in names})
     preloaded = layerwright_process.Preloaded(tmp_path_factory.mktemp("preloaded"))
     layerwright_process.PRELOADED.append(preloaded)
-    yield
+    yield stack
     layerwright_process.PRELOADED.clear()
     preloaded.end()
     layerwright_process.SERVER.clear()

@@ -9,7 +9,7 @@ import pytest
 from layerwright_process import last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
-from infra.stack import Stack
+from infra.stack import WORKERS, Stack
 
 ON_POOLS = (
     "--set", "compute.steps.profile={where: pool, pool: gpu, retries: 1}",
@@ -18,13 +18,13 @@ ON_POOLS = (
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("stack"))
+def stack(shared_server: Stack) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("OMP_NUM_THREADS", "1")  # as the parents: sums depend on their order
-        stack.up(("prefect", "workers"))
-    yield stack
-    stack.down()
+        shared_server.up(["workers"])
+    yield shared_server
+    for pool in WORKERS:
+        shared_server.processes.stop(f"worker-{pool}")
 
 
 def test_the_same_result_as_in_one_process(stack: Stack, tmp_path: Path) -> None:

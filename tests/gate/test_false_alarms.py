@@ -38,7 +38,7 @@ def decision(n: int, seed: int) -> GateDecision:
     return judge(given, *RULES, significance=RATE)
 
 
-@pytest.mark.parametrize("n", [50, 200, 1000])
+@pytest.mark.parametrize("n", [50, 400])
 def test_equal_arms_are_shown_to_be_worse_no_more_often_than_stated(n: int) -> None:
     decisions = [decision(n, seed) for seed in range(RUNS)]
     alarms = sum(made.shown_worse for made in decisions)

@@ -23,16 +23,17 @@ assert importlib.util.find_spec("tasks") is None
 assert importlib.util.find_spec("flows") is None
 import torch
 from transformers import AutoModelForCausalLM
-folder, answers = sys.argv[1:3]
-for name in (folder, folder + "-again"):
-    model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True).eval()
-    expected = torch.load(answers)
-    with torch.no_grad():
-        assert model(expected["ids"]).logits.equal(expected["logits"])
-        generated = model.generate(expected["ids"], max_new_tokens=12, do_sample=False)
-    assert generated.equal(expected["generated"])
-    if name == folder:
-        model.save_pretrained(folder + "-again")
+folders, answers = (argument.split(":") for argument in sys.argv[1:3])
+for folder, answer in zip(folders, answers, strict=True):
+    for name in (folder, folder + "-again"):
+        model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True).eval()
+        expected = torch.load(answer)
+        with torch.no_grad():
+            assert model(expected["ids"]).logits.equal(expected["logits"]), name
+            generated = model.generate(expected["ids"], max_new_tokens=12, do_sample=False)
+        assert generated.equal(expected["generated"]), name
+        if name == folder:
+            model.save_pretrained(folder + "-again")
 kernels = sys.modules.get("kernels")
 assert kernels is None or "layerwright" not in str(kernels.__path__)
 print("same")
@@ -87,13 +88,14 @@ def run_clean(program, *arguments, cwd, environment=None):
     )
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_every_kind_of_layer_of_a_family_reloads_in_a_clean_process(family, tmp_path):
-    """One model with a layer of every kind: one process for each family."""
-    folder, answers = tmp_path / "mixture", tmp_path / "answers.pt"
-    torch.save(write_checkpoint(folder, tiny_mixture(family), 12), answers)
-    site = sysconfig.get_path("purelib")
-    result = run_clean(CLEAN_PROCESS, folder, answers, site, cwd=tmp_path)
+def test_every_kind_of_layer_reloads_in_a_clean_process(tmp_path):
+    """Of each family one model with a layer of every kind."""
+    folders = [tmp_path / family for family in CONFIGS]
+    answers = [folder.with_suffix(".pt") for folder in folders]
+    for family, folder, answer in zip(CONFIGS, folders, answers, strict=True):
+        torch.save(write_checkpoint(folder, tiny_mixture(family), 12), answer)
+    both = (":".join(map(str, paths)) for paths in (folders, answers))
+    result = run_clean(CLEAN_PROCESS, *both, sysconfig.get_path("purelib"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "same"
 
@@ -108,18 +110,14 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("beside_other_kernels", [False, True])
-def test_clean_process_reload(checkpoint, tmp_path, beside_other_kernels):
-    """Same logits and tokens, twice: as exported, and as saved again by the serving host."""
-    paths = [sysconfig.get_path("purelib")]
-    if beside_other_kernels:
-        (tmp_path / "kernels").mkdir()
-        (tmp_path / "kernels" / "__init__.py").write_text("")
-        (tmp_path / "kernels-0.0.1.dist-info").mkdir()
-        (tmp_path / "kernels-0.0.1.dist-info" / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: kernels\nVersion: 0.0.1\n"
-        )
-        paths.insert(0, str(tmp_path))
+def test_clean_process_reload_beside_another_package_of_that_name(checkpoint, tmp_path):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("")
+    (tmp_path / "kernels-0.0.1.dist-info").mkdir()
+    (tmp_path / "kernels-0.0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: kernels\nVersion: 0.0.1\n"
+    )
+    paths = [str(tmp_path), sysconfig.get_path("purelib")]
     answers = checkpoint.parent / "answers.pt"
     result = run_clean(CLEAN_PROCESS, checkpoint, answers, *paths, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
