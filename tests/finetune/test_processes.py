@@ -37,7 +37,7 @@ MIXED = TWO_STAGES.model_copy(
             STAGE.model_copy(
                 update={
                     "objectives": (*STAGE.objectives, Spec(name="hidden_state", weight=0.5)),
-                    "steps": 8,
+                    "steps": 12,
                     "rows_per_step": 6,
                     "rows_at_once": 2,
                     "learning_rate": 5e-3,
@@ -79,7 +79,7 @@ def near(ours, theirs):
 def test_the_loss_curve_is_that_of_one_process(both):
     (_, one), (_, two) = both
     assert two.processes == 2
-    assert len(two.points) == 14
+    assert len(two.points) == 18
     assert near([p.loss for p in two.points], [p.loss for p in one.points])
     for mine, other in zip(two.points, one.points, strict=True):
         assert mine.values == pytest.approx(other.values, rel=1e-4)
@@ -101,7 +101,7 @@ def test_the_merged_weights_are_those_of_one_process(both):
 
 def test_what_the_first_process_tells_is_passed_on(both):
     _, (case, _) = both
-    assert any("finetune stage 2, step 8 of 8: loss" in line for line in case.log)
+    assert any("finetune stage 2, step 12 of 12: loss" in line for line in case.log)
 
 
 def test_regularisation_is_shared_as_well(tmp_path):
@@ -132,7 +132,7 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
         [sys.executable, __file__, tmp_path], env=env, stdout=subprocess.PIPE, text=True
     )
     for line in parent.stdout:
-        if "stage 2, step 5 of 8" in line:
+        if "stage 2, step 10 of 12" in line:
             break
     others = psutil.Process(parent.pid).children(recursive=True)
     assert len(others) >= 3, "the agent and two processes"
@@ -144,7 +144,7 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
         time.sleep(0.2)
     case = HealingCase(tmp_path)
     report = heal(case, MIXED, 2)
-    assert any("finetune goes on from step" in line for line in case.log)
+    assert any("finetune goes on from stage 2, step 8" in line for line in case.log)
     assert report.points == expected.points
     assert report.checkpoint.sha256 == expected.checkpoint.sha256
 
