@@ -40,10 +40,12 @@ def warm() -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     from tasks.code_version import code_version
+    from tasks.hybrid.export import shipped_sources
     from tasks.report.template import template
 
     for module in [name for name in sys.modules if name.startswith("tasks.")]:
         code_version(module)
+    shipped_sources()
     get_checkpoint_conversion_mapping("llama")
     for page in (ROOT / "tasks" / "report").glob("*.html.j2"):
         template(page.name)

@@ -7,6 +7,8 @@ imports.
 
 import ast
 import json
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -70,7 +72,8 @@ def write_hybrid(
     return config
 
 
-def shipped_sources() -> dict[str, str]:
+@cache
+def shipped_sources() -> Mapping[str, str]:
     """Flat source text of every module that inference needs, by the name that it has here."""
     sources: dict[str, str] = {}
     waiting = [ENTRY]
