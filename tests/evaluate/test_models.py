@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_questions import rows
 from tiny_text import write_items
 
@@ -54,6 +55,18 @@ def test_the_report_has_both_arms(stored, context, forwards):
         "perplexity.english", "recall.passkey.400", "key_log_prob.passkey.400", "kv_bytes.64",
     }  # fmt: skip
     assert type(report).model_validate_json(report.model_dump_json()) == report
+
+
+def test_the_arms_hold_equal_embeddings_once(stored, context):
+    held = set()
+
+    def note(module, arguments):
+        if isinstance(module, torch.nn.Embedding):
+            held.add(module.weight.data_ptr())
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(note):
+        evaluate(stored, context)
+    assert len(held) == 1
 
 
 def test_a_control_is_measured_like_the_candidate(stored, context):

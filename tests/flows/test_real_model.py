@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from layerwright_process import ROOT, last_line, layerwright
 
-from tasks.contracts import ModelRef
-from tasks.store import LocalStore
-
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 SHORTER = (
@@ -96,22 +93,17 @@ print(json.dumps({"equal": logits.argmax(-1).tolist() == cached[0, ids.shape[1]:
 """
 
 
-def run_quickstart(folder: Path, fetched: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """The recipe, shortened, on the model that all tests share: dequantising takes half a minute.
-
-    `make demo` fetches it as the recipe says.
-    """
-    model = ModelRef.model_validate_json((fetched / "model.json").read_text())
-    source = f"model.source=local:{LocalStore(fetched / 'store').open_tree(model.sha256)}"
-    changes = [part for change in (source, *SHORTER) for part in ("--set", change)]
+def run_quickstart(folder: Path, base: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """The recipe, shortened, on the model that it names; that it is fetched, `make demo` shows."""
+    changes = [part for it in (f"model.source=local:{base}", *SHORTER) for part in ("--set", it)]
     recipe = str(ROOT / "recipes" / "quickstart.yaml")
     return layerwright("convert", recipe, *changes, *more, "--json", cwd=folder)
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory, fetched: Path) -> tuple[Path, dict]:
+def converted(tmp_path_factory, real_model) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("real")
-    result = run_quickstart(folder, fetched)
+    result = run_quickstart(folder, real_model.folder)
     assert result.returncode in (0, 3), result.stderr
     return folder, last_line(result)
 
@@ -145,14 +137,14 @@ def test_its_checkpoint_serves_without_this_project(converted, tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def mixed(converted, fetched: Path) -> Path:
+def mixed(converted, real_model) -> Path:
     """The checkpoint of a plan that mixes everything, from the same model and texts."""
     folder, _ = converted
     (run,) = (folder / ".layerwright" / "runs").iterdir()
     sha256 = re.search(r"model_sha256: (\w+)", (run / "plan.yaml").read_text())[1]
     plan = folder / "mixed.yaml"
     plan.write_text(MIXED.format(sha256=sha256))
-    result = run_quickstart(folder, fetched, "--plan", str(plan))
+    result = run_quickstart(folder, real_model.folder, "--plan", str(plan))
     assert result.returncode == 3, result.stderr  # two steps do not heal what this costs
     found = last_line(result)
     assert set(found["cache_hits"]) >= {"fetch", "profile"}

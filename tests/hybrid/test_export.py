@@ -89,7 +89,8 @@ def run_clean(program, *arguments, cwd, environment=None):
 
 
 def test_every_kind_of_layer_reloads_in_a_clean_process(tmp_path):
-    """Of each family one model with a layer of every kind."""
+    """One model of each family, with a layer of every kind: the same logits and tokens, as exported
+    and as saved again by the serving host."""
     folders = [tmp_path / family for family in CONFIGS]
     answers = [folder.with_suffix(".pt") for folder in folders]
     for family, folder, answer in zip(CONFIGS, folders, answers, strict=True):
