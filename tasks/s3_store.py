@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import uuid
@@ -16,6 +17,8 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import JSONFileLoader
+from botocore.session import get_session
 from s3transfer.exceptions import S3DownloadFailedError
 
 from tasks.contracts import TreeRef
@@ -38,6 +41,10 @@ SHOWN_BYTES = 50 * 10**6  # a transfer of fewer is over at once
 # for those who use s3_client()
 S3_ERRORS = (ClientError, BotoCoreError, Boto3Error, S3DownloadFailedError)
 TRANSFER = TransferConfig(max_concurrency=4, multipart_chunksize=16 * 2**20)  # 64 MB in memory
+
+# AWS's descriptions of its services: megabytes of JSON, which each session parses for itself
+_DESCRIPTIONS = JSONFileLoader()
+_DESCRIPTIONS.load_file = functools.cache(_DESCRIPTIONS.load_file)
 
 Callback = Callable[[int], None]  # how many more bytes have gone over
 
@@ -234,7 +241,9 @@ def _bar(verb: str, files: Sequence[TreeFile]) -> Iterator[Callback]:
 def s3_client():  # type: ignore[no-untyped-def]
     """A boto3 S3 client from the usual chain, with few and bounded retries."""
     # a session of its own: the shared one is not thread-safe, and keeps the first credentials
-    return boto3.Session().client(
+    session = get_session()
+    session.get_component("data_loader").file_loader = _DESCRIPTIONS
+    return boto3.Session(botocore_session=session).client(
         "s3",
         config=Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10),
     )

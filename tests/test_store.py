@@ -13,7 +13,7 @@ from s3_server import S3Server, client, s3_server
 from tree_files import content, lay
 
 from tasks.errors import InputError, IntegrityError, StepError
-from tasks.s3_store import S3Store
+from tasks.s3_store import _DESCRIPTIONS, S3Store, s3_client
 from tasks.store import MANIFEST, LocalStore, Store, open_store, parse_manifest
 
 FILES = {"config.json": b'{"a": 1}', "weights/one.bin": bytes(range(256)) * 50, "empty": b""}
@@ -273,3 +273,10 @@ def test_addresses(tmp_path: Path, s3: S3Store) -> None:
     assert isinstance(open_store(s3.uri + "/", tmp_path), S3Store)
     with pytest.raises(InputError, match="not an S3 address"):
         open_store("s3://", tmp_path)
+
+
+def test_a_second_client_parses_no_description_of_a_service_again(s3: S3Store) -> None:
+    parsed = _DESCRIPTIONS.load_file.cache_info().misses
+    assert parsed
+    s3_client()
+    assert _DESCRIPTIONS.load_file.cache_info().misses == parsed
