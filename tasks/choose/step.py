@@ -14,7 +14,7 @@ from tasks.contracts import Calibration, ConversionPlan, ModelProfile, ModelRef
 from tasks.cost_contracts import CostTable
 from tasks.errors import InputError
 from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.batches import calibration_rows
+from tasks.measure.batches import calibration_rows, rows_beside
 from tasks.measure.models import base_config, load_tokenizer
 from tasks.measure.offload import StreamedModel, load_streamed
 from tasks.measure.recall import probe_prompts
@@ -38,7 +38,7 @@ def choose_on_model(
 
     Args:
         measured_on: rows that plans are tried on: those of the profile.
-        fitted_on: rows that strategies are fitted on.
+        fitted_on: rows that strategies are fitted on; in trials, without those tried on.
         costs: measured times, for predictions and for selectors that need them.
 
     Raises:
@@ -56,6 +56,7 @@ def choose_on_model(
             streamed = load_streamed(folder, ctx.device, resident_bytes=ctx.memory_bytes)
             return stack.enter_context(streamed)
 
+        tried_on = measured_on.model_copy(update={"rows": selector.tries.rows})
         make_yardstick = partial(
             _yardstick,
             rows=measured_on,
@@ -67,7 +68,7 @@ def choose_on_model(
         trial = MeasuredTrial(
             lambda: base().model,
             lambda model: make_yardstick(model, keep=base().keep_states(ctx.workdir / "states")),
-            partial(calibration_rows, fitted_on, ctx.store, folder),
+            partial(rows_beside, fitted_on, tried_on, ctx.store, folder),
             ctx.workdir / "trials",
             ctx.log,
         )

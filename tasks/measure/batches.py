@@ -73,6 +73,32 @@ def calibration_rows(calibration: Calibration, store: Store, model_folder: Path)
     )
 
 
+def rows_beside(
+    calibration: Calibration, seen: Calibration, store: Store, model_folder: Path
+) -> Tensor:
+    """`calibration_rows` without those that hold tokens of ``seen``, on which the fit is judged.
+
+    Args:
+        seen: of the same text or of another one.
+
+    Raises:
+        InputError: none is left.
+    """
+    rows = calibration_rows(calibration, store, model_folder)
+    if calibration.text.sha256 != seen.text.sha256:
+        return rows
+    overlapping = -(-seen.rows * seen.row_tokens // calibration.row_tokens)
+    if overlapping >= len(rows):
+        raise InputError(
+            f"strategies are fitted on {len(rows)} rows, and all of them are among those that "
+            "plans are tried on",
+            where="convert.rows",
+            expected=f"more than {overlapping} rows of {calibration.row_tokens} tokens, "
+            "or another text",
+        )
+    return rows[overlapping:]
+
+
 def _take(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,

@@ -39,7 +39,8 @@ class Sensitivity(ModelProfiler):
     ``runs`` layers; such a damage stands at the run's first layer.
 
     The input of layer l is kept, and only layers l and above run again. Strategies that fit tensors
-    are fitted on all of the profile's rows; a layer that cannot become one has no damage of it.
+    are fitted on the profile's other rows: on rows that it was fitted on, a map looks several times
+    better than it is. A layer that cannot become one has no damage of it.
     Each layer's result is written down when it is known; a second attempt in the same folder goes
     on behind the last one.
     """
@@ -92,7 +93,7 @@ class Sensitivity(ModelProfiler):
             yardstick = Yardstick(model, self._text(subject.rows), probes, subject.keep)
             write_atomically(base_file, yardstick.base.model_dump_json().encode())
             fits = any(one.fits for _, per_layer in strategies for one in per_layer)
-            scan = Scan(model, model, yardstick, subject.rows if fits else None)
+            scan = Scan(model, model, yardstick, self._other_rows(subject.rows) if fits else None)
             for layer in range(layers):
                 if known[layer] is None:
                     known[layer] = [
@@ -137,6 +138,16 @@ class Sensitivity(ModelProfiler):
                 expected=f"at most the profile's {len(rows)} rows of {rows.shape[1]} tokens",
             )
         return rows[: wanted[0], : wanted[1]]
+
+    def _other_rows(self, rows: Tensor) -> Tensor:
+        if len(rows) == self.rows:
+            raise InputError(
+                f"sensitivity measures on all {len(rows)} rows of the profile, and leaves none to "
+                "fit strategies on",
+                where="profile.rows",
+                expected=f"more than {self.rows} rows, or fewer for sensitivity",
+            )
+        return rows[self.rows :]
 
 
 def _of_layers(spec: Spec, scores: Sequence[dict[str, float]]) -> list[Strategy]:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from tiny_checkpoint import byte_tokenizer
 
+from tasks.contracts import Calibration, TextRef
 from tasks.errors import InputError
-from tasks.measure.batches import token_rows
+from tasks.measure.batches import calibration_rows, rows_beside, token_rows
+from tasks.store import LocalStore
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 TOKENIZER = byte_tokenizer()
@@ -87,3 +89,27 @@ def test_a_line_that_is_no_document_is_named(tmp_path: Path) -> None:
     (tmp_path / "documents.jsonl").write_text('{"body": "x"}\n')
     with pytest.raises(InputError, match="is no document"):
         token_rows(tmp_path, TOKENIZER, 1, 4, what="news")
+
+
+def test_rows_beside_others_hold_none_of_their_tokens(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    store = LocalStore(tmp_path / "store")
+
+    def text(content: str) -> TextRef:
+        (tmp_path / content[0]).mkdir()
+        tree = store.put_tree(text_tree(tmp_path / content[0], content))
+        return TextRef(**tree.model_dump(), source="test", documents=1, characters=len(content))
+
+    mine, other = (text("".join(chr(a + i % 23) for i in range(200))) for a in (65, 97))
+    fitted = Calibration(text=mine, rows=5, row_tokens=20)
+    whole = calibration_rows(fitted, store, tmp_path / "model")
+
+    def beside(seen: Calibration) -> list[list[int]]:
+        return rows_beside(fitted, seen, store, tmp_path / "model").tolist()
+
+    # 33 tokens: all of the first row, and some of the second
+    assert beside(Calibration(text=mine, rows=3, row_tokens=11)) == whole[2:].tolist()
+    assert beside(Calibration(text=mine, rows=4, row_tokens=20)) == whole[4:].tolist()
+    assert beside(Calibration(text=other, rows=9, row_tokens=20)) == whole.tolist()
+    with pytest.raises(InputError, match=r"more than 5 rows of 20 tokens"):
+        beside(Calibration(text=mine, rows=1, row_tokens=81))

@@ -112,7 +112,7 @@ def test_runs_are_fitted_and_measured_as_one(tmp_path: Path) -> None:
         parts = [Assignment(i, i + 1, Keep()) for i in range(start)]
         parts += [Assignment(start, start + 2, linear)]
         parts += [Assignment(i, i + 1, Keep()) for i in range(start + 2, LAYERS)]
-        convert_in_place(model, parts, lambda: on.rows)
+        convert_in_place(model, parts, lambda: on.rows[2:])
         nll, _ = whole_model(
             model,
             on.rows[:2, :48],
@@ -164,6 +164,13 @@ def test_more_text_than_the_profile_has_is_refused(tmp_path: Path) -> None:
         Sensitivity(**(OPTIONS | {"rows": 4})).run(subject(tmp_path, NARROW))
 
 
+def test_rows_to_fit_on_must_be_left(tmp_path: Path) -> None:
+    every_row = OPTIONS | {"rows": 3}
+    Sensitivity(**every_row).run(subject(tmp_path, NARROW))
+    with pytest.raises(InputError, match="measures on all 3 rows"):
+        Sensitivity(**every_row).run(subject(tmp_path, Spec(name="linear")))
+
+
 def test_a_reach_as_long_as_the_prompt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="outside sinks and window"):
         Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="streaming", window=430)))
@@ -173,7 +180,7 @@ def test_a_reach_as_long_as_the_prompt_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spec", [Spec(name="linear"), Spec(name="remove", patch=True)], ids=lambda s: s.name
 )
-def test_what_must_be_fitted_is_fitted_on_the_profiles_rows(tmp_path: Path, spec: Spec) -> None:
+def test_what_must_be_fitted_is_fitted_on_the_other_rows(tmp_path: Path, spec: Spec) -> None:
     on = replace(subject(tmp_path, spec), rows=tiny_tokens(4, 64))
     said: list[str] = []
     found = Sensitivity(**OPTIONS).run(replace(on, log=said.append))
@@ -187,7 +194,7 @@ def test_what_must_be_fitted_is_fitted_on_the_profiles_rows(tmp_path: Path, spec
         model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
         strategy = build(Strategy, spec)
         parts = [Assignment(i, i + 1, strategy if i == layer else Keep()) for i in range(LAYERS)]
-        convert_in_place(model, parts, lambda: on.rows)
+        convert_in_place(model, parts, lambda: on.rows[2:])
         nll, key = whole_model(model, rows, prompts)
         (damage,) = found.damage[layer]
         assert damage.language_nats == pytest.approx(nll - found.reference["nll"], abs=1e-5)
