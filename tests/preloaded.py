@@ -55,18 +55,15 @@ def warm() -> None:
 
 
 def make_tables_once(empty: Path) -> None:
-    """MLflow's tables, the sum of all its migrations, as a copy of those that it makes here."""
+    """MLflow's tables, the sum of all its migrations: new files get a copy of those made here."""
     from mlflow.store.db import utils
 
     from tasks.tracking import connect
 
     with connect(f"sqlite:///{empty}") as client:
         client.search_experiments()
-    make = utils._initialize_tables
 
     def copy(engine: Any) -> None:
-        if engine.dialect.name != "sqlite":
-            return make(engine)
         with closing(sqlite3.connect(empty)) as source, closing(engine.raw_connection()) as target:
             source.backup(target.driver_connection)
 
