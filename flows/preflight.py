@@ -54,6 +54,8 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             raise _at(error, document, f"{where}.{error.where or 'name'}") from error
     _check_rules(recipe, document, flow)
     _check_times(recipe, document)
+    if flow in ("convert", "survey"):
+        _check_profiled_rows(recipe, document, flow)
     check_pools(recipe, document)
     for where, metrics in _metric_lists(recipe):
         try:
@@ -134,6 +136,18 @@ def _check_times(recipe: Recipe, document: Located) -> None:
             if recipe.costs
             else f"add `costs: {{context_tokens: [{tokens}]}}` to the recipe",
         )
+
+
+def _check_profiled_rows(recipe: Recipe, document: Located, flow: str) -> None:
+    """A profile of too few rows would be refused after the model was fetched."""
+    choices = [recipe.choose] if flow == "convert" else recipe.survey.plans.values()
+    fits = any(build(Strategy, spec).fits for options in choices for spec in options.strategies)
+    profile = recipe.profile
+    for spec in profile.profilers:
+        try:
+            build(Profiler, spec).check_rows(profile.rows, profile.row_tokens, fits=fits)
+        except InputError as error:
+            raise _at(error, document, error.where or "profile") from error
 
 
 def _check_registry(recipe: Recipe, document: Located) -> None:

@@ -70,6 +70,17 @@ def real_model(tmp_path_factory) -> RealModel:
     return RealModel(ref, store.open_tree(ref.sha256), home / "work")
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """MLflow's tables, which take seconds to make, made once."""
+    from tasks.tracking import connect
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    with connect(f"sqlite:///{path}") as client:
+        client.search_experiments()
+    return path
+
+
 @pytest.fixture
 def fused(monkeypatch, device):
     """Operators run by Triton, and everything that they allocate is NaN until they write it."""

@@ -10,14 +10,6 @@ from tasks import tracking
 from tasks.tracking import Tracking, connect, experiment_id, live_metrics
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    with connect(f"sqlite:///{path}") as client:
-        client.search_experiments()
-    return path
-
-
 @pytest.fixture
 def where(tmp_path, empty_database):
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")

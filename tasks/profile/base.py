@@ -75,6 +75,18 @@ class Profiler(Component):
         """Tokens of whole-model forward passes that the profiler adds to the shared pass, about."""
         return 0
 
+    def check_rows(self, rows: int, row_tokens: int, *, fits: bool) -> None:
+        """Refuse a profile that has too little text for what the profiler measures.
+
+        Args:
+            rows: of the profile.
+            row_tokens: of each of them.
+            fits: whether a strategy of the recipe is fitted on text.
+
+        Raises:
+            InputError: with the field of the profile.
+        """
+
 
 class BlockProfiler(Profiler):
     """Sees every block on every row, in the one pass that all block profilers share."""

@@ -57,6 +57,8 @@ class Sensitivity(ModelProfiler):
     def run(self, subject: Subject) -> Findings:
         scores = subject.scores or ({},) * len(subject.model.model.layers)
         specs = [spec for spec in subject.strategies if spec.name != "keep"]
+        fits = any(build(Strategy, spec).fits for spec in specs)
+        self.check_rows(*subject.rows.shape, fits=fits)
         strategies = [(spec, _of_layers(spec, scores)) for spec in specs]
         reaches = [one.reach_tokens() or 0 for _, per_layer in strategies for one in per_layer]
         probes = probe_prompts(
@@ -69,7 +71,7 @@ class Sensitivity(ModelProfiler):
         )
         what = identity([self.model_dump(), specs, scores, subject.seed])[:16]
         folder = subject.workdir / f"sensitivity-{what}"
-        return self._scan(subject, strategies, probes, folder)
+        return self._scan(subject, strategies, probes, folder, fits=fits)
 
     def estimate_tokens(self, layers: int, strategies: int) -> int:
         tokens = self.rows * (self.row_tokens or 1024)
@@ -77,8 +79,29 @@ class Sensitivity(ModelProfiler):
         # the base once through, and half the layers, on average, for each layer and strategy
         return round(tokens * (2 + layers * strategies / 2))
 
+    def check_rows(self, rows: int, row_tokens: int, *, fits: bool) -> None:
+        if self.rows > rows or (self.row_tokens or row_tokens) > row_tokens:
+            raise InputError(
+                f"sensitivity asks for {self.rows} rows of {self.row_tokens or row_tokens} tokens",
+                where="profile.rows" if self.rows > rows else "profile.row_tokens",
+                expected=f"at most the profile's {rows} rows of {row_tokens} tokens",
+            )
+        if fits and self.rows == rows:
+            raise InputError(
+                f"sensitivity measures on all {rows} rows of the profile, and leaves none to fit "
+                "strategies on",
+                where="profile.rows",
+                expected=f"more than {self.rows} rows, or fewer for sensitivity",
+            )
+
     def _scan(
-        self, subject: Subject, strategies: list[Tried], probes: Probed, folder: Path
+        self,
+        subject: Subject,
+        strategies: list[Tried],
+        probes: Probed,
+        folder: Path,
+        *,
+        fits: bool,
     ) -> Findings:
         """All layers, each converted alone, from the bottom to the top."""
         model, log = subject.model, subject.log
@@ -92,8 +115,7 @@ class Sensitivity(ModelProfiler):
         if None in known or not base_file.is_file():
             yardstick = Yardstick(model, self._text(subject.rows), probes, subject.keep)
             write_atomically(base_file, yardstick.base.model_dump_json().encode())
-            fits = any(one.fits for _, per_layer in strategies for one in per_layer)
-            scan = Scan(model, model, yardstick, self._other_rows(subject.rows) if fits else None)
+            scan = Scan(model, model, yardstick, subject.rows[self.rows :] if fits else None)
             for layer in range(layers):
                 if known[layer] is None:
                     known[layer] = [
@@ -130,24 +152,7 @@ class Sensitivity(ModelProfiler):
             yield Damage(strategy=spec, layers=length, **scan.yardstick.damage(found))
 
     def _text(self, rows: Tensor) -> Tensor:
-        wanted = self.rows, self.row_tokens or rows.shape[1]
-        if wanted[0] > rows.shape[0] or wanted[1] > rows.shape[1]:
-            raise InputError(
-                f"sensitivity asks for {wanted[0]} rows of {wanted[1]} tokens",
-                where="profile",
-                expected=f"at most the profile's {len(rows)} rows of {rows.shape[1]} tokens",
-            )
-        return rows[: wanted[0], : wanted[1]]
-
-    def _other_rows(self, rows: Tensor) -> Tensor:
-        if len(rows) == self.rows:
-            raise InputError(
-                f"sensitivity measures on all {len(rows)} rows of the profile, and leaves none to "
-                "fit strategies on",
-                where="profile.rows",
-                expected=f"more than {self.rows} rows, or fewer for sensitivity",
-            )
-        return rows[self.rows :]
+        return rows[: self.rows, : self.row_tokens or rows.shape[1]]
 
 
 def _of_layers(spec: Spec, scores: Sequence[dict[str, float]]) -> list[Strategy]:

@@ -38,3 +38,31 @@ def test_a_frontier_hides_no_wrong_budget_of_its_plan(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="less than or equal to 1") as raised:
         check_recipe(recipe, document, flow="survey")
     assert "survey.plans.by_damage" in raised.value.where
+
+
+STREAMING = "{name: streaming, sinks: 4, window: 28}"
+
+
+@pytest.mark.parametrize(
+    ("flow", "strategy", "changed", "place", "said"),
+    [
+        ("convert", STREAMING, "rows=1", None, None),
+        ("convert", STREAMING, "row_tokens=127", "profile.row_tokens", "1 rows of 128"),
+        ("survey", STREAMING, "rows=1", None, None),
+        ("convert", "{name: linear}", "rows=2", None, None),
+        ("convert", "{name: linear}", "rows=1", "profile.rows", "on all 1 rows of the profile"),
+        ("survey", "{name: linear}", "rows=1", "profile.rows", "on all 1 rows of the profile"),
+    ],
+)
+def test_a_profile_of_too_few_rows_is_refused_before_the_model_is_fetched(
+    tmp_path: Path, flow: str, strategy: str, changed: str, place: str | None, said: str | None
+) -> None:
+    path = write_tiny_inputs(tmp_path)
+    path.write_text(path.read_text().replace(STREAMING, strategy))
+    recipe, document = load_recipe(path, [f"profile.{changed}"])
+    if said is None:
+        check_recipe(recipe, document, flow=flow)
+        return
+    with pytest.raises(InputError, match=said) as raised:
+        check_recipe(recipe, document, flow=flow)
+    assert place in raised.value.where

@@ -7,17 +7,6 @@ from pathlib import Path
 import pytest
 from register.case import Case, build_case
 
-from tasks.tracking import connect
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make, made once."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    with connect(f"sqlite:///{path}") as client:
-        client.search_experiments()
-    return path
-
 
 @pytest.fixture
 def make_case(tmp_path: Path, empty_database: Path) -> Callable[[str], Case]:
