@@ -83,11 +83,14 @@ def trained(folder: Path) -> dict[str, Any]:
 
 
 def table(arms: dict[str, Any], out: Path) -> str:
-    """One row per arm that is done; ``before`` is the arm's conversion without any training."""
+    """One row per arm that is done; ``before`` is the arm's conversion without any training.
+
+    KL is to the base, on the held-out rows, before and after healing.
+    """
     results = {path.stem: json.loads(path.read_bytes()) for path in out.glob("*.json")}
     lines = [
-        "| arm | tokens | minutes | perplexity before | after | keys | key log-prob | cloze |",
-        "|---|---|---|---|---|---|---|---|",
+        "| arm | tokens | minutes | perplexity before | after | KL | keys | key log-prob | cloze |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     if results:
         base = next(iter(results.values()))["metrics"]["base"]
@@ -98,14 +101,16 @@ def table(arms: dict[str, Any], out: Path) -> str:
             before = results.get(arm.get("before", ""), {}).get("metrics", {}).get("candidate", {})
             shown = before.get("perplexity.test")
             after = result["metrics"]["candidate"]
-            lines.append(_row(arm["what"], result["tokens"], result["minutes"], shown, after))
+            kl = [point[2] for point in result["validation"]]
+            of_arm = (arm["what"], result["tokens"], result["minutes"], shown, after)
+            lines.append(_row(*of_arm, f"{kl[0]:.3f} to {kl[-1]:.3f}" if kl else "-"))
             if control := result["metrics"].get("control"):
                 lines.append(
                     _row("… the base trained alike", result["tokens"], None, None, control)
                 )
             for metric, value in after.items():
                 if metric.startswith("perplexity_without"):
-                    lines.append(f"| &nbsp;&nbsp;{metric} | | | | {value:.2f} | | | |")
+                    lines.append(f"| &nbsp;&nbsp;{metric} | | | | {value:.2f} | | | | |")
     return "\n".join(lines)
 
 
@@ -115,9 +120,11 @@ def _row(
     minutes: float | None,
     before: float | None,
     after: dict[str, float | None],
+    kl: str = "-",
 ) -> str:
     figures = (minutes, before, *(after.get(name) for name in FIGURES))
-    shown = ("-" if figure is None else f"{figure:.4g}" for figure in figures)
+    shown = ["-" if figure is None else f"{figure:.4g}" for figure in figures]
+    shown.insert(3, kl)  # behind both perplexities
     return f"| {what} | {tokens:,} | " + " | ".join(shown) + " |"
 
 
