@@ -2,6 +2,7 @@
 
     python -m benchmarks.heal --data DIR --out OUT            # the next arm that is not done yet
     python -m benchmarks.heal --data DIR --out OUT --arm NAME
+    python -m benchmarks.heal ... --set finetune.stages.0.precision=float32   # no bf16 in hardware
     python -m benchmarks.heal --out OUT --table               # what is known so far, as Markdown
 
 Each arm is a run of ``layerwright convert`` on a recipe made of ``benchmarks/heal.yaml``: it is
@@ -45,11 +46,14 @@ def recipe_of(name: str, arms: dict[str, Any], data: Path) -> dict[str, Any]:
     return overlaid(shared, arms["arms"][name]["recipe"])
 
 
-def run_arm(name: str, arms: dict[str, Any], data: Path, out: Path) -> dict[str, Any]:
-    """Run one arm through the command, and keep its figures."""
+def run_arm(
+    name: str, arms: dict[str, Any], data: Path, out: Path, sets: list[str]
+) -> dict[str, Any]:
+    """Run one arm through the command, changed by ``sets``, and keep its figures."""
     recipe = out / f"{name}.yaml"
     write_atomically(recipe, yaml.safe_dump(recipe_of(name, arms, data), sort_keys=False).encode())
     command = [sys.executable, "-m", "flows.cli", "convert", str(recipe), "--json"]
+    command += [part for change in sets for part in ("--set", change)]
     done = subprocess.run(
         [*command, "--home", str(out / "home")], stdout=subprocess.PIPE, text=True, check=False
     )
@@ -60,6 +64,7 @@ def run_arm(name: str, arms: dict[str, Any], data: Path, out: Path) -> dict[str,
     result = {
         "arm": name,
         "date": datetime.now(UTC).date().isoformat(),
+        "set": sets,
         "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
         **trained(folder),
         "metrics": summary["metrics"],
@@ -102,7 +107,8 @@ def table(arms: dict[str, Any], out: Path) -> str:
             shown = before.get("perplexity.test")
             after = result["metrics"]["candidate"]
             kl = [point[2] for point in result["validation"]]
-            of_arm = (arm["what"], result["tokens"], result["minutes"], shown, after)
+            what = ", ".join([arm["what"], *result.get("set", [])])
+            of_arm = (what, result["tokens"], result["minutes"], shown, after)
             lines.append(_row(*of_arm, f"{kl[0]:.3f} to {kl[-1]:.3f}" if kl else "-"))
             if control := result["metrics"].get("control"):
                 lines.append(
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arm")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     arms = yaml.safe_load(ARMS.read_text())
@@ -143,7 +150,7 @@ def main() -> None:
             if name not in arms["arms"] or options.data is None:
                 parser.error(f"--data, and an arm of {', '.join(arms['arms'])}")
             options.out.mkdir(parents=True, exist_ok=True)
-            run_arm(name, arms, options.data, options.out)
+            run_arm(name, arms, options.data, options.out, options.set)
     print(table(arms, options.out))
 
 

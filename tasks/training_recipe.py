@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from tasks.contracts import Contract, Count, Number, Positive, Share, Spec
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 
 class TrainingText(Contract):
     """What a training reads, and how often its state is kept.
@@ -27,15 +29,16 @@ class TrainingText(Contract):
 class AdapterOptions(Contract):
     """What a stage trains of the big weights.
 
-    ``lora``: low-rank adapters on the linear layers that ``targets`` name (``rslora``: scaled by
-    alpha / sqrt(rank), ``dora``: with a trained magnitude). ``full``: every weight of the layers
-    and the final norm; embeddings and head stay. ``none``: only the stage's ``parts``.
+    ``lora``: low-rank adapters on the linear layers that ``targets`` name, by default all of
+    attention and MLP (``rslora``: scaled by alpha / sqrt(rank), ``dora``: with a trained
+    magnitude). ``full``: every weight of the layers and the final norm; embeddings and head stay.
+    ``none``: only the stage's ``parts``.
     """
 
     kind: Literal["lora", "full", "none"] = "lora"
     rank: Positive = 16
     alpha: Positive = 32
-    targets: tuple[str, ...] = Field(default=("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
+    targets: tuple[str, ...] = Field(default=PROJECTIONS, min_length=1)
     rslora: bool = False
     dora: bool = False
 
@@ -61,7 +64,7 @@ class TrainingStage(Contract):
     steps: Positive
     rows_per_step: Positive = 1
     rows_at_once: Positive = 1
-    learning_rate: Number = Field(default=3e-4, gt=0)
+    learning_rate: Number = Field(default=5e-4, gt=0)
     warmup_steps: Count = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: Number = Field(default=0.0, ge=0)
@@ -83,11 +86,14 @@ class TrainingStage(Contract):
 class HealingStage(TrainingStage):
     """One stage of healing: what is minimised, and what may change for it.
 
+    Only ``steps`` has to be said: the other defaults are what healed best after a conversion that
+    takes context away (docs/healing.md, "Where to begin").
+
     ``parts`` are trained in full beside the adapter: ``linear`` maps, the learned ``mix`` of gated
     recurrences, and their ``decay`` biases.
     """
 
-    objectives: tuple[Spec, ...] = Field(min_length=1)
+    objectives: tuple[Spec, ...] = Field(default=(Spec(name="logit_kl"),), min_length=1)
     parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
     window_dropout: WindowDropout | None = None
 

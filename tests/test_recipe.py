@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.recipe import Recipe, load_recipe
+from tasks.training_recipe import PROJECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = """\
@@ -74,6 +76,12 @@ def test_a_right_recipe(path: Path) -> None:
     assert recipe.compute.of("evaluate").device == "auto"
     assert load(path, TEXT, "costs={context_tokens: [64]}").costs.context_tokens == (64,)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_stage_of_healing_needs_its_steps_alone(path: Path) -> None:
+    stage = load(path, TEXT, "finetune.stages=[{steps: 6}]").finetune.stages[0]
+    assert stage.objectives == (Spec(name="logit_kl"),)
+    assert stage.adapter.targets == PROJECTIONS
 
 
 def test_memory_bounds_the_steps_that_stream_and_no_other(path: Path) -> None:

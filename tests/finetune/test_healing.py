@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetune.healing_case import HELD_OUT, OPTIONS, STAGE, TEXT, TWO_STAGES, HealingCase
+from finetune.healing_case import HELD_OUT, LAYERS, OPTIONS, STAGE, TEXT, TWO_STAGES, HealingCase
+from safetensors.torch import load
 from tiny_checkpoint import byte_tokenizer
 
 from tasks.contracts import Spec
 from tasks.errors import InputError
 from tasks.measure.models import load_base, load_checkpoint
 from tasks.store import MANIFEST
-from tasks.training_recipe import AdapterOptions
+from tasks.training_recipe import PROJECTIONS, AdapterOptions, HealingStage
 
 IDS = byte_tokenizer()(TEXT, return_tensors="pt").input_ids[:, :96]
 
@@ -78,9 +79,23 @@ def test_the_report_counts_steps_tokens_and_parameters(healed):
     _, report = healed
     assert report.steps == len(report.points) == STAGE.steps
     assert report.tokens == STAGE.steps * STAGE.rows_per_step * OPTIONS.row_tokens
-    # q and o: 48 -> 48, k and v: 48 -> 16; rank 4; 4 layers
-    assert report.trained_parameters == 4 * 4 * (2 * (48 + 48) + 2 * (48 + 16))
+    # q and o: 48 -> 48, k and v: 48 -> 16, gate, up and back down: 48 -> 96; rank 4; 4 layers
+    assert report.trained_parameters == 4 * 4 * (2 * (48 + 48) + 2 * (48 + 16) + 3 * (48 + 96))
     assert report.seconds > 0
+
+
+def test_by_default_every_projection_learns_the_logits_of_the_base(tmp_path):
+    case = HealingCase(tmp_path)
+    report = case.heal(OPTIONS.model_copy(update={"stages": (HealingStage(steps=8),)}))
+    assert report.stages[0].units == {"logit_kl": "nats"}
+    assert report.points[-1].learning_rate < report.points[0].learning_rate == 5e-4
+    before, after = (
+        load(files(case, ref.sha256)["model.safetensors"])
+        for ref in (case.checkpoint, report.checkpoint)
+    )
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {name for name in after if name.split(".")[-2] in PROJECTIONS}
+    assert len(changed) == LAYERS * len(PROJECTIONS)
 
 
 def test_nothing_is_pickled(healed):
