@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tasks.context import Context
 from tasks.contracts import CheckpointRef, ModelRef, TextRef, TreeRef, identity
 from tasks.finetune.merging import write_merged
+from tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
 from tasks.finetune.rows import Rows, training_rows
 from tasks.finetune.snapshot import Snapshots, TrainingState
 from tasks.finetune.team import Team
@@ -66,6 +66,8 @@ def finetune_model(
         validation = Validation(held_rows, options.validation)
     passes = passes_over(rows, options.stages)
     ctx.log(f"finetune: {len(options.stages)} stages, {passes:.2f} passes over {len(rows)} rows")
+    if line := emulation(ctx.device, options.stages):
+        ctx.log(f"finetune: {line}")
     loading = {
         "device": team.loads_on(ctx.device),
         "dtype": loaded_dtype(ctx.device, options.stages),
@@ -129,22 +131,6 @@ def finetune_model(
 def passes_over(rows: Rows, stages: tuple[TrainingStage, ...]) -> float:
     """How often the rows are read, if no stage stops early."""
     return sum(stage.steps * stage.rows_per_step for stage in stages) / len(rows)
-
-
-def loaded_dtype(device: str, stages: tuple[TrainingStage, ...]) -> torch.dtype | None:
-    """What weights are loaded in; None keeps what they are stored in.
-
-    On the CPU fp32 is the faster one, whatever they are stored in.
-    """
-    wide = device == "cpu" or any(stage.precision == "float32" for stage in stages)
-    return torch.float32 if wide else None
-
-
-def compute_dtype(device: str, stored: torch.dtype, stage: TrainingStage) -> torch.dtype | None:
-    """Autocast's dtype for a stage: ``auto`` is bf16 for weights stored in 16 bits on a GPU."""
-    if stage.precision == "auto":
-        return torch.bfloat16 if device != "cpu" and stored.itemsize == 2 else None
-    return torch.bfloat16 if stage.precision == "bfloat16" else None
 
 
 def write_tree(

@@ -11,9 +11,10 @@ from tasks.context import Context
 from tasks.contracts import ConversionPlan, ModelRef, Spec, TextRef, TreeRef, identity
 from tasks.errors import InputError
 from tasks.finetune.adapters import give
-from tasks.finetune.healing import compute_dtype, loaded_dtype, write_tree
+from tasks.finetune.healing import write_tree
 from tasks.finetune.losses import StageLoss
 from tasks.finetune.objectives.base import Objective
+from tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
 from tasks.finetune.rows import Rows, training_rows
 from tasks.finetune.snapshot import Snapshots
 from tasks.finetune.team import Team
@@ -81,6 +82,8 @@ def regularize_model(
         sink=sink,
         name="regularize",
     )
+    if line := emulation(ctx.device, (options,)):
+        ctx.log(f"regularize: {line}")
     before = skipped_nll(load(), layers, held_rows) if held_rows else None
     trials = _sweep(training, options, layers, held_rows, run)
     weight = min(trials, key=lambda trial: trial.nll).weight if trials else options.weights[0]
