@@ -90,17 +90,21 @@ class HealingStage(TrainingStage):
     takes context away (docs/healing.md, "Where to begin").
 
     ``parts`` are trained in full beside the adapter: ``linear`` maps, the learned ``mix`` of gated
-    recurrences, and their ``decay`` biases.
+    recurrences, and their ``decay`` biases; at ``parts_learning_rate``, or at the stage's. Weights
+    trained in full, as fitted maps are, want a far lower one than adapters.
     """
 
     objectives: tuple[Spec, ...] = Field(default=(Spec(name="logit_kl"),), min_length=1)
     parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
+    parts_learning_rate: Number | None = Field(default=None, gt=0)
     window_dropout: WindowDropout | None = None
 
     @model_validator(mode="after")
     def _something_to_train(self) -> HealingStage:
         if self.adapter.kind == "none" and not self.parts:
             raise ValueError("an adapter, or some parts: a stage with neither trains nothing")
+        if self.parts_learning_rate is not None and not self.parts:
+            raise ValueError("parts for parts_learning_rate, or none of both")
         names = [spec.name for spec in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"each objective once, not {', '.join(names)}")

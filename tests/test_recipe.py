@@ -137,6 +137,8 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
          "below the 6 steps"),
         ("steps: 6", "steps: 6\n      adapter: {kind: none}", "24: finetune.stages.0",
          "some parts"),
+        ("steps: 6", "steps: 6\n      parts_learning_rate: 1e-5", "24: finetune.stages.0",
+         "parts for parts_learning_rate"),
         ("[{name: logit_kl}]", "[]", "24: finetune.stages.0.objectives", "at least 1 item"),
         ("[{name: logit_kl}]", "[{name: logit_kl}, {name: logit_kl}]", "24: finetune.stages.0",
          "each objective once"),

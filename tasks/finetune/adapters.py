@@ -124,6 +124,15 @@ def merge(model: HybridForCausalLM) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in changed.items()}
 
 
+def split_by_parts(
+    parameters: dict[str, nn.Parameter], parts: Collection[str]
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Trained parameters by name: those of no part, and those of the parts."""
+    endings = tuple(ending for part in parts for ending in PARTS[part])
+    mine = {name: p for name, p in parameters.items() if name.endswith(endings)}
+    return {name: p for name, p in parameters.items() if name not in mine}, mine
+
+
 def give(model: HybridForCausalLM, weights: dict[str, Tensor]) -> None:
     """Put weights that earlier stages changed into a plain model; they stay fp32."""
     parameters = dict(model.named_parameters())

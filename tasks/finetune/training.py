@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from tasks.errors import InputError, StepError
-from tasks.finetune.adapters import attach, give, merge, trained
+from tasks.finetune.adapters import attach, give, merge, split_by_parts, trained
 from tasks.finetune.losses import Means, StageLoss
 from tasks.finetune.objectives.base import LayerObjective, Objective
 from tasks.finetune.rows import Rows
@@ -114,7 +114,8 @@ class Training:
         # no dropout anywhere: nothing in a step is random, which makes resuming exact
         student.train(stage.gradient_checkpointing)
         self.team.shard(student)
-        parameters = trained(student)  # sharding made new ones
+        by_rate = split_by_parts(trained(student), parts)  # sharding made new ones
+        parameters = {name: p for group in by_rate for name, p in group.items()}
         loss = StageLoss(
             student,
             self.base,
@@ -124,7 +125,15 @@ class Training:
             compute=self.compute(stage),
             team=self.team,
         )
-        optimizer = AdamW(parameters.values(), weight_decay=stage.weight_decay)
+        rates = (stage.learning_rate, stage.parts_learning_rate or stage.learning_rate)
+        optimizer = AdamW(
+            [
+                {"params": list(group.values()), "peak": rate}
+                for group, rate in zip(by_rate, rates, strict=True)
+                if group
+            ],
+            weight_decay=stage.weight_decay,
+        )
         state = self.snapshots.read(finished, parameters, optimizer)
         if state.step > finished.step:
             done = state.step - finished.step
@@ -184,15 +193,15 @@ class Training:
         off = None
         if stage.window_dropout:
             off = windows_off(stage.window_dropout, step, steps=stage.steps, **order)
-        rate = learning_rate(
+        share = learning_rate(
             step,
-            peak=stage.learning_rate,
+            peak=1.0,
             warmup_steps=stage.warmup_steps,
             steps=stage.steps,
             schedule=stage.schedule,
         )
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["peak"] * share
         means = loss.accumulate(rows, stage.rows_at_once, off)
         norm = float(whole(clip_grad_norm_(parameters.values(), stage.max_grad_norm)))
         self._require_finite(state.step + 1, means, norm)
@@ -209,12 +218,17 @@ class Training:
             loss=means.loss,
             values=means.values,
             tokens=state.tokens,
-            learning_rate=rate,
+            learning_rate=stage.learning_rate * share,
         )
         state.points.append(point)
         self.sink(
             state.step,
-            {"loss": means.loss, **means.values, "learning_rate": rate, "tokens": state.tokens},
+            {
+                "loss": means.loss,
+                **means.values,
+                "learning_rate": point.learning_rate,
+                "tokens": state.tokens,
+            },
         )
         values = ", ".join(f"{name} {value:.3f}" for name, value in means.values.items())
         return f"loss {means.loss:.3f} ({values}), {rows.tokens / spent:.0f} tokens/s"

@@ -85,20 +85,43 @@ def test_the_teacher_stays_as_it_is_and_what_was_learnt_is_handed_on(tmp_path):
     assert second[0].loss < state.points[0].loss
 
 
-def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
+@pytest.mark.parametrize(
+    ("spec", "chosen"),
+    [
+        ("gla", {"window_dropout": WindowDropout()}),
+        ("linear", {"parts": ("linear",), "parts_learning_rate": 1e-4}),
+    ],
+)
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, spec, chosen):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir(), resumed.mkdir()
-    stages = [stage(rows_per_step=2, window_dropout=WindowDropout())]
-    expected = training(whole, spec="gla").run(stages)
+    stages = [stage(rows_per_step=2, **chosen)]
+    expected = training(whole, spec=spec).run(stages)
     with pytest.raises(KeyboardInterrupt):
-        training(resumed, spec="gla", hook=interrupt_after(17)).run(stages)
+        training(resumed, spec=spec, hook=interrupt_after(17)).run(stages)
     log = []
-    state = training(resumed, spec="gla", log=log.append).run(stages)
+    state = training(resumed, spec=spec, log=log.append).run(stages)
     assert log[0] == "finetune goes on from step 5 of 12"
     assert state.points == expected.points
     ours, theirs = (load_file(folder / "stage-1.safetensors") for folder in (resumed, whole))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_parts_learn_at_a_rate_of_their_own(tmp_path, kind):
+    one = training(tmp_path, spec="linear")
+    adapter = AdapterOptions(kind=kind, rank=4, alpha=8)
+    one.run([stage(steps=1, adapter=adapter, parts=("linear",), parts_learning_rate=1e-5)])
+    before = dict(one.load_student().named_parameters())
+    moved = {
+        name: float((after - before[name]).abs().max())
+        for name, after in one.snapshots.weights(0).items()
+    }
+    parts = [change for name, change in moved.items() if ".linear." in name]
+    others = [change for name, change in moved.items() if ".linear." not in name]
+    assert 0.9e-5 < max(parts) < 1.1e-5, "a step of AdamW is the rate, at first"
+    assert max(others) > 1e-3
 
 
 def test_another_runs_snapshot_is_left_aside(tmp_path):
