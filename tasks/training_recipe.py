@@ -86,12 +86,12 @@ class TrainingStage(Contract):
 class HealingStage(TrainingStage):
     """One stage of healing: what is minimised, and what may change for it.
 
-    Only ``steps`` has to be said: the other defaults are what healed best after a conversion that
-    takes context away (docs/healing.md, "Where to begin").
+    Only ``steps`` has to be said. Objective, targets and rate are those that healed best where
+    context was taken away; rows and the other conversions: docs/healing.md, "Where to begin".
 
     ``parts`` are trained in full beside the adapter: ``linear`` maps, the learned ``mix`` of gated
     recurrences, and their ``decay`` biases; at ``parts_learning_rate``, or at the stage's. Weights
-    trained in full, as fitted maps are, want a far lower one than adapters.
+    trained in full want a lower one than adapters.
     """
 
     objectives: tuple[Spec, ...] = Field(default=(Spec(name="logit_kl"),), min_length=1)

@@ -10,23 +10,23 @@ import numpy as np
 from tasks.training_recipe import WindowDropout
 
 
-def learning_rate(
-    step: int, *, peak: float, warmup_steps: int, steps: int, schedule: str = "cosine"
-) -> float:
-    """Linear warm-up that reaches ``peak`` at step ``warmup_steps``, then decay towards 0.
+def share_of_peak(step: int, *, warmup_steps: int, steps: int, schedule: str = "cosine") -> float:
+    """The learning rate of a step, as a share of its peak.
+
+    Linear warm-up that reaches the peak at step ``warmup_steps``, then decay towards 0.
 
     ``cosine`` and ``linear`` decay over the steps that are left, ``constant`` stays at the peak.
     Neither the first nor the last step has rate 0: in a run of a few dozen steps each counts.
     (The schedules of Transformers start at 0 and would spend a step on it.)
     """
     if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
+        return (step + 1) / (warmup_steps + 1)
     done = (step - warmup_steps) / (steps - warmup_steps)
     if schedule == "constant":
-        return peak
+        return 1.0
     if schedule == "linear":
-        return peak * (1 - done)
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+        return 1 - done
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def row_indices(first: int, count: int, *, rows: int, seed: int) -> list[int]:

@@ -17,7 +17,7 @@ from tasks.finetune.adapters import attach, give, merge, split_by_parts, trained
 from tasks.finetune.losses import Means, StageLoss
 from tasks.finetune.objectives.base import LayerObjective, Objective
 from tasks.finetune.rows import Rows
-from tasks.finetune.schedule import learning_rate, row_indices, windows_off
+from tasks.finetune.schedule import row_indices, share_of_peak, windows_off
 from tasks.finetune.snapshot import Snapshots, TrainingState
 from tasks.finetune.team import Team, whole
 from tasks.finetune.validation import Validation
@@ -193,12 +193,8 @@ class Training:
         off = None
         if stage.window_dropout:
             off = windows_off(stage.window_dropout, step, steps=stage.steps, **order)
-        share = learning_rate(
-            step,
-            peak=1.0,
-            warmup_steps=stage.warmup_steps,
-            steps=stage.steps,
-            schedule=stage.schedule,
+        share = share_of_peak(
+            step, warmup_steps=stage.warmup_steps, steps=stage.steps, schedule=stage.schedule
         )
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share

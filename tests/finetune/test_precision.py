@@ -4,6 +4,7 @@ import pytest
 import torch
 from finetune.healing_case import OPTIONS, STAGE, HealingCase
 
+from tasks.finetune import precision
 from tasks.finetune.precision import (
     EMULATED,
     bfloat16_slowdown,
@@ -51,8 +52,10 @@ def test_only_bfloat16_on_a_cpu_is_measured():
     assert emulation("cpu", (WIDE, AUTO)) is None
 
 
-def test_a_training_in_bfloat16_tells_what_this_processor_is(tmp_path):
+@pytest.mark.parametrize(("slowdown", "lines"), [(1.0, 0), (45.7, 1)])
+def test_a_training_in_bfloat16_tells_what_the_processor_is(tmp_path, monkeypatch, slowdown, lines):
+    assert bfloat16_slowdown() > 0
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda: slowdown)  # of another processor
     case = HealingCase(tmp_path)
     case.heal(OPTIONS.model_copy(update={"stages": (NARROW.model_copy(update={"steps": 3}),)}))
-    lines = [line for line in case.log if "no bfloat16 products" in line]
-    assert len(lines) == (told(bfloat16_slowdown()) is not None)
+    assert sum("no bfloat16 products" in line for line in case.log) == lines

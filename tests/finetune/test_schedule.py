@@ -4,12 +4,12 @@ from itertools import chain, pairwise
 
 import pytest
 
-from tasks.finetune.schedule import learning_rate, row_indices, windows_off
+from tasks.finetune.schedule import row_indices, share_of_peak, windows_off
 from tasks.training_recipe import WindowDropout
 
 
 def test_rate_rises_to_its_peak_and_decays_without_a_wasted_step():
-    rates = [learning_rate(n, peak=1.0, warmup_steps=3, steps=10) for n in range(10)]
+    rates = [share_of_peak(n, warmup_steps=3, steps=10) for n in range(10)]
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert all(later < earlier for earlier, later in pairwise(rates[3:]))
     assert min(rates) > 0
@@ -17,15 +17,15 @@ def test_rate_rises_to_its_peak_and_decays_without_a_wasted_step():
 
 def test_other_schedules_have_the_same_warm_up():
     def rates(schedule):
-        plan = {"peak": 1.0, "warmup_steps": 2, "steps": 6, "schedule": schedule}
-        return [learning_rate(n, **plan) for n in range(6)]
+        plan = {"warmup_steps": 2, "steps": 6, "schedule": schedule}
+        return [share_of_peak(n, **plan) for n in range(6)]
 
     assert rates("constant") == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1])
     assert rates("linear") == pytest.approx([1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25])
 
 
 def test_without_warm_up_the_first_step_has_the_peak_rate():
-    assert learning_rate(0, peak=0.3, warmup_steps=0, steps=1) == pytest.approx(0.3)
+    assert share_of_peak(0, warmup_steps=0, steps=1) == 1.0
 
 
 def test_each_pass_reads_every_row_once_in_an_order_of_its_own():
