@@ -155,6 +155,7 @@ def control_arm(
     """The base, healed like a candidate but not converted, where the recipe asks for it."""
     if not recipe.evaluate.control:
         return None
+    logger.info("control   the base, trained like the candidate that comes after it")
     unchanged = convert_model(model, unchanged_plan(model, context_tokens), rows, run=run)
     trained = heal(recipe, model, unchanged, texts, run)
     return trained.checkpoint if trained else unchanged

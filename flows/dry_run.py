@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from itertools import dropwhile
 from typing import Any
 
 from flows.launch import Launch
@@ -86,9 +88,7 @@ def _seconds(recipe: Recipe, parameters: int, layers: int) -> dict[str, float]:
         "choose": round(0.1 + tried * per_token, 1),
         "convert": round(8 * parameters / 300e6, 1),
         "regularize": round(trained["regularize"] * per_token, 1),
-        "finetune": round(
-            trained["finetune"] * (2 if recipe.evaluate.control else 1) * per_token, 1
-        ),
+        "finetune": round(trained["finetune"] * per_token, 1),
         "evaluate": round(evaluated * per_token, 1),
         "gate": 0.1,
         "register": 5.0,
@@ -110,12 +110,21 @@ def _training_tokens(recipe: Recipe) -> dict[str, float]:
     """What each training costs, in forward passes over a token."""
     found = {"regularize": 0.0, "finetune": 0.0}
     if heal := recipe.finetune:
-        found["finetune"] = sum(_stage_tokens(heal, stage) for stage in heal.stages)
+        stages = [*heal.stages, *(_control_stages(heal) if recipe.evaluate.control else ())]
+        found["finetune"] = sum(_stage_tokens(heal, stage) for stage in stages)
     if before := recipe.regularize:
         tried = before.sweep_steps * (len(before.weights) if len(before.weights) > 1 else 0)
         per_step = before.rows_per_step * before.row_tokens * (1 + 2.0)
         found["regularize"] = (before.steps + tried) * per_step
     return found
+
+
+def _control_stages(heal: FinetuneOptions) -> Iterable[HealingStage]:
+    """What the control arm is trained on: all from the first that teaches the base something."""
+    return dropwhile(
+        lambda stage: all(build(Objective, spec).needs_base for spec in stage.objectives),
+        heal.stages,
+    )
 
 
 def _stage_tokens(heal: FinetuneOptions, stage: HealingStage) -> float:

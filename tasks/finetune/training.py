@@ -107,6 +107,10 @@ class Training:
         if not parameters:
             self.log(f"{self.name} stage {index + 1} has nothing to train in this model")
             return self._finish(stage, objectives, finished, finished, {}, 0)
+        # its gradient is rounding, which AdamW would make steps of full size of
+        if all(o.needs_base for o in objectives) and self._is_the_base(index, student):
+            self.log(f"{self.name} stage {index + 1} has nothing to learn: this model is the base")
+            return self._finish(stage, objectives, finished, finished, {}, 0)
         count = sum(p.numel() for p in parameters.values())
         head = student.get_output_embeddings().weight.detach().clone()
         if stage.gradient_checkpointing:
@@ -307,6 +311,12 @@ class Training:
     def _is_converted(self, student: HybridForCausalLM) -> bool:
         base = self.base.config.layer_specs if self.base else student.config.layer_specs
         return student.config.layer_specs != base
+
+    def _is_the_base(self, index: int, student: HybridForCausalLM) -> bool:
+        """Not converted, and not changed by the stages before this one."""
+        return not self._is_converted(student) and not any(
+            self.snapshots.weights(earlier) for earlier in range(index)
+        )
 
     def _require_finite(self, step: int, means: Means, norm: float) -> None:
         if not all(map(math.isfinite, [means.loss, *means.values.values(), norm])):

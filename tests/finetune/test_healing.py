@@ -209,6 +209,23 @@ def test_the_control_arm_is_a_plan_that_keeps_every_layer(tmp_path):
     assert report.checkpoint.sha256 != case.checkpoint.sha256
 
 
+def test_a_control_arm_that_looks_to_the_base_alone_stays_the_base(tmp_path):
+    towards_the_base = HealingStage(steps=3, learning_rate=1e-2)
+    text_as_well = STAGE.model_copy(update={"steps": 4})
+    stages = (towards_the_base, text_as_well, towards_the_base)
+    case = HealingCase(tmp_path, streaming=False)
+    report = case.heal(OPTIONS.model_copy(update={"stages": stages[:1]}))
+    assert (report.steps, report.trained_parameters) == (0, 0)
+    before, after = (
+        files(case, ref.sha256)["model.safetensors"] for ref in (case.checkpoint, report.checkpoint)
+    )
+    assert after == before
+    assert any("nothing to learn: this model is the base" in line for line in case.log)
+    case = HealingCase(tmp_path / "text", streaming=False)
+    report = case.heal(OPTIONS.model_copy(update={"stages": stages}))
+    assert [stage.steps for stage in report.stages] == [0, 4, 3], "no longer the base in the third"
+
+
 @pytest.mark.parametrize(
     ("changed", "where"),
     [

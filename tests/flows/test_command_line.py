@@ -276,14 +276,20 @@ def test_the_page_of_a_survey_is_found(surveyed) -> None:
 
 def test_the_control_arm_is_measured(tmp_path: Path) -> None:
     write_tiny_inputs(tmp_path)
-    result = layerwright(
-        "convert", "recipe.yaml", "--json", "--set", "evaluate.control=true", cwd=tmp_path
-    )
+    command = ("convert", "recipe.yaml", "--json", "--set", "evaluate.control=true")
+    result = layerwright(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     metrics = last_line(result)["metrics"]
     control, base = (metrics[arm]["perplexity.held-out"] for arm in ("control", "base"))
     assert control != base
     assert metrics["control"]["kv_bytes.1024"] == metrics["base"]["kv_bytes.1024"]
+    kl_alone = "finetune.stages.0.objectives=[{name: logit_kl}]"
+    result = layerwright(*command, "--set", kl_alone, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "nothing to learn: this model is the base" in result.stderr
+    metrics = last_line(result)["metrics"]
+    control, base = (metrics[arm]["perplexity.held-out"] for arm in ("control", "base"))
+    assert control == base
 
 
 @pytest.mark.parametrize(

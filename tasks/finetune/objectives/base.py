@@ -21,7 +21,8 @@ class Objective(Component):
 
     Attributes:
         unit: of the value that is reported, before the weight.
-        needs_base: whether the base model has to be run as well.
+        needs_base: whether the base model has to be run as well. Such a term is least where student
+            and base agree: a stage of such terms alone leaves a model that is the base as it is.
     """
 
     kind: ClassVar[str] = "objective"
