@@ -107,7 +107,7 @@ class Training:
         if not parameters:
             self.log(f"{self.name} stage {index + 1} has nothing to train in this model")
             return self._finish(stage, objectives, finished, finished, {}, 0)
-        # its gradient is rounding, which AdamW would make steps of full size of
+        # no gradient anywhere: steps that would cost their time and change nothing
         if all(o.needs_base for o in objectives) and self._is_the_base(index, student):
             self.log(f"{self.name} stage {index + 1} has nothing to learn: this model is the base")
             return self._finish(stage, objectives, finished, finished, {}, 0)
