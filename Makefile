@@ -45,7 +45,7 @@ lint: $(VENV)/.installed-dev
 
 # pinned and installed the same, and nothing with a known vulnerability
 audit: $(VENV)/.installed-dev
-	$(BIN)/python -m infra.audit
+	$(BIN)/python -m layerwright.infra.audit
 
 bench: setup
 	$(BIN)/python -m benchmarks.overhead
@@ -64,10 +64,10 @@ $(VENV)/.installed-stack: $(VENV)/.installed-dev
 
 # the production parts on this machine, with PostgreSQL from the system's package: docs/operations.md
 stack-up: $(VENV)/.installed-stack
-	$(BIN)/python -m infra.stack up
+	$(BIN)/python -m layerwright.infra.stack up
 
 stack-down:
-	$(BIN)/python -m infra.stack down
+	$(BIN)/python -m layerwright.infra.stack down
 
 test-stack: $(VENV)/.installed-stack
 	$(BIN)/python -m pytest -m stack tests/stack

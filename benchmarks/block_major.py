@@ -35,13 +35,16 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tasks.context import Context
-from tasks.contracts import Calibration, ConversionPlan, ModelRef, PlanItem, Spec, TextRef
-from tasks.convert.checkpoint import convert_model
-from tasks.evaluate.models import evaluate_models
-from tasks.profile.model import profile_model
-from tasks.recipe import EvaluateOptions, ProfileOptions
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
+from layerwright.tasks.convert.checkpoint import convert_model
+from layerwright.tasks.evaluate.models import evaluate_models
+from layerwright.tasks.profile.model import profile_model
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
+from layerwright.tasks.recipe.profile import ProfileOptions
+from layerwright.tasks.store.local import LocalStore
 
 STREAMING = {"sinks": 4, "window": 60}
 ROW_TOKENS = 512

@@ -17,7 +17,7 @@ from itertools import chain
 
 import torch
 
-from kernels.choice import fused_obstacle
+from layerwright.kernels.choice import fused_obstacle
 
 
 def missing() -> str | None:

@@ -29,12 +29,12 @@ from benchmarks.kernel_floors import (
     prefill_rows,
     recurrence_rows,
 )
-from kernels.covered_mass.reference import covered_mass_reference
-from kernels.gated_recurrence.chunked import gated_recurrence_chunked
-from kernels.liger_decode.reference import liger_decode_reference
-from kernels.ring import Ring
-from kernels.streaming_attention.blockwise import streaming_attention_blockwise
-from kernels.streaming_attention.reference import visible_keys
+from layerwright.kernels.covered_mass.reference import covered_mass_reference
+from layerwright.kernels.gated_recurrence.chunked import gated_recurrence_chunked
+from layerwright.kernels.liger_decode.reference import liger_decode_reference
+from layerwright.kernels.ring import Ring
+from layerwright.kernels.streaming_attention.blockwise import streaming_attention_blockwise
+from layerwright.kernels.streaming_attention.reference import visible_keys
 
 SHAPE = MODELS[0]
 H, G, D = SHAPE.H, SHAPE.G, SHAPE.d
@@ -88,7 +88,7 @@ def flex(tokens: int, device: str) -> Callable[..., Tensor]:
 
 def attention(device: str, quick: bool) -> Iterator[Case]:
     """Streaming attention over a prompt, forward and with its backward pass."""
-    from kernels.streaming_attention.fused import streaming_attention_fused
+    from layerwright.kernels.streaming_attention.fused import streaming_attention_fused
 
     for tokens in (2048,) if quick else (4096, 16384, 65536, 131072):
         there = torch.arange(tokens)[None]
@@ -141,7 +141,7 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
 
 def recurrence(device: str, quick: bool) -> Iterator[Case]:
     """Per-channel decay over a prompt (GLA), forward and with its backward pass."""
-    from kernels.gated_recurrence.fused import gated_recurrence_fused
+    from layerwright.kernels.gated_recurrence.fused import gated_recurrence_fused
 
     def ours(q, k, v, x, run):
         state = torch.zeros(1, k.shape[1], D, D, device=device)
@@ -186,8 +186,8 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
 
 def decode(device: str, quick: bool) -> Iterator[Case]:
     """One new token a row: streaming attention over a full ring, and Liger's layer."""
-    from kernels.liger_decode.fused import liger_decode_fused
-    from kernels.streaming_attention.triton_decode import attend_once
+    from layerwright.kernels.liger_decode.fused import liger_decode_fused
+    from layerwright.kernels.streaming_attention.triton_decode import attend_once
 
     slots = SINKS + WINDOW
     there = torch.arange(slots, device=device)[None]
@@ -242,7 +242,7 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
 
 def mass(device: str, quick: bool) -> Iterator[Case]:
     """Covered mass of several spans."""
-    from kernels.covered_mass.fused import covered_mass_fused
+    from layerwright.kernels.covered_mass.fused import covered_mass_fused
 
     def run(q, k, by):
         there = torch.arange(k.shape[2], device=device)[None]

@@ -15,9 +15,9 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from tasks.hybrid.cache import HybridCache
-from tasks.hybrid.families import from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 STREAMING = {"kind": "streaming", "sinks": 4, "window": 1020}
 LIGER = {

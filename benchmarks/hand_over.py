@@ -2,7 +2,7 @@
 
     python -m benchmarks.hand_over --recipe FILE [--repeats 3] [--folder DIR]
 
-Starts the production stack of ``infra.stack`` in a folder of its own and runs the deployment
+Starts the production stack of infra/stack.py in a folder of its own and runs the deployment
 ``convert/scheduled`` in turns with all steps in the run's own process and with profile and evaluate
 on workers; each with a seed of its own, so that no result is shared. Seconds are those of the run's
 task, from its start to the step's result, medians with the range. Prints one JSON object.
@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 ON_POOLS = {
     "profile": "compute.steps.profile={where: pool, pool: gpu}",

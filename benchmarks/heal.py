@@ -24,9 +24,9 @@ from typing import Any
 
 import yaml
 
-from flows.runs import RunFolder
-from tasks.store import write_atomically
-from tasks.training_contracts import FinetuneReport, RegularizationReport
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.disk import write_atomically
 
 ARMS = Path(__file__).with_suffix(".yaml")
 REJECTED = 3  # what the command ends with where the gate rejects; a result like any other
@@ -52,7 +52,14 @@ def run_arm(
     """Run one arm through the command, changed by ``sets``, and keep its figures."""
     recipe = out / f"{name}.yaml"
     write_atomically(recipe, yaml.safe_dump(recipe_of(name, arms, data), sort_keys=False).encode())
-    command = [sys.executable, "-m", "flows.cli", "convert", str(recipe), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "layerwright.flows.command_line.main",
+        "convert",
+        str(recipe),
+        "--json",
+    ]
     command += [part for change in sets for part in ("--set", change)]
     done = subprocess.run(
         [*command, "--home", str(out / "home")], stdout=subprocess.PIPE, text=True, check=False

@@ -21,9 +21,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels.covered_mass import covered_mass
-from kernels.gated_recurrence.chunked import gated_recurrence_chunked
-from kernels.streaming_attention.blockwise import streaming_attention_blockwise
+from layerwright.kernels.covered_mass import covered_mass
+from layerwright.kernels.gated_recurrence.chunked import gated_recurrence_chunked
+from layerwright.kernels.streaming_attention.blockwise import streaming_attention_blockwise
 
 BANDWIDTH = 4.8e12  # bytes/s, NVIDIA's data sheet of the H200, not measured
 MATRIX_RATE = 989e12  # bf16 FLOP/s without sparsity, the same

@@ -25,17 +25,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.profile_pass import fetched_model
-from tasks.context import Context
-from tasks.contracts import PassTime, PlanItem, Spec
-from tasks.cost_contracts import CostTable, LayerSpec
-from tasks.costs.table import cost_table
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.conversion import unfitted_copy
-from tasks.measure.models import load_base
-from tasks.measure.speed import Speed, interleaved_speeds
-from tasks.recipe import CostOptions
-from tasks.store import LocalStore
-from tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.costs import CostTable, LayerSpec
+from layerwright.tasks.contracts.plan import PassTime, PlanItem
+from layerwright.tasks.costs.table import cost_table
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.conversion import unfitted_copy
+from layerwright.tasks.models.loading import load_base
+from layerwright.tasks.recipe.costs import CostOptions
+from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.timing.speed import Speed, interleaved_speeds
 
 STRATEGIES = {
     "streaming": Spec(name="streaming", sinks=4, window=252),

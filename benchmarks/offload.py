@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.profile_pass import fetched_model
-from tasks.measure.models import load_tokenizer
-from tasks.measure.offload import StreamedModel, load_streamed
-from tasks.measure.timer import interleaved
+from layerwright.tasks.models.loading import load_tokenizer
+from layerwright.tasks.offload.offload import StreamedModel, load_streamed
+from layerwright.tasks.timing.timer import interleaved
 
 PROMPT = "The harbour master counted the ships that had come in since the storm,"
 

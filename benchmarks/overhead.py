@@ -22,22 +22,27 @@ from pathlib import Path
 
 def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     """The DAG by hand: no Prefect, no cache, no server."""
-    from flows.inputs import calibration, measured_texts, profiled, trained_texts
-    from tasks.choose.step import choose_on_model
-    from tasks.context import Context
-    from tasks.convert.checkpoint import convert_model
-    from tasks.evaluate.base import Metric
-    from tasks.evaluate.models import evaluate_models
-    from tasks.fetch.model import fetch_model
-    from tasks.fetch.text import fetch_text
-    from tasks.finetune.healing import finetune_model
-    from tasks.gate.policy import decide
-    from tasks.items import read_items
-    from tasks.profile.model import profile_model
-    from tasks.recipe import load_recipe
-    from tasks.register.registry import register_model
-    from tasks.registry import build
-    from tasks.store import LocalStore
+    from layerwright.flows.session.inputs import (
+        calibration,
+        measured_texts,
+        profiled,
+        trained_texts,
+    )
+    from layerwright.tasks.choose.step import choose_on_model
+    from layerwright.tasks.components import build
+    from layerwright.tasks.context import Context
+    from layerwright.tasks.contracts.items import read_items
+    from layerwright.tasks.convert.checkpoint import convert_model
+    from layerwright.tasks.evaluate.base import Metric
+    from layerwright.tasks.evaluate.models import evaluate_models
+    from layerwright.tasks.fetch.model import fetch_model
+    from layerwright.tasks.fetch.text import fetch_text
+    from layerwright.tasks.finetune.healing import finetune_model
+    from layerwright.tasks.gate.policy import decide
+    from layerwright.tasks.profile.model import profile_model
+    from layerwright.tasks.recipe.recipe import load_recipe
+    from layerwright.tasks.register.registry import register_model
+    from layerwright.tasks.store.local import LocalStore
 
     recipe, _ = load_recipe(recipe_path, assignments)
     for part in ("choose", "finetune", "evaluate", "gate", "registry"):
@@ -114,7 +119,13 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.overhead", "--recipe", str(options.recipe)]
             times["plain"].append(wall([*command, *changes, "--only-plain", home]))
         with tempfile.TemporaryDirectory() as home:
-            command = [sys.executable, "-m", "flows.cli", "convert", str(options.recipe)]
+            command = [
+                sys.executable,
+                "-m",
+                "layerwright.flows.command_line.main",
+                "convert",
+                str(options.recipe),
+            ]
             times["orchestrated"].append(wall([*command, *changes, "--home", home]))
     medians = {name: statistics.median(values) for name, values in times.items()}
     extra = medians["orchestrated"] - medians["plain"]

@@ -19,13 +19,13 @@ from pydoc_data.topics import topics
 import torch
 
 from benchmarks.profile_pass import fetched_model
-from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
-from tasks.hybrid.configuration import FULL_LAYER
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.models import load_base, load_tokenizer
-from tasks.strategies.keep import Keep
-from tasks.strategies.prefill_selection import PrefillSelection
-from tasks.strategies.streaming import Streaming
+from layerwright.tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.loading import load_base, load_tokenizer
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.prefill_selection import PrefillSelection
+from layerwright.tasks.strategies.streaming import Streaming
 
 
 @torch.inference_mode()

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from tasks.contracts import Spec
-from tasks.measure.models import load_base
-from tasks.measure.states import Spill
-from tasks.measure.timer import interleaved
-from tasks.profile.base import Profiler, SharedPass
-from tasks.registry import build
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.models.loading import load_base
+from layerwright.tasks.passes.states import Spill
+from layerwright.tasks.profile.base import Profiler, SharedPass
+from layerwright.tasks.timing.timer import interleaved
 
 ROW_TOKENS = 512
 # all that share the pass; spans must be shorter than the rows
@@ -89,10 +89,10 @@ def peak_resident_bytes() -> int:
 
 def fetched_model() -> Path:
     """The quickstart's model, fetched into a folder of its own."""
-    from tasks.context import Context
-    from tasks.fetch.model import fetch_model
-    from tasks.recipe import ModelSource
-    from tasks.store import LocalStore
+    from layerwright.tasks.context import Context
+    from layerwright.tasks.fetch.model import fetch_model
+    from layerwright.tasks.recipe.model import ModelSource
+    from layerwright.tasks.store.local import LocalStore
 
     root = Path(tempfile.mkdtemp())
     context = Context(store=LocalStore(root / "store"), workdir=root / "work")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.queue_load --recipe FILE [--runs 50] [--at-once 2] [--folder DIR]
 
-Starts the production stack of ``infra.stack`` in a folder of its own, queues the runs (each with a
+Starts the production stack of infra/stack.py in a folder of its own, queues the runs (each with a
 seed of its own, so that no result is shared) on the deployment ``convert/scheduled`` whose limit is
 set to ``--at-once``, and ends the stack. Prints one JSON object.
 """
@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 
 def resident(stack: Stack, name: str) -> int:

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import psutil
 
-from tasks.s3_store import S3Store, s3_client
-from tasks.store import build_manifest
+from layerwright.tasks.store.manifest import build_manifest
+from layerwright.tasks.store.s3 import S3Store, s3_client
 
 SHARD_BYTES = 10**9
 

@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.profile_pass import fetched_model, peak_resident_bytes
-from tasks.contracts import Spec
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.conversion import unfitted_copy
-from tasks.measure.models import load_base
-from tasks.measure.speed import interleaved_speeds, prefill
-from tasks.registry import build
-from tasks.strategies.base import Strategy
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.conversion import unfitted_copy
+from layerwright.tasks.models.loading import load_base
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.timing.speed import interleaved_speeds, prefill
 
 STRATEGIES = {
     "keep": Spec(name="keep"),

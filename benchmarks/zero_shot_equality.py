@@ -90,18 +90,18 @@ def ours(
     base: Path, data: Path, work: Path, limit: int, tasks: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Our figures with their items, by task and figure."""
-    from tasks.context import Context
-    from tasks.contracts import Spec
-    from tasks.evaluate.arms import ArmModel, Arms
-    from tasks.evaluate.base import Metric
-    from tasks.evaluate.texts import Texts
-    from tasks.fetch.text import fetch_text
-    from tasks.measure.models import load_tokenizer
-    from tasks.measure.offload import load_streamed
-    from tasks.progress import progress
-    from tasks.recipe import TextSource
-    from tasks.registry import build
-    from tasks.store import LocalStore
+    from layerwright.tasks.components import build
+    from layerwright.tasks.context import Context
+    from layerwright.tasks.contracts.base import Spec
+    from layerwright.tasks.evaluate.arms import ArmModel, Arms
+    from layerwright.tasks.evaluate.base import Metric
+    from layerwright.tasks.evaluate.texts import Texts
+    from layerwright.tasks.fetch.text import fetch_text
+    from layerwright.tasks.models.loading import load_tokenizer
+    from layerwright.tasks.offload.offload import load_streamed
+    from layerwright.tasks.progress import progress
+    from layerwright.tasks.recipe.data import TextSource
+    from layerwright.tasks.store.local import LocalStore
 
     store, folders = LocalStore(work / "store"), {}
     for task in tasks:

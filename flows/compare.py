@@ -9,18 +9,19 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.convert import tracking_uri
-from flows.requalify import base_of, measured
-from flows.runs import RunFolder
-from tasks.comparison_contracts import SideBySideRun
-from tasks.contracts import Champion, CheckpointRef, TreeRef
-from tasks.errors import InputError
-from tasks.gate.side_by_side import compare_arms
-from tasks.items import read_items
-from tasks.node import Place, Run
-from tasks.recipe import Recipe
-from tasks.register.versions import Address, checkpoint_of, named_version
-from tasks.tracking import connect, refuse_missing
+from layerwright.flows.convert import tracking_uri
+from layerwright.flows.requalify import base_of, measured
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.comparison import SideBySideRun
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.contracts.items import read_items
+from layerwright.tasks.contracts.references import CheckpointRef, TreeRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.gate.side_by_side import compare_arms
+from layerwright.tasks.orchestration.place import Place, Run
+from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.register.versions import Address, checkpoint_of, named_version
+from layerwright.tasks.tracking import connect, refuse_missing
 
 LINEAGE = "layerwright.json"
 

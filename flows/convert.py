@@ -7,33 +7,32 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.inputs import calibration, evaluated_texts, fetch_texts, measured_costs, profiled
-from flows.outcome import Outcome, keep_outcome
-from flows.runs import RunFolder
-from tasks.choose.repair import next_round
-from tasks.choose.task import choose_plan
-from tasks.contracts import (
-    Calibration,
-    CheckpointRef,
-    ConversionPlan,
-    ModelRef,
-    PlanItem,
-    RepairRound,
-    TextRef,
+from layerwright.flows.outcome.convert import Outcome, keep_outcome
+from layerwright.flows.session.inputs import (
+    calibration,
+    evaluated_texts,
+    fetch_texts,
+    measured_costs,
+    profiled,
 )
-from tasks.convert.task import convert_model
-from tasks.evaluate.task import evaluate_models
-from tasks.fetch.task import fetch_model
-from tasks.finetune.task import finetune_model, regularize_model
-from tasks.gate.task import decide
-from tasks.node import Place, Run
-from tasks.profile.task import profile_model
-from tasks.recipe import Recipe
-from tasks.register.champion import current_champion
-from tasks.register.task import register_model
-from tasks.report.task import write_report
-from tasks.run_contracts import RunSummary
-from tasks.training_contracts import FinetuneReport, RegularizationReport
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.choose.repair import next_round
+from layerwright.tasks.choose.task import choose_plan
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem, RepairRound
+from layerwright.tasks.contracts.references import Calibration, CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.contracts.run import RunSummary
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.convert.task import convert_model
+from layerwright.tasks.evaluate.task import evaluate_models
+from layerwright.tasks.fetch.task import fetch_model
+from layerwright.tasks.finetune.task import finetune_model, regularize_model
+from layerwright.tasks.gate.task import decide
+from layerwright.tasks.orchestration.place import Place, Run
+from layerwright.tasks.profile.task import profile_model
+from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.register.champion import current_champion
+from layerwright.tasks.register.task import register_model
+from layerwright.tasks.report.task import write_report
 
 logger = logging.getLogger("layerwright")
 

@@ -15,11 +15,11 @@ from urllib.parse import urlparse
 from prefect import flow
 from prefect.states import Completed
 
-from flows import launch
-from flows.rollout_launch import run_rollout
-from tasks.errors import InputError
-from tasks.register.versions import Address
-from tasks.s3_store import S3_ERRORS, s3_client
+from layerwright.flows.session import launch
+from layerwright.flows.session.rollout_launch import run_rollout
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.register.versions import Address
+from layerwright.tasks.store.s3 import S3_ERRORS, s3_client
 
 HOME = ".layerwright"
 

@@ -15,14 +15,21 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.serialised import one_at_a_time
-from tasks.contracts import CheckpointRef, Contract
-from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
-from tasks.register.moves import PromotionError, verify_tree
-from tasks.register.promotion import Promotable, approved_by_policy, promotable, promote_version
-from tasks.register.rollback import plan_rollback, roll_back
-from tasks.register.versions import Address
-from tasks.tracking import connect
+from layerwright.flows.session.serialised import one_at_a_time
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.register.moves import PromotionError, verify_tree
+from layerwright.tasks.register.promotion import (
+    Promotable,
+    approved_by_policy,
+    promotable,
+    promote_version,
+)
+from layerwright.tasks.register.rollback import plan_rollback, roll_back
+from layerwright.tasks.register.versions import Address
+from layerwright.tasks.tracking import connect
 
 DAY_SECONDS = 24 * 3600
 

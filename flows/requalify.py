@@ -9,33 +9,35 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.events import emit_event
 
-from flows.convert import tracking_uri
-from flows.environment import versions
-from flows.inputs import evaluated_texts, fetch_texts
-from flows.runs import RunFolder
-from tasks.contracts import Champion, CheckpointRef, EvalReport, ModelRef
-from tasks.errors import InputError
-from tasks.evaluate.task import evaluate_models
-from tasks.fetch.model import stored_model
-from tasks.fetch.task import fetch_model
-from tasks.gate.task import decide
-from tasks.gate.watch import alarms_of
-from tasks.gate_contracts import GateDecision
-from tasks.node import Place, Run
-from tasks.recipe import Recipe
-from tasks.register.champion import current_champion
-from tasks.register.evidence import metric_key
-from tasks.register.requalification import (
+from layerwright.flows.convert import tracking_uri
+from layerwright.flows.session.environment import versions
+from layerwright.flows.session.inputs import evaluated_texts, fetch_texts
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.evaluation import Champion, EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef
+from layerwright.tasks.contracts.requalification import Alarm, Requalification
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.task import evaluate_models
+from layerwright.tasks.fetch.model import stored_model
+from layerwright.tasks.fetch.task import fetch_model
+from layerwright.tasks.gate.task import decide
+from layerwright.tasks.gate.watch import alarms_of
+from layerwright.tasks.orchestration.place import Place, Run
+from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.register.champion import current_champion
+from layerwright.tasks.register.evidence import metric_key
+from layerwright.tasks.register.requalification import (
     point_of,
     record_requalification,
     registered_figures,
     trend_of,
 )
-from tasks.register.versions import Address, checkpoint_of, named_version
-from tasks.report.summary import gate_markdown
-from tasks.report.task import write_requalification
-from tasks.requalification_contracts import Alarm, Requalification, RequalificationBundle
-from tasks.tracking import connect, refuse_missing
+from layerwright.tasks.register.versions import Address, checkpoint_of, named_version
+from layerwright.tasks.report.requalification_bundle import RequalificationBundle
+from layerwright.tasks.report.summary import gate_markdown
+from layerwright.tasks.report.task import write_requalification
+from layerwright.tasks.tracking import connect, refuse_missing
 
 
 @flow(name="requalify", flow_run_name="{run_id}", validate_parameters=False)

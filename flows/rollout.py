@@ -14,34 +14,34 @@ from urllib.parse import quote
 from prefect import flow
 from prefect.events import emit_event
 
-from flows.promote import Registry, promote
-from flows.serialised import one_at_a_time
-from tasks.context import resolve_device
-from tasks.errors import IntegrityError
-from tasks.gate.stage import judge_stage
-from tasks.node import Place
-from tasks.promotion_contracts import Approval, Move
-from tasks.recipe import Recipe
-from tasks.register.moves import PromotionError
-from tasks.register.promotion import approved_by_policy, promotable
-from tasks.register.rollout import decisions_of, mark_stopped, write_decision, write_state
-from tasks.register.rollout_start import open_rollout
-from tasks.register.versions import Address, checkpoint_of, store_of
-from tasks.rollout.answering import Respondent
-from tasks.rollout.course import log_ended, next_state, rolled_back, stopped
-from tasks.rollout.replay import SIDES, read_for, replay
-from tasks.rollout.request_log import read_log
-from tasks.rollout.stage_records import StageRecords
-from tasks.rollout_contracts import (
+from layerwright.flows.promote import Registry, promote
+from layerwright.flows.session.serialised import one_at_a_time
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.contracts.rollout import (
     Request,
-    RolloutPolicy,
     RolloutResult,
     RolloutState,
     Side,
     StageDecision,
 )
-from tasks.store import open_store
-from tasks.tracking import connect
+from layerwright.tasks.device import resolve_device
+from layerwright.tasks.errors import IntegrityError
+from layerwright.tasks.orchestration.place import Place
+from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.recipe.rollout import RolloutPolicy
+from layerwright.tasks.register.moves import PromotionError
+from layerwright.tasks.register.promotion import approved_by_policy, promotable
+from layerwright.tasks.register.versions import Address, checkpoint_of, store_of
+from layerwright.tasks.rollout.answering import Respondent
+from layerwright.tasks.rollout.course import log_ended, next_state, rolled_back, stopped
+from layerwright.tasks.rollout.replay import SIDES, read_for, replay
+from layerwright.tasks.rollout.request_log import read_log
+from layerwright.tasks.rollout.stage import judge_stage
+from layerwright.tasks.rollout.stage_records import StageRecords
+from layerwright.tasks.rollout.start import open_rollout
+from layerwright.tasks.rollout.state import decisions_of, mark_stopped, write_decision, write_state
+from layerwright.tasks.store.open import open_store
+from layerwright.tasks.tracking import connect
 
 logger = logging.getLogger("layerwright")
 

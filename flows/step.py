@@ -1,6 +1,7 @@
 """The child flow: one step's plain function, on a machine that the parent chose.
 
-The parent's node owns the cache key and decides; this runs the work once (tasks/pool.py).
+The parent's node owns the cache key and decides; this runs the work once
+(tasks/orchestration/work_pool.py).
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import Any
 from prefect import flow
 from prefect.concurrency.sync import concurrency
 
-from tasks.choose.task import choose_plan
-from tasks.code_version import code_version
-from tasks.convert.task import convert_model
-from tasks.costs.task import measure_costs
-from tasks.errors import LayerwrightError, StepError
-from tasks.evaluate.task import evaluate_models, measure_plans
-from tasks.fetch.task import fetch_model, fetch_text
-from tasks.finetune.task import finetune_model, regularize_model
-from tasks.node import Place
-from tasks.pool import described, hand_over, slots_of
-from tasks.profile.task import profile_model
+from layerwright.tasks.choose.task import choose_plan
+from layerwright.tasks.convert.task import convert_model
+from layerwright.tasks.costs.task import measure_costs
+from layerwright.tasks.errors import LayerwrightError, StepError
+from layerwright.tasks.evaluate.task import evaluate_models, measure_plans
+from layerwright.tasks.fetch.task import fetch_model, fetch_text
+from layerwright.tasks.finetune.task import finetune_model, regularize_model
+from layerwright.tasks.orchestration.code_version import code_version
+from layerwright.tasks.orchestration.place import Place
+from layerwright.tasks.orchestration.work_pool import described, hand_over, slots_of
+from layerwright.tasks.profile.task import profile_model
 
 LEASE_SECONDS = 90  # the slots of a process that was lost are free after so long
 HEAVY = {

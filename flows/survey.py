@@ -7,24 +7,26 @@ from typing import Any
 
 from prefect import flow
 
-from flows.inputs import (
+from layerwright.flows.outcome.survey import SurveyOutcome, keep_survey
+from layerwright.flows.session.inputs import (
     calibration,
     fetch_texts,
     measured_costs,
     profiled,
     surveyed_texts,
 )
-from flows.survey_outcome import SurveyOutcome, keep_survey
-from tasks.choose.task import choose_plan
-from tasks.contracts import ConversionPlan, ModelRef, Spec, TextRef
-from tasks.cost_contracts import CostTable
-from tasks.evaluate.task import measure_plans
-from tasks.fetch.task import fetch_model
-from tasks.node import Place, Run
-from tasks.profile.task import profile_model
-from tasks.recipe import Recipe
-from tasks.report.task import write_survey
-from tasks.stability import Stability
+from layerwright.tasks.choose.task import choose_plan
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import ModelRef, TextRef
+from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.evaluate.task import measure_plans
+from layerwright.tasks.fetch.task import fetch_model
+from layerwright.tasks.orchestration.place import Place, Run
+from layerwright.tasks.profile.task import profile_model
+from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.report.task import write_survey
 
 
 @flow(name="survey", flow_run_name="{run_id}", validate_parameters=False)

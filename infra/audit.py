@@ -1,6 +1,6 @@
 """What is installed against what was pinned, and against the known vulnerabilities.
 
-    python -m infra.audit [--osv URL] [--advisories]
+    python -m layerwright.infra.audit [--osv URL] [--advisories]
 
 Exit status 1 where a package is installed that constraints.txt does not pin at this version, where
 requirements of packages contradict each other, or where a version has a vulnerability that WAIVED

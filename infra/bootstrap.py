@@ -1,6 +1,6 @@
 """Everything that a Prefect server must have for Layerwright, in one command that may be repeated.
 
-    python -m infra.bootstrap [--here] [--cpu-slots 4] [--gpu-slots 1]
+    python -m layerwright.infra.bootstrap [--here] [--cpu-slots 4] [--gpu-slots 1]
 
 Work pools ``cpu`` and ``gpu``, the queue ``steps`` of the first, a global concurrency limit for
 each pool's slots, an automation that ends flow runs whose process was lost, and the deployments of
@@ -31,7 +31,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.states import StateType
 
-from tasks.pool import slots_of
+from layerwright.tasks.orchestration.work_pool import slots_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOYMENTS = ROOT / "infra" / "prefect.yaml"

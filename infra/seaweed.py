@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.processes import StackError, free_ports
+from layerwright.infra.processes import StackError, free_ports
 
 EVERYTHING = ("Admin", "Read", "Write", "List", "Tagging")
 

@@ -1,7 +1,7 @@
 """The production parts on one machine, on free ports of the loopback interface.
 
-    python -m infra.stack up [--folder DIR] [--part prefect --part workers ...]
-    python -m infra.stack down [--folder DIR]
+    python -m layerwright.infra.stack up [--folder DIR] [--part prefect --part workers ...]
+    python -m layerwright.infra.stack down [--folder DIR]
 
 PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server on the first, locks
 in the second, SeaweedFS as S3, one process worker for each pool. Every server asks for a password;
@@ -28,8 +28,8 @@ from urllib.parse import quote
 
 import typer
 
-from infra.processes import Processes, StackError, free_ports
-from infra.seaweed import Identity, read_identities, server_command, write_identities
+from layerwright.infra.processes import Processes, StackError, free_ports
+from layerwright.infra.seaweed import Identity, read_identities, server_command, write_identities
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(".layerwright-stack")
@@ -246,7 +246,7 @@ class Stack:
         """Pools, limits and deployments (infra/bootstrap.py), and a worker for each pool."""
         self._commit()
         done = subprocess.run(
-            [sys.executable, "-m", "infra.bootstrap", *bootstrap],
+            [sys.executable, "-m", "layerwright.infra.bootstrap", *bootstrap],
             cwd=self.source, env=self.inherited, capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:

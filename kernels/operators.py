@@ -6,7 +6,7 @@ name belongs to one of them, or a later copy would replace the operator of an ea
 
 from hashlib import sha256
 
-HOME = "kernels.operators"  # this module's name where it is no copy
+HOME = "layerwright.kernels.operators"  # this module's name where it is no copy
 
 
 def operator_name(name: str) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import Contract
-from tasks.errors import InputError, StepError
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.errors import InputError, StepError
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -50,11 +50,11 @@ def real_model(tmp_path_factory) -> RealModel:
     """Dequantised once for all test processes."""
     from filelock import FileLock
 
-    from tasks.context import Context
-    from tasks.contracts import ModelRef
-    from tasks.fetch.model import fetch_model
-    from tasks.recipe import ModelSource
-    from tasks.store import LocalStore
+    from layerwright.tasks.context import Context
+    from layerwright.tasks.contracts.references import ModelRef
+    from layerwright.tasks.fetch.model import fetch_model
+    from layerwright.tasks.recipe.model import ModelSource
+    from layerwright.tasks.store.local import LocalStore
 
     home = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -73,7 +73,7 @@ def real_model(tmp_path_factory) -> RealModel:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """MLflow's tables, which take seconds to make, made once."""
-    from tasks.tracking import connect
+    from layerwright.tasks.tracking import connect
 
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     with connect(f"sqlite:///{path}") as client:
@@ -84,7 +84,7 @@ def empty_database(tmp_path_factory) -> Path:
 @pytest.fixture
 def fused(monkeypatch, device):
     """Operators run by Triton, and everything that they allocate is NaN until they write it."""
-    from kernels.choice import fused_obstacle
+    from layerwright.kernels.choice import fused_obstacle
 
     if obstacle := fused_obstacle(device):
         pytest.skip(obstacle)

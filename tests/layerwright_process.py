@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = [sys.executable, "-m", "flows.cli"]
+COMMAND = [sys.executable, "-m", "layerwright"]
 SERVER: dict[str, str] = {}  # how to reach the Prefect server that tests share, where they do
 
 

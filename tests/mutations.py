@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tasks.errors import LayerwrightError
+from layerwright.tasks.errors import LayerwrightError
 
 MORE = os.environ.get("LAYERWRIGHT_FUZZ_EXAMPLES")
 FUZZ = settings(

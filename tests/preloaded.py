@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def preload() -> None:
     """Everything under flows/ and tasks/, as the command that sets its environment first has it."""
-    from flows.embedded import configure
+    from layerwright.flows.session.embedded import configure
 
     configure(ROOT / "nowhere")  # the environment names a server: no home is looked for
     for package in ("tasks", "flows"):
-        for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+        for found in pkgutil.walk_packages([str(ROOT / package)], f"layerwright.{package}."):
             importlib.import_module(found.name)
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     warm()
@@ -41,11 +41,11 @@ def warm() -> None:
     """What libraries and steps work out once a process, the same in each."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    from tasks.code_version import code_version
-    from tasks.hybrid.export import shipped_sources
-    from tasks.report.template import template
+    from layerwright.tasks.hybrid.export import shipped_sources
+    from layerwright.tasks.orchestration.code_version import code_version
+    from layerwright.tasks.report.template import template
 
-    for module in [name for name in sys.modules if name.startswith("tasks.")]:
+    for module in [name for name in sys.modules if name.startswith("layerwright.tasks.")]:
         code_version(module)
     shipped_sources()
     get_checkpoint_conversion_mapping("llama")
@@ -58,7 +58,7 @@ def make_tables_once(empty: Path) -> None:
     """MLflow's tables, the sum of all its migrations: new files get a copy of those made here."""
     from mlflow.store.db import utils
 
-    from tasks.tracking import connect
+    from layerwright.tasks.tracking import connect
 
     with connect(f"sqlite:///{empty}") as client:
         client.search_experiments()
@@ -74,7 +74,7 @@ def run(asked: dict[str, Any]) -> int:
     """In the new process: the command, to its end."""
     from prefect.context import refresh_global_settings_context
 
-    from flows import embedded
+    from layerwright.flows.session import embedded
 
     configure = embedded.configure
 
@@ -93,7 +93,7 @@ def run(asked: dict[str, Any]) -> int:
         os.close(opened)
     sys.argv = ["layerwright", *asked["argv"]]
     try:
-        from flows.cli import main as command
+        from layerwright.flows.command_line.main import main as command
 
         command()
         status = 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.seaweed import Identity, server_command, write_identities
+from layerwright.infra.seaweed import Identity, server_command, write_identities
 
 START_SECONDS = 60
 DOMAIN = "s3.test"

@@ -80,8 +80,8 @@ def test_imports_go_down(path: Path) -> None:
     [
         ("prefect", lambda p: p.parts[0] == "flows" or p.name in PREFECT_FILES),
         ("mlflow", lambda p: p.parts[:2] == ("tasks", "register") or p == TRACKING),
-        ("boto3", lambda p: p == Path("tasks/s3_store.py")),
-        ("botocore", lambda p: p == Path("tasks/s3_store.py")),
+        ("boto3", lambda p: p == Path("tasks/store/s3.py")),
+        ("botocore", lambda p: p == Path("tasks/store/s3.py")),
         ("triton", lambda p: p.parts[0] == "kernels"),
     ],
 )  # fmt: skip
@@ -111,7 +111,7 @@ def test_the_shipped_model_needs_torch_and_transformers_alone() -> None:
             foreign = {m for m in imports(path) if m.split(".")[0] not in allowed | also}
             assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
             ours = {m for m in imports(path) if m.startswith("tasks.")}
-            assert all(m.startswith("tasks.hybrid") for m in ours), path
+            assert all(m.startswith("layerwright.tasks.hybrid") for m in ours), path
 
 
 def test_no_flow_bears_the_name_of_another_module() -> None:

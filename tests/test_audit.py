@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.audit import CONSTRAINTS, Vulnerability, looked_up, pinned, unpinned
+from layerwright.infra.audit import CONSTRAINTS, Vulnerability, looked_up, pinned, unpinned
 
 ADVISORY = {
     "id": "OSV-2026-1",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.disk import no_room, told_when_full
-from tasks.errors import StepError
+from layerwright.tasks.disk import no_room, told_when_full
+from layerwright.tasks.errors import StepError
 
 WRITERS = {
     "open": "open(path, 'wb').write(bytes(10**6))",
@@ -22,7 +22,8 @@ WRITERS = {
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_told_whoever_writes(tmp_path: Path, writer: str) -> None:
     script = (
-        "import sys; from tasks.disk import told_when_full; from tasks.errors import StepError\n"
+        "import sys; from layerwright.tasks.disk import told_when_full\n"
+        "from layerwright.tasks.errors import StepError\n"
         "path = sys.argv[1]\n"
         "try:\n"
         f"    with told_when_full('the home'): {WRITERS[writer]}\n"

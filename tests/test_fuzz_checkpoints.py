@@ -15,15 +15,15 @@ from mutations import FUZZ, files_under, holds, mutated
 from tiny_checkpoint import write_checkpoint
 from transformers import AutoConfig
 
-from tasks.context import Context
-from tasks.errors import IntegrityError
-from tasks.export.checkpoint import Checkpoint
-from tasks.export.inspection import inspect_checkpoint
-from tasks.fetch.model import fetch_model
-from tasks.hybrid.export import write_hybrid
-from tasks.measure.weight_files import INDEX, ONE_FILE, find_tensors
-from tasks.recipe import ModelSource
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.errors import IntegrityError
+from layerwright.tasks.export.checkpoint import Checkpoint
+from layerwright.tasks.export.inspection import inspect_checkpoint
+from layerwright.tasks.fetch.model import fetch_model
+from layerwright.tasks.hybrid.export import write_hybrid
+from layerwright.tasks.offload.weight_files import INDEX, ONE_FILE, find_tensors
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.store.local import LocalStore
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from layerwright_process import layerwright
 from mutations import FUZZ, files_under, holds, mutated
 
-from flows.preflight import check_plan
-from tasks.contracts import ConversionPlan, PlanItem
-from tasks.convert.plan_file import diff_plans, read_plan
-from tasks.errors import InputError
+from layerwright.flows.session.preflight import check_plan
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.convert.plan_file import diff_plans, read_plan
+from layerwright.tasks.errors import InputError
 
 PLAN = ConversionPlan(
     model_sha256="ab" * 32,

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from mutations import FUZZ, holds, mutated
 from tiny_questions import rows
 
-from tasks.context import Context
-from tasks.contracts import Spec
-from tasks.evaluate.base import Metric
-from tasks.evaluate.metrics import check_items
-from tasks.evaluate.zero_shot import ZeroShot
-from tasks.fetch.text import fetch_text
-from tasks.recipe import TextSource
-from tasks.registry import build, discover
-from tasks.store import LocalStore
+from layerwright.tasks.components import build, discover
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.suite import check_items
+from layerwright.tasks.evaluate.zero_shot import ZeroShot
+from layerwright.tasks.fetch.text import fetch_text
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.store.local import LocalStore
 
 TASKS = sorted(n for n, kind in discover(Metric).items() if issubclass(kind, ZeroShot))
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}

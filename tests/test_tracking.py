@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tasks import tracking
-from tasks.tracking import Tracking, connect, experiment_id, live_metrics
+from layerwright.tasks import tracking
+from layerwright.tasks.tracking import Tracking, connect, experiment_id, live_metrics
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tiny import LAYERS, VOCABULARY, tiny_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tasks.contracts import ModelRef, TreeRef
+from layerwright.tasks.contracts.references import ModelRef, TreeRef
 
 SENSITIVITY = """\
     - name: sensitivity

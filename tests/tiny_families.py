@@ -12,8 +12,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from tasks.hybrid.families import base_layer_specs, from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.families import base_layer_specs, from_base_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 WINDOW = 12  # of the bases that slide
 CONFIGS: dict[str, tuple[type[PretrainedConfig], dict]] = {

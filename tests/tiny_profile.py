@@ -5,10 +5,11 @@ from pathlib import Path
 
 from tiny_checkpoint import tiny_ref, write_checkpoint
 
-from tasks.context import Context
-from tasks.contracts import ModelRef, Spec, TextRef
-from tasks.recipe import ProfileOptions
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.references import ModelRef, TextRef
+from layerwright.tasks.recipe.profile import ProfileOptions
+from layerwright.tasks.store.local import LocalStore
 
 PROFILERS = (
     Spec(name="angular_distance", lengths=[1]),

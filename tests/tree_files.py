@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.store import MANIFEST
+from layerwright.tasks.store.manifest import MANIFEST
 
 
 def lay(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -6,6 +6,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY flows flows
 COPY tasks tasks
 COPY kernels kernels
+COPY infra infra
+COPY layerwright layerwright
 # the CPU build of torch: the package index's own brings CUDA along
 RUN python -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
@@ -20,6 +22,7 @@ COPY flows /app/flows
 COPY tasks /app/tasks
 COPY kernels /app/kernels
 COPY infra /app/infra
+COPY layerwright /app/layerwright
 COPY recipes /app/recipes
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 LAYERWRIGHT_HOME=/home/layerwright/work \
     DO_NOT_TRACK=1 PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30 PREFECT_LOGGING_EXTRA_LOGGERS=layerwright

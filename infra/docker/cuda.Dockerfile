@@ -12,8 +12,9 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY flows flows
 COPY tasks tasks
 COPY kernels kernels
-RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[stack]'
 COPY infra infra
+COPY layerwright layerwright
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[stack]'
 COPY recipes recipes
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 LAYERWRIGHT_HOME=/home/layerwright/work \
     DO_NOT_TRACK=1 PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30 PREFECT_LOGGING_EXTRA_LOGGERS=layerwright

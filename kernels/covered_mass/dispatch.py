@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.choice import chosen
-from kernels.covered_mass.reference import covered_mass_reference
+from layerwright.kernels.choice import chosen
+from layerwright.kernels.covered_mass.reference import covered_mass_reference
 
 
 def _fused(*arguments):
-    from kernels.covered_mass.fused import covered_mass_fused
+    from layerwright.kernels.covered_mass.fused import covered_mass_fused
 
     return covered_mass_fused(*arguments)
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.launch import MOST_TOKENS, padded_size, precision, product, rows
-from kernels.streaming_attention.triton_decode import split_count
-from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
+from layerwright.kernels.launch import MOST_TOKENS, padded_size, precision, product, rows
+from layerwright.kernels.streaming_attention.triton_decode import split_count
+from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
 try:
     import triton

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.streaming_attention.reference import visible_keys
+from layerwright.kernels.streaming_attention.reference import visible_keys
 
 
 def covered_mass_reference(

@@ -1,6 +1,6 @@
 """Gated recurrence: linear attention over a decaying state, one per key/value head (README.md)."""
 
-from kernels.gated_recurrence.dispatch import gated_recurrence
-from kernels.gated_recurrence.step import gated_recurrence_step
+from layerwright.kernels.gated_recurrence.dispatch import gated_recurrence
+from layerwright.kernels.gated_recurrence.step import gated_recurrence_step
 
 __all__ = ["gated_recurrence", "gated_recurrence_step"]

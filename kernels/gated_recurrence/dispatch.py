@@ -7,13 +7,13 @@ c = d or e decayed channels.
 import torch
 from torch import Tensor
 
-from kernels.choice import chosen
-from kernels.gated_recurrence.chunked import gated_recurrence_chunked
-from kernels.gated_recurrence.reference import gated_recurrence_reference
+from layerwright.kernels.choice import chosen
+from layerwright.kernels.gated_recurrence.chunked import gated_recurrence_chunked
+from layerwright.kernels.gated_recurrence.reference import gated_recurrence_reference
 
 
 def _fused(*arguments):
-    from kernels.gated_recurrence.fused import gated_recurrence_fused
+    from layerwright.kernels.gated_recurrence.fused import gated_recurrence_fused
 
     return gated_recurrence_fused(*arguments)
 
@@ -58,7 +58,7 @@ def gated_recurrence(
 
     Raises:
         ValueError: shapes that do not fit, no token, `decayed` unknown, or an implementation in
-            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`kernels.choice`).
+            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`layerwright.kernels.choice`).
     """
     _check_shapes(q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state, decayed)
     channels = max(q_BHTd.shape[3], v_BGTe.shape[3])

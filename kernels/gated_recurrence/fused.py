@@ -7,16 +7,16 @@ c = d or e decayed channels.
 import torch
 from torch import Tensor
 
-from kernels.gated_recurrence.triton_products import (
+from layerwright.kernels.gated_recurrence.triton_products import (
     decayed_gradients,
     decayed_result,
     read,
     write,
 )
-from kernels.gated_recurrence.triton_scores import decayed_scores, plain_scores
-from kernels.gated_recurrence.triton_states import states
-from kernels.launch import rows
-from kernels.operators import operator_name
+from layerwright.kernels.gated_recurrence.triton_scores import decayed_scores, plain_scores
+from layerwright.kernels.gated_recurrence.triton_states import states
+from layerwright.kernels.launch import rows
+from layerwright.kernels.operators import operator_name
 
 
 def gated_recurrence_fused(

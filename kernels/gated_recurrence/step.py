@@ -7,7 +7,7 @@ decayed channels.
 import torch
 from torch import Tensor
 
-from kernels.choice import chosen
+from layerwright.kernels.choice import chosen
 
 
 def gated_recurrence_step_torch(
@@ -27,7 +27,7 @@ def gated_recurrence_step_torch(
 
 
 def _fused(*arguments):
-    from kernels.gated_recurrence.triton_step import gated_recurrence_step_fused
+    from layerwright.kernels.gated_recurrence.triton_step import gated_recurrence_step_fused
 
     return gated_recurrence_step_fused(*arguments)
 

@@ -7,7 +7,7 @@ Shapes and names as in triton_scores.py: A (B, H, T, BT), states S and their gra
 import torch
 from torch import Tensor
 
-from kernels.gated_recurrence.triton_scores import (
+from layerwright.kernels.gated_recurrence.triton_scores import (
     CHUNK,
     after,
     load_log_decay,
@@ -17,7 +17,7 @@ from kernels.gated_recurrence.triton_scores import (
     up_to,
     within,
 )
-from kernels.launch import EXACT, precision, tuned
+from layerwright.kernels.launch import EXACT, precision, tuned
 
 try:
     import triton

@@ -10,7 +10,7 @@ in the kernels BC and BP of them.
 import torch
 from torch import Tensor
 
-from kernels.launch import EXACT, precision, tuned
+from layerwright.kernels.launch import EXACT, precision, tuned
 
 try:
     import triton

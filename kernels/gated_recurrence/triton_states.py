@@ -6,7 +6,7 @@ Shapes and names as in triton_scores.py; a state is (C, P), decayed channel firs
 import torch
 from torch import Tensor
 
-from kernels.gated_recurrence.triton_scores import (
+from layerwright.kernels.gated_recurrence.triton_scores import (
     CHUNK,
     after,
     load_log_decay,
@@ -14,7 +14,7 @@ from kernels.gated_recurrence.triton_scores import (
     tile,
     up_to,
 )
-from kernels.launch import EXACT, precision, tuned
+from layerwright.kernels.launch import EXACT, precision, tuned
 
 try:
     import triton

@@ -6,8 +6,8 @@ Shapes as in step.py; in the kernel r = H / G query heads, BD >= d and BE value 
 import torch
 from torch import Tensor
 
-from kernels.launch import rows
-from kernels.operators import operator_name
+from layerwright.kernels.launch import rows
+from layerwright.kernels.operators import operator_name
 
 try:
     import triton

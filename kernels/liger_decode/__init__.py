@@ -1,5 +1,5 @@
 """Liger's layer for one new token: state and window in one call (README.md)."""
 
-from kernels.liger_decode.dispatch import liger_decode
+from layerwright.kernels.liger_decode.dispatch import liger_decode
 
 __all__ = ["liger_decode"]

@@ -6,13 +6,13 @@ Shapes: B batch, H query heads, G key/value heads, d head size, R is B or 1.
 import torch
 from torch import Tensor
 
-from kernels.choice import chosen
-from kernels.liger_decode.reference import liger_decode_reference
-from kernels.ring import Ring
+from layerwright.kernels.choice import chosen
+from layerwright.kernels.liger_decode.reference import liger_decode_reference
+from layerwright.kernels.ring import Ring
 
 
 def _fused(*arguments):
-    from kernels.liger_decode.fused import liger_decode_fused
+    from layerwright.kernels.liger_decode.fused import liger_decode_fused
 
     return liger_decode_fused(*arguments)
 

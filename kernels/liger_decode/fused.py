@@ -10,11 +10,19 @@ BE value channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import EXACT, MOST_TOKENS, SMALLEST_DOT, padded_size, precision, product, rows
-from kernels.liger_decode.maps import DAMPING
-from kernels.operators import operator_name
-from kernels.ring import Ring
-from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
+from layerwright.kernels.launch import (
+    EXACT,
+    MOST_TOKENS,
+    SMALLEST_DOT,
+    padded_size,
+    precision,
+    product,
+    rows,
+)
+from layerwright.kernels.liger_decode.maps import DAMPING
+from layerwright.kernels.operators import operator_name
+from layerwright.kernels.ring import Ring
+from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
 try:
     import triton

@@ -6,10 +6,10 @@ Shapes: B batch, H query heads, G key/value heads, d head size, R is B or 1.
 import torch
 from torch import Tensor
 
-from kernels.gated_recurrence import gated_recurrence_step
-from kernels.liger_decode.maps import features, log_decay
-from kernels.ring import Ring
-from kernels.streaming_attention import streaming_attention
+from layerwright.kernels.gated_recurrence import gated_recurrence_step
+from layerwright.kernels.liger_decode.maps import features, log_decay
+from layerwright.kernels.ring import Ring
+from layerwright.kernels.streaming_attention import streaming_attention
 
 
 def liger_decode_reference(

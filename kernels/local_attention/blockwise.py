@@ -7,7 +7,7 @@ keys gathered for them, F blocks of keys, d head size, R is B or 1.
 import torch
 from torch import Tensor
 
-from kernels.local_attention.reference import (
+from layerwright.kernels.local_attention.reference import (
     BlockMeans,
     SoftSpan,
     log_ramp,
@@ -15,7 +15,7 @@ from kernels.local_attention.reference import (
     visible_blocks,
     visible_keys,
 )
-from kernels.streaming_attention import streaming_attention
+from layerwright.kernels.streaming_attention import streaming_attention
 
 NEVER = torch.iinfo(torch.int64).max  # stands for padding where the least position is wanted
 

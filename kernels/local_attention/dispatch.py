@@ -6,9 +6,13 @@ or 1.
 
 from torch import Tensor
 
-from kernels.choice import chosen
-from kernels.local_attention.blockwise import local_attention_blockwise
-from kernels.local_attention.reference import BlockMeans, SoftSpan, local_attention_reference
+from layerwright.kernels.choice import chosen
+from layerwright.kernels.local_attention.blockwise import local_attention_blockwise
+from layerwright.kernels.local_attention.reference import (
+    BlockMeans,
+    SoftSpan,
+    local_attention_reference,
+)
 
 IMPLEMENTATIONS = {
     "reference": local_attention_reference,
@@ -57,7 +61,7 @@ def local_attention(
 
     Raises:
         ValueError: sinks, span, a block or a ramp out of range, heads that do not divide, or an
-            unknown implementation in LAYERWRIGHT_KERNELS (`kernels.choice`).
+            unknown implementation in LAYERWRIGHT_KERNELS (`layerwright.kernels.choice`).
     """
     if sinks < 0 or span < 1:
         raise ValueError(f"sinks must be >= 0 and span >= 1, got sinks={sinks}, span={span}")

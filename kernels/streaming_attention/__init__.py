@@ -1,5 +1,5 @@
 """Streaming attention: causal attention to the first tokens and the last ones (README.md)."""
 
-from kernels.streaming_attention.dispatch import streaming_attention
+from layerwright.kernels.streaming_attention.dispatch import streaming_attention
 
 __all__ = ["streaming_attention"]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.streaming_attention.reference import visible_keys
+from layerwright.kernels.streaming_attention.reference import visible_keys
 
 NEVER = torch.iinfo(torch.int64).max  # the sorting key of padding: after every position
 

@@ -5,13 +5,13 @@ Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head siz
 
 from torch import Tensor
 
-from kernels.choice import chosen
-from kernels.streaming_attention.blockwise import streaming_attention_blockwise
-from kernels.streaming_attention.reference import streaming_attention_reference
+from layerwright.kernels.choice import chosen
+from layerwright.kernels.streaming_attention.blockwise import streaming_attention_blockwise
+from layerwright.kernels.streaming_attention.reference import streaming_attention_reference
 
 
 def _fused(*arguments):
-    from kernels.streaming_attention.fused import streaming_attention_fused
+    from layerwright.kernels.streaming_attention.fused import streaming_attention_fused
 
     return streaming_attention_fused(*arguments)
 
@@ -57,7 +57,7 @@ def streaming_attention(
 
     Raises:
         ValueError: sinks or window out of range, heads that do not divide, or an implementation in
-            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`kernels.choice`).
+            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`layerwright.kernels.choice`).
     """
     if sinks < 0 or window < 1:
         raise ValueError(f"sinks must be >= 0 and window >= 1, got sinks={sinks}, window={window}")

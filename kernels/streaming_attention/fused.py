@@ -6,10 +6,10 @@ Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head siz
 import torch
 from torch import Tensor
 
-from kernels.operators import operator_name
-from kernels.streaming_attention.triton_backward import gradients
-from kernels.streaming_attention.triton_decode import attend_once
-from kernels.streaming_attention.triton_forward import attend
+from layerwright.kernels.operators import operator_name
+from layerwright.kernels.streaming_attention.triton_backward import gradients
+from layerwright.kernels.streaming_attention.triton_decode import attend_once
+from layerwright.kernels.streaming_attention.triton_forward import attend
 
 
 def streaming_attention_fused(

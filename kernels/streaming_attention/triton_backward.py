@@ -10,9 +10,9 @@ in the kernels BQ queries, BK keys, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
-from kernels.streaming_attention.plan import key_ranges, query_ranges
-from kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
+from layerwright.kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
+from layerwright.kernels.streaming_attention.plan import key_ranges, query_ranges
+from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
 try:
     import triton

@@ -9,7 +9,7 @@ or 1; in the kernels BR >= r rows, BK keys, BN >= N splits, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import (
+from layerwright.kernels.launch import (
     MOST_TOKENS,
     MULTIPROCESSORS,
     SMALLEST_DOT,
@@ -18,7 +18,12 @@ from kernels.launch import (
     product,
     rows,
 )
-from kernels.streaming_attention.triton_forward import LN_2, LOG2_E, block_sizes, row_stride
+from layerwright.kernels.streaming_attention.triton_forward import (
+    LN_2,
+    LOG2_E,
+    block_sizes,
+    row_stride,
+)
 
 try:
     import triton

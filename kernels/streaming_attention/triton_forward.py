@@ -7,8 +7,8 @@ in the kernel BQ queries, BK keys, BD >= d channels.
 import torch
 from torch import Tensor
 
-from kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
-from kernels.streaming_attention.plan import key_ranges
+from layerwright.kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
+from layerwright.kernels.streaming_attention.plan import key_ranges
 
 try:
     import triton

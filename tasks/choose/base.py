@@ -9,20 +9,13 @@ from typing import ClassVar, Protocol
 
 from pydantic import ConfigDict, Field, SkipValidation
 
-from tasks.contracts import (
-    Contract,
-    Damage,
-    LayerProfile,
-    MeasuredDamage,
-    ModelProfile,
-    PassTime,
-    PlanItem,
-    Spec,
-)
-from tasks.cost_contracts import ContextCosts, CostTable, total_time
-from tasks.errors import InputError
-from tasks.measure.recall import Probes
-from tasks.registry import Component
+from layerwright.tasks.components import Component
+from layerwright.tasks.contracts.base import Contract, Spec
+from layerwright.tasks.contracts.costs import ContextCosts, CostTable, total_time
+from layerwright.tasks.contracts.plan import PassTime, PlanItem
+from layerwright.tasks.contracts.profile import Damage, LayerProfile, MeasuredDamage, ModelProfile
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.probes.recall import Probes
 
 KEEP = "keep"
 
@@ -246,7 +239,7 @@ class Selector(Component):
     """A rule that turns a profile into a plan. Pure: the same problem gives the same items."""
 
     kind: ClassVar[str] = "selector"
-    room: ClassVar[str] = "tasks.choose"
+    room: ClassVar[str] = "layerwright.tasks.choose.selectors"
 
     @property
     def needs_times(self) -> bool:

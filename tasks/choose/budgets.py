@@ -9,13 +9,13 @@ from typing import NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.choose.base import Problem
-from tasks.choose.columns import Column, recall_nats
-from tasks.choose.cover import Limit, Vector, least_cover
-from tasks.choose.neighbours import neighbour_limits
-from tasks.choose.time_budgets import Figure, time_uses
-from tasks.contracts import Contract
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Problem
+from layerwright.tasks.choose.columns import Column, recall_nats
+from layerwright.tasks.choose.cover import Limit, Vector, least_cover
+from layerwright.tasks.choose.neighbours import neighbour_limits
+from layerwright.tasks.choose.time_budgets import Figure, time_uses
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.errors import InputError
 
 TIMES: dict[str, Figure] = {
     "prefill_seconds_ratio": "prefill_seconds",

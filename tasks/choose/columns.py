@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.choose.base import Candidate, LayerOption, Problem
-from tasks.contracts import Damage, MeasuredDamage, PassTime, PlanItem
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Candidate, LayerOption, Problem
+from layerwright.tasks.contracts.plan import PassTime, PlanItem
+from layerwright.tasks.contracts.profile import Damage, MeasuredDamage
+from layerwright.tasks.errors import InputError
 
 Language = Literal["nll", "kl"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from tasks.choose.columns import Column, Price
-from tasks.errors import StepError
+from layerwright.tasks.choose.columns import Column, Price
+from layerwright.tasks.errors import StepError
 
 Vector = NDArray[np.float64]
 Limit = tuple[Vector, float]  # what one unit of each column uses, and how much there is

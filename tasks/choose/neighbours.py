@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.choose.columns import Column
-from tasks.choose.cover import Limit
-from tasks.registry import build
-from tasks.strategies.base import Strategy
+from layerwright.tasks.choose.columns import Column
+from layerwright.tasks.choose.cover import Limit
+from layerwright.tasks.components import build
+from layerwright.tasks.strategies.base import Strategy
 
 
 def neighbour_limits(columns: Sequence[Column]) -> list[Limit]:

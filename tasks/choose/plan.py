@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.choose.base import KEEP, Candidate, LayerOption, Problem, RunOption, Selector
-from tasks.contracts import ConversionPlan, ModelProfile, PassTime, Spec
-from tasks.cost_contracts import CostTable
-from tasks.errors import InputError
-from tasks.hybrid.configuration import HybridConfig, normalised_spec
-from tasks.measure.parameters import ParameterCounts
-from tasks.recipe import ChooseOptions
-from tasks.registry import build
-from tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.choose.base import KEEP, Candidate, LayerOption, Problem, RunOption, Selector
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.plan import ConversionPlan, PassTime
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.configuration import HybridConfig, normalised_spec
+from layerwright.tasks.models.parameters import ParameterCounts
+from layerwright.tasks.recipe.choose import ChooseOptions
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 def choose_plan(problem: Problem, selector: Selector) -> ConversionPlan:

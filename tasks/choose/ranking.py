@@ -9,9 +9,10 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from tasks.choose.base import Candidate, Problem, Selector, named, ordinal
-from tasks.contracts import LayerProfile, PlanItem
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Candidate, Problem, Selector, named, ordinal
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.contracts.profile import LayerProfile
+from layerwright.tasks.errors import InputError
 
 
 class Ranked(NamedTuple):

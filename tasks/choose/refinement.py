@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import Field
 
-from tasks.choose.base import Problem, Trial, TrialOptions
-from tasks.choose.columns import Column, Price, recall_nats
-from tasks.choose.cover import Limit, Vector, least_cover, solve
-from tasks.contracts import MeasuredDamage, PlanItem
+from layerwright.tasks.choose.base import Problem, Trial, TrialOptions
+from layerwright.tasks.choose.columns import Column, Price, recall_nats
+from layerwright.tasks.choose.cover import Limit, Vector, least_cover, solve
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.contracts.profile import MeasuredDamage
 
 Chosen = list[Column]
 # how many stretches a round may change: any number, then ever fewer; a single swap changes two

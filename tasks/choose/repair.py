@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.contracts import ConversionPlan, ModelProfile, PlanItem, RepairRound, identity
-from tasks.cost_contracts import CostTable
-from tasks.gate_contracts import GateDecision
-from tasks.recipe import RepairOptions
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem, RepairRound
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.recipe.repair import RepairOptions
 
 # figures that giving back makes worse
 COSTS = (

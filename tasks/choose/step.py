@@ -6,23 +6,25 @@ from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 
-from tasks.choose.base import Problem, Selector, TrialOptions
-from tasks.choose.plan import choose_plan, problem_of
-from tasks.choose.trial import MeasuredTrial
-from tasks.context import Context
-from tasks.contracts import Calibration, ConversionPlan, ModelProfile, ModelRef
-from tasks.cost_contracts import CostTable
-from tasks.errors import InputError
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.batches import calibration_rows, rows_beside
-from tasks.measure.models import base_config, load_tokenizer
-from tasks.measure.offload import StreamedModel, load_streamed
-from tasks.measure.recall import probe_prompts
-from tasks.measure.states import Keep
-from tasks.measure.yardstick import Yardstick
-from tasks.recipe import ChooseOptions
-from tasks.registry import build
-from tasks.strategies.base import Strategy
+from layerwright.tasks.choose.base import Problem, Selector, TrialOptions
+from layerwright.tasks.choose.plan import choose_plan, problem_of
+from layerwright.tasks.choose.trial import MeasuredTrial
+from layerwright.tasks.components import build
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.references import Calibration, ModelRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.loading import base_config, load_tokenizer
+from layerwright.tasks.offload.offload import StreamedModel, load_streamed
+from layerwright.tasks.passes.batches import calibration_rows, rows_beside
+from layerwright.tasks.passes.states import Keep
+from layerwright.tasks.probes.recall import probe_prompts
+from layerwright.tasks.probes.yardstick import Yardstick
+from layerwright.tasks.recipe.choose import ChooseOptions
+from layerwright.tasks.strategies.base import Strategy
 
 
 def choose_on_model(

@@ -1,10 +1,12 @@
 """The `choose` node of the DAG."""
 
-from tasks.context import Context
-from tasks.contracts import Calibration, ConversionPlan, ModelProfile, ModelRef
-from tasks.cost_contracts import CostTable
-from tasks.node import node
-from tasks.recipe import ChooseOptions
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.references import Calibration, ModelRef
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.recipe.choose import ChooseOptions
 
 
 @node("choose")
@@ -19,6 +21,6 @@ def choose_plan(
     ctx: Context,
 ) -> ConversionPlan:
     """Which layer becomes what, and why."""
-    from tasks.choose.step import choose_on_model as choose
+    from layerwright.tasks.choose.step import choose_on_model as choose
 
     return choose(model, profile, measured_on, fitted_on, options, costs, ctx)

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.choose.base import Problem, named
-from tasks.choose.columns import Column
-from tasks.choose.cover import Vector
-from tasks.contracts import PassTime
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Problem, named
+from layerwright.tasks.choose.columns import Column
+from layerwright.tasks.choose.cover import Vector
+from layerwright.tasks.contracts.plan import PassTime
+from layerwright.tasks.errors import InputError
 
 Figure = Literal["prefill_seconds", "decode_seconds_per_token"]
 

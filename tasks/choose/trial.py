@@ -8,16 +8,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tasks.contracts import MeasuredDamage, PlanItem, identity
-from tasks.errors import InputError
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.fitting import converted_copy
-from tasks.measure.scan import Scan
-from tasks.measure.yardstick import Yardstick
-from tasks.registry import build
-from tasks.store import write_atomically
-from tasks.strategies.base import Strategy
-from tasks.strategies.specs import assignments_of
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.contracts.profile import MeasuredDamage
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.fitting import converted_copy
+from layerwright.tasks.passes.scan import Scan
+from layerwright.tasks.probes.yardstick import Yardstick
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.specs import assignments_of
 
 
 class MeasuredTrial:

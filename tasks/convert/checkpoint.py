@@ -9,25 +9,20 @@ from pathlib import Path, PurePath
 from torch import Tensor
 from transformers import AutoConfig
 
-from tasks.context import Context
-from tasks.contracts import (
-    LINEAGE,
-    Calibration,
-    CheckpointRef,
-    ConversionPlan,
-    ModelRef,
-    identity,
-)
-from tasks.convert.weights import INDEX, tensor_names, write_weights
-from tasks.errors import InputError
-from tasks.hybrid.export import write_hybrid
-from tasks.measure.batches import calibration_rows
-from tasks.measure.fitting import convert_in_place
-from tasks.measure.models import base_config
-from tasks.measure.offload import load_streamed
-from tasks.progress import progress
-from tasks.store import MANIFEST
-from tasks.strategies.specs import Assignment, assignments_of, specs_of
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import LINEAGE, Calibration, CheckpointRef, ModelRef
+from layerwright.tasks.convert.weights import INDEX, tensor_names, write_weights
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.export import write_hybrid
+from layerwright.tasks.models.loading import base_config
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.batches import calibration_rows
+from layerwright.tasks.passes.fitting import convert_in_place
+from layerwright.tasks.progress import progress
+from layerwright.tasks.store.manifest import MANIFEST
+from layerwright.tasks.strategies.specs import Assignment, assignments_of, specs_of
 
 SOURCE = "source.json"  # of the base: where its files came from
 WRITTEN_HERE = {"config.json", MANIFEST, SOURCE, INDEX, LINEAGE}

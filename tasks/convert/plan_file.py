@@ -9,9 +9,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tasks.contracts import ConversionPlan, PlanItem
-from tasks.located import Located
-from tasks.store import write_atomically
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.recipe.document import Located
 
 HEADER = """\
 # A conversion plan: which layers become what. Edit it and run it again:

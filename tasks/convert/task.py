@@ -1,8 +1,9 @@
 """The `convert` node of the DAG."""
 
-from tasks.context import Context
-from tasks.contracts import Calibration, CheckpointRef, ConversionPlan, ModelRef
-from tasks.node import node
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import Calibration, CheckpointRef, ModelRef
+from layerwright.tasks.orchestration.node import node
 
 
 @node("convert")
@@ -15,6 +16,6 @@ def convert_model(
     ctx: Context,
 ) -> CheckpointRef:
     """Plan and base checkpoint -> hybrid checkpoint, tensor by tensor."""
-    from tasks.convert.checkpoint import convert_model as convert
+    from layerwright.tasks.convert.checkpoint import convert_model as convert
 
     return convert(model, plan, calibration, ctx, regularized=regularized)

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.errors import IntegrityError
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.errors import IntegrityError
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 INDEX = "model.safetensors.index.json"
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tasks.contracts import Contract, Spec
-from tasks.cost_contracts import LayerSpec
-from tasks.hybrid.configuration import normalised_spec
-from tasks.hybrid.stock import REMOVED
-from tasks.registry import build
-from tasks.strategies.base import Strategy
-from tasks.strategies.keep import Keep
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Contract, Spec
+from layerwright.tasks.contracts.costs import LayerSpec
+from layerwright.tasks.hybrid.configuration import normalised_spec
+from layerwright.tasks.hybrid.stock import REMOVED
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.keep import Keep
 
 
 class Kind(Contract):

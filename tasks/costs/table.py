@@ -20,9 +20,9 @@ from itertools import cycle, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import Context, timed_on
-from tasks.contracts import ModelRef, Spec
-from tasks.cost_contracts import (
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.costs import (
     ContextCosts,
     CostTable,
     LayerSpec,
@@ -31,16 +31,18 @@ from tasks.cost_contracts import (
     MixedModel,
     Spread,
 )
-from tasks.costs.kinds import Kind, kinds_of
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.hybrid.stock import REMOVED
-from tasks.measure.conversion import unfitted_copy
-from tasks.measure.models import load_base
-from tasks.measure.speed import Speed, interleaved_speeds
-from tasks.progress import Bar, progress
-from tasks.recipe import CostOptions
-from tasks.store import write_atomically
-from tasks.strategies.remove import Remove
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.costs.kinds import Kind, kinds_of
+from layerwright.tasks.device import timed_on
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.stock import REMOVED
+from layerwright.tasks.models.conversion import unfitted_copy
+from layerwright.tasks.models.loading import load_base
+from layerwright.tasks.progress import Bar, progress
+from layerwright.tasks.recipe.costs import CostOptions
+from layerwright.tasks.strategies.remove import Remove
+from layerwright.tasks.timing.speed import Speed, interleaved_speeds
 
 OUTSIDE, MIXED = "outside", "mixed"
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from tasks.evaluate.questions import Question
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.likelihood import target_nll
+from layerwright.tasks.evaluate.questions import Question
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.likelihood import target_nll
 
 MOST_TOKENS = {"cpu": 4096}  # at once, to begin with: a processor gains nothing from more
 MOST_TOKENS_ELSEWHERE = 65_536

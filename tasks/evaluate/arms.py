@@ -12,14 +12,15 @@ from zlib import crc32
 
 import numpy as np
 
-from tasks.contracts import Arm, identity
-from tasks.evaluate.base import Metric, TextPass
-from tasks.evaluate.passes import TextScores, run_pass
-from tasks.evaluate.texts import Texts
-from tasks.hybrid.mixers import MIXERS
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.states import Keep
-from tasks.progress import Bar
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.evaluate.base import Metric, TextPass
+from layerwright.tasks.evaluate.passes import TextScores, run_pass
+from layerwright.tasks.evaluate.texts import Texts
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.states import Keep
+from layerwright.tasks.progress import Bar
 
 Item = TypeVar("Item")
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.contracts import Aggregate, Arm, Contract, Measurement
-from tasks.items import ItemResult
-from tasks.recipe import TextForm
-from tasks.registry import Component
+from layerwright.tasks.components import Component
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.recipe.data import TextForm
 
 if TYPE_CHECKING:  # arms reads TextPass from here
-    from tasks.evaluate.arms import Arms
+    from layerwright.tasks.evaluate.arms import Arms
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Metric(Component):
     """One way to measure the arms. A new metric is one file in this room."""
 
     kind: ClassVar[str] = "metric"
-    room: ClassVar[str] = "tasks.evaluate"
+    room: ClassVar[str] = "layerwright.tasks.evaluate.metrics"
     form: ClassVar[TextForm] = "text"  # of the texts that it needs
 
     @abstractmethod

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from tasks.contracts import Arm, identity
-from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Figure
-from tasks.evaluate.scoring import Item, scored
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.continuation import Continuation, continuations
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.evaluate.arms import Arms
+from layerwright.tasks.evaluate.base import Figure
+from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.probes.continuation import Continuation, continuations
 
 NGRAM = 4  # tokens
 PROMPT_END = 400  # characters of a prompt, kept with its result

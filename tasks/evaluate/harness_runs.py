@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import PreTrainedTokenizerBase
 
-from tasks.contracts import Contract
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and is imported where it runs
     from lm_eval.tasks import TaskManager

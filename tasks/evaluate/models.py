@@ -7,21 +7,22 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
-from kernels.choice import implementations_run
-from tasks.context import Context
-from tasks.contracts import Arm, Champion, CheckpointRef, EvalReport, ModelRef, TextRef, TreeRef
-from tasks.evaluate.arms import ArmModel, Arms
-from tasks.evaluate.base import Figure, Metric
-from tasks.evaluate.metrics import build_metrics, measure_metrics, needed_texts
-from tasks.evaluate.texts import Texts
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.items import write_items
-from tasks.measure.models import load_tokenizer
-from tasks.measure.offload import load_streamed
-from tasks.measure.sharing import share_outside_layers
-from tasks.measure.states import Keep, Spill
-from tasks.progress import progress
-from tasks.recipe import EvaluateOptions
+from layerwright.kernels.choice import implementations_run
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.evaluation import Arm, Champion, EvalReport
+from layerwright.tasks.contracts.items import write_items
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef, TreeRef
+from layerwright.tasks.evaluate.arms import ArmModel, Arms
+from layerwright.tasks.evaluate.base import Figure, Metric
+from layerwright.tasks.evaluate.suite import build_metrics, measure_metrics, needed_texts
+from layerwright.tasks.evaluate.texts import Texts
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.loading import load_tokenizer
+from layerwright.tasks.models.sharing import share_outside_layers
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.states import Keep, Spill
+from layerwright.tasks.progress import progress
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
 
 
 def evaluate_models(

@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.likelihood import target_nll
-from tasks.measure.states import Keep, Spill, SpilledStates
-from tasks.measure.stream import Stream, run_rows
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.likelihood import target_nll
+from layerwright.tasks.passes.states import Keep, Spill, SpilledStates
+from layerwright.tasks.passes.stream import Stream, run_rows
 
 LOGIT_BYTES = 25_000_000  # bounds the fp32 logits at a time; a comparison makes seven such tensors
 

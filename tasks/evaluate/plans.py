@@ -7,28 +7,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
 
-from tasks.context import Context
-from tasks.contracts import (
-    Calibration,
-    ConversionPlan,
-    Measurement,
-    ModelRef,
-    PlanComparison,
-    Spec,
-    TextRef,
-    identity,
-)
-from tasks.evaluate.arms import ArmModel, Arms, kept_tokens
-from tasks.evaluate.metrics import build_metrics, measure_metrics
-from tasks.evaluate.models import open_texts, states_of
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.batches import calibration_rows
-from tasks.measure.fitting import converted_copy
-from tasks.measure.models import base_config
-from tasks.measure.offload import load_streamed
-from tasks.progress import progress
-from tasks.strategies.keep import Keep
-from tasks.strategies.specs import Assignment, assignments_of, specs_of
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.contracts.evaluation import Measurement, PlanComparison
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
+from layerwright.tasks.evaluate.arms import ArmModel, Arms, kept_tokens
+from layerwright.tasks.evaluate.models import open_texts, states_of
+from layerwright.tasks.evaluate.suite import build_metrics, measure_metrics
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.loading import base_config
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.batches import calibration_rows
+from layerwright.tasks.passes.fitting import converted_copy
+from layerwright.tasks.progress import progress
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.specs import Assignment, assignments_of, specs_of
 
 
 def measure_plans(

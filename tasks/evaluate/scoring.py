@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from tasks.contracts import Aggregate, Arm
-from tasks.evaluate.base import Figure, measured
-from tasks.items import ItemResult, Words
-from tasks.measure.resampling import resample, weighted_mean
+from layerwright.tasks.contracts.evaluation import Aggregate, Arm
+from layerwright.tasks.contracts.items import ItemResult, Words
+from layerwright.tasks.evaluate.base import Figure, measured
+from layerwright.tasks.resampling import resample, weighted_mean
 
 BLOCK_TOKENS = 128
 AGGREGATES: dict[Aggregate, Callable[[np.ndarray], np.ndarray]] = {

@@ -1,19 +1,12 @@
 """The `evaluate` nodes of the DAG: a converted checkpoint, or plans without a checkpoint."""
 
-from tasks.context import Context
-from tasks.contracts import (
-    Calibration,
-    Champion,
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    ModelRef,
-    PlanComparison,
-    Spec,
-    TextRef,
-)
-from tasks.node import node
-from tasks.recipe import EvaluateOptions
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.evaluation import Champion, EvalReport, PlanComparison
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import Calibration, CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
 
 
 @node("evaluate", timed=True)
@@ -28,7 +21,7 @@ def evaluate_models(
     ctx: Context,
 ) -> EvalReport:
     """Base, candidate, champion and control in one run on the same items."""
-    from tasks.evaluate.models import evaluate_models as evaluate
+    from layerwright.tasks.evaluate.models import evaluate_models as evaluate
 
     return evaluate(base, candidate, control, champion, texts, options, ctx)
 
@@ -44,6 +37,6 @@ def measure_plans(
     ctx: Context,
 ) -> PlanComparison:
     """Plans side by side on the same tokens, converted in memory, without any training."""
-    from tasks.evaluate.plans import measure_plans as measure
+    from layerwright.tasks.evaluate.plans import measure_plans as measure
 
     return measure(base, plans, texts, metrics, calibration, ctx)

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tasks.evaluate.base import TextPass
-from tasks.measure.batches import token_rows
-from tasks.measure.records import read_records
+from layerwright.tasks.evaluate.base import TextPass
+from layerwright.tasks.passes.batches import token_rows
+from layerwright.tasks.records import read_records
 
 
 class Texts:

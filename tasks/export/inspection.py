@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from tasks.errors import InputError
-from tasks.export.checkpoint import Checkpoint
-from tasks.hybrid.cache import predicted_kv_bytes
-from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.export.checkpoint import Checkpoint
+from layerwright.tasks.hybrid.cache import predicted_kv_bytes
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 CONTEXTS = (1024, 8192, 32768, 131072)  # tokens, as far as the model was made for them
 FAR = 2**20  # tokens, beyond any window: from here on a cache grows by the same bytes per token

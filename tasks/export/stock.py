@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from tasks.errors import InputError
-from tasks.export.agreement import assert_agreement
-from tasks.export.checkpoint import CONFIG, INDEX, MANIFEST, Checkpoint
-from tasks.export.folder import copy_files, new_folder
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.families import COPIED_FIELDS, FAMILIES
-from tasks.hybrid.stock import REMOVED, layer_window
-from tasks.progress import progress
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.export.agreement import assert_agreement
+from layerwright.tasks.export.checkpoint import CONFIG, INDEX, MANIFEST, Checkpoint
+from layerwright.tasks.export.folder import copy_files, new_folder
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.families import COPIED_FIELDS, FAMILIES
+from layerwright.tasks.hybrid.stock import REMOVED, layer_window
+from layerwright.tasks.progress import progress
 
 LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 REWRITTEN = (CONFIG, INDEX, MANIFEST, "*.safetensors", "*.py", "plan.json")

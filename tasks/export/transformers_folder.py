@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.export.agreement import assert_agreement
-from tasks.export.checkpoint import MANIFEST, Checkpoint
-from tasks.export.folder import copy_files, new_folder
+from layerwright.tasks.export.agreement import assert_agreement
+from layerwright.tasks.export.checkpoint import MANIFEST, Checkpoint
+from layerwright.tasks.export.folder import copy_files, new_folder
 
 
 def export_transformers(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:

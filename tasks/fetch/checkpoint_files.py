@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from tasks.errors import InputError
+from layerwright.tasks.errors import InputError
 
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from tasks.errors import InputError
+from layerwright.tasks.errors import InputError
 
 Document = dict[str, Any]
 Row = tuple[str, Any]  # where it stands, for messages, and what it holds

@@ -12,8 +12,8 @@ from gguf import GGUFValueType
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
-from tasks.errors import InputError
-from tasks.fetch.weights import SHARD_BYTES
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.weights import SHARD_BYTES
 
 # llama.cpp's names of pre-tokenizers that split every digit off before GPT-2's rule
 # (src/llama-vocab.cpp); Transformers leaves that split out

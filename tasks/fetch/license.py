@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub.repocard import metadata_load
 
-from tasks.fetch.gguf import text_field
+from layerwright.tasks.fetch.gguf import text_field
 
 README = "README.md"
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from tasks.context import Context
-from tasks.contracts import ModelRef, TreeRef
-from tasks.errors import InputError
-from tasks.fetch.gguf import dequantise
-from tasks.fetch.license import license_of
-from tasks.fetch.provenance import record_files
-from tasks.fetch.settings import copy_settings, normalise, read_config, read_tokenizer
-from tasks.fetch.sources import model_source
-from tasks.fetch.sources.source import names_in
-from tasks.fetch.weights import STORED, Tensor, read_headers, same_values, write_weights
-from tasks.recipe import ModelSource
-from tasks.store import MANIFEST, Store
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.references import ModelRef, TreeRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.gguf import dequantise
+from layerwright.tasks.fetch.license import license_of
+from layerwright.tasks.fetch.provenance import record_files
+from layerwright.tasks.fetch.settings import copy_settings, normalise, read_config, read_tokenizer
+from layerwright.tasks.fetch.sources import model_source
+from layerwright.tasks.fetch.sources.source import names_in
+from layerwright.tasks.fetch.weights import STORED, Tensor, read_headers, same_values, write_weights
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.store.base import Store
+from layerwright.tasks.store.manifest import MANIFEST
 
 
 def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None) -> ModelRef:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.store import sha256_file
+from layerwright.tasks.disk import sha256_file
 
 SOURCE = "source.json"
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tasks.errors import InputError
+from layerwright.tasks.errors import InputError
 
 # who wrote the file, from where: says nothing about the model
 _NOISE = {

@@ -6,15 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
-from tasks.context import Context
-from tasks.contracts import TextRef
-from tasks.errors import InputError
-from tasks.fetch.documents import characters, digest, read_documents
-from tasks.fetch.provenance import record_files
-from tasks.fetch.sources import text_source
-from tasks.fetch.sources.source import names_in
-from tasks.progress import progress
-from tasks.recipe import TextSource
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.references import TextRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.documents import characters, digest, read_documents
+from layerwright.tasks.fetch.provenance import record_files
+from layerwright.tasks.fetch.sources import text_source
+from layerwright.tasks.fetch.sources.source import names_in
+from layerwright.tasks.progress import progress
+from layerwright.tasks.recipe.data import TextSource
 
 DOCUMENTS = "documents.jsonl"
 

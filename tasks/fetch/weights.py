@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tasks.errors import InputError
-from tasks.progress import progress
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.progress import progress
 
 SHARD_BYTES = 2 * 10**9  # what converting holds in memory at most, beside one tensor
 STORED = {  # safetensors' names of the dtypes that a checkpoint may have

@@ -9,9 +9,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from tasks.errors import InputError
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.training_recipe import AdapterOptions
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.recipe.training import AdapterOptions
 
 ADAPTER = "healing"
 PARTS = {

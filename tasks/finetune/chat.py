@@ -6,7 +6,7 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
-from tasks.errors import InputError
+from layerwright.tasks.errors import InputError
 
 # what a template marks the assistant's text with, for Transformers' own mask
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")

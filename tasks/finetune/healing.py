@@ -9,18 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
-from tasks.context import Context
-from tasks.contracts import CheckpointRef, ModelRef, TextRef, TreeRef, identity
-from tasks.finetune.merging import write_merged
-from tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
-from tasks.finetune.rows import Rows, training_rows
-from tasks.finetune.snapshot import Snapshots, TrainingState
-from tasks.finetune.team import Team
-from tasks.finetune.training import MetricSink, Training, silent
-from tasks.finetune.validation import Validation
-from tasks.measure.models import load_base, load_checkpoint, load_tokenizer, stored_dtype
-from tasks.training_contracts import FinetuneReport
-from tasks.training_recipe import FinetuneOptions, TrainingStage
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef, TreeRef
+from layerwright.tasks.contracts.training import FinetuneReport
+from layerwright.tasks.finetune.merging import write_merged
+from layerwright.tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
+from layerwright.tasks.finetune.rows import Rows, training_rows
+from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
+from layerwright.tasks.finetune.team import Team
+from layerwright.tasks.finetune.training import MetricSink, Training, silent
+from layerwright.tasks.finetune.validation import Validation
+from layerwright.tasks.models.loading import (
+    load_base,
+    load_checkpoint,
+    load_tokenizer,
+    stored_dtype,
+)
+from layerwright.tasks.recipe.finetune import FinetuneOptions
+from layerwright.tasks.recipe.training import TrainingStage
 
 
 def finetune_model(

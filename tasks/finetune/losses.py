@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.finetune.distillation import distillation_loss
-from tasks.finetune.objectives.base import (
+from layerwright.tasks.finetune.distillation import distillation_loss
+from layerwright.tasks.finetune.objectives.base import (
     LayerObjective,
     LogitObjective,
     Objective,
     StreamObjective,
     Streams,
 )
-from tasks.finetune.rows import Rows
-from tasks.finetune.streams import Seen, seen
-from tasks.finetune.team import Team
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.ablation import ablated
+from layerwright.tasks.finetune.rows import Rows
+from layerwright.tasks.finetune.streams import Seen, seen
+from layerwright.tasks.finetune.team import Team
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.ablation import ablated
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.contracts import LINEAGE
-from tasks.store import MANIFEST
+from layerwright.tasks.contracts.references import LINEAGE
+from layerwright.tasks.store.manifest import MANIFEST
 
 
 def write_merged(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.benchmark import Timer
 
-from tasks.training_recipe import TrainingStage
+from layerwright.tasks.recipe.training import TrainingStage
 
 EMULATED = 3.0  # times as slow as float32; hardware's bfloat16 is about as fast or faster
 _SIDE = 512  # of the products that are timed: 0.2 s where they are emulated

@@ -1,6 +1,7 @@
-"""One of several processes that train together: ``python -m tasks.finetune.process WORKDIR``.
+"""One of several processes that train together.
 
-Started by ``tasks.finetune.processes`` through torch.distributed.run; not for people.
+``python -m layerwright.tasks.finetune.process WORKDIR``, started by processes.py
+through torch.distributed.run.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import psutil
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from tasks.context import Context
-from tasks.errors import InputError, LayerwrightError
-from tasks.finetune.processes import OUTCOME, TOLD, TRAININGS, read_job
-from tasks.finetune.team import Team
-from tasks.store import open_store, write_atomically
-from tasks.tracking import Tracking, live_metrics
+from layerwright.tasks.context import Context
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.errors import InputError, LayerwrightError
+from layerwright.tasks.finetune.processes import OUTCOME, TOLD, TRAININGS, read_job
+from layerwright.tasks.finetune.team import Team
+from layerwright.tasks.store.open import open_store
+from layerwright.tasks.tracking import Tracking, live_metrics
 
 
 @record  # a fault's traceback then stands in the agent's own report

@@ -12,12 +12,13 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
-from tasks.context import Context
-from tasks.contracts import TreeRef
-from tasks.errors import InputError, StepError
-from tasks.finetune.healing import finetune_model
-from tasks.finetune.regularization import regularize_model
-from tasks.tracking import live_metrics
+from layerwright import ROOT
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.references import TreeRef
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.finetune.healing import finetune_model
+from layerwright.tasks.finetune.regularization import regularize_model
+from layerwright.tasks.tracking import live_metrics
 
 TRAININGS: dict[str, Callable[..., Any]] = {
     "finetune": finetune_model,
@@ -25,7 +26,6 @@ TRAININGS: dict[str, Callable[..., Any]] = {
 }
 JOB, OUTCOME, LOG = "job.json", "outcome.json", "processes.log"
 TOLD = "layerwright: "  # before a line of the first process that is meant for people
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_training(step: str, inputs: Mapping[str, Any], ctx: Context) -> Any:
@@ -89,10 +89,10 @@ def _launch(ctx: Context) -> int:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(ctx.processes)),
-        *("-m", "tasks.finetune.process", str(ctx.workdir)),
+        *("-m", "layerwright.tasks.finetune.process", str(ctx.workdir)),
     ]
     threads = str(max(1, (os.cpu_count() or 1) // ctx.processes))
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": path}
     with (ctx.workdir / LOG).open("w") as log:
         process = subprocess.Popen(

@@ -7,25 +7,29 @@ from functools import partial
 
 import torch
 
-from tasks.context import Context
-from tasks.contracts import ConversionPlan, ModelRef, Spec, TextRef, TreeRef, identity
-from tasks.errors import InputError
-from tasks.finetune.adapters import give
-from tasks.finetune.healing import write_tree
-from tasks.finetune.losses import StageLoss
-from tasks.finetune.objectives.base import Objective
-from tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
-from tasks.finetune.rows import Rows, training_rows
-from tasks.finetune.snapshot import Snapshots
-from tasks.finetune.team import Team
-from tasks.finetune.training import MetricSink, Training, silent
-from tasks.finetune.validation import Validation
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.conversion import converted
-from tasks.measure.models import load_base, load_tokenizer, stored_dtype
-from tasks.registry import build
-from tasks.training_contracts import RegularizationReport, RegularizationTrial
-from tasks.training_recipe import HealingStage, RegularizeOptions, TrainingStage
+from layerwright.tasks.components import build
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import ModelRef, TextRef, TreeRef
+from layerwright.tasks.contracts.training import RegularizationReport, RegularizationTrial
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.finetune.adapters import give
+from layerwright.tasks.finetune.healing import write_tree
+from layerwright.tasks.finetune.losses import StageLoss
+from layerwright.tasks.finetune.objectives.base import Objective
+from layerwright.tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
+from layerwright.tasks.finetune.rows import Rows, training_rows
+from layerwright.tasks.finetune.snapshot import Snapshots
+from layerwright.tasks.finetune.team import Team
+from layerwright.tasks.finetune.training import MetricSink, Training, silent
+from layerwright.tasks.finetune.validation import Validation
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.conversion import converted
+from layerwright.tasks.models.loading import load_base, load_tokenizer, stored_dtype
+from layerwright.tasks.recipe.finetune import HealingStage
+from layerwright.tasks.recipe.regularize import RegularizeOptions
+from layerwright.tasks.recipe.training import TrainingStage
 
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 

@@ -15,12 +15,14 @@ from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tasks.contracts import TextRef
-from tasks.errors import InputError
-from tasks.finetune.chat import encode_turns
-from tasks.measure.batches import documents, encode
-from tasks.store import Store
-from tasks.training_recipe import FinetuneOptions, RegularizeOptions, TrainingText
+from layerwright.tasks.contracts.references import TextRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.finetune.chat import encode_turns
+from layerwright.tasks.passes.batches import documents, encode
+from layerwright.tasks.recipe.finetune import FinetuneOptions
+from layerwright.tasks.recipe.regularize import RegularizeOptions
+from layerwright.tasks.recipe.training import TrainingText
+from layerwright.tasks.store.base import Store
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def read_rows(
     """The rows of a text tree, cut as a recipe says.
 
     ``packed``: the documents' tokens end to end, EOS between two, cut into whole rows, as
-    ``tasks.measure.batches`` cuts them for measuring. ``separate``: a document a row, cut at
+    `tasks/passes/batches.py` cuts them for measuring. ``separate``: a document a row, cut at
     ``row_tokens``, padded at the end. Rows in which no token counts are left out.
 
     Args:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.training_recipe import WindowDropout
+from layerwright.tasks.recipe.training import WindowDropout
 
 
 def share_of_peak(step: int, *, warmup_steps: int, steps: int, schedule: str = "cosine") -> float:

@@ -18,9 +18,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tasks.finetune.team import Team, like, whole
-from tasks.store import write_atomically
-from tasks.training_contracts import StageReport, TrainPoint, ValidationPoint
+from layerwright.tasks.contracts.training import StageReport, TrainPoint, ValidationPoint
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.finetune.team import Team, like, whole
 
 HEADER = "training"
 LISTS = {"points": TrainPoint, "validation": ValidationPoint, "stages": StageReport}

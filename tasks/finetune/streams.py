@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 
 @dataclass

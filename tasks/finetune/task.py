@@ -1,10 +1,12 @@
 """The nodes of the DAG that train: `regularize` before the conversion, `finetune` after it."""
 
-from tasks.context import Context
-from tasks.contracts import CheckpointRef, ConversionPlan, ModelRef, TextRef
-from tasks.node import node
-from tasks.training_contracts import FinetuneReport, RegularizationReport
-from tasks.training_recipe import FinetuneOptions, RegularizeOptions
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.recipe.finetune import FinetuneOptions
+from layerwright.tasks.recipe.regularize import RegularizeOptions
 
 
 @node("finetune")
@@ -18,7 +20,7 @@ def finetune_model(
     ctx: Context,
 ) -> FinetuneReport:
     """Heal a converted checkpoint in stages, the base as teacher; the result is merged."""
-    from tasks.finetune.processes import run_training
+    from layerwright.tasks.finetune.processes import run_training
 
     inputs = {
         "base": base,
@@ -41,7 +43,7 @@ def regularize_model(
     ctx: Context,
 ) -> RegularizationReport:
     """Train a base so that the layers that a plan takes out can go (TRSP, stage 2)."""
-    from tasks.finetune.processes import run_training
+    from layerwright.tasks.finetune.processes import run_training
 
     inputs = {
         "model": model,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

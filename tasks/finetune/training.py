@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from tasks.errors import InputError, StepError
-from tasks.finetune.adapters import attach, give, merge, split_by_parts, trained
-from tasks.finetune.losses import Means, StageLoss
-from tasks.finetune.objectives.base import LayerObjective, Objective
-from tasks.finetune.rows import Rows
-from tasks.finetune.schedule import row_indices, share_of_peak, windows_off
-from tasks.finetune.snapshot import Snapshots, TrainingState
-from tasks.finetune.team import Team, whole
-from tasks.finetune.validation import Validation
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.progress import progress
-from tasks.registry import build
-from tasks.training_contracts import StageReport, TrainPoint
-from tasks.training_recipe import HealingStage
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.training import StageReport, TrainPoint
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.finetune.adapters import attach, give, merge, split_by_parts, trained
+from layerwright.tasks.finetune.losses import Means, StageLoss
+from layerwright.tasks.finetune.objectives.base import LayerObjective, Objective
+from layerwright.tasks.finetune.rows import Rows
+from layerwright.tasks.finetune.schedule import row_indices, share_of_peak, windows_off
+from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
+from layerwright.tasks.finetune.team import Team, whole
+from layerwright.tasks.finetune.validation import Validation
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.progress import progress
+from layerwright.tasks.recipe.finetune import HealingStage
 
 LOG_EVERY_STEPS = 10
 # a step, and what was measured at it: where live metrics go

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.finetune.losses import StageLoss
-from tasks.finetune.rows import Rows
-from tasks.finetune.snapshot import TrainingState
-from tasks.training_contracts import ValidationPoint
-from tasks.training_recipe import ValidationOptions
+from layerwright.tasks.contracts.training import ValidationPoint
+from layerwright.tasks.finetune.losses import StageLoss
+from layerwright.tasks.finetune.rows import Rows
+from layerwright.tasks.finetune.snapshot import TrainingState
+from layerwright.tasks.recipe.training import ValidationOptions
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.contracts import Measurement
-from tasks.gate.comparison import Comparison
-from tasks.gate_contracts import Check, GatePolicy, GateRule
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.gate import Check
+from layerwright.tasks.gate.comparison import Comparison
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 ROUNDING = 1e-12  # relative: 0.75 / 0.8333... must reach a limit of 0.9
 WORDS = {

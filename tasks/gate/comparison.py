@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, multinomial
 
-from tasks.contracts import Measurement
-from tasks.gate.pairs import NotShown, Pairs
-from tasks.gate.statistics import best_bound, detectable_change, mcnemar
-from tasks.gate_contracts import GateRule
-from tasks.measure.resampling import RESAMPLES, resample
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.gate.pairs import NotShown, Pairs
+from layerwright.tasks.gate.statistics import best_bound, detectable_change, mcnemar
+from layerwright.tasks.recipe.gate import GateRule
+from layerwright.tasks.resampling import RESAMPLES, resample
 
 
 @dataclass(frozen=True)

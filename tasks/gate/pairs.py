@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tasks.contracts import Aggregate, Arm, Measurement
-from tasks.items import ItemResult
-from tasks.measure.resampling import weighted_mean
+from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.resampling import weighted_mean
 
 SAME = 1e-6  # relative: what the items give and what the report says
 

@@ -9,10 +9,12 @@ from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from zlib import crc32
 
-from tasks.contracts import EvalReport, Measurement
-from tasks.errors import InputError
-from tasks.gate.checks import check_of, nothing_passed, unmeasured
-from tasks.gate.comparison import (
+from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
+from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.gate.checks import check_of, nothing_passed, unmeasured
+from layerwright.tasks.gate.comparison import (
     Comparison,
     chance_of_loss,
     compare_items,
@@ -20,11 +22,10 @@ from tasks.gate.comparison import (
     mean_of,
     point,
 )
-from tasks.gate.pairs import ItemTable, NotShown
-from tasks.gate.statistics import holm
-from tasks.gate.tiers import Application, breadth, matching, rules_of
-from tasks.gate_contracts import Check, GateDecision, GatePolicy, GateRule, Waiver
-from tasks.items import ItemResult
+from layerwright.tasks.gate.pairs import ItemTable, NotShown
+from layerwright.tasks.gate.statistics import holm
+from layerwright.tasks.gate.tiers import Application, breadth, matching, rules_of
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 
 @dataclass(frozen=True)

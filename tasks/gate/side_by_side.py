@@ -7,13 +7,13 @@ from zlib import crc32
 
 import numpy as np
 
-from tasks.comparison_contracts import FigureComparison, ItemChange, SideBySide
-from tasks.contracts import Arm, EvalReport, Measurement
-from tasks.gate.comparison import chance_of_loss, compare_items
-from tasks.gate.pairs import ItemTable, NotShown, Pairs
-from tasks.gate.statistics import holm
-from tasks.gate_contracts import GateRule
-from tasks.items import ItemResult
+from layerwright.tasks.contracts.comparison import FigureComparison, ItemChange, SideBySide
+from layerwright.tasks.contracts.evaluation import Arm, EvalReport, Measurement
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.gate.comparison import chance_of_loss, compare_items
+from layerwright.tasks.gate.pairs import ItemTable, NotShown, Pairs
+from layerwright.tasks.gate.statistics import holm
+from layerwright.tasks.recipe.gate import GateRule
 
 A: Arm = "champion"
 B: Arm = "candidate"

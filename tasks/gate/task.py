@@ -2,17 +2,18 @@
 
 from datetime import UTC, datetime
 
-from tasks.context import Context
-from tasks.contracts import EvalReport
-from tasks.gate_contracts import GateDecision, GatePolicy
-from tasks.node import node
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.recipe.gate import GatePolicy
 
 
 @node("gate", cached=False)
 def decide(report: EvalReport, policy: GatePolicy, *, ctx: Context) -> GateDecision:
     """Every rule of the policy, with value, limit and margin; fails closed."""
-    from tasks.gate.policy import decide as judge
-    from tasks.items import read_items
+    from layerwright.tasks.contracts.items import read_items
+    from layerwright.tasks.gate.policy import decide as judge
 
     items = read_items(ctx.store.open_tree(report.items.sha256)) if report.items else ()
     return judge(report, items, policy, datetime.now(UTC), ctx.seed)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tasks.contracts import EvalReport
-from tasks.gate_contracts import Check, GateRule, Tier
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import Check, Tier
+from layerwright.tasks.recipe.gate import GateRule
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from tasks.contracts import EvalReport
-from tasks.requalification_contracts import Alarm, WatchRule
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.requalification import Alarm
+from layerwright.tasks.recipe.watch import WatchRule
 
 
 def alarms_of(

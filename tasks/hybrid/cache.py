@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from tasks.hybrid.mixers import MIXERS
-from tasks.hybrid.mixers.lazy_queue import LazyQueue
-from tasks.hybrid.mixers.prefill_selection import PrefillSelection, full_layer_count
-from tasks.hybrid.placement import Placement
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
+from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection, full_layer_count
+from layerwright.tasks.hybrid.placement import Placement
 
 POSITION_BYTES = 8  # int64
 

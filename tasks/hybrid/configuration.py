@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PretrainedConfig
 
-from tasks.hybrid.mixers import MIXERS
-from tasks.hybrid.stock import stock_form
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.stock import stock_form
 
 FORMAT = 1  # of the specs and the shipped code
 FEED_FORWARDS = ("linear", "mlp", "none")

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from kernels.choice import fused_obstacle
-from tasks.hybrid.cache import HybridCache
-from tasks.hybrid.mixers.fixed_cache import FixedLayer, FixedRecurrentLayer
-from tasks.hybrid.mixers.full import EVERYTHING
-from tasks.hybrid.mixers.none import EmptyCacheLayer
-from tasks.hybrid.mixers.streaming import kept_positions
-from tasks.hybrid.placement import Placement
+from layerwright.kernels.choice import fused_obstacle
+from layerwright.tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.mixers.fixed_cache import FixedLayer, FixedRecurrentLayer
+from layerwright.tasks.hybrid.mixers.full import EVERYTHING
+from layerwright.tasks.hybrid.mixers.none import EmptyCacheLayer
+from layerwright.tasks.hybrid.mixers.streaming import kept_positions
+from layerwright.tasks.hybrid.placement import Placement
 
 FIXED_KINDS = {"full", "streaming", "gated_recurrence", "none"}
 WARM_UP = 2  # steps that compile kernels and make workspaces before one is recorded

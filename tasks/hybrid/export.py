@@ -13,13 +13,13 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.families import from_base_config
+from layerwright import source_file
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.families import from_base_config
 
-ENTRY = "tasks.hybrid.modeling"
-PACKAGES = {"tasks.hybrid": "layerwright", "kernels": "layerwright"}
-OURS = ("tasks", "kernels", "flows", "tests")
-ROOT = Path(__file__).resolve().parents[2]
+ENTRY = "layerwright.tasks.hybrid.modeling"
+PACKAGES = {"layerwright.tasks.hybrid": "layerwright", "layerwright.kernels": "layerwright"}
+OURS = ("layerwright", "tests")
 AUTO_MAP = {
     "AutoConfig": "layerwright_configuration.HybridConfig",
     "AutoModel": "layerwright_modeling.HybridModel",
@@ -81,13 +81,13 @@ def shipped_sources() -> Mapping[str, str]:
         module = waiting.pop()
         if module in sources:
             continue
-        sources[module], imported = flatten(module, _path(module).read_text(encoding="utf-8"))
+        sources[module], imported = flatten(module, source_file(module).read_text(encoding="utf-8"))
         waiting += imported
     return sources
 
 
 def flat_name(module: str) -> str:
-    """Name of a shipped module: tasks.hybrid.mixers.full -> layerwright_mixers_full."""
+    """Name of a shipped module: layerwright.tasks.hybrid.mixers.full -> layerwright_mixers_full."""
     for package, prefix in PACKAGES.items():
         if module.startswith(package + "."):
             return prefix + "_" + module.removeprefix(package + ".").replace(".", "_")
@@ -113,7 +113,7 @@ def flatten(module: str, source: str) -> tuple[str, list[str]]:
                 raise ValueError(f"{module}:{node.lineno}: relative imports are not shippable")
             if node.module.split(".")[0] not in OURS:
                 continue
-            if any(_path(f"{node.module}.{alias.name}") is not None for alias in node.names):
+            if any(source_file(f"{node.module}.{alias.name}") is not None for alias in node.names):
                 raise ValueError(
                     f"{module}:{node.lineno}: import names, not modules, to be shippable"
                 )
@@ -126,12 +126,3 @@ def flatten(module: str, source: str) -> tuple[str, list[str]]:
             for extra in range(node.lineno, node.end_lineno):
                 lines[extra] = ""
     return HEADER.format(module=module) + "".join(lines), imported
-
-
-def _path(module: str) -> Path | None:
-    """File of one of our modules or packages, None where there is none."""
-    stem = ROOT.joinpath(*module.split("."))
-    for path in (stem / "__init__.py", stem.with_suffix(".py")):
-        if path.is_file():
-            return path
-    return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 
 # Rotations whose tables do not depend on the length of the context, so that cached keys stay right.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")

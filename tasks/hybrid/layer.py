@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from tasks.hybrid.mixers import MIXERS
-from tasks.hybrid.placement import Placement
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.placement import Placement
 
 
 class HybridLayer(GradientCheckpointingLayer):

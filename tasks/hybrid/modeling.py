@@ -14,12 +14,12 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from tasks.hybrid.cache import HybridCache
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.decoding import FixedDecoder
-from tasks.hybrid.layer import HybridLayer
-from tasks.hybrid.mixers import MIXERS
-from tasks.hybrid.placement import Placement, place_tokens
+from layerwright.tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.decoding import FixedDecoder
+from layerwright.tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.placement import Placement, place_tokens
 
 
 class HybridPreTrainedModel(PreTrainedModel):

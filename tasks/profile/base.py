@@ -12,13 +12,14 @@ from typing import ClassVar
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tasks.contracts import Damage, Spec
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.blocks import Visitor, run_blocks
-from tasks.measure.finished_blocks import Record
-from tasks.measure.states import Keep
-from tasks.progress import Bar
-from tasks.registry import Component
+from layerwright.tasks.components import Component
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import Damage
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.blocks import Visitor, run_blocks
+from layerwright.tasks.passes.finished_blocks import Record
+from layerwright.tasks.passes.states import Keep
+from layerwright.tasks.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Profiler(Component):
     """Measures layers. Subclass :class:`BlockProfiler` or :class:`ModelProfiler`."""
 
     kind: ClassVar[str] = "profiler"
-    room: ClassVar[str] = "tasks.profile"
+    room: ClassVar[str] = "layerwright.tasks.profile.profilers"
 
     def estimate_tokens(self, layers: int, strategies: int) -> int:
         """Tokens of whole-model forward passes that the profiler adds to the shared pass, about."""

@@ -5,26 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from tasks.context import Context
-from tasks.contracts import (
-    CacheGeometry,
-    LayerProfile,
-    ModelProfile,
-    ModelRef,
-    Spec,
-    TextRef,
-    identity,
-)
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.batches import token_rows
-from tasks.measure.models import load_tokenizer
-from tasks.measure.offload import load_streamed
-from tasks.measure.states import Spill
-from tasks.profile.base import Findings, ModelProfiler, Profiler, SharedPass, Subject
-from tasks.progress import progress
-from tasks.recipe import ProfileOptions
-from tasks.registry import build
-from tasks.strategies.base import Strategy
+from layerwright.tasks.components import build
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.contracts.profile import CacheGeometry, LayerProfile, ModelProfile
+from layerwright.tasks.contracts.references import ModelRef, TextRef
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.loading import load_tokenizer
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.batches import token_rows
+from layerwright.tasks.passes.states import Spill
+from layerwright.tasks.profile.base import Findings, ModelProfiler, Profiler, SharedPass, Subject
+from layerwright.tasks.progress import progress
+from layerwright.tasks.recipe.profile import ProfileOptions
+from layerwright.tasks.strategies.base import Strategy
 
 
 def profile_model(

@@ -1,9 +1,11 @@
 """The `profile` node of the DAG."""
 
-from tasks.context import Context
-from tasks.contracts import ModelProfile, ModelRef, Spec, TextRef
-from tasks.node import node
-from tasks.recipe import ProfileOptions
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.references import ModelRef, TextRef
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.recipe.profile import ProfileOptions
 
 
 @node("profile")
@@ -16,6 +18,6 @@ def profile_model(
     ctx: Context,
 ) -> ModelProfile:
     """Measure every layer: scores in one pass, then the damage of each strategy."""
-    from tasks.profile.model import profile_model as profile
+    from layerwright.tasks.profile.model import profile_model as profile
 
     return profile(model, text, options, strategies, ctx)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.contracts import Champion
-from tasks.recipe import RegisterOptions
-from tasks.register.versions import checkpoint_of, missing_tags, pointed_at
-from tasks.store import Store
-from tasks.tracking import SQLITE, connect
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.recipe.registry import RegisterOptions
+from layerwright.tasks.register.versions import checkpoint_of, missing_tags, pointed_at
+from layerwright.tasks.store.base import Store
+from layerwright.tasks.tracking import SQLITE, connect
 
 
 def current_champion(

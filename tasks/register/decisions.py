@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tasks.contracts import EvalReport
-from tasks.errors import StepError
-from tasks.gate_contracts import GateDecision
-from tasks.register.evidence import TAG
-from tasks.register.versions import tag
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.errors import StepError
+from layerwright.tasks.register.evidence import TAG
+from layerwright.tasks.register.versions import tag
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import CheckpointRef, Contract, ConversionPlan, EvalReport, identity
-from tasks.gate_contracts import GateDecision
-from tasks.returns import CostAndReturn
-from tasks.store import MANIFEST
-from tasks.tracking import experiment_id
-from tasks.workload import Workload
+from layerwright.tasks.contracts.base import Contract, identity
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.contracts.workload import Workload
+from layerwright.tasks.store.manifest import MANIFEST
+from layerwright.tasks.tracking import experiment_id
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

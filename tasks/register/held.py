@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.register.evidence import TAG
-from tasks.tracking import SQLITE, connect
+from layerwright.tasks.register.evidence import TAG
+from layerwright.tasks.tracking import SQLITE, connect
 
 TREES = ("manifest_sha256", "base_sha256")  # the checkpoint, and what it is judged against
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tasks.errors import LayerwrightError
-from tasks.history_contracts import History, VersionState
-from tasks.register.decisions import NONE, standing_decision
-from tasks.register.moves import moves_to
-from tasks.register.promotion import promotable
-from tasks.register.rollout import read_state
-from tasks.register.versions import Address, named_version, registered_model
+from layerwright.tasks.contracts.history import History, VersionState
+from layerwright.tasks.errors import LayerwrightError
+from layerwright.tasks.register.decisions import NONE, standing_decision
+from layerwright.tasks.register.moves import moves_to
+from layerwright.tasks.register.promotion import promotable
+from layerwright.tasks.register.versions import Address, named_version, registered_model
+from layerwright.tasks.rollout.state import read_state
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

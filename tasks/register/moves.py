@@ -6,12 +6,12 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from tasks.contracts import CheckpointRef
-from tasks.errors import LayerwrightError, StepError
-from tasks.promotion_contracts import Approval, Move
-from tasks.register.evidence import TAG
-from tasks.register.versions import checkpoint_of, registered_model, store_of
-from tasks.store import open_store
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.errors import LayerwrightError, StepError
+from layerwright.tasks.register.evidence import TAG
+from layerwright.tasks.register.versions import checkpoint_of, registered_model, store_of
+from layerwright.tasks.store.open import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tasks.contracts import CheckpointRef
-from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
-from tasks.register.decisions import NONE, StandingDecision, standing_decision
-from tasks.register.moves import (
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.contracts.rollout import StoppedRollout
+from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.register.decisions import NONE, StandingDecision, standing_decision
+from layerwright.tasks.register.moves import (
     PromotionError,
     finish_move,
     move_alias,
@@ -17,9 +19,8 @@ from tasks.register.moves import (
     refuse_unless_servable,
     unfinished,
 )
-from tasks.register.rollout import stopped_rollout
-from tasks.register.versions import Address, named_version, pointed_at
-from tasks.rollout_contracts import StoppedRollout
+from layerwright.tasks.register.versions import Address, named_version, pointed_at
+from layerwright.tasks.rollout.state import stopped_rollout
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -15,16 +15,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registration, identity
-from tasks.errors import LayerwrightError, StepError
-from tasks.gate_contracts import GateDecision
-from tasks.recipe import RegisterOptions
-from tasks.register.decisions import decision_tags
-from tasks.register.evidence import TAG, Evidence, log_evidence
-from tasks.register.validation import refused_by_mlflow
-from tasks.returns import CostAndReturn
-from tasks.store import Store
-from tasks.tracking import connect, refuse_unreachable
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.errors import LayerwrightError, StepError
+from layerwright.tasks.recipe.registry import RegisterOptions
+from layerwright.tasks.register.decisions import decision_tags
+from layerwright.tasks.register.evidence import TAG, Evidence, log_evidence
+from layerwright.tasks.register.validation import refused_by_mlflow
+from layerwright.tasks.store.base import Store
+from layerwright.tasks.tracking import connect, refuse_unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contracts import EvalReport, identity
-from tasks.gate_contracts import GateDecision
-from tasks.register.decisions import REQUALIFIED, decision_tags
-from tasks.register.evidence import TAG, metric_key, report_figures
-from tasks.register.versions import tag
-from tasks.requalification_contracts import Alarm, TrendPoint
-from tasks.tracking import experiment_id
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
+from layerwright.tasks.register.decisions import REQUALIFIED, decision_tags
+from layerwright.tasks.register.evidence import TAG, metric_key, report_figures
+from layerwright.tasks.register.versions import tag
+from layerwright.tasks.tracking import experiment_id
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.contracts import CheckpointRef
-from tasks.promotion_contracts import Approval, Move
-from tasks.register.moves import (
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.register.moves import (
     PromotionError,
     finish_move,
     move_alias,
@@ -15,7 +15,7 @@ from tasks.register.moves import (
     refuse_unless_servable,
     unfinished,
 )
-from tasks.register.versions import Address, named_version
+from layerwright.tasks.register.versions import Address, named_version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

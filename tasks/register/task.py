@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from tasks.context import Context
-from tasks.contracts import CheckpointRef, ConversionPlan, EvalReport, Registration
-from tasks.gate_contracts import GateDecision
-from tasks.node import node
-from tasks.recipe import RegisterOptions
-from tasks.returns import CostAndReturn
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.recipe.registry import RegisterOptions
 
 
 @node("register", cached=False)
@@ -26,7 +29,7 @@ def register_model(
     ctx: Context,
 ) -> Registration:
     """An accepted checkpoint -> a model version with its evidence, without loading the weights."""
-    from tasks.register.registry import register_model as register
+    from layerwright.tasks.register.registry import register_model as register
 
     return register(
         candidate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.gate_contracts import Check, GateDecision
+from layerwright.tasks.contracts.gate import Check, GateDecision
 
 
 def refused_by_mlflow(decision: GateDecision) -> str:

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.contracts import CheckpointRef
-from tasks.errors import InputError, StepError
-from tasks.register.evidence import TAG
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.register.evidence import TAG
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel

@@ -6,28 +6,20 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from tasks.contracts import (
-    CheckpointRef,
-    Contract,
-    ConversionPlan,
-    EvalReport,
-    FrontierBudget,
-    ModelProfile,
-    ModelRef,
-    PassTime,
-    PlanComparison,
-    Registration,
-    RepairRound,
-    TextRef,
-)
-from tasks.cost_contracts import CostTable, planned_ratio
-from tasks.gate_contracts import GateDecision
-from tasks.report.drift import LayerDrift
-from tasks.report.recall import RecallCell
-from tasks.report.regressions import Regressions
-from tasks.returns import CostAndReturn, Price
-from tasks.stability import Stability
-from tasks.training_contracts import FinetuneReport, RegularizationReport
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.costs import CostTable, planned_ratio
+from layerwright.tasks.contracts.evaluation import EvalReport, PlanComparison
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan, FrontierBudget, PassTime, RepairRound
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.returns import CostAndReturn, Price
+from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.report.drift import LayerDrift
+from layerwright.tasks.report.recall import RecallCell
+from layerwright.tasks.report.regressions import Regressions
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
 

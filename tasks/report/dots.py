@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.contracts import ARMS
-from tasks.gate_contracts import GateDecision
-from tasks.report.formats import number
-from tasks.report.measurements import Row, limit_of
-from tasks.report.scales import WIDTH, scale_for
+from layerwright.tasks.contracts.evaluation import ARMS
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.report.formats import number
+from layerwright.tasks.report.measurements import Row, limit_of
+from layerwright.tasks.report.scales import WIDTH, scale_for
 
 
 @dataclass(frozen=True)

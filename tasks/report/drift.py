@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.contracts import ARMS, Arm, Contract
-from tasks.items import ItemResult
-from tasks.report.formats import MISSING, number
-from tasks.report.lines import LayerLine, layer_panel
-from tasks.report.profile_figures import Figure, Table
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.evaluation import ARMS, Arm
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.report.formats import MISSING, number
+from layerwright.tasks.report.lines import LayerLine, layer_panel
+from layerwright.tasks.report.profile_figures import Figure, Table
 
 METRIC, LAYER = "stream_drift.", "layer "
 HELP = "of the base's norm; 0 is the base itself"

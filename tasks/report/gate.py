@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.contracts import EvalReport
-from tasks.gate_contracts import Check, GateDecision, Waiver
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
 
 
 @dataclass(frozen=True)

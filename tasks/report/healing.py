@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tasks.report.formats import count, number
-from tasks.report.lines import CurvePoint, LinePanel, curve_panel
-from tasks.report.profile_figures import Table
-from tasks.training_contracts import FinetuneReport, RegularizationReport, StageReport
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport, StageReport
+from layerwright.tasks.report.formats import count, number
+from layerwright.tasks.report.lines import CurvePoint, LinePanel, curve_panel
+from layerwright.tasks.report.profile_figures import Table
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from itertools import groupby
 
-from tasks.contracts import ConversionPlan, PlanItem
-from tasks.report.formats import data_size, number, options
-from tasks.report.looks import Look, looks
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.report.formats import data_size, number, options
+from layerwright.tasks.report.looks import Look, looks
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.contracts import ConversionPlan, identity
-from tasks.recipe import STEPS
-from tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle
-from tasks.report.formats import count, data_size
-from tasks.requalification_contracts import RequalificationBundle
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.recipe.recipe import STEPS
+from layerwright.tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle
+from layerwright.tasks.report.formats import count, data_size
+from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 
 
 @dataclass(frozen=True)

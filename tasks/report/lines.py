@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tasks.contracts import ARMS
-from tasks.report.formats import interval, length, number, quantity
-from tasks.report.measurements import Row
-from tasks.report.scales import WIDTH, Scale, scale_for
+from layerwright.tasks.contracts.evaluation import ARMS
+from layerwright.tasks.report.formats import interval, length, number, quantity
+from layerwright.tasks.report.measurements import Row
+from layerwright.tasks.report.scales import WIDTH, Scale, scale_for
 
 MAX_POINTS = 400  # of a training curve; more would not be seen
 LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 16, 14.0, 150.0

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
-from tasks.contracts import ConversionPlan
+from layerwright.tasks.contracts.plan import ConversionPlan
 
 # number of the colour in page.css, and letter; the same in every report
 KNOWN = {
@@ -51,7 +51,7 @@ def described(strategy: str) -> str:
 
     Not imported: strategies need torch, and the page of a cached run is there within a second.
     """
-    spec = find_spec(f"tasks.strategies.{strategy}")
+    spec = find_spec(f"layerwright.tasks.strategies.{strategy}")
     if spec is None or spec.origin is None:
         return ""
     body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body

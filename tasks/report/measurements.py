@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tasks.contracts import ARMS, Arm, EvalReport, Measurement
-from tasks.gate_contracts import GateDecision
-from tasks.workload import Workload
+from layerwright.tasks.contracts.evaluation import ARMS, Arm, EvalReport, Measurement
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.workload import Workload
 
 
 @dataclass(frozen=True)

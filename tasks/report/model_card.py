@@ -9,13 +9,15 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Literal
 
-from tasks.contracts import Contract, ConversionPlan, EvalReport, identity
-from tasks.gate_contracts import GateDecision
-from tasks.report.formats import options
-from tasks.report.returns import return_sentence
-from tasks.report.summary import gate_markdown, markdown_table, metrics_markdown
-from tasks.report.verdict import KEEP, plan_sentence
-from tasks.returns import CostAndReturn
+from layerwright.tasks.contracts.base import Contract, identity
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.report.formats import options
+from layerwright.tasks.report.returns import return_sentence
+from layerwright.tasks.report.summary import gate_markdown, markdown_table, metrics_markdown
+from layerwright.tasks.report.verdict import KEEP, plan_sentence
 
 Form = Literal["transformers", "stock", "gguf"]
 CODE = """\

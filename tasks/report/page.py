@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tasks.contracts import ARMS
-from tasks.report.bundle import ReportBundle
-from tasks.report.dots import dot_panel
-from tasks.report.drift import drift_figures
-from tasks.report.gate import champion, judged, status, waiver_rows
-from tasks.report.healing import (
+from layerwright.tasks.contracts.evaluation import ARMS
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.dots import dot_panel
+from layerwright.tasks.report.drift import drift_figures
+from layerwright.tasks.report.gate import champion, judged, status, waiver_rows
+from layerwright.tasks.report.healing import (
     bought,
     loss_panels,
     penalty_table,
@@ -16,19 +17,18 @@ from tasks.report.healing import (
     stage_rows,
     validation_table,
 )
-from tasks.report.layers import item_rows, layer_map, map_columns
-from tasks.report.lineage import digests, parameters_text, steps
-from tasks.report.lines import length_panel
-from tasks.report.looks import looks
-from tasks.report.measurements import curves, families, rows
-from tasks.report.profile_figures import profile_figures
-from tasks.report.recall import recall_figures
-from tasks.report.returns import crossover_sentences, return_sentence, workload_rows
-from tasks.report.savings import damage_predictions, planned_saving, saving, tiles
-from tasks.report.template import template
-from tasks.report.times import adding_up, planned_times, time_rows
-from tasks.report.verdict import costs, done, outcome, saves
-from tasks.training_contracts import FinetuneReport, RegularizationReport
+from layerwright.tasks.report.layers import item_rows, layer_map, map_columns
+from layerwright.tasks.report.lineage import digests, parameters_text, steps
+from layerwright.tasks.report.lines import length_panel
+from layerwright.tasks.report.looks import looks
+from layerwright.tasks.report.measurements import curves, families, rows
+from layerwright.tasks.report.profile_figures import profile_figures
+from layerwright.tasks.report.recall import recall_figures
+from layerwright.tasks.report.returns import crossover_sentences, return_sentence, workload_rows
+from layerwright.tasks.report.savings import damage_predictions, planned_saving, saving, tiles
+from layerwright.tasks.report.template import template
+from layerwright.tasks.report.times import adding_up, planned_times, time_rows
+from layerwright.tasks.report.verdict import costs, done, outcome, saves
 
 
 def render_page(bundle: ReportBundle) -> str:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.contracts import ConversionPlan, Damage, ModelProfile, Spec
-from tasks.report.formats import number, options
-from tasks.report.heat import Heat, heat
-from tasks.report.lines import LayerLine, LinePanel, layer_panel
-from tasks.report.looks import SPARE, looks, looks_of
-from tasks.report.strips import Strip, strip
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.profile import Damage, ModelProfile
+from layerwright.tasks.report.formats import number, options
+from layerwright.tasks.report.heat import Heat, heat
+from layerwright.tasks.report.lines import LayerLine, LinePanel, layer_panel
+from layerwright.tasks.report.looks import SPARE, looks, looks_of
+from layerwright.tasks.report.strips import Strip, strip
 
 SCORES = {
     "lazy_ratio": (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tasks.contracts import ARMS, Arm, Contract
-from tasks.items import ItemResult
-from tasks.report.formats import MISSING, length, percent
-from tasks.report.heat import PALEST, ROW, Heat
-from tasks.report.profile_figures import Figure, Table
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.evaluation import ARMS, Arm
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.report.formats import MISSING, length, percent
+from layerwright.tasks.report.heat import PALEST, ROW, Heat
+from layerwright.tasks.report.profile_figures import Figure, Table
 
 RECALL = re.compile(r"recall\.(\w+)\.(\d+)")
 HELP = "rows: depth; columns: tokens of a prompt"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tasks.contracts import Contract, EvalReport
-from tasks.items import ItemResult, Words
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.items import ItemResult, Words
 
 SHOWN = 5  # of each metric
 LONGEST = 600  # characters of a text

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
-from tasks.contracts import ARMS
-from tasks.report.dots import dot_panel
-from tasks.report.formats import MISSING, moment, number
-from tasks.report.gate import champion, judged, rejection, status, waiver_rows
-from tasks.report.lineage import requalification_digests, steps
-from tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
-from tasks.report.measurements import Row, families, rows
-from tasks.report.scales import scale_for
-from tasks.report.template import template
-from tasks.requalification_contracts import RequalificationBundle, TrendPoint, WatchRule
+from layerwright.tasks.contracts.evaluation import ARMS
+from layerwright.tasks.contracts.requalification import TrendPoint
+from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.report.dots import dot_panel
+from layerwright.tasks.report.formats import MISSING, moment, number
+from layerwright.tasks.report.gate import champion, judged, rejection, status, waiver_rows
+from layerwright.tasks.report.lineage import requalification_digests, steps
+from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
+from layerwright.tasks.report.measurements import Row, families, rows
+from layerwright.tasks.report.requalification_bundle import RequalificationBundle
+from layerwright.tasks.report.scales import scale_for
+from layerwright.tasks.report.template import template
 
 MOST = 8  # metrics whose trend is shown where none is watched
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.contracts import EvalReport
-from tasks.crossover import Crossover, Pair, Timed, crossovers
-from tasks.report.formats import count, duration, length, number, percent
-from tasks.returns import CostAndReturn, WorkloadCost
+from layerwright.tasks.contracts.crossover import Crossover, Pair, Timed
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.returns import CostAndReturn, WorkloadCost
+from layerwright.tasks.report.formats import count, duration, length, number, percent
+from layerwright.tasks.returns.crossover import crossovers
 
 DOES: dict[Timed, str] = {
     "prefill": "Reading a prompt",

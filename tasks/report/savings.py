@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tasks.report.bundle import ReportBundle
-from tasks.report.formats import MISSING, data_size, length, number, percent
-from tasks.report.measurements import Row, longest, rows
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.formats import MISSING, data_size, length, number, percent
+from layerwright.tasks.report.measurements import Row, longest, rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from tasks.report.formats import number
+from layerwright.tasks.report.formats import number
 
 WIDTH = 330.0  # of a drawing: a phone's width, so that text keeps its size everywhere
 

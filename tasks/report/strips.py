@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.report.formats import MISSING, number
-from tasks.report.layers import layer_ticks
-from tasks.report.scales import scale_for
+from layerwright.tasks.report.formats import MISSING, number
+from layerwright.tasks.report.layers import layer_ticks
+from layerwright.tasks.report.scales import scale_for
 
 
 @dataclass(frozen=True)

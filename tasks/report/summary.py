@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.contracts import ARMS, ConversionPlan, EvalReport, ModelProfile
-from tasks.gate_contracts import Check, GateDecision
-from tasks.report.formats import data_size, interval, moment, number, percent, quantity
-from tasks.report.gate import judged, status, waiver_rows
-from tasks.report.layers import item_rows
-from tasks.report.measurements import rows
-from tasks.report.verdict import plan_sentence
+from layerwright.tasks.contracts.evaluation import ARMS, EvalReport
+from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.report.formats import data_size, interval, moment, number, percent, quantity
+from layerwright.tasks.report.gate import judged, status, waiver_rows
+from layerwright.tasks.report.layers import item_rows
+from layerwright.tasks.report.measurements import rows
+from layerwright.tasks.report.verdict import plan_sentence
 
 
 def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:

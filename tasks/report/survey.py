@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from tasks.report.bundle import SurveyBundle
-from tasks.report.layers import layer_ticks
-from tasks.report.lineage import parameters_text, steps, survey_digests
-from tasks.report.profile_figures import profile_figures
-from tasks.report.survey_charts import budget_panel, plan_dots
-from tasks.report.survey_plans import metric_rows, plan_rows, survey_looks
-from tasks.report.survey_predictions import foreseen, prediction_panel
-from tasks.report.survey_stability import stability_rows
-from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, compared, headline
-from tasks.report.template import template
-from tasks.report.times import adding_up
+from layerwright.tasks.report.bundle import SurveyBundle
+from layerwright.tasks.report.layers import layer_ticks
+from layerwright.tasks.report.lineage import parameters_text, steps, survey_digests
+from layerwright.tasks.report.profile_figures import profile_figures
+from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
+from layerwright.tasks.report.survey_plans import metric_rows, plan_rows, survey_looks
+from layerwright.tasks.report.survey_predictions import foreseen, prediction_panel
+from layerwright.tasks.report.survey_stability import stability_rows
+from layerwright.tasks.report.survey_verdict import (
+    along_the_frontier,
+    at_equal_budget,
+    compared,
+    headline,
+)
+from layerwright.tasks.report.template import template
+from layerwright.tasks.report.times import adding_up
 
 
 def render_survey(bundle: SurveyBundle) -> str:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from tasks.contracts import FrontierBudget, Measurement
-from tasks.report.dots import Dot, DotPanel, DotRow, interval_text
-from tasks.report.formats import percent, quantity
-from tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
-from tasks.report.measurements import Row
-from tasks.report.scales import WIDTH, Scale, scale_for
-from tasks.report.survey_plans import PlanRow
-from tasks.report.survey_verdict import BUDGETS, best_first
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.plan import FrontierBudget
+from layerwright.tasks.report.dots import Dot, DotPanel, DotRow, interval_text
+from layerwright.tasks.report.formats import percent, quantity
+from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
+from layerwright.tasks.report.measurements import Row
+from layerwright.tasks.report.scales import WIDTH, Scale, scale_for
+from layerwright.tasks.report.survey_plans import PlanRow
+from layerwright.tasks.report.survey_verdict import BUDGETS, best_first
 
 ROW = 34.0
 LOGARITHMIC = ("perplexity", "perplexity_ratio")  # plans that ruin a model reach millions

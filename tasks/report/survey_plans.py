@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.contracts import Measurement
-from tasks.cost_contracts import planned_ratio, planned_time
-from tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
-from tasks.report.formats import MISSING, data_size, number, options, percent, quantity
-from tasks.report.layers import Stretch, plan_strip
-from tasks.report.looks import Look, looks
-from tasks.report.measurements import Row, rows_of
-from tasks.report.verdict import plan_sentence
+from layerwright.tasks.contracts.costs import planned_ratio, planned_time
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
+from layerwright.tasks.report.formats import MISSING, data_size, number, options, percent, quantity
+from layerwright.tasks.report.layers import Stretch, plan_strip
+from layerwright.tasks.report.looks import Look, looks
+from layerwright.tasks.report.measurements import Row, rows_of
+from layerwright.tasks.report.verdict import plan_sentence
 
 
 @dataclass(frozen=True)

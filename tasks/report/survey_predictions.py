@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from tasks.contracts import Measurement
-from tasks.report.bundle import PredictedFigure, SurveyBundle, total_of
-from tasks.report.formats import number
-from tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
-from tasks.report.scales import scale_for
-from tasks.report.survey_plans import PlanRow, plan_rows
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.report.bundle import PredictedFigure, SurveyBundle, total_of
+from layerwright.tasks.report.formats import number
+from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
+from layerwright.tasks.report.scales import scale_for
+from layerwright.tasks.report.survey_plans import PlanRow, plan_rows
 
 FEWEST = 3  # plans; the order of two says nothing
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.contracts import Measurement
-from tasks.report.bundle import SurveyBundle
-from tasks.report.layers import Stretch, plan_strip
-from tasks.report.survey_plans import survey_looks
-from tasks.stability import PlanOverlap, overlap
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.stability import PlanOverlap, overlap
+from layerwright.tasks.report.bundle import SurveyBundle
+from layerwright.tasks.report.layers import Stretch, plan_strip
+from layerwright.tasks.report.survey_plans import survey_looks
 
 FAMILIES = ("perplexity_ratio", "kl_mean")
 

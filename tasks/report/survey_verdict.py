@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.contracts import FrontierBudget
-from tasks.report.bundle import SurveyBundle
-from tasks.report.dots import interval_text
-from tasks.report.formats import percent
-from tasks.report.measurements import Row
-from tasks.report.survey_plans import PlanRow
+from layerwright.tasks.contracts.plan import FrontierBudget
+from layerwright.tasks.report.bundle import SurveyBundle
+from layerwright.tasks.report.dots import interval_text
+from layerwright.tasks.report.formats import percent
+from layerwright.tasks.report.measurements import Row
+from layerwright.tasks.report.survey_plans import PlanRow
 
 PREFERRED = ("perplexity_ratio", "perplexity", "kl_mean")  # a paired ratio tells most apart
 SAME_BUDGET = 0.005  # of the base's KV bytes

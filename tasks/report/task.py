@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tasks.context import Context
-from tasks.contracts import Contract
-from tasks.node import node
-from tasks.report.bundle import ReportBundle, SurveyBundle
-from tasks.requalification_contracts import RequalificationBundle
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.report.bundle import ReportBundle, SurveyBundle
+from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 
 
 class Page(Contract):
@@ -18,8 +18,8 @@ class Page(Contract):
 @node("report", cached=False)
 def write_report(bundle: ReportBundle, path: str, *, ctx: Context) -> Page:
     """Everything a run found out -> one HTML file that needs no network."""
-    from tasks.report.page import render_page
-    from tasks.store import write_atomically
+    from layerwright.tasks.disk import write_atomically
+    from layerwright.tasks.report.page import render_page
 
     write_atomically(Path(path), render_page(bundle).encode())
     return Page(uri=Path(path).resolve().as_uri())
@@ -28,8 +28,8 @@ def write_report(bundle: ReportBundle, path: str, *, ctx: Context) -> Page:
 @node("report", cached=False)
 def write_survey(bundle: SurveyBundle, path: str, *, ctx: Context) -> Page:
     """Everything a survey found out -> one HTML file that needs no network."""
-    from tasks.report.survey import render_survey
-    from tasks.store import write_atomically
+    from layerwright.tasks.disk import write_atomically
+    from layerwright.tasks.report.survey import render_survey
 
     write_atomically(Path(path), render_survey(bundle).encode())
     return Page(uri=Path(path).resolve().as_uri())
@@ -38,8 +38,8 @@ def write_survey(bundle: SurveyBundle, path: str, *, ctx: Context) -> Page:
 @node("report", cached=False)
 def write_requalification(bundle: RequalificationBundle, path: str, *, ctx: Context) -> Page:
     """What a registered version measures now, and before -> one HTML file."""
-    from tasks.report.requalification import render_requalification
-    from tasks.store import write_atomically
+    from layerwright.tasks.disk import write_atomically
+    from layerwright.tasks.report.requalification import render_requalification
 
     write_atomically(Path(path), render_requalification(bundle).encode())
     return Page(uri=Path(path).resolve().as_uri())

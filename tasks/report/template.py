@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from tasks.report import formats
+from layerwright.tasks.report import formats
 
 
 @cache

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.contracts import Arm, PassTime
-from tasks.cost_contracts import CostTable, time_ratio
-from tasks.report.bundle import ReportBundle
-from tasks.report.formats import length, number, percent
-from tasks.report.measurements import Row, rows
+from layerwright.tasks.contracts.costs import CostTable, time_ratio
+from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.plan import PassTime
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.formats import length, number, percent
+from layerwright.tasks.report.measurements import Row, rows
 
 # the part of a time that a metric measures, and its value in milliseconds for rows at once
 PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tasks.contracts import ConversionPlan
-from tasks.report.bundle import ReportBundle
-from tasks.report.formats import (
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.formats import (
     data_size,
     duration,
     length,
@@ -15,10 +15,10 @@ from tasks.report.formats import (
     options,
     percent,
 )
-from tasks.report.gate import rejection
-from tasks.report.looks import looks
-from tasks.report.measurements import longest, rows
-from tasks.report.returns import money_saved
+from layerwright.tasks.report.gate import rejection
+from layerwright.tasks.report.looks import looks
+from layerwright.tasks.report.measurements import longest, rows
+from layerwright.tasks.report.returns import money_saved
 
 KEEP = "keep"
 

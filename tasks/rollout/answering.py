@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from tasks.measure.continuation import continuation
-from tasks.measure.generation import encode, find_tokenizer
-from tasks.measure.likelihood import target_nll
-from tasks.measure.models import load_checkpoint
-from tasks.measure.text_match import MATCHES
-from tasks.measure.timer import now
-from tasks.returns import Price
-from tasks.rollout_contracts import Answer, Request, RolloutPolicy
+from layerwright.tasks.contracts.returns import Price
+from layerwright.tasks.contracts.rollout import Answer, Request
+from layerwright.tasks.models.loading import load_checkpoint
+from layerwright.tasks.offload.generation import encode, find_tokenizer
+from layerwright.tasks.passes.likelihood import target_nll
+from layerwright.tasks.probes.continuation import continuation
+from layerwright.tasks.probes.text_match import MATCHES
+from layerwright.tasks.recipe.rollout import RolloutPolicy
+from layerwright.tasks.timing.timer import now
 
 WARM_UP_TOKENS = 4
 

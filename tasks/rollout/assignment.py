@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tasks.rollout_contracts import Side
+from layerwright.tasks.contracts.rollout import Side
 
 
 def assign(model: str, request_id: str, share: float) -> Side:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.contracts import identity
-from tasks.rollout_contracts import (
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.rollout import (
     Request,
-    RolloutPolicy,
-    RolloutStage,
     RolloutState,
     Served,
     StageDecision,
     StoppedRollout,
 )
+from layerwright.tasks.recipe.rollout import RolloutPolicy, RolloutStage
 
 
 def log_ended(

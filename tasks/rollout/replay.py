@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from tasks.measure.text_match import rouge_l
-from tasks.progress import progress
-from tasks.rollout.answering import Respondent, failed
-from tasks.rollout.assignment import assign
-from tasks.rollout.stage_records import StageRecords, prompt_sha256
-from tasks.rollout_contracts import Request, RolloutStage, Served, Side
+from layerwright.tasks.contracts.rollout import Request, Served, Side
+from layerwright.tasks.probes.text_match import rouge_l
+from layerwright.tasks.progress import progress
+from layerwright.tasks.recipe.rollout import RolloutStage
+from layerwright.tasks.rollout.answering import Respondent, failed
+from layerwright.tasks.rollout.assignment import assign
+from layerwright.tasks.rollout.stage_records import StageRecords, prompt_sha256
 
 SIDES: tuple[Side, Side] = ("champion", "challenger")
 Sides = Callable[[], Mapping[Side, Respondent]]

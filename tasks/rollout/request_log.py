@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.errors import InputError
-from tasks.rollout_contracts import Request
+from layerwright.tasks.contracts.rollout import Request
+from layerwright.tasks.errors import InputError
 
 EXPECTED = '{"id": TEXT, "prompt": TEXT, "reference": TEXT, "max_new_tokens": N}, the last two free'
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.errors import InputError, IntegrityError
-from tasks.rollout_contracts import Request, Served
+from layerwright.tasks.contracts.rollout import Request, Served
+from layerwright.tasks.errors import InputError, IntegrityError
 
 
 class StageRecords:

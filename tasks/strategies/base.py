@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tasks.hybrid.configuration import FULL_LAYER, HybridConfig, normalised_spec
-from tasks.hybrid.mixers import MIXERS
-from tasks.registry import Component
-from tasks.strategies.stretch import Stretch
+from layerwright.tasks.components import Component
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig, normalised_spec
+from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 LayerSpec = dict[str, Any]
 
@@ -28,7 +28,7 @@ class Strategy(Component):
     """
 
     kind: ClassVar[str] = "strategy"
-    room: ClassVar[str] = "tasks.strategies"
+    room: ClassVar[str] = "layerwright.tasks.strategies"
     joins: ClassVar[bool] = False
     merges: ClassVar[bool] = False
 

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence as Mixer
-from tasks.strategies.base import LayerSpec, Strategy
-from tasks.strategies.decay import decay_bias
-from tasks.strategies.stretch import Stretch
+from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence as Mixer
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.fitting.decay import decay_bias
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 
 class GatedRecurrence(Strategy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 class Keep(Strategy):

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tasks.strategies.base import LayerSpec, Strategy
-from tasks.strategies.ridge import Sample, fit_ridge
-from tasks.strategies.stretch import Stretch
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.fitting.ridge import Sample, fit_ridge
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.errors import InputError
-from tasks.strategies.base import LayerSpec, Strategy
-from tasks.strategies.stretch import Stretch
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 Span = Annotated[int, Field(ge=1)]
 _SCORE = re.compile(r"covered_mass_(\d+)(?:\.head_(\d+))?")

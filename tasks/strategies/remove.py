@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tasks.errors import InputError
-from tasks.hybrid.layer import HybridLayer
-from tasks.strategies.base import LayerSpec, Strategy
-from tasks.strategies.ridge import Sample, fit_ridge
-from tasks.strategies.stretch import Stretch
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.fitting.ridge import Sample, fit_ridge
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 
 class Remove(Strategy):

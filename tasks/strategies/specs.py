@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tasks.contracts import ModelProfile, PlanItem, Spec
-from tasks.hybrid.configuration import FULL_LAYER, normalised_spec
-from tasks.registry import build
-from tasks.strategies.base import LayerSpec, Strategy
-from tasks.strategies.keep import Keep
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, normalised_spec
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.keep import Keep
 
 
 class Assignment(NamedTuple):

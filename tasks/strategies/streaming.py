@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tasks.strategies.base import LayerSpec, Strategy
+from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 class Streaming(Strategy):

@@ -1,7 +1,8 @@
 """Profiles for the selectors: figures of a real model, and made-up ones."""
 
-from tasks.choose.base import Candidate, LayerOption, Problem
-from tasks.contracts import CacheGeometry, Damage, LayerProfile, ModelProfile, Spec
+from layerwright.tasks.choose.base import Candidate, LayerOption, Problem
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import CacheGeometry, Damage, LayerProfile, ModelProfile
 
 STREAMING = Spec(name="streaming", sinks=4, window=64)
 CONTEXT, BYTES_PER_TOKEN = 8192, 1536

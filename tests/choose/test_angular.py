@@ -9,10 +9,11 @@ from choose.problems import (
     uniform,
 )
 
-from tasks.choose.angular import Angular
-from tasks.choose.base import Problem
-from tasks.contracts import ModelProfile, Spec
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Problem
+from layerwright.tasks.choose.selectors.angular import Angular
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.errors import InputError
 
 ONES = [0.2, 0.1, 0.3, 0.1, 0.4, 0.3]
 PROFILE = profile([0.01] * 6, scores={"angular_distance_1": ONES})

@@ -5,10 +5,11 @@ import itertools
 import pytest
 from choose.problems import BYTES_PER_TOKEN, CONTEXT, choice, profile, uniform
 
-from tasks.choose.base import Candidate, LayerOption, Problem, RunOption
-from tasks.choose.milp import Milp
-from tasks.contracts import Damage, Spec
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Candidate, LayerOption, Problem, RunOption
+from layerwright.tasks.choose.selectors.milp import Milp
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import Damage
+from layerwright.tasks.errors import InputError
 
 MAP, KEPT = Spec(name="linear"), 1000
 FULL = CONTEXT * BYTES_PER_TOKEN

@@ -2,8 +2,8 @@ import pytest
 from choose.problems import BYTES_PER_TOKEN, FULL, converted, covers, problem, profile
 from pydantic import ValidationError
 
-from tasks.choose.lightransfer import LightTransfer
-from tasks.errors import InputError
+from layerwright.tasks.choose.selectors.lightransfer import LightTransfer
+from layerwright.tasks.errors import InputError
 
 LAZY = [0.5, 0.9, 0.7, 0.99, 0.7, 0.6]
 PROBLEM = problem(profile([0.01] * 6, lazy=LAZY))

@@ -22,10 +22,11 @@ from choose.problems import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.choose.base import Problem
-from tasks.choose.milp import Milp
-from tasks.contracts import CacheGeometry, Damage, LayerProfile, ModelProfile, Spec
-from tasks.errors import InputError
+from layerwright.tasks.choose.base import Problem
+from layerwright.tasks.choose.selectors.milp import Milp
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import CacheGeometry, Damage, LayerProfile, ModelProfile
+from layerwright.tasks.errors import InputError
 
 SMALLEST = CacheGeometry(kv_heads=1, head_dim=1, element_bytes=1)  # two bytes a token
 HALF = 0.505  # 15 of 30 layers at 67 of 8192 tokens come to 0.5041

@@ -3,14 +3,16 @@
 import pytest
 from choose.problems import BYTES_PER_TOKEN, NLL_RISES, STREAMING, converted, covers, profile
 
-from tasks.choose.base import Selector, ordinal
-from tasks.choose.plan import choose_plan as plan_of
-from tasks.choose.plan import problem_of
-from tasks.contracts import ConversionPlan, ModelProfile, Spec
-from tasks.errors import InputError
-from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
-from tasks.recipe import ChooseOptions
-from tasks.registry import build, discover
+from layerwright.tasks.choose.base import Selector, ordinal
+from layerwright.tasks.choose.plan import choose_plan as plan_of
+from layerwright.tasks.choose.plan import problem_of
+from layerwright.tasks.components import build, discover
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from layerwright.tasks.recipe.choose import ChooseOptions
 
 FALLING = [0.9 - 0.01 * i for i in range(30)]
 SCORES = ("block_influence", "angular_distance_8", "linearity", "trsp_order", "trsp_scale")

@@ -13,14 +13,14 @@ from choose.problems import (
 )
 from pydantic import ValidationError
 
-from tasks.choose.lightransfer import LightTransfer
-from tasks.choose.linearity import MostLinear
-from tasks.choose.nll_delta import NllDelta
-from tasks.choose.random_draw import Random
-from tasks.choose.ranking import Ranking
-from tasks.choose.shortgpt import ShortGpt
-from tasks.choose.trsp import Trsp
-from tasks.errors import InputError
+from layerwright.tasks.choose.ranking import Ranking
+from layerwright.tasks.choose.selectors.lightransfer import LightTransfer
+from layerwright.tasks.choose.selectors.linearity import MostLinear
+from layerwright.tasks.choose.selectors.nll_delta import NllDelta
+from layerwright.tasks.choose.selectors.random_draw import Random
+from layerwright.tasks.choose.selectors.shortgpt import ShortGpt
+from layerwright.tasks.choose.selectors.trsp import Trsp
+from layerwright.tasks.errors import InputError
 
 FIGURES = [0.3, 0.1, 0.2, 0.1, 0.5, 0.4]
 SCORED = {

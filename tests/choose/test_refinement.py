@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pytest
 from choose.problems import STREAMING, choice, converted, profile, uniform
 
-from tasks.choose.base import Problem
-from tasks.choose.milp import Milp
-from tasks.choose.sleb import Sleb
-from tasks.contracts import MeasuredDamage, PlanItem
+from layerwright.tasks.choose.base import Problem
+from layerwright.tasks.choose.selectors.milp import Milp
+from layerwright.tasks.choose.selectors.sleb import Sleb
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.contracts.profile import MeasuredDamage
 
 ALONE = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 0.16, 0.17]
 RECALL = [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]

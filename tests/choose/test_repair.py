@@ -4,11 +4,12 @@ import pytest
 from choose.problems import BYTES_PER_TOKEN, CONTEXT, converted, problem, profile
 from costs.tables import cost_table
 
-from tasks.choose.convert_all import ConvertAll
-from tasks.choose.repair import give_back, next_round, why_not
-from tasks.contracts import ConversionPlan, PassTime, PlanItem, identity
-from tasks.gate_contracts import Check, GateDecision
-from tasks.recipe import RepairOptions
+from layerwright.tasks.choose.repair import give_back, next_round, why_not
+from layerwright.tasks.choose.selectors.convert_all import ConvertAll
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan, PassTime, PlanItem
+from layerwright.tasks.recipe.repair import RepairOptions
 
 LANGUAGE, RECALL = [0.1, 0.3, -0.2, 0.05], [0.0, 0.0, 0.0, 3.0]
 PROFILE = profile(LANGUAGE, RECALL)

@@ -6,14 +6,16 @@ import pytest
 from choose.problems import STREAMING, profile
 from costs.tables import OUTSIDE, STREAMED, TIMES, cost_table
 
-from tasks.choose.milp import Milp
-from tasks.choose.plan import choose_plan, problem_of
-from tasks.contracts import Damage, ModelProfile, PassTime, Spec
-from tasks.cost_contracts import planned_ratio, planned_time
-from tasks.errors import InputError
-from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
-from tasks.recipe import ChooseOptions
-from tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.choose.plan import choose_plan, problem_of
+from layerwright.tasks.choose.selectors.milp import Milp
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.costs import planned_ratio, planned_time
+from layerwright.tasks.contracts.plan import PassTime
+from layerwright.tasks.contracts.profile import Damage, ModelProfile
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from layerwright.tasks.recipe.choose import ChooseOptions
+from layerwright.tasks.strategies.specs import assignments_of, specs_of
 
 CONTEXT, LAYERS, MAP = 8192, 5, Spec(name="linear")
 CONFIG = HybridConfig(

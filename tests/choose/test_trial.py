@@ -7,15 +7,15 @@ import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import byte_tokenizer
 
-from tasks.choose.trial import MeasuredTrial
-from tasks.contracts import PlanItem
-from tasks.measure.fitting import convert_in_place
-from tasks.measure.likelihood import token_nll
-from tasks.measure.offload import load_streamed
-from tasks.measure.recall import probe_prompts
-from tasks.measure.states import Spill
-from tasks.measure.yardstick import Yardstick
-from tasks.strategies.specs import assignments_of
+from layerwright.tasks.choose.trial import MeasuredTrial
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.fitting import convert_in_place
+from layerwright.tasks.passes.likelihood import token_nll
+from layerwright.tasks.passes.states import Spill
+from layerwright.tasks.probes.recall import probe_prompts
+from layerwright.tasks.probes.yardstick import Yardstick
+from layerwright.tasks.strategies.specs import assignments_of
 
 ROWS = tiny_tokens(4, 64)
 PROBES = probe_prompts(("passkey",), byte_tokenizer(), 2, 440, 5, keep_out_tokens=8)

@@ -3,8 +3,8 @@ import itertools
 import pytest
 from choose.problems import converted, covers, impossible, problem, profile
 
-from tasks.choose.uniform import Uniform
-from tasks.errors import InputError
+from layerwright.tasks.choose.selectors.uniform import Uniform
+from layerwright.tasks.errors import InputError
 
 PROFILE = profile([0.01] * 30)
 

@@ -15,22 +15,17 @@ from safetensors.torch import load_file
 from tiny import LAYERS, tiny_llama, tiny_tokens
 from tiny_checkpoint import tiny_ref, write_checkpoint
 
-from tasks.context import Context
-from tasks.contracts import (
-    Calibration,
-    ConversionPlan,
-    ModelRef,
-    PlanItem,
-    TextRef,
-    identity,
-)
-from tasks.convert.checkpoint import convert_model
-from tasks.errors import InputError
-from tasks.measure.conversion import converted
-from tasks.measure.models import load_base, load_checkpoint, load_tokenizer
-from tasks.measure.offload import load_streamed
-from tasks.store import LocalStore
-from tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
+from layerwright.tasks.convert.checkpoint import convert_model
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.models.conversion import converted
+from layerwright.tasks.models.loading import load_base, load_checkpoint, load_tokenizer
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.strategies.specs import assignments_of, specs_of
 
 NO_TEXT = TextRef(uri="", sha256="0" * 64, bytes=0, source="", documents=0, characters=0)
 ROWS = Calibration(text=NO_TEXT, rows=4, row_tokens=64)  # of plans that fit nothing
@@ -40,7 +35,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {here!r}]
 import test_checkpoint as case
-from tasks.convert import checkpoint
+from layerwright.tasks.convert import checkpoint
 
 done = []
 def copy_and_die(source, target):

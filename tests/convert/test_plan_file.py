@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.contracts import ConversionPlan, PlanItem
-from tasks.convert.plan_file import diff_plans, read_plan, write_plan
-from tasks.errors import InputError
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.convert.plan_file import diff_plans, read_plan, write_plan
+from layerwright.tasks.errors import InputError
 
 SAFE_TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cn", "Co", "Zl", "Zp")))
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

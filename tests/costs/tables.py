@@ -1,6 +1,6 @@
 """Cost tables with made-up times, for what is predicted from them."""
 
-from tasks.cost_contracts import (
+from layerwright.tasks.contracts.costs import (
     ContextCosts,
     CostTable,
     LayerSpec,

@@ -6,19 +6,20 @@ import pytest
 from costs.tables import cost_table as made_up
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid
 
-from tasks.context import Context
-from tasks.contracts import PlanItem, Spec
-from tasks.cost_contracts import CostTable
-from tasks.costs import table as step
-from tasks.costs.kinds import kinds_of
-from tasks.costs.table import cost_table
-from tasks.errors import InputError
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.conversion import unfitted_copy
-from tasks.measure.speed import Speed, prefill
-from tasks.recipe import CostOptions
-from tasks.store import LocalStore
-from tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.costs import table as step
+from layerwright.tasks.costs.kinds import kinds_of
+from layerwright.tasks.costs.table import cost_table
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.conversion import unfitted_copy
+from layerwright.tasks.recipe.costs import CostOptions
+from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.timing.speed import Speed, prefill
 
 STRATEGIES = (
     Spec(name="streaming", sinks=2, window=6),

@@ -10,15 +10,16 @@ from tiny import LAYERS, VOCABULARY, tiny_llama
 from tiny_checkpoint import byte_tokenizer
 from tiny_text import write_text
 
-from tasks.context import Context
-from tasks.contracts import Arm, CheckpointRef, ModelRef, TextRef
-from tasks.evaluate.arms import ArmModel, Arms
-from tasks.evaluate.base import Metric
-from tasks.evaluate.texts import Texts
-from tasks.hybrid.families import from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.progress import progress
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.evaluate.arms import ArmModel, Arms
+from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.texts import Texts
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.progress import progress
+from layerwright.tasks.store.local import LocalStore
 
 STREAMING = {"mixer": {"kind": "streaming", "sinks": 2, "window": 6}}
 

@@ -9,10 +9,10 @@ from tiny_checkpoint import byte_tokenizer
 from tiny_questions import rows
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.evaluate import answers
-from tasks.evaluate.answers import Answer, answer_scores, encoded
-from tasks.evaluate.hellaswag import HellaSwagRow
-from tasks.evaluate.questions import Question
+from layerwright.tasks.evaluate import answers
+from layerwright.tasks.evaluate.answers import Answer, answer_scores, encoded
+from layerwright.tasks.evaluate.metrics.hellaswag import HellaSwagRow
+from layerwright.tasks.evaluate.questions import Question
 
 PAIRS = (
     ("Is it wool?", " yes"),

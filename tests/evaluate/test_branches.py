@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import LAYER_SPECS
 
-from tasks.evaluate.base import TextPass
-from tasks.evaluate.branches import Branches
-from tasks.measure.likelihood import target_nll
+from layerwright.tasks.evaluate.base import TextPass
+from layerwright.tasks.evaluate.metrics.branches import Branches
+from layerwright.tasks.passes.likelihood import target_nll
 
 BRANCHES = Branches(texts=("english",), rows=2, row_tokens=64)
 MIXER = LAYER_SPECS["gla_sinks_and_bias"]["mixer"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_text import write_text
 
-from tasks.evaluate.cloze import Cloze
-from tasks.measure.cloze import cloze_passages
-from tasks.measure.recall import key_scores
+from layerwright.tasks.evaluate.metrics.cloze import Cloze
+from layerwright.tasks.probes.cloze import cloze_passages
+from layerwright.tasks.probes.recall import key_scores
 
 NAMES = ["harbour", "lantern", "orchard", "meadow", "captain", "thunder"]
 TEXT = " ".join(f"She saw the {NAMES[i % 6]} again as it was." for i in range(60))

@@ -4,9 +4,9 @@ import statistics
 
 import pytest
 
-from tasks.evaluate import decode_speed as metric_module
-from tasks.evaluate.decode_speed import DecodeSpeed, rank
-from tasks.measure.speed import Speed
+from layerwright.tasks.evaluate.metrics import decode_speed as metric_module
+from layerwright.tasks.evaluate.metrics.decode_speed import DecodeSpeed, rank
+from layerwright.tasks.timing.speed import Speed
 
 METRIC = DecodeSpeed(context_tokens=(20, 60), batches=(1, 2), new_tokens=4, repeats=3)
 

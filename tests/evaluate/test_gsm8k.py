@@ -5,8 +5,16 @@ from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
 from tiny_text import write_items
 
-from tasks.errors import InputError
-from tasks.evaluate.gsm8k import FLEXIBLE, IGNORED, STRICT, Gsm8k, flexible, right, strict
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.metrics.gsm8k import (
+    FLEXIBLE,
+    IGNORED,
+    STRICT,
+    Gsm8k,
+    flexible,
+    right,
+    strict,
+)
 
 ROWS = [
     {"question": f"What is {n} and {n}?", "answer": f"{n} + {n} = <<{2 * n}>>.\n#### {2 * n:,}"}

@@ -5,10 +5,10 @@ import torch
 from tiny_questions import rows, task_folder
 from tiny_text import write_items
 
-from tasks.evaluate.arc import Arc
-from tasks.evaluate.boolq import BoolQ
-from tasks.evaluate.harness import Harness
-from tasks.evaluate.harness_runs import TaskFigure, TaskRun
+from layerwright.tasks.evaluate.harness_runs import TaskFigure, TaskRun
+from layerwright.tasks.evaluate.metrics.arc import Arc
+from layerwright.tasks.evaluate.metrics.boolq import BoolQ
+from layerwright.tasks.evaluate.metrics.harness import Harness
 
 HARNESS = Harness(tasks=("my_arc", "my_boolq"), figures=("acc", "acc_norm"), definitions="mine")
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_families import tiny_mixture
 
-from tasks.evaluate.kv_cache import KVCache, zero_filled_cache
-from tasks.hybrid.cache import predicted_kv_bytes
-from tasks.measure.speed import prefill
+from layerwright.tasks.evaluate.metrics.kv_cache import KVCache, zero_filled_cache
+from layerwright.tasks.hybrid.cache import predicted_kv_bytes
+from layerwright.tasks.timing.speed import prefill
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tasks.contracts import Spec
-from tasks.errors import InputError
-from tasks.evaluate.base import Metric
-from tasks.evaluate.metrics import build_metrics, estimate_tokens, needed_texts
-from tasks.registry import discover
+from layerwright.tasks.components import discover
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.suite import build_metrics, estimate_tokens, needed_texts
 
 TEXTS = ("docs", "tales", "tuning")
 

@@ -12,12 +12,13 @@ import torch
 from tiny_questions import rows
 from tiny_text import write_items
 
-from tasks.contracts import Spec, TextRef
-from tasks.errors import InputError
-from tasks.evaluate import answers
-from tasks.evaluate.models import evaluate_models
-from tasks.measure.offload import load_streamed
-from tasks.recipe import EvaluateOptions
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.references import TextRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate import answers
+from layerwright.tasks.evaluate.models import evaluate_models
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = EvaluateOptions(
@@ -142,13 +143,13 @@ DIES = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from tasks.context import Context
-from tasks.contracts import CheckpointRef, ModelRef, TextRef
-from tasks.evaluate import answers
-from tasks.evaluate.models import evaluate_models
-from tasks.measure.offload import load_streamed
-from tasks.recipe import EvaluateOptions
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.evaluate import answers
+from layerwright.tasks.evaluate.models import evaluate_models
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.recipe.recipe import EvaluateOptions
+from layerwright.tasks.store.base import LocalStore
 
 inputs, left = json.loads(Path(sys.argv[1]).read_text()), [int(sys.argv[2])]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.evaluate.overlap import Overlap
+from layerwright.tasks.evaluate.metrics.overlap import Overlap
 
 
 def words(start: int, stop: int) -> str:

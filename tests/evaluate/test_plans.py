@@ -6,14 +6,16 @@ import pytest
 import torch
 from tiny import LAYERS, tiny_tokens
 
-from tasks.contracts import Calibration, ConversionPlan, PlanItem, Spec
-from tasks.evaluate.plans import measure_plans
-from tasks.measure.fitting import converted_copy
-from tasks.measure.offload import load_streamed
-from tasks.strategies.keep import Keep
-from tasks.strategies.remove import Remove
-from tasks.strategies.specs import Assignment
-from tasks.strategies.streaming import Streaming
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.references import Calibration
+from layerwright.tasks.evaluate.plans import measure_plans
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.fitting import converted_copy
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.remove import Remove
+from layerwright.tasks.strategies.specs import Assignment
+from layerwright.tasks.strategies.streaming import Streaming
 
 METRICS = (
     Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),

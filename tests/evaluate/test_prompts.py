@@ -3,10 +3,10 @@
 import pytest
 from tiny_text import write_items
 
-from tasks.errors import InputError
-from tasks.evaluate.generation import repetition
-from tasks.evaluate.prompts import Prompts
-from tasks.measure.text_match import rouge_l
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.generation import repetition
+from layerwright.tasks.evaluate.metrics.prompts import Prompts
+from layerwright.tasks.probes.text_match import rouge_l
 
 ROWS = [
     {"prompt": "Once upon a time", "reference": "there was a king", "slice": "tales"},

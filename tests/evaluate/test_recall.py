@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
-from tasks.errors import InputError
-from tasks.evaluate.arms import kept_tokens
-from tasks.evaluate.recall import Recall
-from tasks.measure.recall import key_scores, recall_prompts
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.arms import kept_tokens
+from layerwright.tasks.evaluate.metrics.recall import Recall
+from layerwright.tasks.probes.recall import key_scores, recall_prompts
 
 PASSKEY = Recall(prompts=5, prompt_tokens=[500], depths=2)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from tasks.evaluate.scoring import BLOCK_TOKENS, Item, scored, token_blocks
-from tasks.items import ItemResult, read_items, write_items
+from layerwright.tasks.contracts.items import ItemResult, read_items, write_items
+from layerwright.tasks.evaluate.scoring import BLOCK_TOKENS, Item, scored, token_blocks
 
 SAID = {"unit": "share", "higher_is_better": True, "seed": 0}
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import LAYERS
 
-from tasks.evaluate.base import TextPass
-from tasks.evaluate.stream_drift import StreamDrift
+from layerwright.tasks.evaluate.base import TextPass
+from layerwright.tasks.evaluate.metrics.stream_drift import StreamDrift
 
 DRIFT = StreamDrift(texts=("english",), rows=2, row_tokens=64)
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_tokens
 
-from tasks.errors import InputError
-from tasks.evaluate.divergence import Divergence
-from tasks.evaluate.passes import TextScores, run_pass, token_kl
-from tasks.evaluate.perplexity import Perplexity
-from tasks.measure.batches import token_rows
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.metrics.divergence import Divergence
+from layerwright.tasks.evaluate.metrics.perplexity import Perplexity
+from layerwright.tasks.evaluate.passes import TextScores, run_pass, token_kl
+from layerwright.tasks.passes.batches import token_rows
 
 PERPLEXITY = Perplexity(texts=("english",), rows=3, row_tokens=300)
 DIVERGENCE = Divergence(texts=("english",), rows=3, row_tokens=300)

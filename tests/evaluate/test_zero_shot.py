@@ -13,11 +13,11 @@ from tiny_questions import rows, task_folder
 from tiny_text import write_items, write_text
 
 from benchmarks.zero_shot_equality import FILES
-from tasks.contracts import Spec
-from tasks.errors import InputError
-from tasks.evaluate.base import Metric
-from tasks.evaluate.boolq import BoolQRow
-from tasks.registry import build
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.metrics.boolq import BoolQRow
 
 
 def metric(name: str, **options) -> Metric:

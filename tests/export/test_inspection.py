@@ -7,9 +7,9 @@ import torch
 from export.checkpoints import FULL, REMOVED, SINKS, tiny_base, write_hybrid_checkpoint
 from tiny import tiny_tokens
 
-from tasks.errors import InputError, IntegrityError
-from tasks.export.inspection import inspect_checkpoint
-from tasks.hybrid.cache import HybridCache
+from layerwright.tasks.errors import InputError, IntegrityError
+from layerwright.tasks.export.inspection import inspect_checkpoint
+from layerwright.tasks.hybrid.cache import HybridCache
 
 SPECS = [FULL, SINKS, SINKS, REMOVED]
 

@@ -20,13 +20,13 @@ from tiny import tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 from transformers import AutoModelForCausalLM
 
-from tasks.errors import InputError, IntegrityError
-from tasks.export.agreement import assert_agreement, probe
-from tasks.export.checkpoint import Checkpoint
-from tasks.export.stock import export_stock, write_stock
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.stock import stock_form
-from tasks.measure.models import load_checkpoint
+from layerwright.tasks.errors import InputError, IntegrityError
+from layerwright.tasks.export.agreement import assert_agreement, probe
+from layerwright.tasks.export.checkpoint import Checkpoint
+from layerwright.tasks.export.stock import export_stock, write_stock
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.stock import stock_form
+from layerwright.tasks.models.loading import load_checkpoint
 
 LIMIT = SAME_MODEL[torch.float32]
 WIDER = {**WINDOW, "mixer": {**WINDOW["mixer"], "window": 9}}

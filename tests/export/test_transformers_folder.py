@@ -3,8 +3,8 @@
 import pytest
 from export.checkpoints import FULL, LINEAR, SINKS, write_hybrid_checkpoint
 
-from tasks.errors import IntegrityError
-from tasks.export.transformers_folder import export_transformers
+from layerwright.tasks.errors import IntegrityError
+from layerwright.tasks.export.transformers_folder import export_transformers
 
 
 def test_the_folder_is_the_checkpoint(tmp_path):

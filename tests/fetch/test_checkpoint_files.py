@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.errors import InputError
-from tasks.fetch.checkpoint_files import pick_checkpoint
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.checkpoint_files import pick_checkpoint
 
 SETTINGS = ["config.json", "tokenizer.json"]
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from tasks.errors import InputError
-from tasks.fetch.documents import characters, digest, read_documents, to_document
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.documents import characters, digest, read_documents, to_document
 
 ROWS = [{"id": 1, "body": "first\nline"}, {"id": 2, "body": "zweite Zeile: ä € 🙂"}]
 TEXTS = [{"text": row["body"]} for row in ROWS]

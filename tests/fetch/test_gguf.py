@@ -10,12 +10,12 @@ from gguf import GGMLQuantizationType, quants
 from tiny import tiny_tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.context import Context
-from tasks.errors import InputError
-from tasks.fetch.gguf import read_tokenizer
-from tasks.fetch.model import fetch_model
-from tasks.recipe import ModelSource
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.gguf import read_tokenizer
+from layerwright.tasks.fetch.model import fetch_model
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.store.local import LocalStore
 
 Q8 = GGMLQuantizationType.Q8_0
 

@@ -23,10 +23,10 @@ DATA = {"data/train-[1].jsonl": b'{"text": "a"}\n', "data/test.jsonl": b'{"text"
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from tasks.errors import LayerwrightError
-from tasks.fetch.sources import model_source, text_source
-from tasks.fetch.sources.source import names_in
-from tasks.recipe import ModelSource, TextSource
+from layerwright.tasks.errors import LayerwrightError
+from layerwright.tasks.fetch.sources import model_source, text_source
+from layerwright.tasks.fetch.sources.source import names_in
+from layerwright.tasks.recipe.recipe import ModelSource, TextSource
 kind, source, files, work, actions = sys.argv[1:]
 bound = (
     model_source(ModelSource(source=source), None) if kind == "model"

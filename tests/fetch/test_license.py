@@ -7,11 +7,11 @@ import pytest
 from fetch.tiny_gguf import write_gguf
 from tiny_checkpoint import write_checkpoint
 
-from tasks.context import Context
-from tasks.fetch.license import license_of
-from tasks.fetch.model import fetch_model
-from tasks.recipe import ModelSource
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.fetch.license import license_of
+from layerwright.tasks.fetch.model import fetch_model
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.store.local import LocalStore
 
 
 def fetched(tmp_path: Path, source: str = "local:model") -> Path:

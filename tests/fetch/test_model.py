@@ -12,13 +12,13 @@ from tiny import LAYERS, VOCABULARY, tiny_llama, tiny_tokens
 from tiny_checkpoint import write_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.context import Context
-from tasks.contracts import ModelRef
-from tasks.errors import InputError
-from tasks.fetch import weights
-from tasks.fetch.model import fetch_model
-from tasks.recipe import ModelSource
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch import weights
+from layerwright.tasks.fetch.model import fetch_model
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.store.local import LocalStore
 
 
 class Fetching:

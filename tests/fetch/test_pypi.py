@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from fetch.tiny_wheel import write_wheel
 
-from tasks.errors import InputError
-from tasks.fetch.sources import parse
-from tasks.fetch.sources.pypi import PypiSource
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.sources import parse
+from layerwright.tasks.fetch.sources.pypi import PypiSource
 
 FILES = {
     "pkg/__init__.py": b"raise SystemExit('no code of a wheel may run')",

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.fetch.sources import text_source
-from tasks.fetch.sources.python_docs import RUN_WORDS, SECTION_CHARACTERS, sections
-from tasks.fetch.text import place
-from tasks.recipe import TextSource
+from layerwright.tasks.fetch.sources import text_source
+from layerwright.tasks.fetch.sources.python_docs import RUN_WORDS, SECTION_CHARACTERS, sections
+from layerwright.tasks.fetch.text import place
+from layerwright.tasks.recipe.data import TextSource
 
 WORDS = {
     "letters and digits": lambda text: re.findall(r"\w+", text.lower()),

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from tasks.context import Context
-from tasks.fetch.text import DOCUMENTS, fetch_text
-from tasks.recipe import TextSource
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.fetch.text import DOCUMENTS, fetch_text
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.store.local import LocalStore
 
 pytestmark = pytest.mark.real
 

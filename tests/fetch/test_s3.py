@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, client, s3_server
 
-from tasks.errors import InputError, StepError
-from tasks.fetch.sources import parse
-from tasks.fetch.sources.source import names_in
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.fetch.sources import parse
+from layerwright.tasks.fetch.sources.source import names_in
 
 FILES = {"set/a.txt": b"one", "set/deep/b.txt": b"2" * 9_000_000, "set/c.md": b"three",
          "settings/d.txt": b"four"}  # fmt: skip

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import InputError, StepError
-from tasks.fetch.sources import model_source, parse, text_source
-from tasks.fetch.sources.local import LocalSource
-from tasks.recipe import ModelSource, TextSource
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.fetch.sources import model_source, parse, text_source
+from layerwright.tasks.fetch.sources.local import LocalSource
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.recipe.model import ModelSource
 
 
 @pytest.fixture

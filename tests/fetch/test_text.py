@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.context import Context
-from tasks.contracts import TextRef
-from tasks.errors import InputError
-from tasks.fetch.text import DOCUMENTS, fetch_text
-from tasks.measure.records import read_records
-from tasks.recipe import TextSource
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.references import TextRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.text import DOCUMENTS, fetch_text
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.records import read_records
+from layerwright.tasks.store.local import LocalStore
 
 
 @pytest.fixture

@@ -14,13 +14,15 @@ from pathlib import Path
 from tiny import tiny_llama_config
 from tiny_checkpoint import write_checkpoint
 
-from tasks.context import Context
-from tasks.contracts import CheckpointRef, ModelRef, Spec, TextRef
-from tasks.finetune.healing import finetune_model
-from tasks.hybrid.export import write_hybrid
-from tasks.store import LocalStore
-from tasks.training_contracts import FinetuneReport
-from tasks.training_recipe import AdapterOptions, FinetuneOptions, HealingStage, ValidationOptions
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.contracts.training import FinetuneReport
+from layerwright.tasks.finetune.healing import finetune_model
+from layerwright.tasks.hybrid.export import write_hybrid
+from layerwright.tasks.recipe.finetune import FinetuneOptions, HealingStage
+from layerwright.tasks.recipe.training import AdapterOptions, ValidationOptions
+from layerwright.tasks.store.local import LocalStore
 
 STREAMING = {"mixer": {"kind": "streaming", "sinks": 1, "window": 6}}
 FULL = {"mixer": {"kind": "full"}}

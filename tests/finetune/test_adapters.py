@@ -5,9 +5,9 @@ import torch
 from tiny import LAYER_SPECS, tiny_hybrid
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.errors import InputError
-from tasks.finetune.adapters import attach, give, merge, trained
-from tasks.training_recipe import AdapterOptions
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.finetune.adapters import attach, give, merge, trained
+from layerwright.tasks.recipe.training import AdapterOptions
 
 TARGETS = ("q_proj", "o_proj", "down_proj")
 IDS = torch.arange(12)[None]

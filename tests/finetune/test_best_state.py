@@ -5,7 +5,7 @@ import torch
 from finetune.healing_case import HELD_OUT, OPTIONS, STAGE, TWO_STAGES, HealingCase
 from tiny_checkpoint import byte_tokenizer
 
-from tasks.measure.models import load_checkpoint
+from layerwright.tasks.models.loading import load_checkpoint
 
 # the held-out rows are read best at step 11; a snapshot after each step
 OVERFITS = OPTIONS.model_copy(

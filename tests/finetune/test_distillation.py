@@ -4,7 +4,7 @@ import pytest
 import torch
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.finetune.distillation import distillation_loss
+from layerwright.tasks.finetune.distillation import distillation_loss
 
 POSITIONS, HIDDEN, VOCABULARY = 13, 8, 31
 

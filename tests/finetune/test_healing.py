@@ -14,11 +14,12 @@ from finetune.healing_case import HELD_OUT, LAYERS, OPTIONS, STAGE, TEXT, TWO_ST
 from safetensors.torch import load
 from tiny_checkpoint import byte_tokenizer
 
-from tasks.contracts import Spec
-from tasks.errors import InputError
-from tasks.measure.models import load_base, load_checkpoint
-from tasks.store import MANIFEST
-from tasks.training_recipe import PROJECTIONS, AdapterOptions, HealingStage
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.models.loading import load_base, load_checkpoint
+from layerwright.tasks.recipe.finetune import HealingStage
+from layerwright.tasks.recipe.training import PROJECTIONS, AdapterOptions
+from layerwright.tasks.store.manifest import MANIFEST
 
 IDS = byte_tokenizer()(TEXT, return_tensors="pt").input_ids[:, :96]
 

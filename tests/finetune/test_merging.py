@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tasks.finetune.merging import write_merged
-from tasks.store import MANIFEST
+from layerwright.tasks.finetune.merging import write_merged
+from layerwright.tasks.store.manifest import MANIFEST
 
 METADATA = {"format": "pt"}
 

@@ -7,13 +7,13 @@ import torch
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.contracts import Spec
-from tasks.finetune.adapters import attach, trained
-from tasks.finetune.losses import StageLoss
-from tasks.finetune.objectives.base import Objective
-from tasks.finetune.rows import Rows, all_real
-from tasks.registry import build, discover
-from tasks.training_recipe import AdapterOptions
+from layerwright.tasks.components import build, discover
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.finetune.adapters import attach, trained
+from layerwright.tasks.finetune.losses import StageLoss
+from layerwright.tasks.finetune.objectives.base import Objective
+from layerwright.tasks.finetune.rows import Rows, all_real
+from layerwright.tasks.recipe.training import AdapterOptions
 
 ROWS = all_real(tiny_tokens(3, 20))
 CONVERTED = (0, 1, 3)

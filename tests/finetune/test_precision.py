@@ -4,8 +4,8 @@ import pytest
 import torch
 from finetune.healing_case import OPTIONS, STAGE, HealingCase
 
-from tasks.finetune import precision
-from tasks.finetune.precision import (
+from layerwright.tasks.finetune import precision
+from layerwright.tasks.finetune.precision import (
     EMULATED,
     bfloat16_slowdown,
     compute_dtype,

@@ -24,10 +24,10 @@ from finetune.test_regularization import plan
 from safetensors.torch import load_file
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.contracts import Spec
-from tasks.errors import InputError, StepError
-from tasks.finetune.processes import run_training
-from tasks.training_recipe import AdapterOptions
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.finetune.processes import run_training
+from layerwright.tasks.recipe.training import AdapterOptions
 
 # every kind of pass, adapter and rest: five rows for two processes, two at a time
 MIXED = TWO_STAGES.model_copy(

@@ -7,12 +7,14 @@ import torch
 from finetune.healing_case import HELD_OUT, HealingCase
 from tiny_checkpoint import byte_tokenizer
 
-from tasks.contracts import Calibration, ConversionPlan, PlanItem
-from tasks.convert.checkpoint import convert_model
-from tasks.errors import InputError
-from tasks.finetune.regularization import regularize_model
-from tasks.measure.models import load_base, load_checkpoint
-from tasks.training_recipe import AdapterOptions, RegularizeOptions, ValidationOptions
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.references import Calibration
+from layerwright.tasks.convert.checkpoint import convert_model
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.finetune.regularization import regularize_model
+from layerwright.tasks.models.loading import load_base, load_checkpoint
+from layerwright.tasks.recipe.regularize import RegularizeOptions
+from layerwright.tasks.recipe.training import AdapterOptions, ValidationOptions
 
 OPTIONS = RegularizeOptions(
     text="english",

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_checkpoint import byte_tokenizer
 
-from tasks.errors import InputError
-from tasks.finetune.rows import read_rows
-from tasks.measure.batches import token_rows
-from tasks.training_recipe import TrainingText
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.finetune.rows import read_rows
+from layerwright.tasks.passes.batches import token_rows
+from layerwright.tasks.recipe.training import TrainingText
 
 TOKENIZER = byte_tokenizer()
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"

@@ -4,8 +4,8 @@ from itertools import chain, pairwise
 
 import pytest
 
-from tasks.finetune.schedule import row_indices, share_of_peak, windows_off
-from tasks.training_recipe import WindowDropout
+from layerwright.tasks.finetune.schedule import row_indices, share_of_peak, windows_off
+from layerwright.tasks.recipe.training import WindowDropout
 
 
 def test_rate_rises_to_its_peak_and_decays_without_a_wasted_step():

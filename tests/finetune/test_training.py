@@ -9,15 +9,16 @@ from safetensors.torch import load_file
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.contracts import Spec
-from tasks.errors import InputError, StepError
-from tasks.finetune.adapters import give
-from tasks.finetune.rows import all_real
-from tasks.finetune.snapshot import Snapshots
-from tasks.finetune.team import Team
-from tasks.finetune.training import Training
-from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
-from tasks.training_recipe import AdapterOptions, HealingStage, WindowDropout
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.finetune.adapters import give
+from layerwright.tasks.finetune.rows import all_real
+from layerwright.tasks.finetune.snapshot import Snapshots
+from layerwright.tasks.finetune.team import Team
+from layerwright.tasks.finetune.training import Training
+from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
+from layerwright.tasks.recipe.finetune import HealingStage
+from layerwright.tasks.recipe.training import AdapterOptions, WindowDropout
 
 ROWS = all_real(tiny_tokens(3, 24))
 BOTH = (Spec(name="logit_kl"), Spec(name="next_token", weight=0.1))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import layerwright_process
 import pytest
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 
 @pytest.fixture(scope="session", autouse=True)

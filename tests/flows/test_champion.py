@@ -6,7 +6,7 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page
 from tiny_checkpoint import write_tiny_inputs
 
-from tasks.tracking import connect
+from layerwright.tasks.tracking import connect
 
 
 def test_a_later_candidate_is_measured_beside_the_champion(tmp_path: Path) -> None:

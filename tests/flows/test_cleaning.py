@@ -14,9 +14,10 @@ from mlflow.tracking import MlflowClient
 from s3_server import client, s3_server
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.cleaning import clean
-from tasks.errors import InputError
-from tasks.store import Store, open_store
+from layerwright.flows.command_line.cleaning import clean
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.store.base import Store
+from layerwright.tasks.store.open import open_store
 
 LATER = datetime.now(UTC) + timedelta(days=40)
 

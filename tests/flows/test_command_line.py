@@ -9,8 +9,8 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.preflight import check_plan
-from tasks.measure.offload import load_streamed
+from layerwright.flows.session.preflight import check_plan
+from layerwright.tasks.offload.offload import load_streamed
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +320,8 @@ def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected)
 
 
 def test_too_little_disk_starts_nothing(tmp_path: Path, monkeypatch) -> None:
-    from flows import preflight
-    from tasks.errors import InputError
+    from layerwright.flows.session import preflight
+    from layerwright.tasks.errors import InputError
 
     usage = shutil.disk_usage(tmp_path)
     with pytest.raises(InputError, match="not enough disk"):

@@ -8,9 +8,9 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
-from tasks.contracts import PassTime
-from tasks.convert.plan_file import read_plan
-from tasks.cost_contracts import CostTable, planned_ratio
+from layerwright.tasks.contracts.costs import CostTable, planned_ratio
+from layerwright.tasks.contracts.plan import PassTime
+from layerwright.tasks.convert.plan_file import read_plan
 
 TOKENS, RATIO = 64, 0.9
 COSTS = ("--set", f"costs={{context_tokens: [{TOKENS}], repeats: 9, decode_tokens: 4}}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.doctor import examine
+from layerwright.flows.command_line.doctor import examine
 
 
 def kernels(home) -> tuple[str, str]:

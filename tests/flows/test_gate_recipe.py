@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.preflight import check_recipe
-from tasks.errors import InputError
-from tasks.recipe import load_recipe
+from layerwright.flows.session.preflight import check_recipe
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.recipe.recipe import load_recipe
 
 
 def checked(folder: Path, gate: str) -> None:

@@ -9,9 +9,9 @@ from layerwright_process import last_line, layerwright
 from tiny import LAYER_SPECS, tiny_hybrid
 from tiny_checkpoint import byte_tokenizer, write_checkpoint
 
-from tasks.hybrid.export import write_code, write_config
-from tasks.measure.generation import encode
-from tasks.measure.models import load_checkpoint, load_tokenizer
+from layerwright.tasks.hybrid.export import write_code, write_config
+from layerwright.tasks.models.loading import load_checkpoint, load_tokenizer
+from layerwright.tasks.offload.generation import encode
 
 PROMPT = "The harbour master counted the ships"
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"

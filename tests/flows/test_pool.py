@@ -9,7 +9,7 @@ import pytest
 from layerwright_process import last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
-from infra.stack import WORKERS, Stack
+from layerwright.infra.stack import WORKERS, Stack
 
 ON_POOLS = (
     "--set", "compute.steps.profile={where: pool, pool: gpu, retries: 1}",

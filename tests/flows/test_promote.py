@@ -13,11 +13,12 @@ from prefect_events import events
 from register.case import NAME, Case, build_case
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.champion_moves import approval_from
-from flows.promote import promote
-from tasks.contracts import Champion
-from tasks.errors import InputError
-from tasks.promotion_contracts import Approval, ApprovalPolicy
+from layerwright.flows.command_line.champion_moves import approval_from
+from layerwright.flows.promote import promote
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.contracts.promotion import Approval
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.recipe.approval import ApprovalPolicy
 
 APPROVED = ("--approve-by", "Ann", "--reason", "it is cheaper")
 
@@ -158,7 +159,7 @@ from flows import embedded
 home = Path(sys.argv[1])
 embedded.configure(home)
 from prefect.client.orchestration import get_client
-from flows.promote import Registry, promote
+from layerwright.flows.promote import Registry, promote
 
 def answer():
     with get_client(sync_client=True) as client:

@@ -9,13 +9,13 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.compare import named_checkpoint
-from flows.launch import relaunch
-from flows.runs import RunFolder
-from tasks.errors import InputError
-from tasks.node import Place
-from tasks.recipe import load_recipe
-from tasks.tracking import connect
+from layerwright.flows.compare import named_checkpoint
+from layerwright.flows.session.launch import relaunch
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.orchestration.place import Place
+from layerwright.tasks.recipe.recipe import load_recipe
+from layerwright.tasks.tracking import connect
 
 NAME = "tiny-hybrid"
 WATCH = """\

@@ -10,8 +10,8 @@ from layerwright_process import ROOT, last_line, layerwright
 from report.page_reader import Page, check_form, check_self_contained
 from tiny_checkpoint import write_tiny_inputs
 
-from tasks.returns import CostAndReturn
-from tasks.run_contracts import RunSummary
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.contracts.run import RunSummary
 
 SPEED = "{name: decode_speed, context_tokens: [64, 256], batches: [1, 2], new_tokens: 4}"
 SETS = (

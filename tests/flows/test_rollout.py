@@ -13,7 +13,7 @@ from prefect_events import Event, events
 from register.case import NAME
 from rollout.case import build_home, short, write_log
 
-from tasks.rollout.assignment import assign
+from layerwright.tasks.rollout.assignment import assign
 
 ARGUMENTS = ("rollout", NAME, "recipe.yaml", "--log", "log.jsonl")
 

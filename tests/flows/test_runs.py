@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.runs import RunFolder
-from flows.spending import spending
-from tasks.errors import InputError
-from tasks.recipe import ModelSource, ProfileOptions, Recipe, TextSource
+from layerwright.flows.command_line.spending import spending
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.recipe.profile import ProfileOptions
+from layerwright.tasks.recipe.recipe import Recipe
 
 RECIPE = Recipe(
     name="r",

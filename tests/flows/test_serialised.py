@@ -11,14 +11,14 @@ from layerwright_process import environment
 
 HOLDING = """
 import sys, time
-from flows.serialised import one_at_a_time
+from layerwright.flows.session.serialised import one_at_a_time
 with one_at_a_time("tiny", sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
 WITH_A_SERVER = """
-from flows.serialised import one_at_a_time
-from tasks.errors import StepError
+from layerwright.flows.session.serialised import one_at_a_time
+from layerwright.tasks.errors import StepError
 
 uri = "http://mlflow.example"
 with one_at_a_time("tiny", uri):
@@ -50,8 +50,8 @@ def test_a_prefect_server_gives_one_slot() -> None:
 
 
 def test_embedded_a_killed_holder_frees_it(tmp_path: Path) -> None:
-    from flows.serialised import one_at_a_time
-    from tasks.errors import StepError
+    from layerwright.flows.session.serialised import one_at_a_time
+    from layerwright.tasks.errors import StepError
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     holder = subprocess.Popen(
@@ -72,8 +72,8 @@ def test_embedded_a_killed_holder_frees_it(tmp_path: Path) -> None:
 
 
 def test_a_server_of_mlflow_alone_serialises_nothing() -> None:
-    from flows.serialised import one_at_a_time
-    from tasks.errors import InputError
+    from layerwright.flows.session.serialised import one_at_a_time
+    from layerwright.tasks.errors import InputError
 
     with (
         pytest.raises(InputError, match="nothing serialises promotions on http://mlflow"),

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import write_tiny_inputs
 
-from flows.step import HEAVY
-from tasks.contracts import ModelRef
-from tasks.node import NotCached, Place, Run
-from tasks.recipe import ModelSource
-from tasks.store import LocalStore
+from layerwright.flows.step import HEAVY
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.orchestration.place import NotCached, Place, Run
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.store.local import LocalStore
 
 
 def test_a_step_on_json(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page, check_form
 from tiny_checkpoint import SENSITIVITY, write_tiny_inputs
 
-from flows.preflight import check_plan
+from layerwright.flows.session.preflight import check_plan
 
 SURVEY = """\
 convert: {text: calibration, rows: 4, row_tokens: 100}

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.runs import RunRecord
-from flows.survey_outcome import command, file_names
-from tasks.recipe import ModelSource, ProfileOptions, Recipe, TextSource
+from layerwright.flows.outcome.survey import command, file_names
+from layerwright.flows.session.runs import RunRecord
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.recipe.profile import ProfileOptions
+from layerwright.tasks.recipe.recipe import Recipe
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.contracts import Champion, CheckpointRef, EvalReport, Measurement
-from tasks.gate.policy import decide
-from tasks.gate_contracts import Check, GateDecision, GatePolicy, GateRule
-from tasks.items import ItemResult
+from layerwright.tasks.contracts.evaluation import Champion, EvalReport, Measurement
+from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 CHAMPION = Champion(

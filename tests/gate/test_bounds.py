@@ -5,9 +5,9 @@ import pytest
 from gate.evidence import bits, evidence, judge, only
 from scipy.stats import binomtest, bootstrap
 
-from tasks.gate.comparison import compare_items
-from tasks.gate.pairs import Pairs
-from tasks.gate_contracts import GateRule
+from layerwright.tasks.gate.comparison import compare_items
+from layerwright.tasks.gate.pairs import Pairs
+from layerwright.tasks.recipe.gate import GateRule
 
 RULE = {"metric": "recall.x", "min": 0.95, "on": "bound"}
 

@@ -10,16 +10,19 @@ from gate.evidence import NOW
 from tiny import LAYERS, tiny_llama
 from tiny_checkpoint import byte_tokenizer
 
-from tasks.context import Context
-from tasks.contracts import Champion, CheckpointRef, EvalReport, ModelRef, Spec, TextRef
-from tasks.evaluate.models import evaluate_models
-from tasks.gate.policy import decide
-from tasks.gate_contracts import GateDecision, GatePolicy, GateRule
-from tasks.hybrid.families import from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.items import read_items
-from tasks.recipe import EvaluateOptions
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.evaluation import Champion, EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.items import read_items
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.evaluate.models import evaluate_models
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
+from layerwright.tasks.store.local import LocalStore
 
 OPTIONS = EvaluateOptions(
     metrics=(

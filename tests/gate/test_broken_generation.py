@@ -9,16 +9,18 @@ from tiny import LAYERS, tiny_llama
 from tiny_checkpoint import byte_tokenizer
 from tiny_text import write_items, write_text
 
-from tasks.context import Context
-from tasks.contracts import CheckpointRef, ModelRef, Spec, TextRef
-from tasks.evaluate.models import evaluate_models
-from tasks.gate.policy import decide
-from tasks.gate_contracts import GateDecision, GatePolicy, GateRule
-from tasks.hybrid.families import from_base_config
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.items import read_items
-from tasks.recipe import EvaluateOptions
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.items import read_items
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.evaluate.models import evaluate_models
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
+from layerwright.tasks.store.local import LocalStore
 
 REACH = 48  # tokens, of the window: longer than a question and shorter than question and text
 QUESTIONS = [{"prompt": f"word{n * n % 97} and"} for n in range(24)]

@@ -5,7 +5,8 @@ import pytest
 from gate.evidence import evidence, judge, nats, right
 from scipy.stats import binom
 
-from tasks.gate_contracts import GateDecision, GateRule
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.recipe.gate import GateRule
 
 RUNS, RATE = 200, 0.05
 RULES = (

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts import EvalReport, Measurement
-from tasks.errors import InputError
-from tasks.gate.policy import decide
-from tasks.gate_contracts import GateDecision, GatePolicy, GateRule
+from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 RULES = (

@@ -7,9 +7,10 @@ import pytest
 from gate.evidence import CHAMPION, NOW, bits, evidence, judge, only, plain
 from pydantic import ValidationError
 
-from tasks.contracts import Champion
-from tasks.gate.policy import decide
-from tasks.gate_contracts import GateDecision, GatePolicy, GateRule, Waiver
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.contracts.gate import GateDecision, Waiver
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 GOOD, POOR = bits(100, 95), bits(100, 60)
 LOST = evidence(base={"recall.x": GOOD}, candidate={"recall.x": POOR})

@@ -6,9 +6,9 @@ import pytest
 from gate.evidence import bits, evidence, nats, plain, right
 from scipy.stats import binomtest
 
-from tasks.comparison_contracts import FigureComparison, SideBySide
-from tasks.gate.side_by_side import compare_arms
-from tasks.items import Words
+from layerwright.tasks.contracts.comparison import FigureComparison, SideBySide
+from layerwright.tasks.contracts.items import Words
+from layerwright.tasks.gate.side_by_side import compare_arms
 
 
 def compared(a: dict, b: dict, **options) -> SideBySide:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from gate.evidence import NOW, Evidence, bits, evidence, plain
 
-from tasks.gate.policy import decide
-from tasks.gate.tiers import FLOORS, NEEDED, tasks_of
-from tasks.gate_contracts import GateDecision, GatePolicy
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.gate.tiers import FLOORS, NEEDED, tasks_of
+from layerwright.tasks.recipe.gate import GatePolicy
 
 TIERS = tuple(FLOORS)
 N = 400

@@ -4,8 +4,8 @@ import pytest
 from gate.evidence import CHAMPION, evidence, plain
 from pydantic import ValidationError
 
-from tasks.gate.watch import alarms_of
-from tasks.requalification_contracts import WatchRule
+from layerwright.tasks.gate.watch import alarms_of
+from layerwright.tasks.recipe.watch import WatchRule
 
 
 def alarms(registered: dict | None = None, **rule) -> list[tuple[str, float | None, str]]:

@@ -5,8 +5,8 @@ import torch
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
-from tasks.hybrid.mixers.streaming import StreamingCacheLayer, kept_positions
+from layerwright.tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer, kept_positions
 
 FULL, STREAMING = LAYER_SPECS["full"], LAYER_SPECS["streaming"]
 

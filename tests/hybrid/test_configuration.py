@@ -6,8 +6,8 @@ import pytest
 from tiny import LAYER_SPECS, LAYERS, tiny_llama_config
 from transformers import GPT2Config, LlamaConfig
 
-from tasks.hybrid.configuration import HybridConfig
-from tasks.hybrid.families import FAMILIES, from_base_config
+from layerwright.tasks.hybrid.configuration import HybridConfig
+from layerwright.tasks.hybrid.families import FAMILIES, from_base_config
 
 FULL, STREAMING = LAYER_SPECS["full"], LAYER_SPECS["streaming"]
 

@@ -12,8 +12,8 @@ from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tiny_families import CASES, tiny_case
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 LIMIT = SAME_MODEL[torch.float32]
 LENGTHS = (23, 9, 14)  # of the rows of a padded batch

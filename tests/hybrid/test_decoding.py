@@ -7,7 +7,7 @@ import torch
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.cache import HybridCache
 
 LIMIT = SAME_MODEL[torch.float32]
 FIXED = [

@@ -12,8 +12,8 @@ import torch
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tiny_families import CONFIGS, tiny_mixture
 
-from tasks.hybrid.export import flatten, write_code, write_config
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.export import flatten, write_code, write_config
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 # Runs without the site module, so that no editable install puts the project on the path.
 CLEAN_PROCESS = """
@@ -35,7 +35,7 @@ for folder, answer in zip(folders, answers, strict=True):
         if name == folder:
             model.save_pretrained(folder + "-again")
 kernels = sys.modules.get("kernels")
-assert kernels is None or "layerwright" not in str(kernels.__path__)
+assert kernels is None or "layerwright" not in str(layerwright.kernels.__path__)
 print("same")
 """
 
@@ -199,12 +199,15 @@ def test_config_names_the_code(checkpoint):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import tasks.hybrid.cache\n", "from ... import name"),
-        ("from tasks.hybrid import cache\n", "import names, not modules"),
+        ("import layerwright.tasks.hybrid.cache\n", "from ... import name"),
+        ("from layerwright.tasks.hybrid import cache\n", "import names, not modules"),
         ("from . import cache\n", "relative imports"),
-        ("from tasks.store import Store\n", "tasks.store cannot ship"),
+        (
+            "from layerwright.tasks.store.base import Store\n",
+            "layerwright.tasks.store.base cannot ship",
+        ),
     ],
 )
 def test_imports_that_cannot_ship_are_refused(source, message):
     with pytest.raises(ValueError, match=message):
-        flatten("tasks.hybrid.example", source)
+        flatten("layerwright.tasks.hybrid.example", source)

@@ -6,7 +6,7 @@ from tiny import LAYER_SPECS, LAYERS, tiny_tokens
 from tiny_families import CONFIGS, WINDOW, tiny_base, tiny_config, tiny_family
 from tolerance import BASE_FAMILY, relative_rms
 
-from tasks.hybrid.families import FAMILIES, base_layer_specs, from_base_config
+from layerwright.tasks.hybrid.families import FAMILIES, base_layer_specs, from_base_config
 
 ROPES = {
     "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
-from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
-from tasks.hybrid.configuration import FULL_LAYER
-from tasks.hybrid.families import from_base_config
-from tasks.strategies.gated_recurrence import GatedRecurrence
+from layerwright.tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
 
 GATED = [name for name, spec in LAYER_SPECS.items() if spec["mixer"].get("gate")]
 LIMIT = SAME_MODEL[torch.float32]

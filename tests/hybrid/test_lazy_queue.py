@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.hybrid.mixers.lazy_queue import LazyQueue
-from tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer
+from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
+from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer
 
 
 @settings(deadline=None)

@@ -9,10 +9,10 @@ from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_token
 from tolerance import SAME_MODEL, relative_rms
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
-from tasks.hybrid.families import from_base_config
-from tasks.hybrid.mixers.local import LocalAttention
-from tasks.hybrid.mixers.local_cache import FAR_STEP
+from layerwright.tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.mixers.local import LocalAttention
+from layerwright.tasks.hybrid.mixers.local_cache import FAR_STEP
 
 LOCAL = [name for name, spec in LAYER_SPECS.items() if spec["mixer"]["kind"] == "local"]
 LIMIT = SAME_MODEL[torch.float32]

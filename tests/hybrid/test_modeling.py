@@ -6,8 +6,8 @@ from tiny import LAYER_SPECS, tiny_hybrid, tiny_llama, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 from transformers import DynamicCache
 
-from kernels.streaming_attention.reference import visible_keys
-from tasks.hybrid.cache import HybridCache
+from layerwright.kernels.streaming_attention.reference import visible_keys
+from layerwright.tasks.hybrid.cache import HybridCache
 
 FULL, STREAMING = LAYER_SPECS["full"], LAYER_SPECS["streaming"]
 LIMIT = SAME_MODEL[torch.float32]

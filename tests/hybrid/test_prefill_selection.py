@@ -11,10 +11,10 @@ from tiny import LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 from transformers import DynamicCache
 
-from tasks.evaluate.kv_cache import zero_filled_cache
-from tasks.hybrid.cache import HybridCache, predicted_kv_bytes
-from tasks.hybrid.configuration import FULL_LAYER, HybridConfig
-from tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.evaluate.metrics.kv_cache import zero_filled_cache
+from layerwright.tasks.hybrid.cache import HybridCache, predicted_kv_bytes
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 LIMIT = SAME_MODEL[torch.float32]
 SINKS, WINDOW, LAST = 2, 6, 5

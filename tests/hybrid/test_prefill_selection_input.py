@@ -3,9 +3,9 @@
 import pytest
 from tiny import LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 
-from tasks.hybrid.cache import HybridCache
-from tasks.hybrid.configuration import FULL_LAYER
-from tasks.hybrid.families import from_base_config
+from layerwright.tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
+from layerwright.tasks.hybrid.families import from_base_config
 
 
 def spec_of(full_layers: int = 1, **options) -> dict:

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from kernels.choice import chosen, fused_obstacle, implementations_run
+from layerwright.kernels.choice import chosen, fused_obstacle, implementations_run
 
 THREE = {name: name.upper for name in ("reference", "blockwise", "triton")}
 TWO = {name: name.upper for name in ("reference", "blockwise")}

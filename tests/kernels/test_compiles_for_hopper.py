@@ -44,12 +44,12 @@ def first_setting(self, *args, **options):
 
 JITFunction.run, Autotuner.run = compile_only, first_setting
 
-from kernels.covered_mass.fused import covered_mass_fused
-from kernels.gated_recurrence.fused import gated_recurrence_fused
-from kernels.gated_recurrence.triton_step import gated_recurrence_step_fused
-from kernels.liger_decode.fused import liger_decode_fused
-from kernels.ring import Ring
-from kernels.streaming_attention.fused import streaming_attention_fused
+from layerwright.kernels.covered_mass.fused import covered_mass_fused
+from layerwright.kernels.gated_recurrence.fused import gated_recurrence_fused
+from layerwright.kernels.gated_recurrence.triton_step import gated_recurrence_step_fused
+from layerwright.kernels.liger_decode.fused import liger_decode_fused
+from layerwright.kernels.ring import Ring
+from layerwright.kernels.streaming_attention.fused import streaming_attention_fused
 
 def draw(heads, tokens, dtype=torch.bfloat16, size=128):
     return torch.randn(2, heads, tokens, size, dtype=dtype, requires_grad=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tolerance import KERNEL, relative_rms
 
-from kernels.covered_mass import covered_mass
-from kernels.covered_mass.reference import covered_mass_reference
+from layerwright.kernels.covered_mass import covered_mass
+from layerwright.kernels.covered_mass.reference import covered_mass_reference
 
 
 def test_covered_mass_goes_by_position():

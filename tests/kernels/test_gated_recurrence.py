@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from tolerance import KERNEL, relative_rms
 
-from kernels.gated_recurrence import gated_recurrence
-from kernels.gated_recurrence.chunked import gated_recurrence_chunked
-from kernels.gated_recurrence.reference import gated_recurrence_reference
+from layerwright.kernels.gated_recurrence import gated_recurrence
+from layerwright.kernels.gated_recurrence.chunked import gated_recurrence_chunked
+from layerwright.kernels.gated_recurrence.reference import gated_recurrence_reference
 
 # (query and key heads), (key and value channels)
 CASES = [((6, 2), (5, 7)), ((3, 3), (8, 8)), ((4, 1), (13, 1))]

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from tolerance import KERNEL, relative_rms
 
-from kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
-from kernels.gated_recurrence.reference import gated_recurrence_reference
+from layerwright.kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
+from layerwright.kernels.gated_recurrence.reference import gated_recurrence_reference
 
 pytestmark = pytest.mark.usefixtures("fused")
 

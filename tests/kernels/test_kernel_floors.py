@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.kernel_floors import MODELS, ByteCount, line, mass_row, visible_pairs
-from kernels.streaming_attention.reference import visible_keys
+from layerwright.kernels.streaming_attention.reference import visible_keys
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 9, 10, 40])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tolerance import KERNEL, relative_rms
 
-from kernels.liger_decode import liger_decode
-from kernels.ring import Ring
+from layerwright.kernels.liger_decode import liger_decode
+from layerwright.kernels.ring import Ring
 
 G, H, SINKS, WINDOW = 2, 6, 2, 5
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tolerance import KERNEL, relative_rms
 
-from kernels.local_attention import BlockMeans, SoftSpan, add_to_blocks, local_attention
-from kernels.local_attention.blockwise import local_attention_blockwise
-from kernels.local_attention.reference import local_attention_reference
-from kernels.streaming_attention.reference import streaming_attention_reference
+from layerwright.kernels.local_attention import BlockMeans, SoftSpan, add_to_blocks, local_attention
+from layerwright.kernels.local_attention.blockwise import local_attention_blockwise
+from layerwright.kernels.local_attention.reference import local_attention_reference
+from layerwright.kernels.streaming_attention.reference import streaming_attention_reference
 
 BATCH = 3
 LIMIT = KERNEL[torch.float64]

@@ -6,9 +6,12 @@ import pytest
 import torch
 from tolerance import KERNEL, relative_rms
 
-from kernels.streaming_attention import streaming_attention
-from kernels.streaming_attention.blockwise import streaming_attention_blockwise
-from kernels.streaming_attention.reference import streaming_attention_reference, visible_keys
+from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.kernels.streaming_attention.blockwise import streaming_attention_blockwise
+from layerwright.kernels.streaming_attention.reference import (
+    streaming_attention_reference,
+    visible_keys,
+)
 
 # (query and key heads), head size, (sinks, window)
 CASES = [

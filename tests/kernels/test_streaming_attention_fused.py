@@ -4,8 +4,8 @@ import pytest
 import torch
 from tolerance import KERNEL, relative_rms
 
-from kernels.streaming_attention import streaming_attention
-from kernels.streaming_attention.reference import streaming_attention_reference
+from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.kernels.streaming_attention.reference import streaming_attention_reference
 
 pytestmark = pytest.mark.usefixtures("fused")
 
@@ -106,7 +106,7 @@ def test_split_queries_equal_the_whole(cut, device):
 
 @pytest.mark.parametrize("splits", [1, 3, 5])
 def test_splits_of_the_keys_are_one_softmax(splits, device):
-    from kernels.streaming_attention.triton_decode import attend_once
+    from layerwright.kernels.streaming_attention.triton_decode import attend_once
 
     _, k, v = (x.detach() for x in draw(150, (4, 2), 256, device))
     q, positions = k.new_ones(2, 4, 1, 256), place(150, "left", device)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 
-from tasks.measure.blocks import Visit
-from tasks.profile.angular_distance import AngularDistance
-from tasks.profile.base import SharedPass
+from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.angular_distance import AngularDistance
 
 
 def scores_of(states: list[torch.Tensor]) -> list[dict[str, float]]:

@@ -7,9 +7,9 @@ import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_families import tiny_base, tiny_family
 
-from tasks.errors import InputError
-from tasks.profile.attention_span import AttentionSpan, attention_spread
-from tasks.profile.base import SharedPass
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.attention_span import AttentionSpan, attention_spread
 
 HEADS = {"": slice(None), ".head_0": slice(0, 3), ".head_1": slice(3, 6)}
 

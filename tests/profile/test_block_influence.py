@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 
-from tasks.measure.blocks import Visit
-from tasks.profile.base import SharedPass
-from tasks.profile.block_influence import BlockInfluence
+from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.block_influence import BlockInfluence
 
 
 def influence_of(x: torch.Tensor, y: torch.Tensor, ids=None, **options) -> float:

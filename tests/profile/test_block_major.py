@@ -11,12 +11,14 @@ import torch
 from tiny import LAYERS
 from tiny_profile import PROFILERS, inputs, options
 
-from tasks.context import Context
-from tasks.contracts import ModelProfile, ModelRef, Spec, TextRef
-from tasks.errors import InputError
-from tasks.hybrid.layer import HybridLayer
-from tasks.measure.offload import load_streamed
-from tasks.profile.model import profile_model
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.references import ModelRef, TextRef
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.profile.model import profile_model
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 5
@@ -34,7 +36,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}, {here!r}]
 import torch
 import test_block_major as case  # not through pytest
-from tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.hybrid.layer import HybridLayer
 
 left = [{after}]
 def die(module, arguments):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 
-from kernels.covered_mass import covered_mass
-from tasks.errors import InputError
-from tasks.profile.base import SharedPass
-from tasks.profile.covered_span import CoveredSpan
+from layerwright.kernels.covered_mass import covered_mass
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.covered_span import CoveredSpan
 
 
 @torch.inference_mode()

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_llama, tiny_tokens
 
-from kernels.covered_mass import covered_mass
-from tasks.errors import InputError
-from tasks.profile.base import SharedPass
-from tasks.profile.laziness import Laziness
+from layerwright.kernels.covered_mass import covered_mass
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.laziness import Laziness
 
 
 def dense_ratio(attention_BHTT: torch.Tensor, sinks: int, window: int, last: int) -> float:

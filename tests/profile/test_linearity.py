@@ -5,11 +5,11 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 
-from tasks.errors import InputError, StepError
-from tasks.measure.blocks import Visit, run_blocks
-from tasks.profile.base import SharedPass
-from tasks.profile.linearity import Linearity
-from tasks.strategies.moments import Moments
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.passes.blocks import Visit, run_blocks
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.linearity import Linearity
+from layerwright.tasks.strategies.fitting.moments import Moments
 
 WIDTH = 24
 

@@ -7,11 +7,12 @@ import pytest
 from tiny import LAYERS
 from tiny_profile import PROFILERS, inputs, options
 
-from tasks.contracts import CacheGeometry, Spec
-from tasks.errors import InputError
-from tasks.profile.base import Profiler
-from tasks.profile.model import profile_model
-from tasks.registry import discover
+from layerwright.tasks.components import discover
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import CacheGeometry
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.profile.base import Profiler
+from layerwright.tasks.profile.model import profile_model
 
 STREAMING = Spec(name="streaming", sinks=2, window=14)
 OF_HEADS = ("attention_entropy", "attention_distance", "sink_mass", "covered_mass_16")

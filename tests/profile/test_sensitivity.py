@@ -10,22 +10,22 @@ from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import byte_tokenizer
 from torch.nn.modules.module import register_module_forward_hook
 
-from tasks.contracts import Spec
-from tasks.errors import InputError
-from tasks.hybrid.layer import HybridLayer
-from tasks.measure.conversion import converted
-from tasks.measure.fitting import convert_in_place
-from tasks.measure.likelihood import token_nll
-from tasks.measure.recall import key_scores, recall_prompts
-from tasks.measure.recall_cases import CASES
-from tasks.measure.yardstick import KL_EVERY
-from tasks.profile.base import Subject
-from tasks.profile.sensitivity import Sensitivity
-from tasks.progress import progress
-from tasks.registry import build
-from tasks.strategies.base import Strategy
-from tasks.strategies.keep import Keep
-from tasks.strategies.specs import Assignment
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.models.conversion import converted
+from layerwright.tasks.passes.fitting import convert_in_place
+from layerwright.tasks.passes.likelihood import token_nll
+from layerwright.tasks.probes.recall import key_scores, recall_prompts
+from layerwright.tasks.probes.recall_cases import CASES
+from layerwright.tasks.probes.yardstick import KL_EVERY
+from layerwright.tasks.profile.base import Subject
+from layerwright.tasks.profile.profilers.sensitivity import Sensitivity
+from layerwright.tasks.progress import progress
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.specs import Assignment
 
 TOKENIZER = byte_tokenizer()
 NARROW = Spec(name="streaming", sinks=2, window=6)

@@ -8,15 +8,15 @@ import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from torch import Tensor
 
-from tasks.errors import InputError, StepError
-from tasks.hybrid.modeling import HybridForCausalLM
-from tasks.measure.conversion import converted
-from tasks.measure.likelihood import token_nll
-from tasks.profile.base import Subject
-from tasks.profile.block_influence import BlockInfluence
-from tasks.profile.model import run_profilers
-from tasks.profile.trsp_scale import TrspScale, scaled_nll
-from tasks.progress import progress
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.conversion import converted
+from layerwright.tasks.passes.likelihood import token_nll
+from layerwright.tasks.profile.base import Subject
+from layerwright.tasks.profile.model import run_profilers
+from layerwright.tasks.profile.profilers.block_influence import BlockInfluence
+from layerwright.tasks.profile.profilers.trsp_scale import TrspScale, scaled_nll
+from layerwright.tasks.progress import progress
 
 REMOVED = LAYER_SPECS["removed"]
 

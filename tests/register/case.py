@@ -9,21 +9,17 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import (
-    CheckpointRef,
-    ConversionPlan,
-    EvalReport,
-    Measurement,
-    PlanItem,
-    Registration,
-    identity,
-)
-from tasks.gate_contracts import Check, GateDecision
-from tasks.recipe import RegisterOptions
-from tasks.register.registry import register_model
-from tasks.returns import CostAndReturn
-from tasks.store import LocalStore
-from tasks.tracking import connect
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
+from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.recipe.registry import RegisterOptions
+from layerwright.tasks.register.registry import register_model
+from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.tracking import connect
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NAME = "tiny"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from register.case import NAME, OPTIONS, Case, crown
 
-from tasks.contracts import Champion
-from tasks.register.champion import current_champion
-from tasks.store import LocalStore
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.register.champion import current_champion
+from layerwright.tasks.store.local import LocalStore
 
 
 def champion(case: Case, **changes) -> Champion | None:

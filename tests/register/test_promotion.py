@@ -6,14 +6,15 @@ from datetime import datetime, timedelta
 import pytest
 from register.case import NAME, NOW, OPTIONS, Case, accepted, crown, cut_off, evaluation
 
-from tasks.contracts import Champion
-from tasks.errors import InputError, IntegrityError, StepError
-from tasks.gate_contracts import Waiver
-from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
-from tasks.register.moves import PromotionError, moves_to, verify_tree
-from tasks.register.promotion import approved_by_policy, promotable, promote_version
-from tasks.register.versions import Address, checkpoint_of
-from tasks.store import LocalStore
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.contracts.gate import Waiver
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.errors import InputError, IntegrityError, StepError
+from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.register.moves import PromotionError, moves_to, verify_tree
+from layerwright.tasks.register.promotion import approved_by_policy, promotable, promote_version
+from layerwright.tasks.register.versions import Address, checkpoint_of
+from layerwright.tasks.store.local import LocalStore
 
 ANN = Approval(by="Ann", reason="it is cheaper")
 CHALLENGER = Address(NAME, alias="challenger")

@@ -12,13 +12,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 from register.case import NAME, NOW, Case, accepted, evaluation
 
-from tasks.compute import Compute
-from tasks.contracts import Measurement, Registration, identity
-from tasks.errors import InputError, IntegrityError, StepError
-from tasks.recipe import RegisterOptions
-from tasks.register.registry import RegistrationError
-from tasks.returns import Price, cost_and_return
-from tasks.tracking import connect
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.returns import Price
+from layerwright.tasks.errors import InputError, IntegrityError, StepError
+from layerwright.tasks.recipe.compute import Compute
+from layerwright.tasks.recipe.registry import RegisterOptions
+from layerwright.tasks.register.registry import RegistrationError
+from layerwright.tasks.returns.money import cost_and_return
+from layerwright.tasks.tracking import connect
 
 FOUND = Registration(name=NAME, version="1", alias="challenger", found=True)
 
@@ -329,7 +332,7 @@ def test_a_server_that_is_not_there_is_a_step_error(monkeypatch: pytest.MonkeyPa
 def test_no_model_library_is_needed(case: Case) -> None:
     """The weights are not loaded: neither torch nor transformers is imported to register."""
     program = (
-        "import sys, tasks.register.registry, tasks.tracking as c\n"
+        "import sys, layerwright.tasks.register.registry, layerwright.tasks.tracking as c\n"
         f"with c.connect({case.uri!r}) as client: client.search_registered_models()\n"
         "print({'torch', 'transformers', 'prefect'} & set(sys.modules))"
     )

@@ -4,14 +4,14 @@ from datetime import timedelta
 
 from register.case import NAME, NOW, Case, accepted, evaluation
 
-from tasks.gate_contracts import GateDecision
-from tasks.register.decisions import standing_decision
-from tasks.register.requalification import (
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.requalification import TrendPoint
+from layerwright.tasks.register.decisions import standing_decision
+from layerwright.tasks.register.requalification import (
     record_requalification,
     registered_figures,
     trend_of,
 )
-from tasks.requalification_contracts import TrendPoint
 
 LATER = NOW + timedelta(days=2)
 

@@ -6,14 +6,15 @@ from datetime import timedelta
 import pytest
 from register.case import NAME, NOW, Case, crown, cut_off
 
-from tasks.errors import InputError
-from tasks.promotion_contracts import Approval, ApprovalPolicy, Move
-from tasks.register.history import history_of
-from tasks.register.moves import PromotionError
-from tasks.register.promotion import approved_by_policy, promotable, promote_version
-from tasks.register.rollback import plan_rollback, roll_back
-from tasks.register.versions import Address
-from tasks.tracking import connect
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.register.history import history_of
+from layerwright.tasks.register.moves import PromotionError
+from layerwright.tasks.register.promotion import approved_by_policy, promotable, promote_version
+from layerwright.tasks.register.rollback import plan_rollback, roll_back
+from layerwright.tasks.register.versions import Address
+from layerwright.tasks.tracking import connect
 
 ANN = Approval(by="Ann", reason="complaints")
 LONG_AFTER = NOW + timedelta(days=400)
@@ -69,7 +70,7 @@ def test_the_whole_story_is_told(three: Case) -> None:
 
 
 def test_a_name_with_a_quote_has_a_history(case: Case) -> None:
-    from tasks.recipe import RegisterOptions
+    from layerwright.tasks.recipe.registry import RegisterOptions
 
     case.register(options=RegisterOptions(model_name="Ann's"))
     with connect(case.uri) as client:

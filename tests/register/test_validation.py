@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from register.case import Case
 
-from tasks.contracts import EvalReport
-from tasks.gate.policy import decide
-from tasks.gate_contracts import GateDecision, GatePolicy, GateRule, Waiver
-from tasks.register.registry import RegistrationError
-from tasks.register.validation import refused_by_mlflow
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision, Waiver
+from layerwright.tasks.gate.policy import decide
+from layerwright.tasks.recipe.gate import GatePolicy, GateRule
+from layerwright.tasks.register.registry import RegistrationError
+from layerwright.tasks.register.validation import refused_by_mlflow
 
 RULES = (
     GateRule(metric="kv_bytes.*", max=0.6),

@@ -7,25 +7,17 @@ import math
 
 from report.example_healing import healing
 
-from tasks.compute import Compute
-from tasks.contracts import (
-    CacheGeometry,
-    CheckpointRef,
-    ConversionPlan,
-    Damage,
-    EvalReport,
-    LayerProfile,
-    Measurement,
-    ModelProfile,
-    ModelRef,
-    PlanItem,
-    Registration,
-    Spec,
-    TextRef,
-)
-from tasks.gate_contracts import Check, GateDecision
-from tasks.report.bundle import ReportBundle
-from tasks.returns import Price, cost_and_return
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
+from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.profile import CacheGeometry, Damage, LayerProfile, ModelProfile
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.returns import Price
+from layerwright.tasks.recipe.compute import Compute
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.returns.money import cost_and_return
 
 SINKS, WINDOW, CONTEXT = 4, 252, 8192
 GEOMETRY = CacheGeometry(kv_heads=3, head_dim=64, element_bytes=4)

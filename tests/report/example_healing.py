@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import math
 
-from tasks.contracts import CheckpointRef
-from tasks.training_contracts import FinetuneReport, StageReport, TrainPoint, ValidationPoint
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.contracts.training import (
+    FinetuneReport,
+    StageReport,
+    TrainPoint,
+    ValidationPoint,
+)
 
 FIRST, STEPS, ROW = 16, 40, 512
 NLL = {0: 3.52, 8: 3.46, 16: 3.43, 24: 3.39, 32: 3.38, 40: 3.40}

@@ -6,7 +6,8 @@ import math
 
 from report.example_bundle import GEOMETRY, digest
 
-from tasks.contracts import Damage, LayerProfile, ModelProfile, Spec
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import Damage, LayerProfile, ModelProfile
 
 STREAMING = Spec(name="streaming", sinks=4, window=252)
 SHORT = Spec(name="streaming", sinks=4, window=28)

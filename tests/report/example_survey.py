@@ -5,9 +5,10 @@ from __future__ import annotations
 from report.example_bundle import GEOMETRY, bundle, digest, measurement
 from report.example_profile import rich_profile
 
-from tasks.contracts import ConversionPlan, Measurement, PlanComparison, PlanItem
-from tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle, SurveyPlan
-from tasks.stability import Stability
+from layerwright.tasks.contracts.evaluation import Measurement, PlanComparison
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle, SurveyPlan
 
 LAYERS, CONTEXT, KEPT = 12, 8192, 255
 # name: (selector, converted layers, perplexity, half of its interval, budget)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from report.example_bundle import bundle
 from report.page_reader import Page, check_form, check_self_contained
 
-from tasks.items import ItemResult
-from tasks.report.bundle import ReportBundle
-from tasks.report.drift import drift_figures, layer_drifts
-from tasks.report.page import render_page
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.drift import drift_figures, layer_drifts
+from layerwright.tasks.report.page import render_page
 
 
 def items() -> list[ItemResult]:

@@ -6,12 +6,12 @@ from report.example_bundle import bundle
 from report.page_reader import Page, check_form
 from report.test_page import changed
 
-from tasks.contracts import Champion
-from tasks.gate_contracts import Check, Waiver
-from tasks.report.bundle import ReportBundle
-from tasks.report.gate import rejection, status, waiver_rows
-from tasks.report.page import render_page
-from tasks.report.summary import gate_markdown
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.contracts.gate import Check, Waiver
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.gate import rejection, status, waiver_rows
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.summary import gate_markdown
 
 WAIVER = Waiver(metric="recall.*", author="A. Person", reason="chat only", expires=date(2027, 1, 1))
 EXPIRED = WAIVER.model_copy(update={"metric": "kv_bytes.*", "expires": date(2026, 1, 1)})

@@ -9,20 +9,20 @@ from report.example_bundle import bundle
 from report.example_healing import FIRST, NLL, ROW, STEPS
 from report.page_reader import Page
 
-from tasks.report.bundle import ReportBundle
-from tasks.report.healing import (
+from layerwright.tasks.contracts.training import (
+    FinetuneReport,
+    RegularizationReport,
+    RegularizationTrial,
+)
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.healing import (
     bought,
     loss_panels,
     quality_panels,
     stage_rows,
     validation_table,
 )
-from tasks.report.page import render_page
-from tasks.training_contracts import (
-    FinetuneReport,
-    RegularizationReport,
-    RegularizationTrial,
-)
+from layerwright.tasks.report.page import render_page
 
 
 @pytest.fixture

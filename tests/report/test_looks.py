@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from report.example_bundle import plan
 
-from tasks.contracts import PlanItem
-from tasks.registry import discover
-from tasks.report import looks as looks_module
-from tasks.report.looks import KNOWN, looks, looks_of
-from tasks.strategies.base import Strategy
+from layerwright.tasks.components import discover
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.report import looks as looks_module
+from layerwright.tasks.report.looks import KNOWN, looks, looks_of
+from layerwright.tasks.strategies.base import Strategy
 
 CSS = (Path(looks_module.__file__).parent / "page.css").read_text()
 LIGHT, _, REST = CSS.partition("@media (prefers-color-scheme: dark)")

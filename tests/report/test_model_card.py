@@ -4,8 +4,9 @@ import pytest
 from huggingface_hub import ModelCard
 from report.example_bundle import bundle
 
-from tasks.contracts import ConversionPlan, PlanItem, identity
-from tasks.report.model_card import CardEvidence, CardFacts, base_name, render_card
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.report.model_card import CardEvidence, CardFacts, base_name, render_card
 
 
 def facts(*, accepted: bool = True, judged: bool = True, **changes) -> CardFacts:

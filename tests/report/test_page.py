@@ -10,9 +10,10 @@ import pytest
 from report.example_bundle import bundle, measurement
 from report.page_reader import Page, check_form, check_self_contained
 
-from tasks.contracts import ConversionPlan, ModelProfile, PlanItem
-from tasks.report.bundle import ReportBundle
-from tasks.report.page import render_page
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.page import render_page
 
 HOSTILE = "<script>alert(1)</script>\"'&</style>{{ 7 * 7 }}"
 
@@ -270,7 +271,7 @@ def test_an_item_over_several_layers_is_one_row_and_many_cells() -> None:
 def test_a_fresh_process_needs_neither_torch_nor_matplotlib() -> None:
     # a fully cached run renders the page in seconds only because nothing heavy is imported
     code = (
-        "import sys, tasks.report.page, tasks.report.summary;"
+        "import sys, layerwright.tasks.report.page, layerwright.tasks.report.summary;"
         "print([m for m in ('torch', 'matplotlib', 'transformers', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from report.example_bundle import PER_TOKEN, bundle, measurement, plan
 
-from tasks.contracts import EvalReport, PlanItem, Registration
-from tasks.gate_contracts import Check
-from tasks.report import formats
-from tasks.report.bundle import ReportBundle
-from tasks.report.dots import dot_panel
-from tasks.report.layers import item_rows, layer_map, map_columns
-from tasks.report.lines import MAX_POINTS, CurvePoint, curve_panel
-from tasks.report.looks import looks
-from tasks.report.measurements import limit_of, rows
-from tasks.report.scales import WIDTH, scale_for
-from tasks.report.strips import strip
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import Check
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.report import formats
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.dots import dot_panel
+from layerwright.tasks.report.layers import item_rows, layer_map, map_columns
+from layerwright.tasks.report.lines import MAX_POINTS, CurvePoint, curve_panel
+from layerwright.tasks.report.looks import looks
+from layerwright.tasks.report.measurements import limit_of, rows
+from layerwright.tasks.report.scales import WIDTH, scale_for
+from layerwright.tasks.report.strips import strip
 
 finite = st.floats(-1e9, 1e9, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)
 

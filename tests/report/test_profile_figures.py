@@ -7,12 +7,13 @@ from report.example_bundle import bundle
 from report.example_profile import PROBES, rich_profile
 from report.page_reader import Page
 
-from tasks.contracts import ConversionPlan, ModelProfile, PlanItem
-from tasks.report.bundle import ReportBundle
-from tasks.report.heat import PALEST, heat
-from tasks.report.lines import LayerLine, layer_panel
-from tasks.report.page import render_page
-from tasks.report.profile_figures import Figure, profile_figures
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.heat import PALEST, heat
+from layerwright.tasks.report.lines import LayerLine, layer_panel
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.profile_figures import Figure, profile_figures
 
 LAYERS = 12
 PLAN = ConversionPlan(

@@ -4,11 +4,11 @@ import pytest
 from report.example_bundle import bundle
 from report.page_reader import Page, check_form, check_self_contained
 
-from tasks.items import ItemResult
-from tasks.report.bundle import ReportBundle
-from tasks.report.heat import PALEST, ROW
-from tasks.report.page import render_page
-from tasks.report.recall import RecallCell, recall_cells, recall_figures
+from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.heat import PALEST, ROW
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.recall import RecallCell, recall_cells, recall_figures
 
 
 def items() -> list[ItemResult]:

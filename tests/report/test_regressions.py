@@ -3,11 +3,11 @@
 from report.example_bundle import bundle
 from report.page_reader import Page, check_form, check_self_contained
 
-from tasks.contracts import EvalReport, Measurement
-from tasks.items import ItemResult, Words
-from tasks.report.bundle import ReportBundle
-from tasks.report.page import render_page
-from tasks.report.regressions import LONGEST, SHOWN, regressions
+from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
+from layerwright.tasks.contracts.items import ItemResult, Words
+from layerwright.tasks.report.bundle import ReportBundle
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.regressions import LONGEST, SHOWN, regressions
 
 HOSTILE = "</td><script>alert(1)</script>{{ 7 * 7 }}\n& more"
 

@@ -4,8 +4,10 @@ import pytest
 from report.example_bundle import bundle, evaluation, gate
 from report.page_reader import Page, check_form
 
-from tasks.report.requalification import render_requalification, trend_panel, watched
-from tasks.requalification_contracts import Alarm, RequalificationBundle, TrendPoint, WatchRule
+from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
+from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.report.requalification import render_requalification, trend_panel, watched
+from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 
 RULE = WatchRule(metric="perplexity.*", against="registered", max_ratio=1.1)
 ALARM = Alarm(
@@ -79,7 +81,7 @@ def test_a_trend_needs_two_points() -> None:
 
 
 def test_without_a_watch_quality_is_shown() -> None:
-    from tasks.report.measurements import rows
+    from layerwright.tasks.report.measurements import rows
 
     quiet = requalified(watch=())
     shown = watched(quiet, rows(quiet.evaluation))

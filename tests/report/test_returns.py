@@ -5,9 +5,10 @@ from report.example_bundle import bundle, measurement, speed
 from report.page_reader import Page, check_form, check_self_contained
 from report.test_page import changed, with_measurements
 
-from tasks.compute import Compute
-from tasks.report.page import render_page
-from tasks.report.returns import (
+from layerwright.tasks.contracts.returns import Price
+from layerwright.tasks.recipe.compute import Compute
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.returns import (
     crossover_sentences,
     money,
     money_saved,
@@ -15,7 +16,7 @@ from tasks.report.returns import (
     rounded,
     workload_rows,
 )
-from tasks.returns import Price, cost_and_return
+from layerwright.tasks.returns.money import cost_and_return
 
 
 def cost_of(*measurements, price: float = 3.6):

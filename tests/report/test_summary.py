@@ -6,7 +6,7 @@ import re
 
 from report.example_bundle import bundle, measurement
 
-from tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from layerwright.tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
 
 
 def cells(markdown: str) -> list[list[str]]:

@@ -8,14 +8,20 @@ from report.example_bundle import digest
 from report.example_survey import LAYERS, PLANS, survey_bundle
 from report.page_reader import Page, check_form, check_self_contained
 
-from tasks.contracts import Measurement, PlanItem
-from tasks.report.bundle import SurveyBundle, total_of
-from tasks.report.formats import number
-from tasks.report.survey import render_survey
-from tasks.report.survey_charts import budget_panel, plan_dots
-from tasks.report.survey_plans import PlanRow, metric_rows, plan_rows
-from tasks.report.survey_stability import stability_rows
-from tasks.report.survey_verdict import along_the_frontier, at_equal_budget, best_first, headline
+from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.report.bundle import SurveyBundle, total_of
+from layerwright.tasks.report.formats import number
+from layerwright.tasks.report.survey import render_survey
+from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
+from layerwright.tasks.report.survey_plans import PlanRow, metric_rows, plan_rows
+from layerwright.tasks.report.survey_stability import stability_rows
+from layerwright.tasks.report.survey_verdict import (
+    along_the_frontier,
+    at_equal_budget,
+    best_first,
+    headline,
+)
 
 
 def changed(given: SurveyBundle, **update: object) -> SurveyBundle:

@@ -9,9 +9,9 @@ from report.example_survey import survey_bundle
 from report.page_reader import Page
 from scipy.stats import kendalltau, rankdata
 
-from tasks.report.bundle import total_of
-from tasks.report.survey import render_survey
-from tasks.report.survey_predictions import foreseen, prediction_panel
+from layerwright.tasks.report.bundle import total_of
+from layerwright.tasks.report.survey import render_survey
+from layerwright.tasks.report.survey_predictions import foreseen, prediction_panel
 
 
 def test_language_is_the_rise_of_the_nll_and_recall_the_fall_of_the_keys() -> None:

@@ -12,13 +12,16 @@ from register.case import NAME, Case, accepted, crown, evaluation
 from tiny import LAYERS
 from tiny_checkpoint import tiny_ref, write_tiny_inputs
 
-from tasks.context import Context
-from tasks.contracts import Calibration, Champion, ConversionPlan, PlanItem, TextRef
-from tasks.convert.checkpoint import convert_model
-from tasks.recipe import load_recipe
-from tasks.rollout.replay import read_for
-from tasks.rollout_contracts import Request, RolloutPolicy
-from tasks.store import LocalStore
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.evaluation import Champion
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.references import Calibration, TextRef
+from layerwright.tasks.contracts.rollout import Request
+from layerwright.tasks.convert.checkpoint import convert_model
+from layerwright.tasks.recipe.recipe import load_recipe
+from layerwright.tasks.recipe.rollout import RolloutPolicy
+from layerwright.tasks.rollout.replay import read_for
+from layerwright.tasks.store.local import LocalStore
 
 NO_TEXT = TextRef(uri="", sha256="0" * 64, bytes=0, source="", documents=0, characters=0)
 ROWS = Calibration(text=NO_TEXT, rows=1, row_tokens=64)

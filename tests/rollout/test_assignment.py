@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.rollout.assignment import assign
+from layerwright.tasks.rollout.assignment import assign
 
 SHARES = st.floats(min_value=0, max_value=1)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import InputError
-from tasks.rollout.request_log import read_log
-from tasks.rollout_contracts import Request
+from layerwright.tasks.contracts.rollout import Request
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.rollout.request_log import read_log
 
 GOOD = '{"id": "a", "prompt": "Once"}'
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import psutil
 from layerwright_process import COMMAND, environment
 from tiny_checkpoint import write_tiny_inputs
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 
 def training_run(

@@ -11,8 +11,8 @@ import pytest
 from report.example_bundle import bundle
 from report.example_survey import survey_bundle
 
-from tasks.report.page import render_page
-from tasks.report.survey import render_survey
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.survey import render_survey
 
 pytestmark = pytest.mark.stack
 

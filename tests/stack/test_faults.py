@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stack.driving import accepted, kill_family, training_run, until
 
-from infra.stack import PARTS, Stack
+from layerwright.infra.stack import PARTS, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 

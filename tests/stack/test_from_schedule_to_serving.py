@@ -14,7 +14,7 @@ import pytest
 from layerwright_process import ROOT, environment, last_line, layerwright
 from stack.driving import prefect
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.real, pytest.mark.timeout(5400)]
 

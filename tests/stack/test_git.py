@@ -12,7 +12,7 @@ from layerwright_process import ROOT
 from stack.driving import challenger, prefect
 from tiny_checkpoint import write_tiny_inputs
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -26,7 +26,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def bootstrap(stack: Stack, *arguments: str, **extra: str) -> None:
-    command = [sys.executable, "-m", "infra.bootstrap", *arguments]
+    command = [sys.executable, "-m", "layerwright.infra.bootstrap", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=stack.inherited | extra, capture_output=True, text=True
     )

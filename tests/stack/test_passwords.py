@@ -10,7 +10,7 @@ import pytest
 from layerwright_process import layerwright
 from tiny_checkpoint import write_tiny_inputs
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ import pytest
 from stack.driving import accepted, challenger, kill_family, prefect, training_run, until
 from tiny_checkpoint import write_tiny_inputs
 
-from infra.stack import Stack
+from layerwright.infra.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 
-from tasks.measure.fitting import convert_in_place
-from tasks.strategies.decay import LAST_KEYS, LAST_QUERIES
-from tasks.strategies.gated_recurrence import GatedRecurrence
-from tasks.strategies.keep import Keep
-from tasks.strategies.specs import Assignment
+from layerwright.tasks.passes.fitting import convert_in_place
+from layerwright.tasks.strategies.fitting.decay import LAST_KEYS, LAST_QUERIES
+from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.specs import Assignment
 
 ROWS = tiny_tokens(3, 80)
 SINKS, WINDOW = 2, 6

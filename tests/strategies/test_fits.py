@@ -6,16 +6,16 @@ import torch
 from scipy.linalg import lstsq
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 
-from tasks.errors import InputError
-from tasks.measure.conversion import converted, give_tensors
-from tasks.measure.fitting import convert_in_place
-from tasks.strategies.gated_recurrence import GatedRecurrence
-from tasks.strategies.keep import Keep
-from tasks.strategies.linear import Linear
-from tasks.strategies.remove import Remove
-from tasks.strategies.ridge import RIDGES, fit_ridge
-from tasks.strategies.specs import Assignment
-from tasks.strategies.streaming import Streaming
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.models.conversion import converted, give_tensors
+from layerwright.tasks.passes.fitting import convert_in_place
+from layerwright.tasks.strategies.fitting.ridge import RIDGES, fit_ridge
+from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.linear import Linear
+from layerwright.tasks.strategies.remove import Remove
+from layerwright.tasks.strategies.specs import Assignment
+from layerwright.tasks.strategies.streaming import Streaming
 
 ROWS = tiny_tokens(6, 90)
 

@@ -5,18 +5,19 @@ import torch
 from pydantic import ValidationError
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 
-from tasks.contracts import CacheGeometry, LayerProfile, ModelProfile, Spec
-from tasks.errors import InputError
-from tasks.hybrid.cache import HybridCache
-from tasks.hybrid.configuration import FULL_LAYER
-from tasks.hybrid.families import from_base_config
-from tasks.measure.fitting import convert_in_place
-from tasks.profile.base import SharedPass
-from tasks.profile.covered_span import CoveredSpan
-from tasks.registry import build
-from tasks.strategies.base import Strategy
-from tasks.strategies.local import Local, smallest_span
-from tasks.strategies.specs import Assignment, resolved_specs
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.profile import CacheGeometry, LayerProfile, ModelProfile
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.passes.fitting import convert_in_place
+from layerwright.tasks.profile.base import SharedPass
+from layerwright.tasks.profile.profilers.covered_span import CoveredSpan
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.local import Local, smallest_span
+from layerwright.tasks.strategies.specs import Assignment, resolved_specs
 
 SCORES = {
     **{"covered_mass_8": 0.90, "covered_mass_8.head_0": 0.99, "covered_mass_8.head_1": 0.81},

@@ -3,10 +3,10 @@
 import pytest
 from tiny import LAYERS, tiny_llama_config
 
-from tasks.hybrid.cache import predicted_kv_bytes
-from tasks.hybrid.configuration import FULL_LAYER
-from tasks.hybrid.families import from_base_config
-from tasks.strategies.prefill_selection import PrefillSelection
+from layerwright.tasks.hybrid.cache import predicted_kv_bytes
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.strategies.prefill_selection import PrefillSelection
 
 
 def test_defaults_are_the_papers():

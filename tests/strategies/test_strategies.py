@@ -7,16 +7,17 @@ import torch
 from pydantic import ValidationError
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 
-from tasks.contracts import ConversionPlan, PlanItem, Spec
-from tasks.errors import InputError
-from tasks.hybrid.cache import HybridCache
-from tasks.hybrid.configuration import FULL_LAYER
-from tasks.hybrid.families import from_base_config
-from tasks.registry import build, discover
-from tasks.strategies.base import Strategy
-from tasks.strategies.keep import Keep
-from tasks.strategies.specs import assignments_of, specs_of
-from tasks.strategies.streaming import Streaming
+from layerwright.tasks.components import build, discover
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.cache import HybridCache
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
+from layerwright.tasks.hybrid.families import from_base_config
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.strategies.streaming import Streaming
 
 NAMES = sorted(discover(Strategy))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from tasks.errors import InputError
-from tasks.fetch.checkpoint_files import pick_checkpoint
-from tasks.fetch.sources.hub import HubSource
-from tasks.fetch.sources.local import LocalSource
-from tasks.fetch.sources.pypi import PypiSource
-from tasks.fetch.sources.python_docs import PythonDocsSource
-from tasks.fetch.sources.s3 import S3Source
-from tasks.fetch.sources.source import Purpose, Refine, Source, accepted_forms
-from tasks.recipe import ModelSource, TextSource
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.checkpoint_files import pick_checkpoint
+from layerwright.tasks.fetch.sources.hub import HubSource
+from layerwright.tasks.fetch.sources.local import LocalSource
+from layerwright.tasks.fetch.sources.pypi import PypiSource
+from layerwright.tasks.fetch.sources.python_docs import PythonDocsSource
+from layerwright.tasks.fetch.sources.s3 import S3Source
+from layerwright.tasks.fetch.sources.source import Purpose, Refine, Source, accepted_forms
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.recipe.model import ModelSource
 
 KINDS: tuple[type[Source], ...] = (HubSource, PypiSource, S3Source, PythonDocsSource, LocalSource)
 

@@ -20,8 +20,8 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
-from tasks.errors import InputError, StepError
-from tasks.fetch.sources.source import Source, Tick
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.fetch.sources.source import Source, Tick
 
 _FORM = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 _UNREACHED = (HTTPError, XetDownloadError, OSError)

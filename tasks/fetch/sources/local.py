@@ -8,9 +8,9 @@ import os
 import re
 from pathlib import Path
 
-from tasks.errors import InputError
-from tasks.fetch.sources.source import Source, Tick
-from tasks.store import sha256_file
+from layerwright.tasks.disk import sha256_file
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.sources.source import Source, Tick
 
 
 class LocalSource(Source):

@@ -21,8 +21,8 @@ from urllib.parse import urlparse
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from tasks.errors import InputError, StepError
-from tasks.fetch.sources.source import Source, Tick, matches
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.fetch.sources.source import Source, Tick, matches
 
 _FORM = re.compile(
     r"pypi:(?P<dist>[A-Za-z0-9][\w.-]*)==(?P<version>[A-Za-z0-9.!+_-]+)(?:/(?P<path>.+))?"

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from tasks.fetch.sources.source import Source, Tick
+from layerwright.tasks.fetch.sources.source import Source, Tick
 
 RUN_WORDS = 13
 SECTION_CHARACTERS = 3000  # a section ends at the next paragraph, or at a heading past the half

@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlparse
 
-from tasks.errors import InputError, StepError
-from tasks.fetch.sources.source import Source, Tick
-from tasks.s3_store import S3_ERRORS, TRANSFER, s3_client
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.fetch.sources.source import Source, Tick
+from layerwright.tasks.store.s3 import S3_ERRORS, TRANSFER, s3_client
 
 _ABSENT = ("NoSuchBucket", "AccessDenied", "404", "403")
 

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
-from tasks.errors import InputError, StepError
-from tasks.progress import progress
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.progress import progress
 
 Purpose = Literal["model", "text"]
 Refine = Callable[[list[str]], list[str]]

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tasks.finetune.objectives.base import LayerObjective
+from layerwright.tasks.finetune.objectives.base import LayerObjective
 
 
 class AttentionOutput(LayerObjective):

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from tasks.registry import Component
+from layerwright.tasks.components import Component
 
 
 class Objective(Component):
@@ -26,7 +26,7 @@ class Objective(Component):
     """
 
     kind: ClassVar[str] = "objective"
-    room: ClassVar[str] = "tasks.finetune.objectives"
+    room: ClassVar[str] = "layerwright.tasks.finetune.objectives"
     unit: ClassVar[str]
     needs_base: ClassVar[bool] = True
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tasks.finetune.objectives.base import StreamObjective, Streams, mean_of_real
+from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, mean_of_real
 
 
 class HiddenState(StreamObjective):

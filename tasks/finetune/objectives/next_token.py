@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from tasks.finetune.objectives.base import LogitObjective
+from layerwright.tasks.finetune.objectives.base import LogitObjective
 
 
 class NextToken(LogitObjective):

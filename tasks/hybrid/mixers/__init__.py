@@ -1,12 +1,12 @@
 """What mixes tokens in a layer, by kind. A new mixer is one file here and one line in the table."""
 
-from tasks.hybrid.mixers.attention import AttentionMixer
-from tasks.hybrid.mixers.full import FullAttention
-from tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
-from tasks.hybrid.mixers.local import LocalAttention
-from tasks.hybrid.mixers.none import NoMixer
-from tasks.hybrid.mixers.prefill_selection import PrefillSelection
-from tasks.hybrid.mixers.streaming import StreamingAttention
+from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
+from layerwright.tasks.hybrid.mixers.full import FullAttention
+from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
+from layerwright.tasks.hybrid.mixers.local import LocalAttention
+from layerwright.tasks.hybrid.mixers.none import NoMixer
+from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection
+from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
 
 MIXERS: dict[str, type[AttentionMixer]] = {
     mixer.kind: mixer

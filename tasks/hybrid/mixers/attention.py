@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from tasks.hybrid.placement import Placement
+from layerwright.tasks.hybrid.placement import Placement
 
 
 class AttentionMixer(nn.Module):

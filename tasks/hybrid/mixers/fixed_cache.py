@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from kernels.ring import Ring, ring_slots
+from layerwright.kernels.ring import Ring, ring_slots
 
 
 class FixedLayer(CacheLayerMixin):

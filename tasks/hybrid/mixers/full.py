@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from kernels.streaming_attention import streaming_attention
-from tasks.hybrid.mixers.attention import AttentionMixer, key_value_bytes, one_query_attention
-from tasks.hybrid.placement import Placement
+from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.tasks.hybrid.mixers.attention import (
+    AttentionMixer,
+    key_value_bytes,
+    one_query_attention,
+)
+from layerwright.tasks.hybrid.placement import Placement
 
 EVERYTHING = 1 << 62  # a window that no position reaches
 

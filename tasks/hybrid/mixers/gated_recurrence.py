@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
-from kernels.liger_decode import liger_decode
-from kernels.liger_decode.maps import features, log_decay, written
-from tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
-from tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
-from tasks.hybrid.mixers.streaming import StreamingAttention
-from tasks.hybrid.placement import Placement
+from layerwright.kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
+from layerwright.kernels.liger_decode import liger_decode
+from layerwright.kernels.liger_decode.maps import features, log_decay, written
+from layerwright.tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
+from layerwright.tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
+from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
+from layerwright.tasks.hybrid.placement import Placement
 
 GATES = ("gla", "gsa", "hgrn2")
 LEARNED_MIXES = ("layer", "head")

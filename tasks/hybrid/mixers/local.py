@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from kernels.local_attention import BlockMeans, SoftSpan, local_attention
-from kernels.streaming_attention import streaming_attention
-from tasks.hybrid.mixers.attention import AttentionMixer, key_value_bytes, one_query_attention
-from tasks.hybrid.mixers.full import EVERYTHING
-from tasks.hybrid.mixers.local_cache import LocalCacheLayer, Seen, far_room, of_heads
-from tasks.hybrid.mixers.streaming import POSITION_BYTES, kept_positions
-from tasks.hybrid.placement import Placement
+from layerwright.kernels.local_attention import BlockMeans, SoftSpan, local_attention
+from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.tasks.hybrid.mixers.attention import (
+    AttentionMixer,
+    key_value_bytes,
+    one_query_attention,
+)
+from layerwright.tasks.hybrid.mixers.full import EVERYTHING
+from layerwright.tasks.hybrid.mixers.local_cache import LocalCacheLayer, Seen, far_room, of_heads
+from layerwright.tasks.hybrid.mixers.streaming import POSITION_BYTES, kept_positions
+from layerwright.tasks.hybrid.placement import Placement
 
 CORRECTIONS = ("none", "block_mean")
 KEY_MEANS = ("rotated", "unrotated")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from kernels.local_attention import add_to_blocks
-from tasks.hybrid.mixers.streaming import StreamingCacheLayer
+from layerwright.kernels.local_attention import add_to_blocks
+from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
 FAR_STEP = 64  # slots by which the room for far keys grows
 

@@ -2,7 +2,7 @@
 
 from transformers.cache_utils import CacheLayerMixin
 
-from tasks.hybrid.mixers.attention import AttentionMixer
+from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
 
 
 class EmptyCacheLayer(CacheLayerMixin):

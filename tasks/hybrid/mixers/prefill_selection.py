@@ -10,13 +10,13 @@ Shapes: B batch, T new tokens, K slots, Q queries, H query heads, G key/value he
 import torch
 from torch import Tensor
 
-from kernels.covered_mass import covered_mass
-from kernels.streaming_attention import streaming_attention
-from tasks.hybrid.mixers.attention import one_query_attention
-from tasks.hybrid.mixers.full import FullAttention
-from tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer, VisibleRows
-from tasks.hybrid.mixers.streaming import StreamingAttention
-from tasks.hybrid.placement import Placement
+from layerwright.kernels.covered_mass import covered_mass
+from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.tasks.hybrid.mixers.attention import one_query_attention
+from layerwright.tasks.hybrid.mixers.full import FullAttention
+from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer, VisibleRows
+from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
+from layerwright.tasks.hybrid.placement import Placement
 
 LEAST = {"full_layers": 0, "sinks": 0, "window": 1, "last_queries": 1}
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tasks.hybrid.mixers.streaming import StreamingCacheLayer
+from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
 
 class RecurrentCacheLayer(StreamingCacheLayer):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from tasks.hybrid.mixers.full import FullCacheLayer
-from tasks.hybrid.mixers.lazy_queue import LazyQueue
-from tasks.hybrid.mixers.streaming import StreamingCacheLayer
+from layerwright.tasks.hybrid.mixers.full import FullCacheLayer
+from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
+from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
 
 class TrimmedRows(StreamingCacheLayer):

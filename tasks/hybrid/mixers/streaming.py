@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from kernels.streaming_attention import streaming_attention
-from tasks.hybrid.mixers.attention import AttentionMixer, key_value_bytes, one_query_attention
-from tasks.hybrid.placement import Placement
+from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.tasks.hybrid.mixers.attention import (
+    AttentionMixer,
+    key_value_bytes,
+    one_query_attention,
+)
+from layerwright.tasks.hybrid.placement import Placement
 
 POSITION_BYTES = 8  # int64
 

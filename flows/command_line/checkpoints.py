@@ -1,0 +1,66 @@
+"""From what a user names, a folder or a run, to a checkpoint; and to what is asked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from layerwright.flows.outcome.model_cards import facts_of_folder
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.report.model_card import Form, render_card
+from layerwright.tasks.store.open import open_store
+
+
+def checkpoint_folder(name: str, home: Path) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        name: a folder, or a run id, its beginning, or ``latest``.
+        home: folder that holds the runs.
+
+    Raises:
+        InputError: neither a folder nor a run, or a run without a checkpoint.
+        IntegrityError: the run's checkpoint is gone from the store, or damaged.
+    """
+    return _found(name, home)[0]
+
+
+def _found(name: str, home: Path) -> tuple[Path, RunFolder | None]:
+    """The checkpoint's folder, and its run where it was named by one."""
+    if Path(name).is_dir():
+        return Path(name), None
+    try:
+        folder = RunFolder.find(home, name)
+    except InputError as error:
+        raise InputError(f"{name!r} is not a folder, and {error.message}") from error
+    summary = folder.summary()
+    if summary is None:
+        record = folder.record()
+        raise InputError(
+            f"run {record.run_id} has no checkpoint: it is {record.state} {record.reason}".rstrip(),
+            remedy=f"layerwright resume {record.run_id}",
+        )
+    store, _, _ = summary["checkpoint"]["uri"].rpartition("/trees/")
+    trees = open_store(store, home / "cache" / "trees")
+    return trees.open_tree(summary["checkpoint"]["sha256"]), folder
+
+
+def export_checkpoint(name: str, home: Path, form: Form, target: Path) -> dict[str, Any]:
+    """Writes a checkpoint into ``target`` in a form that is served, with its model card.
+
+    Args:
+        name: as for ``checkpoint_folder``; a run's evidence goes into the card.
+
+    Returns:
+        What was written, and how close the two are.
+    """
+    folder, run = _found(name, home)
+    facts = facts_of_folder(folder, run)
+    if form == "stock":
+        from layerwright.tasks.export.stock import export_stock as export
+    elif form == "gguf":
+        from layerwright.tasks.export.gguf import export_gguf as export
+    else:
+        from layerwright.tasks.export.transformers_folder import export_transformers as export
+    return export(folder, target, facts and render_card(facts, form))

@@ -1,0 +1,134 @@
+"""Is this installation in order: versions, devices, stores, the clash with another package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from layerwright.tasks.errors import LayerwrightError
+
+Finding = dict[str, Any]
+SMALLEST_DISK = 3e9
+
+
+def examine(home: Path, store: str | None) -> list[Finding]:
+    """Run every check; each finding is ``{"check", "state", "finding"}``."""
+    checks: list[tuple[str, Callable[[], tuple[str, str]]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("devices", _devices),
+        ("kernels", _kernels),
+        ("home", lambda: _home(home)),
+        ("store", lambda: _store(store or str(home / "store"), home)),
+        ("prefect", _prefect),
+        ("mlflow", lambda: _mlflow(home)),
+    ]
+    findings = []
+    for name, check in checks:
+        try:
+            state, text = check()
+        except (LayerwrightError, OSError, ImportError) as error:
+            state, text = "broken", str(error)
+        findings.append({"check": name, "state": state, "finding": text})
+    return findings
+
+
+def _python() -> tuple[str, str]:
+    return "ok", f"{sys.version.split()[0]} at {sys.executable}"
+
+
+def _packages() -> tuple[str, str]:
+    """Installed versions against what the project asks for."""
+    wrong, seen = [], []
+    for line in requires("layerwright") or []:
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        seen.append(f"{requirement.name} {found}")
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} {found}, needed {requirement.specifier}")
+    return ("broken", "; ".join(wrong)) if wrong else ("ok", ", ".join(seen))
+
+
+def _devices() -> tuple[str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return "ok", ", ".join(names)
+    return "ok", f"cpu only, {torch.get_num_threads()} threads"
+
+
+def _kernels() -> tuple[str, str]:
+    """Which implementation of the model's operators runs here, and why."""
+    import torch
+
+    from layerwright.kernels.choice import NAMES, VARIABLE, fused_obstacle
+
+    wanted = os.environ.get(VARIABLE)
+    if wanted is not None and wanted not in NAMES:
+        return "broken", f"{VARIABLE}={wanted!r} is not one of {', '.join(NAMES)}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    obstacle = fused_obstacle(device)
+    if wanted == "triton" and obstacle is not None:
+        return "broken", f"{VARIABLE}=triton, but {obstacle}"
+    if wanted is not None:
+        return "note", f"{wanted} on {device}, as {VARIABLE} says"
+    if device == "cuda" and obstacle is None:
+        return "ok", f"triton {version('triton')} on cuda"
+    reason = obstacle or "triton runs there in its interpreter, for tests alone"
+    return "ok", f"blockwise (torch) on {device}: {reason}"
+
+
+def _home(home: Path) -> tuple[str, str]:
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
+        return "broken", f"{existing} is not writable"
+    text = f"{home}, {free / 1e9:.0f} GB free"
+    return ("note", f"{text}: little") if free < SMALLEST_DISK else ("ok", text)
+
+
+def _store(uri: str, home: Path) -> tuple[str, str]:
+    """Write, read back and compare a small value."""
+    from layerwright.tasks.store.open import open_store
+
+    opened = open_store(uri, home / "cache" / "trees")
+    token = uuid.uuid4().hex.encode()
+    opened.write("doctor/probe", token)
+    if opened.read("doctor/probe") != token:
+        return "broken", f"{opened.uri} did not return what was written"
+    return "ok", f"{opened.uri} takes and returns data"
+
+
+def _prefect() -> tuple[str, str]:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return "ok", "embedded: an ephemeral server for each run"
+    from layerwright.flows.session.prefect_server import refuse_closed_server
+
+    refuse_closed_server()
+    return "ok", f"{url} answers"
+
+
+def _mlflow(home: Path) -> tuple[str, str]:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith("http"):
+        return "ok", f"embedded: sqlite under {home}"
+    from layerwright.tasks.tracking import refuse_closed_server
+
+    refuse_closed_server(uri)
+    return "ok", f"{uri} answers"

@@ -1,0 +1,61 @@
+"""The commands of a staged roll-out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerwright.flows.command_line.options import (
+    HOME,
+    REJECTED,
+    AsJson,
+    Assignments,
+    Home,
+    RecipeArgument,
+    show_result,
+)
+from layerwright.flows.command_line.registry import ChampionAlias, ModelArgument, TrackingUri
+
+rollout_app = typer.Typer()
+
+
+@rollout_app.command()
+def rollout(
+    model: ModelArgument,
+    recipe: RecipeArgument,
+    log: Annotated[Path, typer.Option(help="The requests, JSON Lines, oldest first.")],
+    home: Home = HOME,
+    assignments: Assignments = [],  # noqa: B006 - typer reads the default, nobody changes it
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin again from the first stage.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give the challenger a growing share of a request log; promote it, or roll it back, by the
+    recipe's policy. The same command goes on where it stopped."""
+    from layerwright.flows.command_line import screen
+    from layerwright.flows.session.rollout_launch import run_rollout
+
+    found = run_rollout(model, recipe, assignments, log, home, restart)
+    show_result(found, as_json, screen.rolled_out)
+    if found["state"]["status"] != "promoted":
+        raise typer.Exit(REJECTED)
+
+
+@rollout_app.command()
+def assign(
+    model: ModelArgument,
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Of a request or user.")],
+    champion: ChampionAlias = "champion",
+    home: Home = HOME,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which version serves a request, at the share that its roll-out has reached."""
+    from layerwright.flows.command_line import screen
+    from layerwright.flows.session.rollout_launch import read_assignment
+
+    found = read_assignment(model, request_id, home, tracking_uri, champion)
+    show_result(found, as_json, screen.assigned)

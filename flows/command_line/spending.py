@@ -1,0 +1,93 @@
+"""What the runs under a home spent, by month: device hours of every step, and their money."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from layerwright.flows.session.runs import RunFolder, RunRecord
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.returns.money import DEVICE_STEPS
+
+
+class Month(Contract):
+    """One month; a run belongs to the one in which it started (UTC).
+
+    ``device_hours`` are by step what the runs themselves took: an answer from the cache takes next
+    to nothing, so no hour is counted twice. ``money`` is by currency, for runs whose recipe has a
+    price; ``unpriced_hours`` are those of the others. ``unknown`` are runs that left no times:
+    still under way, or failed.
+    """
+
+    month: str
+    runs: dict[str, int]
+    device_hours: dict[str, float]
+    money: dict[str, float]
+    unpriced_hours: float
+    unknown: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
+def spending(home: Path, month: str | None = None) -> list[Month]:
+    """Every month with runs, oldest first; or the one that is asked for.
+
+    Args:
+        month: ``YYYY-MM``.
+
+    Raises:
+        InputError: no run started in that month.
+    """
+    by_month: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in RunFolder.all(home):
+        by_month[record.started_at[:7]].append(record)
+    if month is not None and month not in by_month:
+        raise InputError(
+            f"no run under {home} started in {month!r}",
+            expected=f"one of {', '.join(by_month)}" if by_month else "a home with runs",
+        )
+    wanted = by_month if month is None else {month: by_month[month]}
+    return [_month(home, name, records) for name, records in wanted.items()]
+
+
+def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
+    hours: Counter[str] = Counter()
+    money: Counter[str] = Counter()
+    unpriced, unknown, versions = 0.0, [], []
+    for record in records:
+        result = _result(RunFolder(home, record.run_id))
+        if result is None:
+            unknown.append(record.run_id)
+            continue
+        compute, price = record.recipe.compute, record.recipe.price
+        spent = {
+            step: seconds * compute.of(step).processes
+            for step, seconds in result["seconds"].items()
+            if step in DEVICE_STEPS
+        }
+        hours.update({step: seconds / 3600 for step, seconds in spent.items()})
+        if price:
+            money[price.currency] += price.of(sum(spent.values()))
+        else:
+            unpriced += sum(spent.values()) / 3600
+        registered = result.get("registered")
+        if registered and not registered["found"]:
+            versions.append(f"{registered['name']}/{registered['version']}")
+    return Month(
+        month=name,
+        runs=dict(Counter(record.state for record in records)),
+        device_hours=dict(hours),
+        money=dict(money),
+        unpriced_hours=unpriced,
+        unknown=tuple(unknown),
+        versions=tuple(versions),
+    )
+
+
+def _result(folder: RunFolder) -> dict[str, Any] | None:
+    """What the run printed, whatever its flow was, if that says how long its steps took."""
+    for read in (folder.summary, folder.survey, folder.requalification, folder.comparison):
+        if (value := read()) and "seconds" in value:
+            return value
+    return None

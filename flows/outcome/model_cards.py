@@ -1,0 +1,61 @@
+"""What a model card is written from: a checkpoint's own records, and those of its run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import LINEAGE
+from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.report.model_card import CardEvidence, CardFacts
+
+
+def card_facts(
+    lineage: dict[str, Any],
+    plan: ConversionPlan,
+    checkpoint_sha256: str | None,
+    evidence: CardEvidence | None,
+) -> CardFacts:
+    """From what conversion wrote into the checkpoint (``layerwright.json``), and the rest."""
+    base = lineage["base"]
+    return CardFacts(
+        base_source=base["source"],
+        base_sha256=base["sha256"],
+        license=base.get("license"),
+        plan=plan,
+        checkpoint_sha256=checkpoint_sha256,
+        evidence=evidence,
+    )
+
+
+def facts_of_folder(folder: Path, run: RunFolder | None) -> CardFacts | None:
+    """Of a checkpoint on disk; None where it lacks what conversion writes into it.
+
+    Args:
+        run: the one that the checkpoint was named by, finished; its evidence goes into the card.
+    """
+    lineage, plan = folder / LINEAGE, folder / "plan.json"
+    if not (lineage.is_file() and plan.is_file()):
+        return None
+    evidence = _evidence(run) if run else None
+    return card_facts(
+        json.loads(lineage.read_text()),
+        ConversionPlan.model_validate_json(plan.read_bytes()),
+        evidence and evidence.evaluation.candidate_sha256,
+        evidence,
+    )
+
+
+def _evidence(run: RunFolder) -> CardEvidence:
+    cost = (run.summary() or {}).get("cost")
+    return CardEvidence(
+        run_id=run.run_id,
+        evaluation=EvalReport.model_validate_json((run.path / "evaluation.json").read_bytes()),
+        decision=GateDecision.model_validate_json((run.path / "decision.json").read_bytes()),
+        cost=cost and CostAndReturn.model_validate(cost),
+    )

@@ -1,0 +1,1 @@
+"""What stands around a flow run: recipe checks, servers, the home folder."""

@@ -1,0 +1,176 @@
+"""The embedded default: nothing to start. Prefect's ephemeral server lives and ends with a run.
+
+Everything lies under one home folder. A server whose run was killed is found by the process id that
+was recorded for it, and ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from layerwright.tasks.disk import write_atomically
+
+SETTINGS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "layerwright",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+APP = "prefect.server.api.server:create_app"
+SERVER_SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+def configure(home: Path) -> None:
+    """Set the environment of an embedded run, before Prefect and MLflow are first imported.
+
+    A ``PREFECT_API_URL`` in the environment means that a server is there: then only telemetry is
+    turned off and that server is used.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():  # libraries' own bars would fill a log
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(home / "prefect")
+        # checking a recipe imports Prefect, which must not make folders before a run starts
+        warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+
+
+class Server:
+    """A Prefect server for one command: that of the environment, or an ephemeral one of our own.
+
+    Used as a context. ``begin`` starts the ephemeral one without waiting for it: its seconds pass
+    while the command imports what it needs.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.record = home / "prefect" / "servers" / f"{os.getpid()}.json"
+        self.ephemeral: Any = None
+        self.starting: Future[None] | None = None
+
+    def begin(self) -> None:
+        if os.environ.get("PREFECT_API_URL") or self.starting:
+            return
+        import prefect
+        from prefect.server.api.server import SubprocessASGIServer
+        from prefect.settings import get_current_settings
+
+        folder, record = self.home / "prefect", self.record
+
+        class RecordedServer(SubprocessASGIServer):
+            """The instance that Prefect's own clients then find and use."""
+
+            def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+                # not on this command's stdout and stderr: if the command is killed, whoever reads
+                # them would wait for this server to end
+                where = ["--app-dir", str(Path(prefect.__file__).parent), "--host", "127.0.0.1"]
+                how = ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+                settings = get_current_settings().to_environment_variables(exclude_unset=True)
+                with (folder / "server.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", "uvicorn", "--factory", APP, *where, *how],
+                        env=os.environ | SERVER_SETTINGS | settings,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                    )
+                # recorded before it answers: a run killed meanwhile leaves a trace as well
+                _write_record(record, process.pid)
+                return process
+
+        end_leftovers(self.home)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ephemeral = RecordedServer()
+        pool = ThreadPoolExecutor(1)
+        self.starting = pool.submit(self.ephemeral.start)
+        pool.shutdown(wait=False)
+
+    def __enter__(self) -> Server:
+        from layerwright.flows.session.prefect_server import refuse_closed_server
+
+        refuse_closed_server()
+        self.begin()
+        if self.starting:
+            self.starting.result()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.starting:
+            return
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        # what is still queued must reach the server before it goes, or it is retried for a minute
+        EventsWorker.drain_all(timeout=10)
+        APILogWorker.drain_all(timeout=10)
+        self.end()
+
+    def end(self) -> None:
+        """Stop the ephemeral server, ready or not."""
+        if self.starting:
+            self.starting.exception()
+            self.ephemeral.stop()
+            self.record.unlink(missing_ok=True)
+
+
+def _write_record(path: Path, server_pid: int) -> None:
+    owner, child = psutil.Process(), psutil.Process(server_pid)
+    content = {
+        "owner": [owner.pid, owner.create_time()],
+        "server": [child.pid, child.create_time()],
+    }
+    write_atomically(path, json.dumps(content).encode())
+
+
+def _alive(pid: int, created: float) -> psutil.Process | None:
+    """The process, if it is still the same one: ids are used again, start times are not."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def end_leftovers(home: Path) -> list[int]:
+    """End servers whose run is gone.
+
+    Returns:
+        The process ids that were ended.
+    """
+    ended = []
+    for record in sorted((home / "prefect" / "servers").glob("*.json")):
+        content = json.loads(record.read_bytes())
+        if _alive(*content["owner"]):
+            continue
+        if process := _alive(*content["server"]):
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=10)
+            ended.append(process.pid)
+        record.unlink(missing_ok=True)
+    return ended

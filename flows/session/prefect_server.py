@@ -1,0 +1,40 @@
+"""Whether the Prefect server that the environment names answers and lets us in."""
+
+from __future__ import annotations
+
+import os
+
+import httpx
+
+from layerwright.tasks.errors import InputError, StepError
+
+REFUSED = (401, 403)
+
+
+def refuse_closed_server() -> None:
+    """One request, as every later one is made; none where no server is named.
+
+    Raises:
+        InputError: the server wants another user.
+        StepError: the server does not answer, or is not one that this Prefect can talk to.
+    """
+    api = os.environ.get("PREFECT_API_URL")
+    if not api:
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello().raise_for_status()
+    except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
+        if error.response.status_code not in REFUSED:
+            raise StepError(f"the Prefect server at {api}: {error}") from error
+        raise InputError(
+            f"the Prefect server at {api} does not let us in",
+            where="PREFECT_API_URL",
+            expected="the server's own user:password in PREFECT_API_AUTH_STRING, or Prefect "
+            "Cloud's PREFECT_API_KEY",
+        ) from error
+    except (httpx.HTTPError, RuntimeError) as error:  # the second of the client's own first look
+        raise StepError(f"the Prefect server at {api} does not answer: {error}") from error

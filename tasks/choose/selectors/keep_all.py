@@ -1,0 +1,17 @@
+"""Every layer stays: the dense model, as the reference in a survey."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from layerwright.tasks.choose.base import Problem, Selector
+from layerwright.tasks.contracts.plan import PlanItem
+
+
+class KeepAll(Selector):
+    """Convert nothing."""
+
+    name: ClassVar[str] = "keep_all"
+
+    def select(self, problem: Problem) -> tuple[PlanItem, ...]:
+        return tuple(problem.kept(layer, "every layer is kept") for layer in problem.layers)

@@ -1,0 +1,62 @@
+"""The layers that the recipe names, whatever the profile says."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from layerwright.tasks.choose.base import Problem, Selector
+from layerwright.tasks.contracts.plan import PlanItem
+from layerwright.tasks.errors import InputError
+
+Run = Annotated[tuple[int, int], Field(description="first and last layer of a run, both included")]
+
+
+class Listed(Selector):
+    """Convert exactly these layers to the recipe's first strategy.
+
+    Attributes:
+        layers: indices from 0, and runs ``[first, last]`` whose layers become one item: one map or
+            one removal where the strategy joins layers.
+    """
+
+    name: ClassVar[str] = "listed"
+
+    layers: tuple[int | Run, ...] = Field(min_length=1)
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, layers: tuple[int | Run, ...]) -> tuple[int | Run, ...]:
+        after = 0
+        for first, last in map(_span, layers):
+            if first < after or last < first:
+                raise ValueError("layers in ascending order, each once, runs as [first, last]")
+            after = last + 1
+        return layers
+
+    def select(self, problem: Problem) -> tuple[PlanItem, ...]:
+        candidate, total = problem.candidates[0], len(problem.layers)
+        spans = dict(map(_span, self.layers))
+        if max(spans.values()) >= total:
+            raise InputError(
+                f"the model has no layer {max(spans.values())}",
+                where="choose.selector.layers",
+                expected=f"layers from 0 to {total - 1}",
+            )
+        items: list[PlanItem] = []
+        layer = 0
+        while layer < total:
+            if layer in spans:
+                stop = spans[layer] + 1
+                run = problem.layers[layer:stop]
+                items.append(problem.converted_run(run, candidate, "listed in the recipe"))
+                layer = stop
+            else:
+                items.append(problem.kept(problem.layers[layer], "not listed in the recipe"))
+                layer += 1
+        return tuple(items)
+
+
+def _span(entry: int | tuple[int, int]) -> tuple[int, int]:
+    return entry if isinstance(entry, tuple) else (entry, entry)

@@ -1,0 +1,88 @@
+"""The one mechanism by which strategies, profilers, selectors and metrics are found by name.
+
+A component is a frozen pydantic model whose fields are its options. It registers itself by being
+defined: a new method is one file in its room, with no other edit.
+
+    class Streaming(Strategy):
+        name: ClassVar[str] = "streaming"
+        sinks: int = 4
+
+    build(Strategy, Spec(name="streaming", sinks=2), where="choose.strategies.0")
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.errors import InputError
+
+
+class Component(BaseModel):
+    """Base of every pluggable part. A *kind* (Strategy, Metric, ...) sets ``kind`` and ``room``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str]
+    room: ClassVar[str]
+    name: ClassVar[str]
+    _known: ClassVar[dict[tuple[str, str], type[Component]]] = {}
+
+    @property
+    def spec(self) -> Spec:
+        """The component as a recipe would name it, with the options that are not at default."""
+        return Spec(name=self.name, **self.model_dump(mode="json", exclude_defaults=True))
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
+        taken = Component._known.setdefault((cls.kind, cls.name), cls)
+        if taken.__module__ != cls.__module__:
+            raise TypeError(f"{cls.kind} {cls.name!r} is defined by {taken.__module__} already")
+
+
+Kind = TypeVar("Kind", bound=Component)
+
+
+def discover(kind: type[Kind]) -> dict[str, type[Kind]]:
+    """Import every module of the kind's room; return its components by name, sorted."""
+    package = importlib.import_module(kind.room)
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if not module.name.endswith(".task"):  # the room's node needs an orchestrator
+            importlib.import_module(module.name)
+    found = {n: c for (k, n), c in Component._known.items() if k == kind.kind}
+    return dict(sorted(found.items()))  # type: ignore[arg-type]
+
+
+def build(kind: type[Kind], spec: Spec, *, where: str | None = None) -> Kind:
+    """Make the component that a recipe names, with the recipe's options.
+
+    Raises:
+        InputError: unknown name, unknown option, or an option of the wrong type or value.
+            ``field`` on the error's ``where`` is the option's path inside the recipe.
+    """
+    found = discover(kind)
+    if spec.name not in found:
+        raise InputError(
+            f"unknown {kind.kind} {spec.name!r}",
+            where=where and f"{where}.name",
+            expected=f"one of {', '.join(found)}",
+            remedy="`layerwright methods` lists what is available",
+        )
+    try:
+        return found[spec.name].model_validate(spec.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        allowed = ", ".join(found[spec.name].model_fields) or "no options"
+        raise InputError(
+            f"{kind.kind} {spec.name!r}: {first['msg']}",
+            where=f"{where}.{field}" if where else field,
+            expected=f"options of {spec.name}: {allowed}",
+        ) from error

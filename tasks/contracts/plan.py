@@ -1,0 +1,95 @@
+"""A conversion plan: which layer becomes what."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from layerwright.tasks.contracts.base import Contract, Spec
+
+FrontierBudget = Literal["kv_bytes_ratio", "prefill_seconds_ratio", "decode_seconds_ratio"]
+
+
+class PassTime(Contract):
+    """Time of a model or of layers of it: to read a context, and for each token behind it."""
+
+    prefill_seconds: float
+    decode_seconds_per_token: float
+
+
+class PlanItem(Contract):
+    """Layers ``start`` to ``stop`` (exclusive) become one thing."""
+
+    start: int = Field(ge=0)
+    stop: int
+    strategy: str
+    params: dict[str, Any] = {}
+    reason: str = ""
+    predicted_language_nats: float | None = None
+    predicted_recall_nats: float | None = None
+    predicted_kv_bytes: int | None = None  # at the plan's context_tokens, batch 1
+    predicted_time: PassTime | None = None  # of these layers, at the plan's context_tokens
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PlanItem:
+        if self.stop <= self.start:
+            raise ValueError(f"stop greater than start ({self.start}), not {self.stop}")
+        return self
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(name=self.strategy, **self.params)
+
+
+class ConversionPlan(Contract):
+    """Which layer becomes what. The items cover the layers exactly, in order; editable by hand."""
+
+    model_sha256: str
+    layers: int = Field(gt=0, le=10_000)
+    context_tokens: int = Field(gt=0)
+    selector: str
+    items: tuple[PlanItem, ...]
+    repaired_from: str | None = None  # identity of the plan that the gate rejected
+    costs_sha256: str | None = None  # of the cost table that times were predicted from
+    base_time: PassTime | None = None  # of the whole base, predicted
+    outside_time: PassTime | None = None  # of what is outside the layers: embeddings, norm, head
+
+    @model_validator(mode="after")
+    def _covers(self) -> ConversionPlan:
+        expected = 0
+        for item in self.items:
+            if item.start != expected:
+                raise ValueError(
+                    f"items that cover layers 0 to {self.layers - 1} exactly, in order: "
+                    f"layer {min(item.start, expected)} is "
+                    f"{'missing' if item.start > expected else 'covered twice'}"
+                )
+            expected = item.stop
+        if expected != self.layers:
+            raise ValueError(
+                f"items that cover layers 0 to {self.layers - 1} exactly: they end at {expected}"
+            )
+        return self
+
+    def summary(self) -> dict[str, str]:
+        """Strategy per layer index, the plan as JSON consumers see it."""
+        return {
+            str(layer): item.strategy
+            for item in self.items
+            for layer in range(item.start, item.stop)
+        }
+
+
+class RepairRound(Contract):
+    """A plan that the gate rejected, and what was done about it.
+
+    ``given_back``: layers that the next round kept; empty where nothing more was done, with the
+    reason in ``stopped``.
+    """
+
+    plan: ConversionPlan
+    candidate_sha256: str
+    failed_checks: tuple[str, ...]
+    given_back: tuple[int, ...] = ()
+    stopped: str = ""

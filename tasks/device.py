@@ -1,0 +1,45 @@
+"""Devices: which one a step uses, and its name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+
+def resolve_device(wanted: str) -> str:
+    """``auto`` becomes cuda where there is one, else cpu."""
+    if wanted != "auto":
+        return wanted
+    import torch  # late: a run whose steps are all cached never needs it
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """The accelerator's model, or the processor's with its core count."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    """Linux's name for it, without runs of spaces; elsewhere its kind."""
+    listing = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", listing.read_text()) if listing.is_file() else []
+    return " ".join(names[0].split()) if names else platform.machine()
+
+
+def timed_on(device: str) -> dict[str, str]:
+    """What timings depend on besides code and inputs: device, threads, versions of libraries."""
+    import torch
+
+    return {
+        "device": device_name(device),
+        "threads": str(torch.get_num_threads()),
+        **{name: version(name) for name in ("torch", "transformers")},
+    }

@@ -1,0 +1,1 @@
+"""A model in memory: loaded, converted and back, without its weights, its parameters counted."""

@@ -1,0 +1,1 @@
+"""Models larger than memory: layers read from disk when their turn comes."""

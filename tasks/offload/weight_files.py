@@ -1,0 +1,174 @@
+"""Where each tensor of a checkpoint lies in its safetensors files, and reading one into memory.
+
+Tensors are read, not mapped: a mapped one is fetched only when it is first used, which would leave
+a prefetch with nothing done, and a fault of the disk under a map kills the process without a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from torch import Tensor
+
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.errors import IntegrityError, StepError
+
+ONE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DTYPES = {  # safetensors' names of the dtypes that a model here may have
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
+
+
+Extent = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+ENTRIES = TypeAdapter(dict[str, Any])
+
+
+class WeightIndex(BaseModel):
+    """The file of each tensor of a checkpoint, as its index names it."""
+
+    weight_map: dict[str, str]
+
+
+class TensorHeader(Contract):
+    """What a safetensors file says of one tensor.
+
+    Attributes:
+        dtype: safetensors' own name: ``BF16``.
+        data_offsets: first byte and the one behind the last, after the header.
+        start: first byte in the file.
+    """
+
+    dtype: str
+    shape: tuple[Extent, ...]
+    data_offsets: tuple[Extent, Extent]
+    start: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor in a file.
+
+    Attributes:
+        offset_bytes: of its first byte in the file.
+    """
+
+    file: Path
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset_bytes: int
+
+    def read_into(self, target: Tensor) -> None:
+        """Fills a contiguous CPU tensor of the same shape; another dtype is converted to.
+
+        Raises:
+            IntegrityError: the file ends before the tensor does.
+            StepError: the file cannot be read.
+        """
+        raw = target
+        if target.dtype != self.dtype:
+            raw = torch.empty(self.shape, dtype=self.dtype)
+        view = memoryview(raw.view(-1).view(torch.uint8).numpy())
+        done = 0
+        try:
+            with open(self.file, "rb", buffering=0) as file:
+                file.seek(self.offset_bytes)
+                while done < len(view):  # the system reads 2 GB at most in one go
+                    count = file.readinto(view[done:])
+                    if not count:
+                        raise IntegrityError(f"{self.file}: cut off inside {self.name}")
+                    done += count
+        except OSError as error:
+            raise StepError(f"{self.file}: cannot read {self.name}: {error.strerror}") from error
+        if raw is not target:
+            target.copy_(raw)
+
+
+def find_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint by name, from the headers of its files alone.
+
+    Args:
+        folder: holds ``model.safetensors``, or an index and the files that it names.
+
+    Raises:
+        IntegrityError: a file is missing, cut off or not safetensors, or lacks a tensor that the
+            index says it holds; the message names file and tensor.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return _tensors_of(folder / ONE_FILE)
+    try:
+        where = WeightIndex.model_validate_json(index.read_bytes()).weight_map
+    except ValidationError as error:
+        raise IntegrityError(f"{index}: no index of weights: {error.errors()[0]['msg']}") from error
+    tensors: dict[str, StoredTensor] = {}
+    for name in sorted(set(where.values())):
+        if not name or Path(name).name != name:
+            raise IntegrityError(f"{index}: names {name!r}, outside its folder")
+        tensors |= _tensors_of(folder / name)
+    for name, file in where.items():
+        if name not in tensors:
+            raise IntegrityError(f"{folder / file}: {name} is missing; {INDEX} says it is there")
+    return tensors
+
+
+def read_header(file: Path) -> dict[str, TensorHeader]:
+    """What a safetensors file says of its tensors, by name; the tensors may be missing.
+
+    Raises:
+        IntegrityError: it is missing, cut off inside its header or not safetensors.
+    """
+    if not file.is_file():
+        raise IntegrityError(f"{file}: this file of weights is missing")
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        start = 8 + int.from_bytes(opened.read(8), "little")
+        if size < start:
+            raise IntegrityError(f"{file}: not a safetensors file, or cut off inside its header")
+        try:
+            entries = ENTRIES.validate_json(opened.read(start - 8))
+            entries.pop("__metadata__", None)
+            header = {n: TensorHeader.model_validate(entry) for n, entry in entries.items()}
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{file}: not a safetensors file: {error.errors()[0]['msg']}"
+            ) from error
+    for name, entry in header.items():
+        if entry.nbytes < 0:
+            raise IntegrityError(f"{file}: {name} ends before it begins")
+    return {n: e.model_copy(update={"start": start + e.data_offsets[0]}) for n, e in header.items()}
+
+
+def _tensors_of(file: Path) -> dict[str, StoredTensor]:
+    tensors = {}
+    header, size = read_header(file), file.stat().st_size
+    for name, entry in header.items():
+        if entry.start + entry.nbytes > size:
+            raise IntegrityError(
+                f"{file}: cut off: {name} ends at byte {entry.start + entry.nbytes}, "
+                f"the file has {size}"
+            )
+        if entry.dtype not in DTYPES:
+            raise IntegrityError(
+                f"{file}: {name} is stored as {entry.dtype}, not as one of {', '.join(DTYPES)}"
+            )
+        dtype = DTYPES[entry.dtype]
+        if entry.nbytes != prod(entry.shape) * dtype.itemsize:
+            raise IntegrityError(
+                f"{file}: {name} has {entry.nbytes} bytes for the shape {entry.shape}"
+            )
+        tensors[name] = StoredTensor(file, name, dtype, entry.shape, entry.start)
+    return tensors

@@ -1,0 +1,1 @@
+"""How a step becomes a node of the DAG: cache key, place, locks, work pool, results."""

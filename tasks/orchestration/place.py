@@ -1,0 +1,56 @@
+"""Where a run works, and what it saw of each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.recipe.compute import Compute
+from layerwright.tasks.store.base import Store
+from layerwright.tasks.store.open import open_store
+
+
+class Place(Contract):
+    """Where a run works: JSON, so that a child flow on another machine can be given it.
+
+    ``tracking_uri`` and ``run_id`` say where live metrics go and under which name; no result
+    depends on them.
+    """
+
+    home: str
+    store: str
+    seed: int = 0
+    compute: Compute = Compute()
+    tracking_uri: str | None = None
+    run_id: str = ""
+
+    @property
+    def tree_cache(self) -> Path:
+        return Path(self.home) / "cache" / "trees"
+
+    def open_store(self) -> Store:
+        return open_store(self.store, self.tree_cache)
+
+
+class NotCached(Exception):  # noqa: N818 - not an error: a dry run stops here
+    """In a dry run: this step would have to do its work."""
+
+
+@dataclass
+class Run:
+    """One pass through the DAG: its place, and what it saw of each step."""
+
+    place: Place
+    dry: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    hits: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def cache_hits(self) -> tuple[str, ...]:
+        """Steps whose every call was answered from the cache."""
+        return tuple(step for step, hit in self.hits.items() if hit)
+
+    def saw(self, step: str, seconds: float, hit: bool) -> None:
+        self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        self.hits[step] = self.hits.get(step, True) and hit

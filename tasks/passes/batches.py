@@ -1,0 +1,162 @@
+"""Rows of tokens from a text tree: documents packed end to end and cut without overlap."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from layerwright.tasks.contracts.references import Calibration
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.models.loading import load_tokenizer
+from layerwright.tasks.store.base import Store
+
+DOCUMENTS = "documents.jsonl"
+
+
+def token_rows(
+    text_folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: int,
+    row_tokens: int,
+    *,
+    seed: int | None = None,
+    what: str = "text",
+) -> Tensor:
+    """The first ``rows`` rows of a text.
+
+    The documents' tokens follow one another with EOS between two documents; a text of one document
+    is exactly ``tokenizer(text).input_ids``. Only as many documents are read as are needed.
+
+    Args:
+        text_folder: a text tree, with ``documents.jsonl``.
+        seed: shuffles the documents first; None keeps their order.
+        what: the text's name, for messages.
+
+    Returns:
+        (rows, row_tokens) int64.
+
+    Raises:
+        InputError: the text is too short, or its lines are no documents.
+    """
+    wanted = rows * row_tokens
+    tokens = _take(text_folder, tokenizer, seed, what, limit=wanted)
+    if len(tokens) < wanted:
+        raise InputError(
+            f"the text {what!r} has only {len(tokens):,} tokens",
+            expected=f"{rows} rows of {row_tokens} tokens = {wanted:,} tokens",
+            remedy="give it more text, or ask for fewer or shorter rows",
+        )
+    return torch.tensor(tokens[:wanted]).view(rows, row_tokens)
+
+
+def calibration_rows(calibration: Calibration, store: Store, model_folder: Path) -> Tensor:
+    """The rows that strategies are fitted on, (rows, row_tokens) int64.
+
+    Args:
+        model_folder: a checkpoint, for its tokenizer.
+
+    Raises:
+        InputError: the text is too short.
+    """
+    return token_rows(
+        store.open_tree(calibration.text.sha256),
+        load_tokenizer(model_folder),
+        calibration.rows,
+        calibration.row_tokens,
+        what="calibration",
+    )
+
+
+def rows_beside(
+    calibration: Calibration, seen: Calibration, store: Store, model_folder: Path
+) -> Tensor:
+    """`calibration_rows` without those that hold tokens of ``seen``, on which the fit is judged.
+
+    Args:
+        seen: of the same text or of another one.
+
+    Raises:
+        InputError: none is left.
+    """
+    rows = calibration_rows(calibration, store, model_folder)
+    if calibration.text.sha256 != seen.text.sha256:
+        return rows
+    overlapping = -(-seen.rows * seen.row_tokens // calibration.row_tokens)
+    if overlapping >= len(rows):
+        raise InputError(
+            f"strategies are fitted on {len(rows)} rows, and all of them are among those that "
+            "plans are tried on",
+            where="convert.rows",
+            expected=f"more than {overlapping} rows of {calibration.row_tokens} tokens, "
+            "or another text",
+        )
+    return rows[overlapping:]
+
+
+def _take(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int | None,
+    what: str,
+    limit: int,
+) -> list[int]:
+    """The packed tokens of the documents, at least ``limit`` of them where there are as many."""
+    tokens: list[int] = []
+    for document in documents(folder, what, seed):
+        if tokens and tokenizer.eos_token_id is not None:
+            tokens.append(tokenizer.eos_token_id)
+        tokens.extend(encode(document, tokenizer, what))
+        if len(tokens) >= limit:
+            break
+    return tokens
+
+
+def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict]:
+    """The documents of a text tree, shuffled by a seed where one is given.
+
+    Raises:
+        InputError: no text tree, or lines that are no documents.
+    """
+    path = folder / DOCUMENTS
+    if not path.is_file():
+        raise InputError(f"the text {what!r} has no {DOCUMENTS}", where=str(folder))
+    with path.open(encoding="utf-8") as file:
+        lines = file if seed is None else _shuffled(file.readlines(), seed)
+        for line in lines:
+            document = json.loads(line)
+            if not isinstance(document, dict) or not ({"text", "messages"} & document.keys()):
+                raise InputError(
+                    f"a line of the text {what!r} is no document",
+                    where=str(path),
+                    expected='{"text": ...} or {"messages": [...]}',
+                )
+            yield document
+
+
+def _shuffled(lines: list[str], seed: int) -> list[str]:
+    random.Random(seed).shuffle(lines)
+    return lines
+
+
+def encode(document: dict, tokenizer: PreTrainedTokenizerBase, what: str) -> list[int]:
+    """Token ids of one document, chat data rendered with the model's template.
+
+    Raises:
+        InputError: chat data, and a model without a chat template.
+    """
+    if "text" in document:
+        # verbose=False: a document longer than the model's positions is cut into rows afterwards
+        return tokenizer(document["text"], verbose=False).input_ids
+    if tokenizer.chat_template is None:
+        raise InputError(
+            f"the text {what!r} is chat data, and the model has no chat template",
+            remedy="give a plain text, or a model with a chat template",
+        )
+    rendered = tokenizer.apply_chat_template(document["messages"], tokenize=False)
+    return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids

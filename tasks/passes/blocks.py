@@ -1,0 +1,127 @@
+"""Block by block through a model, all rows through one block before the next.
+
+Shapes: B rows in the batch, T tokens a row, D hidden size, H query heads, G key/value heads, d head
+size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from layerwright.tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.placement import Placement
+from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.passes.finished_blocks import FinishedBlocks, Record
+from layerwright.tasks.passes.states import Keep
+from layerwright.tasks.passes.stream import Stream
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One block on one batch of rows, after it was run.
+
+    Attributes:
+        layer: index of the block.
+        block: the module itself, with an attention mixer.
+        placement: positions and rotary tables of the tokens.
+        ids: (B, T) token ids.
+        first_row: index of the batch's first row among all rows.
+        x_in, x_out: (B, T, D) residual stream before and after the block. Not to be changed.
+    """
+
+    layer: int
+    block: HybridLayer
+    placement: Placement
+    ids: Tensor
+    first_row: int
+    x_in: Tensor
+    x_out: Tensor
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """The block's rotated keys, (B, G, T, d), made once for all visitors."""
+        k = self.block.self_attn.k_proj(self._normed)
+        k = k.unflatten(-1, (-1, self.block.self_attn.head_dim))
+        if self.block.self_attn.k_norm is not None:
+            k = self.block.self_attn.k_norm(k)
+        k = k.transpose(1, 2)
+        return apply_rotary_pos_emb(k, k, *self.placement.rotary)[1]
+
+    def last_queries(self, count: int) -> Tensor:
+        """The block's rotated queries of the last ``count`` positions, (B, H, count, d)."""
+        cos, sin = self.placement.rotary
+        last = self._normed[:, -count:]
+        return self.block.self_attn.project(last, (cos[:, -count:], sin[:, -count:]))[0]
+
+    @cached_property
+    def _normed(self) -> Tensor:
+        return self.block.input_layernorm(self.x_in)
+
+
+class Visitor(Protocol):
+    """Sees one block on every batch; keeps sums, not states."""
+
+    def visit(self, visit: Visit) -> None: ...
+
+    def record(self) -> Record:
+        """What is left of the block when all rows have passed it."""
+
+
+@torch.inference_mode()
+def run_blocks(
+    model: HybridForCausalLM,
+    rows: Tensor,
+    visitors: Sequence[Callable[[], Visitor]],
+    *,
+    batch_rows: int | None = None,
+    keep: Keep = tuple,
+    folder: Path | None = None,
+    after: Callable[[int], None] = lambda visits: None,
+) -> list[list[Record]]:
+    """Run all blocks over all rows and show each to the visitors; no logits are computed.
+
+    A block's weights are needed once, whatever the number of rows; ``keep`` says where the rows
+    wait between two blocks.
+
+    Args:
+        rows: (R, T) token ids, on any device.
+        visitors: each gives a fresh visitor for a block.
+        batch_rows: rows per batch; as the device likes where left out.
+        keep: `Spill` where a ``folder`` is given.
+        folder: survives a kill; a second attempt goes on behind the last finished block.
+        after: called with the number of rows that have passed a block, blocks that were finished
+            before included.
+
+    Returns:
+        Per visitor, its record of each block.
+    """
+    finished = FinishedBlocks(folder) if folder else None
+    records, reached = finished.found(model.device) if finished else ([], None)
+    after(len(rows) * len(records))
+    stream = Stream(model, rows, keep, at_once=batch_rows, from_layer=reached)
+    for layer in range(len(records), len(model.model.layers)):
+        block, fresh = model.model.layers[layer], [begin() for begin in visitors]
+
+        def watch(batch: int, x_in: Tensor, x_out: Tensor, block=block, fresh=fresh) -> None:
+            ids = stream.ids[batch]
+            first_row = batch * len(stream.ids[0])
+            visit = Visit(stream.layer, block, stream.placement, ids, first_row, x_in, x_out)
+            for visitor in fresh:
+                visitor.visit(visit)
+            after(len(ids))
+
+        with at_work(block):  # visitors read its weights
+            stream.advance(watch)
+        records.append([visitor.record() for visitor in fresh])
+        if finished:
+            stream.replace(finished.keep(layer, records[-1], stream.states))
+    return [list(of_visitor) for of_visitor in zip(*records, strict=True)]

@@ -1,0 +1,125 @@
+"""Some rows on their way up through a model: the input of one layer, and what lies near it.
+
+A layer is run on all rows before the next one is: a model that is read from disk as it runs is
+read once, whatever the number of rows.
+
+Shapes: B rows in a batch, T tokens a row, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.placement import Placement
+from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.passes.states import Keep, States
+
+Watch = Callable[[int, Tensor, Tensor], None]  # batch, input and output of a layer
+
+
+def look_away(batch: int, x_in: Tensor, x_out: Tensor) -> None:
+    """Nobody watches."""
+
+
+def rows_at_once(device: torch.device) -> int:
+    """Rows of a batch: one fills a CPU, and its cache."""
+    return 1 if device.type == "cpu" else 8
+
+
+def run_rows(
+    model: HybridForCausalLM,
+    states: States,
+    placement: Placement,
+    start: int,
+    stop: int,
+    keep: Keep = tuple,
+    watch: Watch = look_away,
+) -> States:
+    """The output of layer ``stop`` - 1 for all rows, given the input of layer ``start``."""
+    for layer in range(start, stop):
+        block = model.model.layers[layer]
+
+        def outputs(block=block, states=states) -> Iterator[Tensor]:
+            for batch, x_in in enumerate(states):
+                x_out = block(x_in, placement)
+                watch(batch, x_in, x_out)
+                yield x_out
+
+        with at_work(block):
+            states = keep(outputs())
+    return states
+
+
+class Stream:
+    """The input of layer ``layer`` for all rows, and that of the layer below.
+
+    Outputs of the layers above are kept once they were asked for, until the stream has passed
+    them: ``advance`` then costs nothing.
+
+    Args:
+        ids: (R, T) token ids, on any device.
+        keep: where states stay.
+        at_once: rows of a batch; as the device likes where left out.
+        from_layer: where to begin, with the states of its input; at the bottom where left out.
+
+    Attributes:
+        ids: (B, T) of each batch.
+        placement: of every batch, whose rows are all of one length.
+    """
+
+    def __init__(
+        self,
+        model: HybridForCausalLM,
+        ids: Tensor,
+        keep: Keep = tuple,
+        *,
+        at_once: int | None = None,
+        from_layer: tuple[int, States] | None = None,
+    ) -> None:
+        self.model, self.keep = model, keep
+        at_once = at_once or rows_at_once(model.device)
+        self.ids = [batch.to(model.device) for batch in ids.split(at_once)]
+        embed = model.model.embed_tokens
+        self.placement = model.model.place(embed.weight.new_empty(1, ids.shape[1], 0))
+        self.before: States | None = None  # the input of the layer below
+        self.layer, states = from_layer or (0, keep(embed(batch) for batch in self.ids))
+        self._ahead: list[States] = [states]  # inputs of layers layer, layer + 1, ...
+
+    @property
+    def states(self) -> States:
+        """The input of ``layer``."""
+        return self._ahead[0]
+
+    def outputs(self, stop: int, watch: Watch = look_away) -> States:
+        """The output of layer ``stop`` - 1; ``watch`` sees the layers that have not run yet."""
+        while (above := self.layer + len(self._ahead) - 1) < stop:
+            self._ahead.append(self._run(self._ahead[-1], above, above + 1, watch))
+        return self._ahead[stop - self.layer]
+
+    def advance(self, watch: Watch = look_away) -> None:
+        """To the input of the next layer."""
+        self.outputs(self.layer + 1, watch)
+        self.before = self._ahead.pop(0)
+        self.layer += 1
+
+    def replace(self, states: States) -> None:
+        """The same states, kept elsewhere; what lies below and above is let go."""
+        self.before, self._ahead = None, [states]
+
+    def logits(self, first: int, last: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids, logits) per batch: layers ``first`` and above run; logits of the last tokens.
+
+        ``first`` is the layer whose input is held, or the one below it.
+        """
+        states = self.states if first == self.layer else self.before
+        assert states is not None
+        outputs = self._run(states, first, len(self.model.model.layers))
+        for ids, out in zip(self.ids, outputs, strict=True):
+            yield ids, self.model.head(out if last is None else out[:, -last:])
+
+    def _run(self, states: States, start: int, stop: int, watch: Watch = look_away) -> States:
+        return run_rows(self.model, states, self.placement, start, stop, self.keep, watch)

@@ -1,0 +1,1 @@
+"""Generated and real prompts that show what a model has lost."""

@@ -1,0 +1,1 @@
+"""Profilers, one per file."""

@@ -1,0 +1,77 @@
+"""Angular distance between the ends of runs of blocks.
+
+Shapes: R rows, L layers, D hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.passes.finished_blocks import Record
+from layerwright.tasks.profile.base import BlockProfiler, Findings
+
+
+class AngularDistance(BlockProfiler):
+    """Angular distance of Gromov et al. (arXiv 2403.17887, eq. 5) at each row's last token.
+
+    d(l, l + n) = mean over rows of arccos(<x_l, x_l+n> / (|x_l| |x_l+n|)) / pi, x_l (D,) being the
+    residual stream before block l, for every run of n blocks: 0 is no turn, 1/2 a right angle.
+    Scores, on the first block of each run: ``angular_distance_8`` for n = 8, and so on; the last
+    n - 1 blocks begin no such run and have none.
+
+    Attributes:
+        lengths: of the runs; those that the model is too shallow for are left out.
+    """
+
+    name: ClassVar[str] = "angular_distance"
+
+    lengths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
+        *range(1, 17),
+    )
+
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _LastTokens:
+        return _LastTokens()
+
+    def findings(self, records: Sequence[Record]) -> Findings:
+        layers = len(records)
+        sums = torch.zeros(layers + 1, layers + 1, dtype=torch.float64)
+        stream = [records[0]["before"], *(record["after"] for record in records)]
+        for row in zip(*stream, strict=True):
+            states = torch.stack(row)  # [L + 1, D]
+            states = states / torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+            # rounding must not leave the domain of arccos
+            sums += (states @ states.mT).clamp(-1, 1).arccos() / math.pi
+        distances = (sums / len(stream[0])).tolist()
+        return Findings(
+            scores=[
+                {
+                    f"angular_distance_{n}": distances[layer][layer + n]
+                    for n in self.lengths
+                    if layer + n <= layers
+                }
+                for layer in range(layers)
+            ]
+        )
+
+
+class _LastTokens:
+    """Each row's last token on both sides of a block, (R, D) in fp64."""
+
+    def __init__(self) -> None:
+        self.before: list[Tensor] = []
+        self.after: list[Tensor] = []
+
+    def visit(self, visit: Visit) -> None:
+        self.before.append(visit.x_in[:, -1].double().cpu())
+        self.after.append(visit.x_out[:, -1].double().cpu())
+
+    def record(self) -> Record:
+        return {"before": torch.cat(self.before), "after": torch.cat(self.after)}

@@ -1,0 +1,110 @@
+"""How far back attention looks and how widely it spreads.
+
+Shapes: B rows in the batch, H query heads, G key/value heads, Q queries, T keys, d head size.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from layerwright.kernels.streaming_attention.reference import visible_keys
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.passes.finished_blocks import Record
+from layerwright.tasks.profile.base import BlockProfiler
+
+SCORES = ("attention_entropy", "attention_distance", "sink_mass")
+
+
+class AttentionSpan(BlockProfiler):
+    """Entropy and mean distance of attention, and what falls on the sinks.
+
+    With A(q, k) the softmax over all k <= q, or over those in the base's own window, means over
+    rows, query heads and the last ``last_queries`` queries q of each row of
+
+    - ``attention_entropy``: - sum over k of A ln A, in nats; ln of the number of keys at most;
+    - ``attention_distance``: sum over k >= sinks of A (q - k) / sum over k >= sinks of A, in
+      tokens: without the first ``sinks`` tokens, which take up attention wherever they are
+      (arXiv 2309.17453);
+    - ``sink_mass``: sum over k < sinks of A, a share.
+
+    Each for the layer, and as ``attention_entropy.head_0`` and so on for the query heads of each
+    key/value head. Entropy as in arXiv 1906.04341, section 3.3; distance as in arXiv 2010.11929,
+    section 4.5, but in tokens. Only ``last_queries`` x T scores exist at a time, never T x T.
+    """
+
+    name: ClassVar[str] = "attention_span"
+
+    sinks: int = Field(default=4, ge=0)
+    last_queries: int = Field(default=32, ge=1)
+
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Spread:
+        if rows.shape[1] < self.sinks + self.last_queries:
+            raise InputError(
+                f"attention_span: in rows of {rows.shape[1]} tokens some of the last "
+                f"{self.last_queries} queries see nothing but the {self.sinks} sinks",
+                where="profile.row_tokens",
+                expected=f"at least {self.sinks + self.last_queries} tokens a row",
+                remedy="lengthen the rows, or give attention_span fewer last_queries",
+            )
+        return _Spread(self, model.config.num_key_value_heads)
+
+
+class _Spread:
+    def __init__(self, options: AttentionSpan, heads: int) -> None:
+        self.options = options
+        self.sums = torch.zeros(len(SCORES), heads, dtype=torch.float64)
+        self.rows = 0
+
+    def visit(self, visit: Visit) -> None:
+        q, k = visit.last_queries(self.options.last_queries), visit.keys
+        # a base's sliding layer is one that streams without sinks
+        window = visit.block.spec["mixer"].get("window")
+        spread = attention_spread(q, k, self.options.sinks, window)
+        by_head = spread.unflatten(2, (k.shape[1], -1))
+        self.sums += by_head.mean((3, 4)).sum(1, dtype=torch.float64).cpu()
+        self.rows += len(visit.ids)
+
+    def record(self) -> Record:
+        record = {}
+        for name, by_head in zip(SCORES, self.sums / self.rows, strict=True):
+            record[name] = by_head.mean()
+            record |= {f"{name}.head_{head}": value for head, value in enumerate(by_head)}
+        return record
+
+
+def attention_spread(
+    q_BHQd: Tensor, k_BGTd: Tensor, sinks: int, window: int | None = None
+) -> Tensor:
+    """Entropy, mean distance without sinks, and sink mass of the last Q queries' attention.
+
+    Args:
+        q_BHQd: rotated queries of the last Q of T positions; H / G heads share a key head.
+        k_BGTd: rotated keys of all T positions, the first query's own at ``sinks`` or behind.
+        window: how many last keys a query attends to, its own included; None: all.
+
+    Returns:
+        (3, B, H, Q) in fp32 (fp64 for fp64 inputs).
+    """
+    B, H, Q, d = q_BHQd.shape
+    G, T = k_BGTd.shape[1:3]
+    dtype = torch.promote_types(q_BHQd.dtype, torch.float32)
+    grouped = q_BHQd.to(dtype).reshape(B, G, H // G * Q, d)  # the group's heads become rows
+    scores = (grouped @ k_BGTd.to(dtype).mT * d**-0.5).view(B, H, Q, T)
+    keys = torch.arange(T, device=q_BHQd.device)
+    queries = keys[T - Q :]
+    unseen = ~visible_keys(queries[None], keys[None], 0, window or T)  # [1, Q, T]
+    # an unseen key's log share is -inf, and 0 * -inf would be no number
+    log_shares = scores.masked_fill_(unseen, -torch.inf).log_softmax(-1)
+    shares = log_shares.exp()
+    entropy = -(shares * log_shares.masked_fill(unseen, 0)).sum(-1)
+    beyond_sinks = log_shares[..., sinks:].softmax(-1)
+    # counted from the last position: the nearest keys, which weigh most, get the small numbers
+    from_last = (T - 1 - keys).to(dtype)
+    distance = beyond_sinks @ from_last[sinks:] - from_last[T - Q :]
+    return torch.stack([entropy, distance, shares[..., :sinks].sum(-1)])

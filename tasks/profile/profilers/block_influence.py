@@ -1,0 +1,56 @@
+"""Block influence: how far a block turns the residual stream."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.passes.finished_blocks import Record
+from layerwright.tasks.profile.base import BlockProfiler
+from layerwright.tasks.strategies.fitting.stretch import ordinary_tokens
+
+
+class BlockInfluence(BlockProfiler):
+    """Block influence of ShortGPT (arXiv 2403.03853, eq. 1).
+
+    BI_l = 1 - mean over tokens t of <x_l,t, x_l+1,t> / (|x_l,t| |x_l+1,t|), x_l,t (D,) being the
+    residual stream before block l. Lower means that the block changes less; 0 that it does not turn
+    the stream at all. Score: ``block_influence``. Products in fp32, sums in fp64.
+
+    All tokens count, as in the paper; with ``massive`` not the first token of each row, BOS
+    tokens and tokens of massive activation (norm above ``massive`` times the row's median, before
+    or after the block).
+    """
+
+    name: ClassVar[str] = "block_influence"
+
+    massive: float | None = Field(default=None, gt=1)
+
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Influence:
+        return _Influence(self, model)
+
+
+class _Influence:
+    def __init__(self, options: BlockInfluence, model: HybridForCausalLM) -> None:
+        self.massive = options.massive
+        self.bos = model.config.bos_token_id
+        self.cosines = torch.zeros((), dtype=torch.float64)
+        self.tokens = torch.zeros((), dtype=torch.float64)
+
+    def visit(self, visit: Visit) -> None:
+        x, y = visit.x_in.float(), visit.x_out.float()
+        xy, xx, yy = ((a * b).sum(-1, dtype=torch.float64) for a, b in ((x, y), (x, x), (y, y)))
+        cosines = xy / (xx * yy).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        counted = torch.ones_like(visit.ids, dtype=torch.bool)
+        if self.massive is not None:
+            counted = ordinary_tokens(visit.ids, (x, y), self.bos, self.massive)
+        self.cosines += cosines[counted].sum().cpu()
+        self.tokens += counted.sum().cpu()
+
+    def record(self) -> Record:
+        return {"block_influence": 1 - self.cosines / self.tokens}

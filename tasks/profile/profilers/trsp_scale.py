@@ -1,0 +1,252 @@
+"""Stage 1 of TRSP: a learnt scale per layer, under a penalty, says which layers can go.
+
+Shapes: T tokens a row, D hidden size, L layers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import AdamW
+
+from layerwright.tasks.contracts.base import identity
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.passes.likelihood import target_nll
+from layerwright.tasks.passes.states import Keep, States
+from layerwright.tasks.profile.base import Findings, ModelProfiler, Subject
+from layerwright.tasks.progress import Bar
+
+_POSITIONS_AT_ONCE = 256  # logits of a whole row, and their gradients, would outweigh all else
+
+
+class TrspScale(ModelProfiler):
+    """Which layers a learnt scale under an L1 penalty gives up first (arXiv 2505.18232, stage 1).
+
+        x_{l+1} = x_l + s_l f_l(x_l),   min over s of  next-token NLL + penalty sum_l |s_l|
+
+    s_l, at 1 to begin with, scales what layer l adds to the residual stream. ``steps_per_layer``
+    steps of AdamW on one row each; then the layer of the smallest |s_l| is masked, that is, gone;
+    and on from there, until ``layers`` are masked. Scores: ``trsp_order``, 0 for the layer that
+    is masked first, and so on, layers never masked following by their |s_l|; ``trsp_scale``, s_l at
+    the layer's masking or at the end.
+
+    Two choices of ours. The paper lets s_l multiply "the layer's output"; on what the layer adds,
+    rather than on the whole stream, masking (s_l = 0) is exactly removal. And the paper trains all
+    weights along with the scales; here the weights are frozen and the scales alone learn: a profile
+    leaves the model as it was, needs no optimiser state of its size, and healing is a step of its
+    own. No weight decay: the penalty is what pulls on the scales.
+
+    AdamW moves a scale by at most about learning_rate a step, however large its gradient: layers
+    are told apart by how steadily the rows pull their scales up against the penalty.
+
+    A layer's activations are made again when its gradient is taken, so that beside the weights
+    the hidden states of one row live, T x D x L. The state is written down at every masking, and
+    a second attempt in the same folder goes on behind the last one.
+
+    Attributes:
+        layers: how many to mask; a quarter of the model's where left out, as in the paper.
+        steps_per_layer: training steps before each masking.
+        penalty: lambda_1, the paper's by default.
+        learning_rate: of the scales; the paper's 2e-5 is for weights.
+    """
+
+    name: ClassVar[str] = "trsp_scale"
+
+    layers: int | None = Field(default=None, ge=1)
+    steps_per_layer: int = Field(default=8, ge=1)
+    penalty: float = Field(default=5e-3, ge=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-2, gt=0, allow_inf_nan=False)
+
+    def run(self, subject: Subject) -> Findings:
+        total = len(subject.model.model.layers)
+        wanted = self._count(total)
+        if wanted > total:
+            raise InputError(
+                f"trsp_scale: the model has {total} layers, {wanted} cannot be masked",
+                where="profile.profilers",
+                expected=f"layers of at most {total}",
+            )
+        if subject.rows.shape[1] < 2:
+            raise InputError(
+                "trsp_scale: rows of one token predict nothing",
+                where="profile.row_tokens",
+                expected="at least 2 tokens a row",
+            )
+        what = identity([self.model_dump(), subject.seed])[:16]
+        search = _Search(self, subject, subject.workdir / f"trsp_scale-{what}.json")
+        return search.run(wanted, subject.bar)
+
+    def estimate_tokens(self, layers: int, strategies: int) -> int:
+        # forward, forward again for the gradient, and backward, about as dear as both
+        return self._count(layers) * self.steps_per_layer * 1024 * 4
+
+    def _count(self, total: int) -> int:
+        return math.ceil(total / 4) if self.layers is None else self.layers
+
+
+@dataclass
+class _State:
+    """How far the search is: layers in the order of their masking, and what AdamW goes on from."""
+
+    masked: list[int]
+    scales: list[float]
+    first_moments: list[float]
+    second_moments: list[float]
+
+
+class _Search:
+    """Train, mask, and again."""
+
+    def __init__(self, options: TrspScale, subject: Subject, file: Path) -> None:
+        self.options, self.file, self.log = options, file, subject.log
+        self.model, self.rows, self.keep = subject.model, subject.rows, subject.keep
+        layers = len(self.model.model.layers)
+        self.state = _State([], [1.0] * layers, [0.0] * layers, [0.0] * layers)
+        if file.is_file():
+            self.state = _State(**json.loads(file.read_text()))
+        order = torch.randperm(
+            len(self.rows), generator=torch.Generator().manual_seed(subject.seed)
+        )
+        self.order = order.tolist()
+
+    def run(self, wanted: int, bar: Bar) -> Findings:
+        steps = self.options.steps_per_layer
+        done = len(self.state.masked)
+        job = bar.add_task("trsp_scale", total=wanted * steps, completed=done * steps)
+        for masking in range(done, wanted):
+            scales, optimizer = self._optimizer(masking * steps)
+            for step in range(masking * steps, (masking + 1) * steps):
+                row = self.rows[self.order[step % len(self.rows)]]
+                nll = self._step(scales, optimizer, row[None].to(self.model.device))
+                bar.update(job, advance=1, note=f"nll {nll:.3f}, {masking} masked")
+            self._mask(scales, optimizer)
+            write_atomically(self.file, json.dumps(asdict(self.state)).encode())
+            layer = self.state.masked[-1]
+            self.log(
+                f"trsp_scale: masked layer {layer} at scale {self.state.scales[layer]:.4f}, "
+                f"{masking + 1} of {wanted}"
+            )
+        return Findings(scores=self._scores())
+
+    def _optimizer(self, steps_done: int) -> tuple[Tensor, AdamW]:
+        """The scales (L,), fp32, and AdamW with the moments of the steps so far."""
+        device = self.model.device
+        scales = torch.tensor(self.state.scales, device=device, requires_grad=True)
+        optimizer = AdamW([scales], lr=self.options.learning_rate, weight_decay=0.0)
+        optimizer.state[scales] = {
+            "step": torch.tensor(float(steps_done)),
+            "exp_avg": torch.tensor(self.state.first_moments, device=device),
+            "exp_avg_sq": torch.tensor(self.state.second_moments, device=device),
+        }
+        return scales, optimizer
+
+    def _step(self, scales: Tensor, optimizer: AdamW, ids: Tensor) -> float:
+        """One step on one row (1, T); its NLL before the step."""
+        kept = [i for i in range(len(scales)) if i not in self.state.masked]
+        # of the scales alone: the weights' gradients are never made
+        nll, gradients = scaled_nll(
+            self.model, ids, {layer: scales[layer].detach() for layer in kept}, self.keep
+        )
+        penalty = self.options.penalty * scales[kept].abs().sum()
+        (scales.grad,) = torch.autograd.grad(penalty, [scales])
+        for layer, gradient in gradients.items():
+            scales.grad[layer] += gradient
+        loss = nll + penalty.detach()
+        if not (loss.isfinite() and scales.grad.isfinite().all()):
+            raise StepError(
+                f"trsp_scale: loss {loss.item()} or its gradient is not finite; lower learning_rate"
+            )
+        optimizer.step()
+        return nll.item()
+
+    def _mask(self, scales: Tensor, optimizer: AdamW) -> None:
+        """Write the training's state down, with the smallest scale's layer masked."""
+        # what was masked keeps the scale it was masked at, whatever AdamW's momentum does to it
+        before, masked = self.state.scales, self.state.masked
+        values = [before[i] if i in masked else v for i, v in enumerate(scales.tolist())]
+        smallest = min(
+            (i for i in range(len(values)) if i not in masked), key=lambda i: (abs(values[i]), i)
+        )
+        moments = optimizer.state[scales]
+        self.state = _State(
+            masked=[*masked, smallest],
+            scales=values,
+            first_moments=moments["exp_avg"].tolist(),
+            second_moments=moments["exp_avg_sq"].tolist(),
+        )
+
+    def _scores(self) -> list[dict[str, float]]:
+        scales, masked = self.state.scales, self.state.masked
+        left = (i for i in range(len(scales)) if i not in masked)
+        order = [*masked, *sorted(left, key=lambda i: (abs(scales[i]), i))]
+        return [
+            {"trsp_order": float(order.index(layer)), "trsp_scale": scale}
+            for layer, scale in enumerate(scales)
+        ]
+
+
+@torch.no_grad()
+def scaled_nll(
+    model: HybridForCausalLM, ids: Tensor, scales: dict[int, Tensor], keep: Keep = tuple
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Mean NLL of the tokens but the first, with what each layer adds to the stream scaled.
+
+        x_{l+1} = x_l + s_l f_l(x_l),   d NLL / d s_l = <d NLL / d x_{l+1}, f_l(x_l)>
+
+    One layer works at a time, up for the stream and down again for the gradients, so that each
+    needs its weights twice, whatever the model's size.
+
+    Args:
+        ids: (1, T) token ids.
+        scales: layer -> its scale, a scalar; layers that are not in it are removed.
+        keep: where the inputs of the layers wait for the way down.
+
+    Returns:
+        A scalar, and its gradient in each scale.
+    """
+    hidden, placement = model.model.prepare(ids)
+
+    def scaled(layer: int, x: Tensor, scale: Tensor) -> Tensor:
+        added = model.model.layers[layer](x, placement) - x
+        return x + (scale * added.float()).to(x.dtype)
+
+    inputs: dict[int, States] = {}
+    for layer, scale in scales.items():
+        inputs[layer] = keep([hidden])
+        with at_work(model.model.layers[layer]):
+            hidden = scaled(layer, hidden, scale)
+    nll, upstream = _nll_and_gradient(model, hidden, ids[:, 1:])
+    gradients = {}
+    for layer in reversed(scales):
+        x = inputs.pop(layer)[0].requires_grad_()
+        scale = scales[layer].detach().requires_grad_()
+        with at_work(model.model.layers[layer]), torch.enable_grad():
+            out = scaled(layer, x, scale)
+            upstream, gradients[layer] = torch.autograd.grad(out, [x, scale], upstream)
+    return nll, gradients
+
+
+def _nll_and_gradient(
+    model: HybridForCausalLM, hidden: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean NLL of (1, T - 1) targets, a scalar, and its gradient in the last states (1, T, D)."""
+    gradient, parts = torch.zeros_like(hidden), []
+    for start in range(0, targets.shape[1], _POSITIONS_AT_ONCE):
+        some = targets[:, start : start + _POSITIONS_AT_ONCE]
+        part = slice(start, start + some.shape[1])
+        with torch.enable_grad():
+            states = hidden[:, part].detach().requires_grad_()
+            nll = target_nll(model.head(states), some).sum() / targets.numel()
+        (gradient[:, part],) = torch.autograd.grad(nll, [states])
+        parts.append(nll.detach())
+    return torch.stack(parts).sum(), gradient

@@ -1,0 +1,13 @@
+"""The recipe's `choose` block."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from layerwright.tasks.contracts.base import Contract, Positive, Spec
+
+
+class ChooseOptions(Contract):
+    selector: Spec
+    strategies: tuple[Spec, ...] = Field(min_length=1)
+    context_tokens: Positive = 8192

@@ -1,0 +1,253 @@
+"""YAML whose errors know their place: file, line and field of everything that is wrong."""
+
+from __future__ import annotations
+
+import copy
+import math
+from datetime import date
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from layerwright.tasks.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[str | int, ...]
+MOST_VALUES = 100_000  # aliases can make gigabytes of a few lines
+DEEPEST = 50
+LARGEST = 2**63  # what files, arrays and databases take as an integer
+
+
+class Located:
+    """A YAML document, kept with the line of each of its fields.
+
+    Args:
+        path: the file, as messages name it.
+        text: its content; read from ``path`` when left out.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or repeats a key.
+    """
+
+    def __init__(self, path: Path | str, text: str | None = None) -> None:
+        self.path = Path(path)
+        if text is None:
+            try:
+                text = self.path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"cannot be read: {getattr(error, 'strerror', None) or error}",
+                    where=str(path),
+                    expected="a YAML file in UTF-8",
+                ) from error
+        try:
+            self.root = YAML(typ="rt").load(text)
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise InputError(
+                f"is not valid YAML: {error.problem}", where=f"{path}:{line}"
+            ) from error
+        except Exception as error:  # ruamel raises bare ValueErrors for odd scalars
+            raise InputError(f"is not valid YAML: {error}", where=str(path)) from error
+        if not isinstance(self.root, CommentedMap):
+            raise InputError(
+                "holds no fields", where=f"{path}:1", expected="a mapping of fields at the top"
+            )
+        self._set: dict[str, str] = {}
+
+    def override(self, assignment: str) -> None:
+        """Apply one ``--set a.b=c``; ``c`` is read as YAML, list items by their index.
+
+        Raises:
+            InputError: the assignment has no ``=`` or its path runs through a plain value.
+        """
+        dotted, equals, value = assignment.partition("=")
+        parts = dotted.split(".")
+        if not equals or not all(parts):
+            raise InputError(f"--set {assignment}: not an assignment", expected="--set a.b=c")
+        try:
+            parsed = YAML(typ="safe").load(value) if value else None
+        except Exception as error:
+            raise InputError(f"--set {assignment}: the value is not valid YAML") from error
+        node: Any = self.root
+        for part in parts[:-1]:
+            node = self._child(node, part, assignment)
+        if isinstance(node, CommentedSeq):
+            node[self._index(node, parts[-1], assignment)] = parsed
+        elif isinstance(node, dict):
+            node[parts[-1]] = parsed
+        else:
+            raise InputError(f"--set {assignment}: {'.'.join(parts[:-1])} has no fields")
+        self._set[dotted] = assignment
+
+    @classmethod
+    def _child(cls, node: Any, part: str, assignment: str) -> Any:
+        key: str | int
+        if isinstance(node, CommentedSeq):
+            key = cls._index(node, part, assignment)
+            inner = node[key]
+        elif isinstance(node, dict):
+            key, inner = part, node.get(part)
+        else:
+            raise InputError(f"--set {assignment}: {part} lies inside a plain value")
+        # a copy: other places may share this node through a YAML alias
+        node[key] = CommentedMap() if inner is None else copy.deepcopy(inner)
+        return node[key]
+
+    @staticmethod
+    def _index(node: CommentedSeq, part: str, assignment: str) -> int:
+        if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
+            raise InputError(
+                f"--set {assignment}: no item {part}", expected=f"an index below {len(node)}"
+            )
+        return int(part)
+
+    def place(self, location: Location) -> str:
+        """``file:line: field`` for a path into the document (the nearest line that exists)."""
+        node, line = self.root, 1
+        walked: list[str] = []
+        for part in location:
+            walked.append(str(part))
+            try:
+                if isinstance(node, CommentedMap) and part in node:
+                    line = node.lc.key(part)[0] + 1
+                elif isinstance(node, CommentedSeq):
+                    line = node.lc.item(part)[0] + 1
+                node = node[part]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                node = None
+        dotted = ".".join(str(part) for part in location)
+        for name, assignment in self._set.items():
+            if dotted == name or dotted.startswith(name + ".") or name.startswith(dotted + "."):
+                return f"--set {assignment}: {dotted}"
+        return f"{self.path}:{line}: {dotted}" if dotted else f"{self.path}:{line}"
+
+    def validate(self, model: type[Model]) -> Model:
+        """The document as ``model``.
+
+        Raises:
+            InputError: the first thing that is wrong, at its line and field.
+        """
+        try:
+            return model.model_validate(_Plain(self).value(self.root, ()))
+        except ValidationError as error:
+            first = _most_telling(error.errors())
+            location = _strip_tags(first["loc"], self.root)
+            where = self.place(location)
+            if first["type"] == "extra_forbidden":
+                known = _fields_at(model, location[:-1])
+                raise InputError(
+                    f"unknown field {location[-1]!r}",
+                    where=where,
+                    expected=f"one of {', '.join(known)}" if known else None,
+                ) from error
+            if first["type"] == "missing":
+                raise InputError("a required field is missing", where=where) from error
+            if at := first.get("ctx", {}).get("at"):  # found by a check over several fields
+                raise InputError(
+                    "impossible value", where=self.place(at), expected=first["msg"]
+                ) from error
+            got = first.get("input")
+            shown = f", not {repr(got)[:80]}" if isinstance(got, str | int | float | bool) else ""
+            raise InputError(
+                "impossible value",
+                where=where,
+                expected=first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+                + shown,
+            ) from error
+
+
+class _Plain:
+    """A document without ruamel's own types, and without what no field may hold."""
+
+    def __init__(self, document: Located) -> None:
+        self.document, self.values = document, 0
+
+    def value(self, node: Any, at: Location) -> Any:
+        """One node of the document and all below it.
+
+        Raises:
+            InputError: aliases that grow beyond bounds or lead back to themselves, a tag, or a
+                scalar that JSON has not.
+        """
+        self.values += 1
+        if self.values > MOST_VALUES or len(at) > DEEPEST:
+            raise InputError(
+                "is too large, with its aliases followed",
+                where=str(self.document.path),
+                expected=f"{MOST_VALUES:,} values and {DEEPEST} levels at most",
+            )
+        if isinstance(node, dict):
+            inner = {self._text(str(k), at): self.value(v, (*at, k)) for k, v in node.items()}
+            return inner if len(inner) == len(node) else self._refuse(at, "each key once")
+        if isinstance(node, list | tuple):
+            return [self.value(inner, (*at, index)) for index, inner in enumerate(node)]
+        if isinstance(node, str):
+            return self._text(str(node), at)
+        if isinstance(node, bool | ScalarBoolean) or node is None:
+            return None if node is None else bool(node)
+        if isinstance(node, int):
+            return int(node) if abs(node) < LARGEST else self._refuse(at, "numbers below 2^63")
+        if isinstance(node, float):
+            return float(node) if math.isfinite(node) else self._refuse(at, "a finite number")
+        if isinstance(node, date):  # written without quotes
+            return node.isoformat()
+        return self._refuse(at, "text (in quotes), a number, true or false, a list or a mapping")
+
+    def _text(self, text: str, at: Location) -> str:
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+            self._refuse(at, "characters that a file can have")
+        return text
+
+    def _refuse(self, at: Location, expected: str) -> NoReturn:
+        raise InputError("impossible value", where=self.document.place(at), expected=expected)
+
+
+def _most_telling(errors: list[Any]) -> Any:
+    """The first error; but a misspelt field is the cause of the missing one beside it."""
+    first = errors[0]
+    if first["type"] == "missing":
+        beside = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
+        return next((e for e in beside if e["type"] == "extra_forbidden"), first)
+    return first
+
+
+def _strip_tags(location: tuple[Any, ...], root: Any) -> Location:
+    """Drop what pydantic adds to a path (union tags) and keep what the document has."""
+    kept: list[str | int] = []
+    node = root
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(node, dict) and (part in node or last):
+            kept.append(part)
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int):
+            kept.append(part)
+            node = node[part] if part < len(node) else None
+    return tuple(kept)
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The fields that a model allows at a path, for the message about an unknown one."""
+    current: Any = model
+    for part in location:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            continue  # an index or a free key: the annotation already names the model inside
+        current = _inner_model(field.annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _inner_model(inner)
+        if found is not None:
+            return found
+    return None

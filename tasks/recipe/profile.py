@@ -1,0 +1,12 @@
+"""The recipe's `profile` block."""
+
+from __future__ import annotations
+
+from layerwright.tasks.contracts.base import Contract, Positive, Spec
+
+
+class ProfileOptions(Contract):
+    text: str
+    rows: Positive = 8
+    row_tokens: Positive = 512
+    profilers: tuple[Spec, ...]

@@ -1,0 +1,135 @@
+"""The recipe: one YAML file that says everything a run does. It is data; nothing in it runs.
+
+Component options (strategies, profilers, selectors, metrics) are checked by the components
+themselves before a run starts; everything else is checked here, with file, line and field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from layerwright.tasks.contracts.base import Contract, Count
+from layerwright.tasks.contracts.returns import Price
+from layerwright.tasks.recipe.choose import ChooseOptions
+from layerwright.tasks.recipe.compute import (
+    PLACED_STEPS,
+    STEPS,
+    STREAMING_STEPS,
+    TRAINING_STEPS,
+    Compute,
+)
+from layerwright.tasks.recipe.convert import ConvertOptions
+from layerwright.tasks.recipe.costs import CostOptions
+from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.recipe.document import Located
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
+from layerwright.tasks.recipe.finetune import FinetuneOptions
+from layerwright.tasks.recipe.gate import GatePolicy
+from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.recipe.profile import ProfileOptions
+from layerwright.tasks.recipe.registry import RegisterOptions
+from layerwright.tasks.recipe.regularize import RegularizeOptions
+from layerwright.tasks.recipe.repair import RepairOptions
+from layerwright.tasks.recipe.rollout import RolloutPolicy
+from layerwright.tasks.recipe.survey import SurveyOptions
+from layerwright.tasks.recipe.watch import WatchRule
+
+
+class Recipe(Contract):
+    """Everything that a run does."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: Count = 0
+    data_root: str | None = None  # where `local:` paths start; the recipe's folder if not given
+    store: str | None = None  # s3://bucket/prefix or a folder; under the home folder if not given
+    model: ModelSource
+    data: dict[str, TextSource] = Field(min_length=1)
+    profile: ProfileOptions
+    costs: CostOptions | None = None
+    choose: ChooseOptions | None = None
+    regularize: RegularizeOptions | None = None
+    convert: ConvertOptions | None = None
+    finetune: FinetuneOptions | None = None
+    evaluate: EvaluateOptions | None = None
+    gate: GatePolicy | None = None
+    watch: tuple[WatchRule, ...] = ()  # bands of a registered version, watched by requalify
+    repair: RepairOptions | None = None
+    registry: RegisterOptions | None = None
+    rollout: RolloutPolicy | None = None  # of a registered version: stages, limits, approval
+    survey: SurveyOptions | None = None
+    compute: Compute = Compute()
+    price: Price | None = None  # of the device; without it no money is spoken of
+
+    @model_validator(mode="after")
+    def _texts_exist(self) -> Recipe:
+        for at, text in self._texts():
+            if text not in self.data:
+                raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
+            if self.data[text].form != "text":
+                raise _misplaced(at, f"a text, and data.{text} has form {self.data[text].form}")
+        if self.survey and (stability := self.survey.stability):
+            if stability.text == self.profile.text:
+                raise _misplaced(("survey", "stability", "text"), "another text than the profile's")
+            if len(set(stability.held_out)) == 1:
+                raise _misplaced(("survey", "stability", "held_out"), "two different texts")
+        for step, placement in self.compute.steps.items():
+            if step not in STEPS:
+                raise _misplaced(("compute", "steps", step), f"one of {', '.join(STEPS)}")
+            if placement.pool and step not in PLACED_STEPS:
+                raise _misplaced(
+                    ("compute", "steps", step, "pool"), f"none: {step} is the run's own work"
+                )
+            if placement.processes > 1 and step not in TRAINING_STEPS:
+                raise _misplaced(
+                    ("compute", "steps", step, "processes"),
+                    f"1: only {' and '.join(TRAINING_STEPS)} run in several processes",
+                )
+            if placement.memory and step not in STREAMING_STEPS:
+                raise _misplaced(
+                    ("compute", "steps", step, "memory"),
+                    f"none: only {', '.join(STREAMING_STEPS)} run a model larger than memory",
+                )
+        return self
+
+    def _texts(self) -> Iterable[tuple[tuple[str, ...], str]]:
+        """The texts that the recipe names outside its metrics, each with its place."""
+        yield ("profile", "text"), self.profile.text
+        if self.convert:
+            yield ("convert", "text"), self.convert.text
+        if self.survey and (stability := self.survey.stability):
+            at = ("survey", "stability")
+            yield (*at, "text"), stability.text
+            yield from (((*at, "held_out"), text) for text in stability.held_out)
+        trainings = {"regularize": self.regularize, "finetune": self.finetune}
+        for step, training in trainings.items():
+            if training:
+                yield (step, "text"), training.text
+                if training.validation:
+                    yield (step, "validation", "text"), training.validation.text
+
+
+def _misplaced(at: tuple[str, ...], expected: str) -> PydanticCustomError:
+    """An error that a check over several fields found at one of them."""
+    return PydanticCustomError("misplaced", "{expected}", {"at": at, "expected": expected})
+
+
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> tuple[Recipe, Located]:
+    """Read a recipe and apply ``--set`` assignments.
+
+    Returns:
+        The recipe, and its located document for errors that are found later.
+
+    Raises:
+        InputError: the first thing that is wrong, with file, line, field and what was expected.
+    """
+    document = Located(path)
+    for assignment in overrides:
+        document.override(assignment)
+    recipe = document.validate(Recipe)
+    if recipe.data_root is None:
+        recipe = recipe.model_copy(update={"data_root": str(Path(path).resolve().parent)})
+    return recipe, document

@@ -1,0 +1,73 @@
+"""Records: JSON rows as their user wrote them, each with its file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.passes.batches import DOCUMENTS
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row. ``at`` is its place in what was given: ``quiz.jsonl:12``."""
+
+    at: str
+    row: dict[str, Any]
+
+    def text(self, field: str) -> str:
+        """A field that must be there, with some text in it.
+
+        Raises:
+            InputError: with file, line and field.
+        """
+        return self.texts(field, (self.row.get(field),))[0]
+
+    def texts(self, field: str, values: Any) -> tuple[str, ...]:
+        """Values of a field, all of which must be text, and one of them at least.
+
+        Raises:
+            InputError: with file, line and field.
+        """
+        if not isinstance(values, list | tuple) or not values or not all(map(_is_text, values)):
+            raise InputError(
+                f"the row has {', '.join(map(str, self.row)) or 'no fields'}"
+                if field not in self.row
+                else "no text",
+                where=f"{self.at}: {field}",
+                expected="a string that is not blank",
+            )
+        # half of a surrogate pair is valid in JSON, but not in UTF-8
+        return tuple(value.encode("utf-8", errors="replace").decode() for value in values)
+
+
+def read_records(folder: Path, what: str) -> Iterator[Record]:
+    """The rows of a text that was fetched as items, in order.
+
+    Args:
+        what: their name in the recipe, for messages.
+
+    Raises:
+        InputError: it was fetched in another form.
+    """
+    for document in map(json.loads, _lines(folder / DOCUMENTS)):
+        if "item" not in document:
+            raise InputError(
+                f"{what!r} was fetched as a text, not as rows",
+                where=f"data.{what}.form",
+                expected="form: items",
+            )
+        yield Record(document["at"], document["item"])
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        yield from file
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -1,0 +1,1 @@
+"""Cost and return of a conversion."""

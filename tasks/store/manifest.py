@@ -1,0 +1,76 @@
+"""A tree's manifest: every file with its size and sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.disk import sha256_file
+from layerwright.tasks.errors import IntegrityError
+
+MANIFEST = "manifest.json"
+
+
+class TreeFile(Contract):
+    """A file of a tree, by its path inside it."""
+
+    path: str
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class Manifest(Contract):
+    """All files of a tree."""
+
+    format: Literal[1] = 1
+    files: tuple[TreeFile, ...]
+
+
+def build_manifest(folder: Path) -> bytes:
+    """Canonical manifest of every file under ``folder`` (but a manifest.json at its top)."""
+    files = [
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    ]
+    return json.dumps({"format": 1, "files": files}, sort_keys=True, indent=1).encode()
+
+
+def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]:
+    """The manifest's files, after checking its digest and that no path leaves the tree.
+
+    Raises:
+        IntegrityError: the manifest is not the one that was written.
+    """
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise IntegrityError(f"{where}: the manifest's sha256 is not {sha256}")
+    try:
+        files = Manifest.model_validate_json(data).files
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{where}: no manifest of a tree: {error.errors()[0]['msg']}"
+        ) from error
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts or not path.parts or set("\\\0") & {*file.path}:
+            raise IntegrityError(f"{where}: the manifest names {file.path!r}, outside its tree")
+    if len({file.path for file in files} - {MANIFEST}) < len(files):
+        raise IntegrityError(f"{where}: the manifest names a file twice, or itself")
+    return files
+
+
+def verify_file(path: Path, entry: TreeFile) -> None:
+    """Raise IntegrityError unless ``path`` is a file with the size and sha256 of its entry."""
+    if path.is_symlink() or not path.is_file():
+        raise IntegrityError(f"{path}: listed in the manifest, but no file of the tree")
+    if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+        raise IntegrityError(f"{path}: not the bytes that the manifest lists")

@@ -1,0 +1,248 @@
+"""A store under an S3 prefix (boto3), and the client for others who read from S3."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlparse
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import JSONFileLoader
+from botocore.session import get_session
+from s3transfer.exceptions import S3DownloadFailedError
+
+from layerwright.tasks.contracts.references import TreeRef
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.errors import InputError, IntegrityError, StepError
+from layerwright.tasks.progress import progress
+from layerwright.tasks.store.base import Entry, Store
+from layerwright.tasks.store.manifest import (
+    MANIFEST,
+    TreeFile,
+    build_manifest,
+    parse_manifest,
+    verify_file,
+)
+
+DELETED_AT_ONCE = 1000  # S3's own limit
+DIGEST = "sha256"  # an object's metadata: of the file that it was made from
+SHOWN_BYTES = 50 * 10**6  # a transfer of fewer is over at once
+# for those who use s3_client()
+S3_ERRORS = (ClientError, BotoCoreError, Boto3Error, S3DownloadFailedError)
+TRANSFER = TransferConfig(max_concurrency=4, multipart_chunksize=16 * 2**20)  # 64 MB in memory
+
+# AWS's descriptions of its services: megabytes of JSON, which each session parses for itself
+_DESCRIPTIONS = JSONFileLoader()
+_DESCRIPTIONS.load_file = functools.cache(_DESCRIPTIONS.load_file)
+
+Callback = Callable[[int], None]  # how many more bytes have gone over
+
+
+class S3Store(Store):
+    """A store under an S3 prefix; trees are downloaded to a local cache folder.
+
+    Credentials, region and endpoint come from the usual AWS chain alone
+    (``AWS_ENDPOINT_URL`` for servers other than AWS).
+    """
+
+    def __init__(self, uri: str, cache: Path) -> None:
+        parsed = urlparse(uri)
+        if parsed.scheme != "s3" or not parsed.netloc:
+            raise InputError(f"{uri!r} is not an S3 address", expected="s3://bucket/prefix")
+        self.uri = uri.rstrip("/")
+        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
+        self.cache = cache
+        self.client = s3_client()
+        self._opened: set[str] = set()
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            return self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
+        except S3_ERRORS as error:
+            raise StepError(f"{self.uri}/{key} cannot be read: {error}") from error
+
+    def write(self, key: str, data: bytes) -> None:
+        try:
+            self.client.put_object(
+                Bucket=self.bucket, Key=self._key(key), Body=data, ChecksumAlgorithm="SHA256"
+            )
+        except S3_ERRORS as error:
+            raise StepError(f"{self.uri}/{key} cannot be written: {error}") from error
+
+    def tree_uri(self, sha256: str) -> str:
+        return f"{self.uri}/trees/{sha256}"
+
+    def put_tree(self, folder: Path) -> TreeRef:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        manifest = build_manifest(folder)
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        files = parse_manifest(manifest, sha256, str(folder))
+        try:
+            missing = [file for file in files if not self._holds(sha256, file)]
+            with _bar("upload", missing) as tick:
+                for file in missing:
+                    self.client.upload_file(
+                        str(folder / file.path),
+                        self.bucket,
+                        self._key(f"trees/{sha256}/{file.path}"),
+                        ExtraArgs={
+                            "ChecksumAlgorithm": "SHA256",
+                            "Metadata": {DIGEST: file.sha256},
+                        },
+                        Callback=tick,
+                        Config=TRANSFER,
+                    )
+        except (*S3_ERRORS, OSError) as error:
+            raise StepError(f"upload to {self.tree_uri(sha256)} failed: {error}") from error
+        self.write(f"trees/{sha256}/{MANIFEST}", manifest)
+        shutil.rmtree(folder)
+        size = sum(file.bytes for file in files)
+        return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
+
+    def _holds(self, sha256: str, file: TreeFile) -> bool:
+        """Whether an object is the file, as far as its size and the digest given with it say.
+
+        An object is whole or not there: one that an interrupted upload brought is as good as new.
+        """
+        try:
+            found = self.client.head_object(
+                Bucket=self.bucket, Key=self._key(f"trees/{sha256}/{file.path}")
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "404":
+                return False
+            raise
+        return (found["ContentLength"], found["Metadata"].get(DIGEST)) == (file.bytes, file.sha256)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        own = len(self._key(""))
+        pages = self.client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
+                for entry in page.get("Contents", []):
+                    yield Entry(entry["Key"][own:], entry["Size"], entry["LastModified"])
+        except S3_ERRORS as error:
+            raise StepError(f"{self.uri} cannot be listed: {error}") from error
+
+    def remove(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), DELETED_AT_ONCE):
+            batch = [{"Key": self._key(key)} for key in keys[start : start + DELETED_AT_ONCE]]
+            try:
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
+            except S3_ERRORS as error:
+                raise StepError(f"{self.uri}: objects cannot be removed: {error}") from error
+            if refused := answer.get("Errors"):
+                first = f"{refused[0]['Key']}: {refused[0]['Message']}"
+                raise StepError(f"{self.uri}: {len(refused)} objects cannot be removed: {first}")
+
+    def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
+        pages = self.client.get_paginator("list_multipart_uploads")
+        try:
+            old = [
+                upload
+                for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(""))
+                for upload in page.get("Uploads", [])
+                if upload["Initiated"] < before
+            ]
+            for upload in [] if dry else old:
+                self.client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
+        except S3_ERRORS as error:
+            raise StepError(f"{self.uri}: interrupted uploads stay: {error}") from error
+        partial = [
+            path
+            for path in self.cache.rglob(".*.partial*")
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
+        ]
+        for path in [] if dry else partial:
+            path.unlink(missing_ok=True)
+        return len(old) + len(partial)
+
+    def open_tree(self, sha256: str) -> Path:
+        folder = self.cache / sha256
+        if sha256 in self._opened:
+            return folder
+        data = self.read(f"trees/{sha256}/{MANIFEST}")
+        if data is None:
+            raise IntegrityError(f"{self.tree_uri(sha256)}: no such tree in this store")
+        files = parse_manifest(data, sha256, self.tree_uri(sha256))
+        # what an earlier, perhaps interrupted, download brought is kept
+        missing = [file for file in files if not _whole(folder / file.path, file)]
+        with _bar("download", missing) as tick:
+            for file in missing:
+                self._download(sha256, file, folder / file.path, tick)
+        try:
+            write_atomically(folder / MANIFEST, data)
+        except OSError as error:
+            raise StepError(f"{folder / MANIFEST} cannot be written: {error}") from error
+        self._opened.add(sha256)
+        return folder
+
+    def _download(self, sha256: str, file: TreeFile, path: Path, tick: Callback) -> None:
+        # a name of its own: another process may be opening the same tree
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+        where = f"{self.tree_uri(sha256)}/{file.path}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.client.download_file(
+                self.bucket,
+                self._key(f"trees/{sha256}/{file.path}"),
+                str(partial),
+                Callback=tick,
+                Config=TRANSFER,
+            )
+            verify_file(partial, file)
+            partial.replace(path)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{where}: not the bytes that the manifest lists; delete this object and the "
+                f"{MANIFEST} beside it, and the step that made the tree runs again"
+            ) from error
+        except (*S3_ERRORS, OSError) as error:
+            raise StepError(f"{where} did not arrive: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _whole(path: Path, file: TreeFile) -> bool:
+    try:
+        verify_file(path, file)
+    except IntegrityError:
+        return False
+    return True
+
+
+@contextmanager
+def _bar(verb: str, files: Sequence[TreeFile]) -> Iterator[Callback]:
+    """A progress bar over the bytes of files, where there are enough to wait for."""
+    total = sum(file.bytes for file in files)
+    with progress() as bar:
+        job = bar.add_task(f"{verb} (MB)", total=total / 10**6, visible=total >= SHOWN_BYTES)
+        yield lambda count: bar.advance(job, count / 10**6)
+
+
+def s3_client():  # type: ignore[no-untyped-def]
+    """A boto3 S3 client from the usual chain, with few and bounded retries."""
+    # a session of its own: the shared one is not thread-safe, and keeps the first credentials
+    session = get_session()
+    session.get_component("data_loader").file_loader = _DESCRIPTIONS
+    return boto3.Session(botocore_session=session).client(
+        "s3",
+        config=Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10),
+    )

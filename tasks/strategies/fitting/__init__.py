@@ -1,0 +1,1 @@
+"""What strategies fit their tensors with."""

@@ -1,0 +1,115 @@
+"""What a strategy fits on: a stretch of layers, with the streams of base and converted model.
+
+Shapes: B rows, T tokens a row, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerwright.tasks.hybrid.layer import HybridLayer
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.hybrid.placement import Placement
+
+
+@dataclass(frozen=True)
+class StretchBatch:
+    """Some calibration rows around a stretch of layers.
+
+    Attributes:
+        ids: (B, T) token ids.
+        placement: positions and rotary tables of the tokens.
+        first_row: index of the batch's first row among all rows.
+        before: (B, T, D) input of layer start - 1 in the converted model; None where start is 0.
+        x: (B, T, D) input of layer start in the converted model.
+        target: (B, T, D) output of layer stop - 1 in the base.
+    """
+
+    ids: Tensor
+    placement: Placement
+    first_row: int
+    before: Tensor | None
+    x: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class StretchBatches:
+    """The batches of a stretch; states that lie in files are read as each batch is asked for.
+
+    Attributes:
+        ids: (B, T) token ids per batch.
+        before, x, target: what a batch has of these, per batch; no ``before`` at the bottom.
+    """
+
+    ids: Sequence[Tensor]
+    placement: Placement
+    before: Sequence[Tensor] | None
+    x: Sequence[Tensor]
+    target: Sequence[Tensor]
+
+    def __iter__(self) -> Iterator[StretchBatch]:
+        first_row = 0
+        before = self.before or (None,) * len(self.ids)
+        for ids, *states in zip(self.ids, before, self.x, self.target, strict=True):
+            yield StretchBatch(ids, self.placement, first_row, *states)
+            first_row += len(ids)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Layers start .. stop - 1, still as in the base; everything below is converted already.
+
+    Attributes:
+        model: the model on its way from base to hybrid; to be left as it is.
+        batches: the calibration rows.
+        at_work: with a layer, a context in which its weights can be read: a model may be larger
+            than memory.
+        rows: how many there are.
+    """
+
+    model: HybridForCausalLM
+    start: int
+    stop: int
+    batches: StretchBatches
+    at_work: Callable[[HybridLayer], AbstractContextManager[None]] = nullcontext
+
+    @property
+    def rows(self) -> int:
+        return sum(len(ids) for ids in self.batches.ids)
+
+    @property
+    def layers(self) -> list[HybridLayer]:
+        return list(self.model.model.layers[self.start : self.stop])
+
+    @property
+    def layer_before(self) -> HybridLayer | None:
+        return self.model.model.layers[self.start - 1] if self.start else None
+
+    def ordinary(self, batch: StretchBatch, massive: float = 10.0) -> Tensor:
+        """(B, T) bool: no first token, no BOS, no massive activation in or out."""
+        bos = self.model.config.bos_token_id
+        return ordinary_tokens(batch.ids, (batch.x, batch.target), bos, massive)
+
+
+def ordinary_tokens(
+    ids_BT: Tensor, streams: tuple[Tensor, ...], bos: int | None, massive: float
+) -> Tensor:
+    """Tokens that a fit should be made on, (B, T) bool.
+
+    Left out: the first token of each row, BOS tokens, and tokens of massive activation (norm above
+    ``massive`` times the row's median in any of the streams (B, T, D)), which alone would fit.
+    """
+    ordinary = torch.ones_like(ids_BT, dtype=torch.bool)
+    ordinary[:, 0] = False
+    if bos is not None:
+        ordinary &= ids_BT != bos
+    for states in streams:
+        norms = torch.linalg.vector_norm(states.float(), dim=-1)
+        ordinary &= norms <= massive * norms.median(dim=1, keepdim=True).values
+    return ordinary
