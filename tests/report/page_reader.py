@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import pairwise
 
+from facts import missing
+
 VOID = {"meta", "br", "hr", "img", "link", "input"}
+BLOCKS = {"h1", "h2", "h3", "p", "li", "dd", "tr", "table", "figure"}
+
+
+@dataclass
+class Passage:
+    """What one block says: a paragraph, a row of a table, an item of a list."""
+
+    tag: str
+    section: str  # the id of the section that it stands in
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
 
 
 class Page(HTMLParser):
@@ -17,6 +34,9 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.passages: list[Passage] = []
+        self.within: list[tuple[Passage, int]] = []  # the open ones, and how deep each began
+        self.section = ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -26,17 +46,28 @@ class Page(HTMLParser):
         assert len(dict(attrs)) == len(attrs), f"twice the same attribute: {attrs}"
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "section":
+            self.section = dict(attrs).get("id") or "verdict"  # the one that is named by its title
+        elif tag in BLOCKS:
+            self.passages.append(Passage(tag, self.section))
+            self.within.append((self.passages[-1], len(self.open)))
 
     def handle_startendtag(self, tag: str, attrs: list) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open
+        if self.within and self.within[-1][1] == len(self.open):
+            self.within.pop()
         assert self.open.pop() == tag
+        if tag == "section":
+            self.section = ""
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.words.append(data)
+            for passage, _ in self.within:
+                passage.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -44,6 +75,22 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+    def says(self, *facts: object, section: str = "") -> bool:
+        """Whether one passage, of that section if one is named, has all these facts."""
+        return any(
+            not missing(passage.text, *facts)
+            for passage in self.passages
+            if section in ("", passage.section) and passage.tag not in ("table", "figure")
+        )
+
+    def has(self, tag: str, section: str) -> bool:
+        """Whether the section has a block of that kind."""
+        return any((p.tag, p.section) == (tag, section) for p in self.passages)
+
+    def draws(self, title: str) -> bool:
+        """Whether a chart has that title."""
+        return any((svg.get("aria-label") or "").startswith(title) for svg in self.all("svg"))
 
 
 def check_form(page: Page) -> None:

@@ -35,5 +35,7 @@ def test_the_page_shows_it_where_it_was_measured() -> None:
     page = Page(text)
     check_form(page)
     check_self_contained(text)
-    assert "Before and after, layer by layer" in page.text
-    assert "Before and after, layer by layer" not in Page(render_page(bundle())).text
+    (figure,) = drift_figures(layer_drifts(items()))
+    assert page.draws(figure.chart.title)
+    assert page.says("1", "not measured", "0.1", section="layers")
+    assert not Page(render_page(bundle())).draws(figure.chart.title)

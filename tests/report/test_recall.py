@@ -1,6 +1,7 @@
 """Recall as heat maps: cells from items, base beside candidate, numbers as text."""
 
 import pytest
+from facts import missing
 from report.example_bundle import bundle
 from report.page_reader import Page, check_form, check_self_contained
 
@@ -67,7 +68,7 @@ def test_the_page_has_the_maps_and_the_same_as_text() -> None:
     check_self_contained(text)
     labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
     (label,) = [label for label in labels if label.startswith("multi_key, candidate")]
-    assert "at 2K tokens depth 0-0.333 25 %, depth 0.333-0.667 100 %" in label
-    assert "1 of 4" in page.text
-    assert "Recall by length and depth" not in Page(render_page(bundle())).text
+    assert not missing(label, "2K tokens", "depth 0-0.333 25 %", "depth 0.333-0.667 100 %")
+    assert page.says("0-0.333", "4 of 4", "1 of 4", section="quality")
+    assert not Page(render_page(bundle())).draws("multi_key")
     assert RecallCell.model_validate_json(recall_cells(items())[0].model_dump_json())

@@ -86,9 +86,9 @@ def test_texts_are_text_on_the_page() -> None:
     check_self_contained(text)
     assert "<script>" not in text
     assert "{{ 7 * 7 }}" in page.text
-    assert "1 of 1 items score less in the candidate" in page.text
-    assert "0.25" in page.text
-    assert "Worst regressions" not in Page(render_page(bundle())).text
+    assert page.says("1 of 1 items", "candidate", section="regressions")
+    assert page.says("0.25", section="regressions")
+    assert not Page(render_page(bundle())).has("h2", "regressions")
 
 
 def test_an_untouched_candidate_has_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from facts import missing
 from report.example_bundle import bundle, measurement
 
 from layerwright.tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
@@ -19,8 +20,8 @@ def test_plan_markdown() -> None:
     made = bundle()
     text = plan_markdown(made.plan, made.profile)
     table = cells(text)
-    assert text.startswith("18 of 30 layers become streaming (sinks 4, window 252); 12 stay")
-    assert "151 MiB instead of 360 MiB (\N{MINUS SIGN}58.1 %)" in text
+    facts = ("18 of 30", "streaming (sinks 4, window 252)", "12", "151 MiB", "360 MiB")
+    assert not missing(text.partition("\n|")[0], *facts, "\N{MINUS SIGN}58.1 %")
     assert len(table) == 2 + 30
     assert {len(row) for row in table} == {6}
     assert table[2][:3] == ["0", "streaming (sinks 4, window 252)", "+0.0064"]
@@ -40,7 +41,8 @@ def test_metrics_markdown() -> None:
 def test_gate_markdown() -> None:
     made = bundle(accepted=False)
     text = gate_markdown(made.gate)
-    assert text.startswith("**Rejected**; the decision holds until 23 Dec 2026, 08:21 UTC.")
+    assert text.startswith("**Rejected**")
+    assert not missing(text.partition("\n")[0], "23 Dec 2026, 08:21 UTC")
     assert [row[0] for row in cells(text)[2:]] == [
         "Passed", "Failed", "Failed", "Passed", "Passed", "Passed", "Warning",
     ]  # fmt: skip
