@@ -1,1 +1,1 @@
-"""From a plan to a checkpoint, and plans as files."""
+"""convert: write the hybrid checkpoint that a plan describes; read and write plan files."""

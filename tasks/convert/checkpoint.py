@@ -1,10 +1,11 @@
-"""Plan and base checkpoint -> hybrid checkpoint, one tensor at a time."""
+"""The convert step: base checkpoint and plan -> hybrid checkpoint, a tensor at a time."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path, PurePath
+from typing import Any
 
 from torch import Tensor
 from transformers import AutoConfig
@@ -24,8 +25,8 @@ from layerwright.tasks.progress import progress
 from layerwright.tasks.store.manifest import MANIFEST
 from layerwright.tasks.strategies.specs import Assignment, assignments_of, specs_of
 
-SOURCE = "source.json"  # of the base: where its files came from
-WRITTEN_HERE = {"config.json", MANIFEST, SOURCE, INDEX, LINEAGE}
+SOURCE = "source.json"  # the fetch step's record of the base's files
+NOT_COPIED = {"config.json", MANIFEST, SOURCE, INDEX, LINEAGE}  # of the base; rewritten or dropped
 
 
 def convert_model(
@@ -38,19 +39,19 @@ def convert_model(
 ) -> CheckpointRef:
     """Write the hybrid checkpoint that a plan describes.
 
-    A file of weights in which nothing changes is copied byte by byte; another is rewritten with
-    its tensors mapped from disk, never read as a whole. Where a strategy fits tensors, the base is
-    loaded and converted first, within the step's bound of memory. The result depends on base, plan
-    and, where something is fitted, the calibration rows: the same inputs give the same digest,
-    whatever was interrupted before.
+    A weights file without changes is copied byte by byte. A file with changes is rewritten with its
+    tensors mapped from disk, so it is never in memory as a whole. If a strategy fits tensors, the
+    base is first loaded and converted within the step's memory limit. The result depends only on
+    the base, the plan and, if a strategy fits tensors, the calibration rows: the same inputs give
+    the same digest, also after an interruption.
 
     Args:
-        regularized: the base after training for this plan, whose weights are then taken and whose
-            stream is fitted to; ``model`` stays what the checkpoint is compared with.
+        regularized: the base after regularization for this plan. If given, its weights are
+            converted and its hidden states are fitted to; the lineage still names ``model``.
 
     Raises:
-        InputError: the plan is for another model, its family is not supported, or a strategy
-            cannot be fitted where the plan puts it.
+        InputError: the plan is for another model, the model family is not supported, or a strategy
+            cannot be fitted on the layers that the plan assigns to it.
     """
     _check_fits(model, plan)
     source = ctx.store.open_tree((regularized or model).sha256)
@@ -64,7 +65,7 @@ def convert_model(
         raise InputError(str(error), where="plan") from error
     fits = any(part.strategy.fits for part in assignments)
     fitted = _fit(source, assignments, calibration, ctx) if fits else {}
-    files = sorted(p for p in source.iterdir() if p.is_file() and p.name not in WRITTEN_HERE)
+    files = sorted(p for p in source.iterdir() if p.is_file() and p.name not in NOT_COPIED)
     with progress() as bar:
         job = bar.add_task("convert", total=len(files))
         for file in files:
@@ -74,13 +75,13 @@ def convert_model(
         write_weights(source, target, tensor_names(config), fitted)
     plan_sha256 = identity(plan)
     (target / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
-    lineage = {
+    lineage: dict[str, Any] = {
         "base": {"source": _public(model.source), "sha256": model.sha256, **_license(source)},
         "plan_sha256": plan_sha256,
     }
     if regularized:
-        told = json.loads((source / LINEAGE).read_text())["regularize"]
-        lineage["regularized"] = {"sha256": regularized.sha256, **told}
+        recorded = json.loads((source / LINEAGE).read_text())["regularize"]
+        lineage["regularized"] = {"sha256": regularized.sha256, **recorded}
     if fits:
         lineage["fitted_on"] = {
             "text_sha256": calibration.text.sha256,
@@ -95,7 +96,7 @@ def convert_model(
 def _fit(
     source: Path, assignments: list[Assignment], calibration: Calibration, ctx: Context
 ) -> dict[str, Tensor]:
-    """The tensors that the plan's strategies fit, by full name."""
+    """Fit the tensors of the plan's strategies; return them by full name."""
     base = load_streamed(source, ctx.device, resident_bytes=ctx.memory_bytes)
     with base, progress() as bar:
         job = bar.add_task("fit", total=len(base.model.model.layers))
@@ -114,24 +115,24 @@ def _check_fits(model: ModelRef, plan: ConversionPlan) -> None:
             f"the plan is for the model {plan.model_sha256[:12]}, not {model.sha256[:12]}",
             where="plan model_sha256",
             expected=model.sha256,
-            remedy="choose a plan for this model, or set model_sha256 if the layers are the same",
+            remedy="use a plan for this model; if the layers are the same, edit model_sha256",
         )
     if plan.layers != model.layers:
         raise InputError(
             f"the plan covers {plan.layers} layers",
             where="plan layers",
-            expected=f"{model.layers}, as the model has",
+            expected=f"the model's {model.layers} layers",
         )
 
 
 def _license(source: Path) -> dict[str, str]:
-    """The base's license, where fetching found it in the base's own files."""
-    told = json.loads((source / SOURCE).read_text()) if (source / SOURCE).is_file() else {}
-    return {"license": told["license"]} if "license" in told else {}
+    """The base's license, if the fetch step found it in the base's files."""
+    record = json.loads((source / SOURCE).read_text()) if (source / SOURCE).is_file() else {}
+    return {"license": record["license"]} if "license" in record else {}
 
 
 def _public(source: str) -> str:
-    """The source without the folders of this machine: a checkpoint travels."""
+    """The source without local folders, because the checkpoint leaves this machine."""
     scheme, colon, rest = source.partition(":")
     if colon and scheme != "local":
         return source

@@ -1,4 +1,4 @@
-"""A plan as a YAML file that a person can read, edit, compare and run again."""
+"""Read, write and compare plans as YAML files that people can edit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.recipe.document import Located
 
 HEADER = """\
-# A conversion plan: which layers become what. Edit it and run it again:
+# A conversion plan: the strategy of every layer. Edit it and run it again:
 #   layerwright plan validate THIS-FILE
 #   layerwright convert RECIPE --plan THIS-FILE
-# `start` is the first layer of an item, `stop` the first one after it; the items cover all layers.
+# `start` is the first layer of an item, `stop` is its last layer + 1. The items cover all layers.
 """
 
 
 def write_plan(plan: ConversionPlan, path: Path) -> Path:
-    """Write a plan as YAML, without the fields that are at their default."""
+    """Write a plan as YAML, without fields that have their default value."""
     yaml = YAML(typ="rt")
     yaml.width = 100
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -33,16 +33,16 @@ def write_plan(plan: ConversionPlan, path: Path) -> Path:
 
 
 def read_plan(path: Path) -> ConversionPlan:
-    """Read a plan that may have been edited by hand.
+    """Read a plan, which may have been edited by hand.
 
     Raises:
-        InputError: what is wrong first, with file, line and field.
+        InputError: the first error in the plan, with file, line and field.
     """
     return Located(path).validate(ConversionPlan)
 
 
 def diff_plans(first: ConversionPlan, second: ConversionPlan) -> list[str]:
-    """One line for each run of layers that the plans treat differently; empty if none."""
+    """Return a line for each run of layers that differs between the plans; empty if none does."""
     lines = []
     if first.model_sha256 != second.model_sha256:
         lines.append(f"model: {first.model_sha256[:12]} -> {second.model_sha256[:12]}")
@@ -59,12 +59,12 @@ def diff_plans(first: ConversionPlan, second: ConversionPlan) -> list[str]:
 
 
 def _by_layer(plan: ConversionPlan) -> list[str]:
-    return [_words(item) for item in plan.items for _ in range(item.start, item.stop)]
+    return [_describe(item) for item in plan.items for _ in range(item.start, item.stop)]
 
 
-def _words(item: PlanItem) -> str:
-    def shown(value: Any) -> str:
+def _describe(item: PlanItem) -> str:
+    def formatted(value: Any) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
-    options = ", ".join(f"{name}={shown(value)}" for name, value in sorted(item.params.items()))
+    options = ", ".join(f"{name}={formatted(value)}" for name, value in sorted(item.params.items()))
     return f"{item.strategy}({options})" if options else item.strategy

@@ -1,4 +1,4 @@
-"""The base's files of weights as the converted model wants them: copied, thinned out, extended."""
+"""Write the converted model's weights: copy the base's files, drop tensors and add fitted ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 
 
 def tensor_names(config: HybridConfig) -> frozenset[str]:
-    """Names of all tensors of a model, without its weights ever being made."""
+    """Names of all tensors of a model; built on the meta device, so no memory is allocated."""
     with torch.device("meta"):
         return frozenset(HybridForCausalLM(config).state_dict())
 
@@ -30,39 +30,40 @@ def tensor_names(config: HybridConfig) -> frozenset[str]:
 def write_weights(
     source: Path, target: Path, wanted: frozenset[str], fitted: Mapping[str, Tensor]
 ) -> None:
-    """Write a base's safetensors files with the tensors that the converted model has.
+    """Write the converted model's tensors, file by file as in the base.
 
-    Tensors that are not wanted are left out, fitted ones are replaced or added to the file that
-    holds their layer. A file in which nothing changes is copied byte by byte, one that nothing is
-    left of is not written. Several files get an index.
+    Drops tensors that are not wanted. Adds or replaces fitted tensors in the file that holds their
+    layer. Copies a file without changes byte by byte, and omits a file without tensors. Writes an
+    index if the base has several files.
 
     Args:
-        source, target: folders.
-        wanted: all names of the converted model; the base lacks none but fitted ones, and tied
-            ones that it does not store.
+        source: folder of the base.
+        target: folder of the converted checkpoint.
+        wanted: all tensor names of the converted model. The base has all of them except fitted
+            tensors, and tied tensors that it does not store.
         fitted: full name -> value in the checkpoint's dtype.
 
     Raises:
-        IntegrityError: the base lacks a layer that a fitted tensor belongs to.
+        IntegrityError: the base has no tensor of the layer that a fitted tensor belongs to.
     """
     files = sorted(source.glob("*.safetensors"))
-    held = {file: _names(file) for file in files}
-    home = {name: _home(name, held) for name in fitted}
-    where: dict[str, str] = {}
+    stored = {file: _names(file) for file in files}
+    file_of = {name: _file_for(name, stored) for name in fitted}
+    weight_map: dict[str, str] = {}
     total = 0
     for file in files:
-        given = {name: fitted[name] for name in fitted if home[name] == file}
-        kept = [name for name in held[file] if name in wanted and name not in given]
-        if len(kept) == len(held[file]) and not given:
+        added = {name: fitted[name] for name in fitted if file_of[name] == file}
+        kept = [name for name in stored[file] if name in wanted and name not in added]
+        if len(kept) == len(stored[file]) and not added:
             shutil.copyfile(file, target / file.name)
-        elif kept or given:
+        elif kept or added:
             with safe_open(file, framework="pt") as weights:
-                tensors = {name: weights.get_tensor(name) for name in kept} | given
+                tensors = {name: weights.get_tensor(name) for name in kept} | added
                 save_file(tensors, target / file.name, metadata=weights.metadata())
-        where |= dict.fromkeys([*kept, *given], file.name)
-        total += (target / file.name).stat().st_size if kept or given else 0
+        weight_map |= dict.fromkeys([*kept, *added], file.name)
+        total += (target / file.name).stat().st_size if kept or added else 0
     if len(files) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (target / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
@@ -71,13 +72,13 @@ def _names(file: Path) -> list[str]:
         return list(weights.keys())
 
 
-def _home(name: str, held: Mapping[Path, list[str]]) -> Path:
-    """The file that holds the tensor itself, else one that holds a tensor of its layer."""
-    for file, names in held.items():
+def _file_for(name: str, stored: Mapping[Path, list[str]]) -> Path:
+    """The file that holds this tensor, or else a tensor of the same layer."""
+    for file, names in stored.items():
         if name in names:
             return file
     layer = _LAYER.match(name)
-    for file, names in held.items():
+    for file, names in stored.items():
         if layer and any(other.startswith(layer[0]) for other in names):
             return file
-    raise IntegrityError(f"the base has no weights of the layer that {name} belongs to")
+    raise IntegrityError(f"the base has no weights of the layer of {name}")

@@ -1,1 +1,1 @@
-"""The `measure_costs` step: what layers cost in time on the device in use."""
+"""measure_costs: time every kind of layer on the device in use."""

@@ -1,4 +1,4 @@
-"""The kinds of layers that a base has and that strategies make of them, each once."""
+"""The distinct kinds of layer: those of the base, and those that the strategies produce."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwright.tasks.strategies.keep import Keep
 
 
 class Kind(Contract):
-    """Layers of one spec, whose defaults are filled in, and the strategies that make them."""
+    """A layer spec with all defaults filled in, and the strategies that produce it."""
 
     spec: LayerSpec
     strategies: tuple[str, ...] = ()
@@ -23,33 +23,37 @@ class Kind(Contract):
 def kinds_of(
     base_specs: Sequence[LayerSpec], strategies: Sequence[Spec], log: Callable[[str], None]
 ) -> list[Kind]:
-    """What is kept first, then what strategies make; never a removed layer, which takes no time.
+    """Return the kinds of the kept layers first, then those of the strategies.
 
-    A run that becomes one thing is layers too: one that holds it, and removed ones.
+    Removed layers are not among them: they take no time. A strategy that joins a run of layers
+    gives a single layer for the run, and removed layers.
 
     Args:
-        log: hears of strategies that are left out, because their layers decide together.
+        base_specs: specs of the base's layers.
+        strategies: the recipe's strategies.
+        log: receives a line for each skipped strategy: if its layers decide together, a single
+            layer of it has no time.
 
     Raises:
-        InputError: an unknown strategy or option, or one that needs a profile.
+        InputError: a strategy or an option is unknown, or a strategy needs a profile.
     """
-    found: list[Kind] = []
-    for wanted in (Spec(name=Keep.name), *strategies):
-        strategy = build(Strategy, wanted, where="choose.strategies")
+    kinds: list[Kind] = []
+    for requested in (Spec(name=Keep.name), *strategies):
+        strategy = build(Strategy, requested, where="choose.strategies")
         if strategy.decides_together:
-            log(f"costs: {wanted.name} decides over its layers together: one alone has no time")
+            log(f"costs: skipped {requested.name}: it decides over its layers together")
             continue
         for spec in (spec for base in base_specs for spec in strategy.layer_specs([base, base])):
-            made = normalised_spec(spec, 0)
-            if made != REMOVED:
-                _note(found, made, wanted.name)
-    return found
+            layer_spec = normalised_spec(spec, 0)
+            if layer_spec != REMOVED:
+                _add(kinds, layer_spec, requested.name)
+    return kinds
 
 
-def _note(found: list[Kind], spec: LayerSpec, strategy: str) -> None:
-    for at, kind in enumerate(found):
+def _add(kinds: list[Kind], spec: LayerSpec, strategy: str) -> None:
+    for index, kind in enumerate(kinds):
         if kind.spec == spec:
             names = dict.fromkeys((*kind.strategies, strategy))
-            found[at] = kind.model_copy(update={"strategies": tuple(names)})
+            kinds[index] = kind.model_copy(update={"strategies": tuple(names)})
             return
-    found.append(Kind(spec=spec, strategies=(strategy,)))
+    kinds.append(Kind(spec=spec, strategies=(strategy,)))

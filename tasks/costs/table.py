@@ -1,13 +1,16 @@
-"""The step: one model for each kind of layer, timed in turns, taken apart into layers and the rest.
+"""The measure_costs step: time a model of each kind of layer, and compute the time per layer.
 
     time(model) = outside + sum over layers of time(kind of the layer)
 
-``outside`` (embeddings, final norm, head, the walk over empty layers) is the base with every layer
-removed. A kind's layer is the model with all L layers of it, less ``outside``, over L: the noise of
-a layer's time is that of a whole model over L, where a model with one layer converted would leave
-it whole. So models of one kind, the base among them, are predicted to take what they took. Whether
-times add up between these ends is measured: a model that has the kinds in turn is timed in the same
-rounds, and stands in the table.
+``outside`` (embeddings, final norm, head, the loop over removed layers) is the time of the base
+with every layer removed. The time of a layer of some kind is
+
+    (time of a model with all L layers of that kind - outside) / L
+
+The division by L also divides the noise. Timing a model with only one converted layer would leave
+the noise of a whole model in the time of that layer. By construction, the prediction is exact for a
+model whose layers all have the same kind. To check that times add up for mixed models, a model that
+alternates all kinds is timed in the same rounds; the table records its predicted and measured time.
 """
 
 from __future__ import annotations
@@ -50,10 +53,12 @@ OUTSIDE, MIXED = "outside", "mixed"
 def measure_costs(
     model: ModelRef, strategies: Sequence[Spec], options: CostOptions, ctx: Context
 ) -> CostTable:
-    """Time what a base's layers can become; lengths that are done stay in ``ctx.workdir``.
+    """Load the base and measure its cost table.
+
+    Results per context length are saved in ``ctx.workdir``, so an interrupted step resumes.
 
     Raises:
-        InputError: an unknown strategy or option.
+        InputError: a strategy or an option is unknown.
     """
     base = load_base(ctx.store.open_tree(model.sha256), ctx.device)
     return cost_table(base, model.sha256, strategies, options, ctx)
@@ -66,21 +71,18 @@ def cost_table(
     options: CostOptions,
     ctx: Context,
 ) -> CostTable:
-    """The table of a base that is loaded.
+    """Measure the cost table of a loaded base.
 
-    Layers are timed as they are before anything is fitted, maps at zero: time follows shapes, not
-    values. The one exception is `local` with `widen`, which looks at the values. Strategies that
-    decide over their layers together have no time of their own and are left out.
-
-    Args:
-        options: with its ``context_tokens``.
+    Layers are timed unfitted, with linear maps at zero, because time depends on shapes and not on
+    values. The only exception is `local` with `widen`, which depends on the values. Strategies that
+    decide over their layers together are skipped, because a single layer of them has no time.
     """
     started = time.perf_counter()
     base_specs = base.config.layer_specs or []
     layers = len(base_specs)
     kinds = kinds_of(base_specs, strategies, ctx.log)
     mixed = [kind.spec for kind in islice(cycle(kinds), layers)]
-    models = {str(at): unfitted_copy(base, [kind.spec] * layers) for at, kind in enumerate(kinds)}
+    models = {str(i): unfitted_copy(base, [kind.spec] * layers) for i, kind in enumerate(kinds)}
     models |= {OUTSIDE: unfitted_copy(base, [REMOVED] * layers), MIXED: unfitted_copy(base, mixed)}
     contexts = []
     with progress() as bar:
@@ -88,10 +90,10 @@ def cost_table(
             file = ctx.workdir / f"{tokens}.json"
             if not file.is_file():
                 speeds = _speeds(models, tokens, options, bar)
-                costs = _taken_apart(tokens, kinds, speeds, mixed)
+                costs = _costs(tokens, kinds, speeds, mixed)
                 write_atomically(file, costs.model_dump_json().encode())
             contexts.append(ContextCosts.model_validate_json(file.read_bytes()))
-            ctx.log(_told(contexts[-1]))
+            ctx.log(_log_line(contexts[-1]))
     return CostTable(
         model_sha256=model_sha256,
         timed_on=timed_on(ctx.device),
@@ -118,25 +120,25 @@ def _speeds(
     )
 
 
-def _taken_apart(
+def _costs(
     tokens: int, kinds: Sequence[Kind], speeds: Mapping[str, Speed], mixed: Sequence[LayerSpec]
 ) -> ContextCosts:
-    """Whole models -> layers and the rest, round by round."""
+    """Compute the times of single layers from the times of whole models, round by round."""
     outside = speeds[OUTSIDE]
     layers = tuple(
         LayerTime(
             spec=kind.spec,
             strategies=kind.strategies,
-            prefill_seconds=_of_one_layer(
-                speeds[str(at)].prefill_seconds, outside.prefill_seconds, len(mixed)
+            prefill_seconds=_per_layer(
+                speeds[str(i)].prefill_seconds, outside.prefill_seconds, len(mixed)
             ),
-            decode_seconds_per_token=_of_one_layer(
-                speeds[str(at)].decode_seconds_per_token,
+            decode_seconds_per_token=_per_layer(
+                speeds[str(i)].decode_seconds_per_token,
                 outside.decode_seconds_per_token,
                 len(mixed),
             ),
         )
-        for at, kind in enumerate(kinds)
+        for i, kind in enumerate(kinds)
     )
     nothing = Spread(median=0.0, low=0.0, high=0.0)
     removed = LayerTime(
@@ -147,20 +149,20 @@ def _taken_apart(
     )
     return ContextCosts(
         context_tokens=tokens,
-        outside=MeasuredTime(**_whole(outside)),
+        outside=MeasuredTime(**_model_times(outside)),
         layers=(*layers, removed),
-        mixed=MixedModel(specs=tuple(mixed), **_whole(speeds[MIXED])),
+        mixed=MixedModel(specs=tuple(mixed), **_model_times(speeds[MIXED])),
     )
 
 
-def _whole(speed: Speed) -> dict[str, Spread]:
+def _model_times(speed: Speed) -> dict[str, Spread]:
     return {
         "prefill_seconds": _spread(speed.prefill_seconds),
         "decode_seconds_per_token": _spread(speed.decode_seconds_per_token),
     }
 
 
-def _of_one_layer(model: Sequence[float], outside: Sequence[float], layers: int) -> Spread:
+def _per_layer(model: Sequence[float], outside: Sequence[float], layers: int) -> Spread:
     return _spread((np.array(model) - np.array(outside)) / layers)
 
 
@@ -169,10 +171,10 @@ def _spread(samples: Sequence[float] | NDArray[np.float64]) -> Spread:
     return Spread(median=float(median), low=float(low), high=float(high))
 
 
-def _told(costs: ContextCosts) -> str:
-    """What the log says of one length: how well times add up."""
+def _log_line(costs: ContextCosts) -> str:
     ratio = costs.adding_up
     return (
-        f"costs: {costs.context_tokens:,} tokens, every kind of layer mixed: prediction against "
-        f"measurement {ratio.prefill - 1:+.1%} prefill, {ratio.decode - 1:+.1%} decode"
+        f"costs at {costs.context_tokens:,} tokens: for the model with mixed layers, the "
+        f"predicted time is off by {ratio.prefill - 1:+.1%} in prefill and "
+        f"{ratio.decode - 1:+.1%} in decode"
     )

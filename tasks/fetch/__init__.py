@@ -1,1 +1,1 @@
-"""fetch: a base model or a text, from wherever the recipe says, into the store in normal form."""
+"""fetch: download the base model and the texts, and store them in normalised form."""

@@ -1,7 +1,7 @@
-"""Which files of a source make up its one checkpoint, judged by their names alone.
+"""Select the files of a source that make up its checkpoint, by their names alone.
 
-So a repository that cannot be used is refused before anything is downloaded, and only the files
-of the checkpoint are.
+Names suffice, so an unusable repository is refused before any download, and only the files of the
+checkpoint are downloaded.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.t
 
 
 def pick_checkpoint(source: str, names: list[str]) -> list[str]:
-    """The files of a safetensors checkpoint, or the one GGUF file.
+    """Return the files of the safetensors checkpoint, or the single GGUF file.
 
     Args:
-        source: for messages.
-        names: the candidates, by path inside the source.
+        source: the source as the recipe writes it, for error messages.
+        names: paths of the files inside the source.
 
     Returns:
-        The names of one folder (not of those below it), weights chosen as Transformers would:
-        ``model.safetensors``, else its shards, else whatever safetensors there are.
+        Files of a single folder, without its subfolders. The weights are those that Transformers
+        would load: ``model.safetensors``, else its shards, else all safetensors files.
 
     Raises:
-        InputError: several checkpoints, or one that lacks config, tokenizer or shards.
+        InputError: the source has several checkpoints, or its checkpoint lacks the config, the
+            tokenizer or a shard.
     """
     folders: dict[str, set[str]] = {}
     for name in names:
         path = PurePosixPath(name)
         folders.setdefault(str(path.parent), set()).add(path.name)
     weights = {f: [n for n in files if n.endswith(".safetensors")] for f, files in folders.items()}
-    whole = [f for f in folders if weights[f] and "config.json" in folders[f]]
-    if "." in whole:  # the checkpoint itself; those below it are variants
-        whole = ["."]
-    if not whole:
+    checkpoints = [f for f in folders if weights[f] and "config.json" in folders[f]]
+    if "." in checkpoints:  # checkpoints in subfolders are variants of it
+        checkpoints = ["."]
+    if not checkpoints:
         ggufs = [name for name in names if name.endswith(".gguf")]
         if len(ggufs) == 1:
             return ggufs
@@ -45,14 +46,15 @@ def pick_checkpoint(source: str, names: list[str]) -> list[str]:
             raise _ambiguous(source, ggufs)
         folder = next(f for f in folders if weights[f])
         raise _lacking(source, "config.json" + _no_tokenizer(folders[folder]))
-    if len(whole) > 1:
-        raise _ambiguous(source, whole)
-    files = folders[whole[0]]
+    if len(checkpoints) > 1:
+        raise _ambiguous(source, checkpoints)
+    folder = checkpoints[0]
+    files = folders[folder]
     if lacks := _no_tokenizer(files):
         raise _lacking(source, lacks.removeprefix(" and "))
-    chosen = _weights(source, sorted(weights[whole[0]]))
+    chosen = _weights(source, sorted(weights[folder]))
     kept = [n for n in files if n in chosen or not n.endswith((".safetensors", ".gguf"))]
-    return sorted(str(PurePosixPath(whole[0]) / name) for name in kept)
+    return sorted(str(PurePosixPath(folder) / name) for name in kept)
 
 
 def _weights(source: str, names: list[str]) -> list[str]:
@@ -80,9 +82,9 @@ def _lacking(source: str, what: str) -> InputError:
     )
 
 
-def _ambiguous(source: str, found: list[str]) -> InputError:
+def _ambiguous(source: str, models: list[str]) -> InputError:
     return InputError(
-        f"{source} holds {len(found)} models: {', '.join(sorted(found)[:8])}",
+        f"{source} holds {len(models)} models: {', '.join(sorted(models)[:8])}",
         expected="one model",
-        remedy="name one by its path inside the source, or copy it to a folder of its own",
+        remedy="add the path of the model to the source, or copy the model to a separate folder",
     )

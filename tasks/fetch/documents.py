@@ -1,7 +1,7 @@
-"""Documents out of files: plain text, JSON, JSON lines, Arrow and Parquet, all to one form.
+"""Read documents from plain text, JSON, JSON lines, Arrow and Parquet files.
 
 A document is ``{"text": str}``, ``{"messages": [{"role": str, "content": str}, ...]}``, or
-``{"item": {...}, "at": "file:line"}`` where rows are kept as they are.
+``{"item": {...}, "at": "file:line"}`` for a row that is kept unchanged.
 """
 
 from __future__ import annotations
@@ -18,47 +18,51 @@ import pyarrow.parquet
 from layerwright.tasks.errors import InputError
 
 Document = dict[str, Any]
-Row = tuple[str, Any]  # where it stands, for messages, and what it holds
+Row = tuple[str, Any]  # its position in the file, for error messages, and its value
 
 
 def read_documents(path: Path, field: str | None) -> Iterator[Document]:
-    """The documents of one file, in order.
+    """Yield the documents of one file, in order.
 
     Args:
-        path: its ending says its format.
-        field: the key or column that holds the text, or messages; None keeps whole rows.
+        path: the file; its suffix selects the reader.
+        field: the key or column that holds the text or the messages; None keeps whole rows.
 
     Raises:
-        InputError: unknown format, broken file, or a row without text.
+        InputError: the format is unknown, the file is broken, or a row has no text.
     """
     reader = READERS.get(path.suffix)
     if reader is None:
         raise InputError(
-            f"{path.name}: texts cannot be read from {path.suffix or 'such'} files",
+            f"{path.name}: Layerwright cannot read text from "
+            + (f"{path.suffix} files" if path.suffix else "files without a suffix"),
             expected=f"one of {', '.join(READERS)}",
-            remedy="choose the files with `files`",
+            remedy="select the files with `files`",
         )
     try:
-        for place, row in reader(path):
-            where = f"{path.name}:{place}"
+        for position, row in reader(path):
+            where = f"{path.name}:{position}"
             yield to_item(row, where) if field is None else to_document(row, field, where)
     except (ValueError, RecursionError, OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from error
 
 
 def to_document(row: Any, field: str, where: str) -> Document:
-    """A row as a document.
+    """Convert a row to a document.
 
-    Chat rows (``messages``) stay chat; instruction rows (``instruction`` with ``input`` and
-    ``output``) become a question and its answer; any other row gives the text in ``field``.
+    A chat row (``messages``) stays a chat. An instruction row (``instruction`` with ``input`` and
+    ``output``) becomes a chat of a question and its answer. Any other row gives the text in
+    ``field``.
 
     Raises:
-        InputError: the row has none of these.
+        InputError: the row has none of these fields.
     """
     if isinstance(row, str):
         return {"text": _clean(row)}
     if not isinstance(row, dict):
-        raise InputError("neither an object nor a string", where=where)
+        raise InputError(
+            f"the row is a {type(row).__name__}", where=where, expected="an object or a string"
+        )
     chat = "messages" if field == "text" else field
     if isinstance(row.get(chat), list):
         return {"messages": [_message(message, where) for message in row[chat]]}
@@ -68,7 +72,7 @@ def to_document(row: Any, field: str, where: str) -> Document:
         asked = [row["instruction"], row.get("input") or row.get("context") or ""]
         answer = row.get("output") or row.get("response") or ""
         if not all(isinstance(part, str) for part in (*asked, answer)):
-            raise InputError("input or output is no text", where=where, expected="strings")
+            raise InputError("input or output is not a string", where=where, expected="strings")
         pair = (("user", "\n\n".join(part for part in asked if part)), ("assistant", answer))
         return {"messages": [{"role": role, "content": _clean(text)} for role, text in pair]}
     raise InputError(
@@ -80,34 +84,35 @@ def to_document(row: Any, field: str, where: str) -> Document:
 
 
 def to_item(row: Any, where: str) -> Document:
-    """A row kept as it is.
+    """Wrap a row, unchanged, as a document.
 
     Raises:
-        InputError: it has no fields.
+        InputError: the row is not an object, or has a value that JSON cannot hold.
     """
     if not isinstance(row, dict):
         raise InputError("not an object", where=where, expected="a row with named fields")
     try:
-        return json.loads(json.dumps({"item": row, "at": where}))  # as every reader will find it
+        # through JSON, so that the digest is of the values that a reader will get
+        return json.loads(json.dumps({"item": row, "at": where}))
     except TypeError as error:
-        raise InputError(f"a value that JSON has not: {error}", where=where) from error
+        raise InputError(f"JSON cannot hold a value of this row: {error}", where=where) from error
 
 
 def digest(document: Document) -> str:
-    """sha256 of what a document says, whatever its white space."""
-    said = _json_of(document) if "item" in document else document.get("text")
-    if said is None:
-        said = "\n".join(f"{m['role']}: {m['content']}" for m in document["messages"])
-    return hashlib.sha256(" ".join(said.split()).encode()).hexdigest()
+    """sha256 of a document's text, with runs of white space counted as a single space."""
+    text = _json_of(document) if "item" in document else document.get("text")
+    if text is None:
+        text = "\n".join(f"{m['role']}: {m['content']}" for m in document["messages"])
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
 
 
 def characters(document: Document) -> int:
-    """Characters of text in a document, without a chat template's markup; 0 if all are blank."""
+    """Characters of text in a document, without chat-template markup; 0 if all of it is blank."""
     if "item" in document:
         return len(_json_of(document))
     messages = document.get("messages", ())
-    said = [document["text"]] if "text" in document else [m["content"] for m in messages]
-    return sum(map(len, said)) if any(map(str.strip, said)) else 0
+    texts = [document["text"]] if "text" in document else [m["content"] for m in messages]
+    return sum(map(len, texts)) if any(map(str.strip, texts)) else 0
 
 
 def _json_of(document: Document) -> str:
@@ -126,7 +131,7 @@ def _message(message: Any, where: str) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    # half of a surrogate pair is valid in JSON, but not in UTF-8
+    # JSON allows a lone surrogate; UTF-8 does not
     return text.encode("utf-8", errors="replace").decode()
 
 
@@ -150,7 +155,7 @@ def _json(path: Path) -> Iterator[Row]:
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Extra data"):
             raise
-        yield from _lines(path)  # JSON lines under the wrong name
+        yield from _lines(path)  # JSON lines in a file named .json
         return
     for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
         yield f"row {number}", row
@@ -159,7 +164,7 @@ def _json(path: Path) -> Iterator[Row]:
 def _arrow(path: Path) -> Iterator[Row]:
     with pyarrow.memory_map(str(path)) as file:
         try:
-            batches = pyarrow.ipc.open_stream(file)  # as Hugging Face datasets writes them
+            batches = pyarrow.ipc.open_stream(file)  # the format that Hugging Face datasets writes
         except pyarrow.ArrowInvalid:
             opened = pyarrow.ipc.open_file(file)
             batches = (opened.get_batch(i) for i in range(opened.num_record_batches))

@@ -1,4 +1,4 @@
-"""A GGUF file, dequantised through Transformers into an ordinary checkpoint."""
+"""Dequantise a GGUF file, through Transformers, to an ordinary checkpoint."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.fetch.weights import SHARD_BYTES
 
-# llama.cpp's names of pre-tokenizers that split every digit off before GPT-2's rule
-# (src/llama-vocab.cpp); Transformers leaves that split out
+# llama.cpp's names for the pre-tokenizers that split off every digit before they apply GPT-2's
+# rule (src/llama-vocab.cpp); Transformers does not apply that split
 _DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"}
 
 
 def dequantise(file: Path, folder: Path, dtype: str) -> None:
-    """Write weights, config, tokenizer and chat template of a GGUF file into ``folder``.
+    """Write the weights, config, tokenizer and chat template of a GGUF file to ``folder``.
 
     Args:
-        file: the GGUF file, with its tokenizer inside.
+        file: the GGUF file, which contains its tokenizer.
         folder: an empty folder.
-        dtype: of the weights: ``auto`` (float32, which holds every quantised value exactly),
-            ``float32``, ``bfloat16`` or ``float16``.
+        dtype: dtype of the written weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``
+            (float32, which holds every quantised value exactly).
 
     Raises:
-        InputError: Transformers does not know this architecture in GGUF, or the file is broken.
+        InputError: Transformers cannot read this architecture from GGUF, or the file is broken.
     """
     wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     try:
@@ -38,27 +38,29 @@ def dequantise(file: Path, folder: Path, dtype: str) -> None:
             file.parent,
             gguf_file=file.name,
             dtype=wanted,
-            # else the weights stay packed wherever a kernel for that is installed
+            # without it, the weights stay packed where a kernel for packed weights is installed
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = read_tokenizer(file)
-    except Exception as error:  # the readers raise whatever a broken file makes them stumble on
+    except Exception as error:  # a broken file can make the readers raise any exception
         raise InputError(
             f"{file.name} cannot be read: {' '.join(str(error).split())[:300]}",
-            expected="a whole GGUF file of an architecture that Transformers reads",
+            expected="a complete GGUF file of an architecture that Transformers reads",
         ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.is_quantized, model.hf_quantizer = False, None  # the weights are plain by now
+    # save_pretrained must treat the weights as plain: they are dequantised now
+    model.is_quantized = False  # type: ignore[assignment]
+    model.hf_quantizer = None  # type: ignore[assignment]
     model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
     for weights in folder.glob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors makes them the owner's alone
+        weights.chmod(0o644)  # safetensors makes the files readable by their owner only
     tokenizer.save_pretrained(folder)
-    _drop_strangers(folder / "tokenizer.json", model.config.vocab_size)
+    _drop_tokens_past_vocabulary(folder / "tokenizer.json", model.config.vocab_size)
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer inside a GGUF file, with the digit rule that its ``pre`` name stands for."""
+    """Read the tokenizer inside a GGUF file, and add the digit split that its ``pre`` implies."""
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and text_field(file, "tokenizer.ggml.pre") in _DIGIT_BY_DIGIT:
@@ -72,7 +74,10 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
 
 
 def text_field(file: Path, key: str) -> str | None:
-    """One text of the metadata; gguf's own reader takes seconds, as it unpacks every token."""
+    """Read a string field of the metadata.
+
+    gguf's own reader unpacks every token of the vocabulary, which takes seconds.
+    """
     head = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", GGUFValueType.STRING)
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(head)
@@ -83,8 +88,8 @@ def text_field(file: Path, key: str) -> str | None:
         return data[start : start + length].decode(errors="replace")
 
 
-def _drop_strangers(path: Path, vocabulary: int) -> None:
-    """Drop the unknown token that Transformers adds, past the vocabulary, where GGUF names none."""
+def _drop_tokens_past_vocabulary(path: Path, vocabulary: int) -> None:
+    """Drop the unknown token that Transformers adds past the vocabulary if GGUF defines none."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     known = [token for token in settings["added_tokens"] if token["id"] < vocabulary]
     if len(known) < len(settings["added_tokens"]):

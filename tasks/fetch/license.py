@@ -1,4 +1,4 @@
-"""The license of a base model, as its own files say it."""
+"""Read the license of a base model from its files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ README = "README.md"
 
 
 def license_of(folder: Path, gguf: Path | None = None) -> str | None:
-    """The license's name; None where nothing says it.
+    """Return the name of the license, or None if the files do not state it.
 
     Args:
-        folder: of the checkpoint's own files: the ``license`` at the head of its README.md.
-        gguf: the model's GGUF file, where it is one: its ``general.license``.
+        folder: the checkpoint's folder; its README.md states ``license`` in the front matter.
+        gguf: the model's GGUF file, if it is one; its ``general.license`` is used instead.
     """
     if gguf is not None:
         return text_field(gguf, "general.license")
     if not (folder / README).is_file():
         return None
     try:
-        told = (metadata_load(folder / README) or {}).get("license")
-    except (ValueError, yaml.YAMLError):  # a README that is no model card
+        license = (metadata_load(folder / README) or {}).get("license")
+    except (ValueError, yaml.YAMLError):  # the README is not a model card
         return None
-    return told if isinstance(told, str) else None
+    return license if isinstance(license, str) else None

@@ -1,4 +1,4 @@
-"""A base model, from its source to a normalised checkpoint in the store."""
+"""Fetch a base model from its source and store it as a normalised checkpoint."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from layerwright.tasks.store.manifest import MANIFEST
 
 
 def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None) -> ModelRef:
-    """Bring a model into the store as safetensors, config, tokenizer and chat template.
+    """Store a model as safetensors, config, tokenizer and chat template.
 
-    Safetensors in the wanted dtype are copied without being loaded; other dtypes are converted
-    tensor by tensor; GGUF is dequantised. What varies between two fetches of the same model
-    (paths, versions) is left out, so its digest does not.
+    Safetensors files that already have the requested dtype are copied without being loaded. Other
+    dtypes are converted tensor by tensor. GGUF is dequantised. Fields that differ between two
+    fetches of the same model (paths, versions) are removed, so that both have the same digest.
 
     Args:
-        source: where from, and the dtype of the weights (``auto``: as stored; GGUF: float32).
-        ctx: what was downloaded stays in the workdir, so a killed fetch goes on.
-        data_root: where relative local paths start.
+        source: the source, and the dtype of the weights (``auto``: as stored; GGUF: float32).
+        ctx: downloaded files stay in its workdir, so a fetch that was killed resumes there.
+        data_root: folder that relative local paths start from.
 
     Raises:
-        InputError: no such source, or not a model that can be used: no config or tokenizer,
-            pickled or quantised weights, tensors that do not fit the config.
+        InputError: the source does not exist, or its model cannot be used: it has no config or
+            tokenizer, its weights are pickled or quantised, or its tensors do not fit the config.
         StepError: a download failed.
     """
     ctx.log(f"fetching {source.source}")
@@ -62,14 +62,14 @@ def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None)
 
 
 def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
-    """A base model that is in the store already.
+    """Return the reference of a base model that is already in the store.
 
     Args:
-        sha256: of its tree.
-        source: where it was fetched from, for people.
+        sha256: digest of its tree.
+        source: the source that it was fetched from; recorded, not read.
 
     Raises:
-        IntegrityError: the store does not have it.
+        IntegrityError: the store does not have the tree.
     """
     folder = store.open_tree(sha256)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -79,16 +79,16 @@ def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
 
 
 def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, Tensor]]:
-    """Config and tensor headers of a normalised checkpoint, after checking that all of it loads.
+    """Check that a normalised checkpoint loads; return its config and tensor headers.
 
     Raises:
-        InputError: the tokenizer cannot be read or has more tokens than the model.
+        InputError: the tokenizer cannot be read, or has more tokens than the model.
     """
     config = read_config(folder)
     tokenizer = read_tokenizer(folder)
     if len(tokenizer) > config.vocab_size:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}",
+            f"the tokenizer has {len(tokenizer)} tokens, but the model has {config.vocab_size}",
             expected="the tokenizer of this model",
         )
     return config, read_headers(sorted(folder.glob("*.safetensors")))
@@ -104,20 +104,20 @@ def _copy(weights: list[Path], source: Path, folder: Path, dtype: str | None) ->
 
 
 def _fitting(config: PretrainedConfig, tensors: dict[str, Tensor]) -> tuple[list[str], bool]:
-    """The tensors that the architecture has, and whether its embeddings are tied.
+    """Return the tensors that the architecture uses, and whether its embeddings are tied.
 
-    Stored embeddings that are equal are stored once. Where they differ they are not tied,
-    whatever the config says: Transformers loads them so.
+    If the checkpoint stores both embeddings and they are equal, only the original is kept. If they
+    differ, they are not tied, even if the config says so: Transformers loads them untied.
 
     Raises:
-        InputError: a tensor is missing or has another shape than the config asks for.
+        InputError: a tensor is missing, or its shape is not the shape that the config implies.
     """
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # modules check their own arguments, each in its way
+    except Exception as error:  # modules check their arguments with different exceptions
         raise InputError(
-            f"no model can be made of config.json ({config.model_type}): {error}",
+            f"Transformers cannot build a model from config.json ({config.model_type}): {error}",
             expected="a config whose fields fit each other",
         ) from error
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -135,13 +135,14 @@ def _fitting(config: PretrainedConfig, tensors: dict[str, Tensor]) -> tuple[list
     missing = sorted(set(shapes) - stored)
     if missing:
         raise InputError(
-            f"the weights lack {len(missing)} of the {config.model_type}'s tensors: {missing[0]}",
-            expected="a whole checkpoint that fits its config.json",
+            f"the weights lack {len(missing)} tensors of {config.model_type}; the first is "
+            f"{missing[0]}",
+            expected="a complete checkpoint that fits its config.json",
         )
     for name in keep:
         if tensors[name].shape != shapes[name]:
             raise InputError(
-                f"{name} has shape {tensors[name].shape}, but config.json asks for {shapes[name]}",
+                f"{name} has shape {tensors[name].shape}, but config.json implies {shapes[name]}",
                 expected="a checkpoint that fits its config.json",
             )
     return keep, tied

@@ -1,4 +1,4 @@
-"""Which files a tree was made from: ``source.json``, with the size and digest of each."""
+"""Record the files that a tree was made from, with size and digest, in ``source.json``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ SOURCE = "source.json"
 def record_files(
     folder: Path, source: str, files: Path, names: list[str], license: str | None = None
 ) -> None:
-    """Write ``source.json`` into ``folder``: the source, and path, bytes and sha256 of its files.
+    """Write ``source.json``: the source, the path, bytes and sha256 of its files, and the license.
 
-    A model's license stands there too, where its files say it.
-
-    It holds no time and no place of this machine, so the same source gives the same bytes.
+    The record has no time and no local path, so the same source gives the same bytes.
     """
     entries = [
         {
@@ -27,7 +25,7 @@ def record_files(
         }
         for name in names
     ]
-    told = {"license": license} if license else {}
-    record = {"source": source, **told, "files": entries}
+    stated = {"license": license} if license else {}
+    record = {"source": source, **stated, "files": entries}
     text = json.dumps(record, indent=1, ensure_ascii=False)
     (folder / SOURCE).write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Everything of a checkpoint but its weights, in a form that does not vary between fetches."""
+"""Copy and normalise the config, tokenizer and license of a checkpoint.
+
+Two fetches of the same model give the same files.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from transformers import (
 
 from layerwright.tasks.errors import InputError
 
-# who wrote the file, from where: says nothing about the model
+# fields that record who wrote the file, and where; they do not describe the model
 _NOISE = {
     "config.json": ("_name_or_path", "_model_name_or_path", "transformers_version", "auto_map"),
     "generation_config.json": ("_from_model_config", "transformers_version"),
@@ -45,17 +48,17 @@ _LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """The config of a folder, checked to be a decoder's with plain weights.
+    """Read the config of a folder, and check that it is a decoder with unquantised weights.
 
     Raises:
-        InputError: unknown to Transformers, quantised, or not a decoder.
+        InputError: the model type is unknown to Transformers, quantised, or not a decoder.
     """
     try:
         config = AutoConfig.from_pretrained(folder)
-    except Exception as error:  # each kind of config checks its fields in its own way
+    except Exception as error:  # config classes check their fields with different exceptions
         raise InputError(
             f"config.json cannot be used: {' '.join(str(error).split())[:300]}",
-            expected="a model type that Transformers knows without code of the model's own",
+            expected="a model type that Transformers supports without remote code",
         ) from error
     if getattr(config, "quantization_config", None):
         raise InputError(
@@ -73,8 +76,9 @@ def read_config(folder: Path) -> PretrainedConfig:
 
 
 def copy_settings(source: Path, folder: Path) -> None:
-    """Copy config, tokenizer and license of a safetensors checkpoint; make a fast tokenizer of a
-    slow one.
+    """Copy the config, tokenizer and license of a safetensors checkpoint.
+
+    A slow tokenizer is converted to a fast tokenizer.
 
     Raises:
         InputError: the tokenizer cannot be read.
@@ -87,12 +91,13 @@ def copy_settings(source: Path, folder: Path) -> None:
 
 
 def normalise(folder: Path, **changes: Any) -> None:
-    """Rewrite the JSON settings without what varies, keys sorted, ``changes`` made in the config.
+    """Rewrite the JSON files with sorted keys and without the fields that vary between fetches.
 
-    A folder without generation_config.json gets the one that its config implies.
+    ``changes`` are written to config.json. A folder without generation_config.json gets the
+    generation config that its config implies.
 
     Raises:
-        InputError: one of the files is no JSON object.
+        InputError: a file is not a JSON object.
     """
     if not (folder / "generation_config.json").is_file():
         GenerationConfig.from_model_config(read_config(folder)).save_pretrained(folder)
@@ -103,7 +108,7 @@ def normalise(folder: Path, **changes: Any) -> None:
         settings = _read_settings(path)
         settings = {key: value for key, value in settings.items() if key not in noise}
         if name == "config.json":
-            settings.pop("torch_dtype", None)  # its name before Transformers 5: dtype
+            settings.pop("torch_dtype", None)  # the name of `dtype` before Transformers 5
             settings |= changes
         text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
@@ -113,22 +118,22 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is no JSON: {error}") from error
+        raise InputError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(settings, dict):
-        raise InputError(f"{path.name} holds no fields", expected="a JSON object")
+        raise InputError(f"{path.name} is not a JSON object", expected="a JSON object")
     return settings
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, from its files alone.
+    """Read the tokenizer of a folder, without network access.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: Transformers cannot read it.
     """
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise InputError(
             f"the tokenizer cannot be read: {' '.join(str(error).split())[:300]}",
-            expected="tokenizer files that Transformers reads without code of the model's own",
+            expected="tokenizer files that Transformers reads without remote code",
         ) from error

@@ -1,4 +1,4 @@
-"""A text, from its source to ``documents.jsonl`` in the store; or files as they are."""
+"""Fetch a text and store it as ``documents.jsonl``, or store its files unchanged."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ DOCUMENTS = "documents.jsonl"
 
 
 def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -> TextRef:
-    """Bring a text into the store: one document a line, in the order of files and rows.
+    """Store a text as a line per document, in the order of files and rows.
 
-    Empty documents and repetitions (white space aside) are left out, of items only the empty ones;
-    and so are documents outside ``source.part``: a document's place in [0, 1) comes from its own
-    digest, so two disjoint parts never share one, whatever else is added to the source.
+    Drops empty documents, duplicates (compared without white space; items are never compared), and
+    documents outside ``source.part``. The digest of a document gives its position in [0, 1), and
+    ``part`` is a range of positions. So two disjoint parts never share a document, and documents
+    that are added to the source later do not move the others.
 
     Args:
-        source: where from, which files, which field, which part.
-        ctx: what was downloaded stays in the workdir, so a killed fetch goes on.
-        data_root: where relative local paths start.
+        source: the source, its files, the field of the text, and the part.
+        ctx: downloaded files stay in its workdir, so a fetch that was killed resumes there.
+        data_root: folder that relative local paths start from.
 
     Raises:
-        InputError: no such source or files, a row without text, or nothing left in the part.
+        InputError: the source or its files do not exist, a row has no text, or the part is empty.
         StepError: a download failed.
     """
     ctx.log(f"fetching {source.source}")
@@ -54,12 +55,12 @@ def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -
                 if count == 0 or (field and sha256 in seen):
                     continue
                 seen.add(sha256)
-                if low <= place(sha256) < high:
+                if low <= position(sha256) < high:
                     out.write(json.dumps(document, ensure_ascii=field is None) + "\n")
                     documents, total = documents + 1, total + count
     if documents == 0:
         raise InputError(
-            f"{source.source} leaves no text",
+            f"{source.source} has no text in this part",
             expected=f"documents in {', '.join(source.files)}, part {low:g} to {high:g}",
         )
     record_files(folder, source.source, files, names)
@@ -68,7 +69,7 @@ def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -
 
 
 def _keep_files(source: str, files: Path, names: list[str], ctx: Context) -> TextRef:
-    """The files under their own names; they count as documents, and their bytes as characters."""
+    """Store the files under their names; count files as documents and bytes as characters."""
     folder = ctx.folder("files")
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,6 @@ def _keep_files(source: str, files: Path, names: list[str], ctx: Context) -> Tex
     return TextRef(**tree.model_dump(), source=source, documents=len(names), characters=total)
 
 
-def place(sha256: str) -> float:
-    """A digest as a number in [0, 1), evenly spread: its first 52 bits."""
+def position(sha256: str) -> float:
+    """Map a digest to [0, 1), uniformly, by its first 52 bits."""
     return int(sha256[:13], 16) / 16**13

@@ -1,4 +1,4 @@
-"""Weights in safetensors files, from one checkpoint to another without holding a whole model."""
+"""Copy or convert safetensors weights without holding a whole model in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.progress import progress
 
-SHARD_BYTES = 2 * 10**9  # what converting holds in memory at most, beside one tensor
+SHARD_BYTES = 2 * 10**9  # a conversion holds at most this much in memory, plus a single tensor
 STORED = {  # safetensors' names of the dtypes that a checkpoint may have
     "F64": torch.float64,
     "F32": torch.float32,
@@ -32,7 +32,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a file's header says of a tensor. ``dtype`` is safetensors' own name: ``BF16``."""
+    """The header entry of a tensor. ``dtype`` is the safetensors name, such as ``BF16``."""
 
     file: Path
     dtype: str
@@ -44,19 +44,22 @@ class Tensor:
 
 
 def read_headers(files: list[Path]) -> dict[str, Tensor]:
-    """Every tensor in the files, without reading any.
+    """Read the header of every tensor in the files, but no tensor.
 
     Raises:
-        InputError: a file is not safetensors or is cut off, two files hold the same tensor, or
-            a dtype is none of STORED (that is, the weights are quantised).
+        InputError: a file is not safetensors or is truncated, two files hold the same tensor, or
+            a dtype is not in STORED (the weights are quantised).
     """
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (no dict)
+                for name in opened.keys():  # noqa: SIM118 (not a dict)
                     if name in tensors:
-                        raise InputError(f"{file.name} holds {name}, and so does another file")
+                        raise InputError(
+                            f"{file.name} and {tensors[name].file.name} both hold {name}",
+                            expected="each tensor in a single file",
+                        )
                     part = opened.get_slice(name)
                     tensor = Tensor(file, part.get_dtype(), tuple(part.get_shape()))
                     if tensor.dtype not in STORED:
@@ -66,30 +69,31 @@ def read_headers(files: list[Path]) -> dict[str, Tensor]:
                         )
                     tensors[name] = tensor
         except SafetensorError as error:
-            raise InputError(f"{file.name} is not a whole safetensors file: {error}") from error
+            raise InputError(f"{file.name} is not a complete safetensors file: {error}") from error
     return tensors
 
 
-def same_values(tensors: dict[str, Tensor], one: str, other: str) -> bool:
-    """Whether two stored tensors are equal, element by element."""
-    if (tensors[one].shape, tensors[one].dtype) != (tensors[other].shape, tensors[other].dtype):
+def same_values(tensors: dict[str, Tensor], first: str, second: str) -> bool:
+    """Return whether two stored tensors are equal in shape, dtype and every element."""
+    a, b = tensors[first], tensors[second]
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
         return False
-    first, second = (_load(tensors[name].file, name) for name in (one, other))
-    return torch.equal(first, second)
+    return torch.equal(_load(a.file, first), _load(b.file, second))
 
 
 def write_weights(
     tensors: dict[str, Tensor], keep: list[str], folder: Path, dtype: str | None
 ) -> None:
-    """Write the tensors to keep as ``model.safetensors``, or as shards with their index.
+    """Write the kept tensors as ``model.safetensors``, or as shards with an index.
 
-    Files that need no change are copied, never loaded; else tensors are loaded one by one.
+    If no tensor is dropped or converted, the files are copied without being loaded. Otherwise the
+    tensors are loaded shard by shard.
 
     Args:
-        tensors: as ``read_headers`` returns them.
-        keep: names to write.
+        tensors: headers from ``read_headers``.
+        keep: names of the tensors to write.
         folder: an empty folder.
-        dtype: what floating-point tensors become: ``float32``, ...; None leaves them as stored.
+        dtype: dtype of the written floating-point tensors (``float32``, ...); None keeps theirs.
     """
     floating = [STORED[t.dtype] for t in tensors.values() if STORED[t.dtype].is_floating_point]
     unchanged = dtype is None or all(stored == getattr(torch, dtype) for stored in floating)
@@ -123,7 +127,7 @@ def _convert(
                 held[name] = tensor
                 bar.advance(job)
             save_file(held, folder / file, metadata={"format": "pt"})
-            (folder / file).chmod(0o644)  # safetensors makes it the owner's alone
+            (folder / file).chmod(0o644)  # safetensors makes files readable by their owner only
 
 
 def _shards(tensors: dict[str, Tensor], names: list[str], dtype: str | None) -> Iterator[list[str]]:
@@ -157,10 +161,13 @@ def _shard_names(count: int) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file that is not ours (a link); give one that is ours a second name, if it can be."""
+    """Hard-link a file of the workdir; copy it if it is a symlink or cannot be hard-linked.
+
+    A symlink leads to a file of the user, which the store must not share.
+    """
     try:
         if source.is_symlink():
-            raise OSError("not ours")
+            raise OSError("a file of the user")
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)

@@ -1,1 +1,1 @@
-"""What is measured of a base model before anything is chosen: one profiler per file."""
+"""profile: measure every layer of the base model, before `choose` plans its conversion."""

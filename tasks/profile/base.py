@@ -1,4 +1,8 @@
-"""The two kinds of profiler: one sees every block in the shared pass, one runs the model itself."""
+"""The base classes of profilers.
+
+A BlockProfiler sees every block in a pass that all block profilers share. A ModelProfiler runs the
+model itself.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,12 @@ from layerwright.tasks.progress import Bar
 
 @dataclass(frozen=True)
 class Findings:
-    """What one profiler found.
+    """The results of a profiler.
 
     Attributes:
-        scores: per layer, score name -> value; empty where it gives none.
-        damage: per layer; empty where it measures none.
-        reference: figures of the untouched model.
+        scores: score name -> value for each layer; empty if the profiler gives no scores.
+        damage: the damages of each layer; empty if the profiler measures no damage.
+        reference: figures of the unconverted base.
     """
 
     scores: list[dict[str, float]] = field(default_factory=list)
@@ -39,19 +43,20 @@ class Findings:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a profiler that runs on its own is given.
+    """The inputs of a ModelProfiler.
 
     Attributes:
-        model: with every layer as in the base; to be left so.
-        tokenizer: the model's.
-        rows: (R, T) calibration tokens.
-        strategies: those of the recipe.
-        workdir: survives a kill; holds what a second attempt need not measure again.
-        seed: of anything generated.
-        bar: for a task of the profiler's own.
-        log: a line now and then, for those who see no bar.
-        scores: per layer, what the shared pass found; empty where no profiler took part in it.
-        keep: where hidden states wait between layers; `tuple` unless the model is streamed.
+        model: the base, unconverted; the profiler must leave it unchanged.
+        tokenizer: the base's tokenizer.
+        rows: (R, T) calibration rows.
+        strategies: the recipe's strategies.
+        workdir: survives a kill; the profiler keeps partial results here, so as to resume.
+        seed: seed of all generated text and random order.
+        bar: progress bar; the profiler adds a task to it.
+        log: writes a log line, for runs without a visible progress bar.
+        scores: per layer, the scores of the shared pass; empty if no block profiler ran.
+        keep: stores hidden states between layers; `tuple` keeps them in memory, and a streamed
+            model's keeps them on disk.
     """
 
     model: HybridForCausalLM
@@ -73,37 +78,41 @@ class Profiler(Component):
     room: ClassVar[str] = "layerwright.tasks.profile.profilers"
 
     def estimate_tokens(self, layers: int, strategies: int) -> int:
-        """Tokens of whole-model forward passes that the profiler adds to the shared pass, about."""
+        """Estimate the tokens of whole-model forward passes, without the shared pass."""
         return 0
 
     def check_rows(self, rows: int, row_tokens: int, *, fits: bool) -> None:
-        """Refuse a profile that has too little text for what the profiler measures.
+        """Check that the profile has enough text for this profiler.
 
         Args:
-            rows: of the profile.
-            row_tokens: of each of them.
-            fits: whether a strategy of the recipe is fitted on text.
+            rows: number of calibration rows.
+            row_tokens: tokens of each row.
+            fits: whether a strategy of the recipe is fitted on calibration rows.
 
         Raises:
-            InputError: with the field of the profile.
+            InputError: too few rows or tokens; names the field of the profile.
         """
 
 
 class BlockProfiler(Profiler):
-    """Sees every block on every row, in the one pass that all block profilers share."""
+    """Sees every block on every row, in a pass that all block profilers share."""
 
     @abstractmethod
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
-        """A fresh visitor for one block in a pass over ``rows`` (R, T).
+        """Return a new visitor for a single block in a pass over ``rows`` (R, T).
 
         Raises:
-            InputError: the rows cannot give what the profiler measures.
+            InputError: the rows are too few or too short for this profiler.
         """
 
     def findings(self, records: Sequence[Record]) -> Findings:
-        """From the visitors' records of all blocks; as they are, where they hold the scores."""
+        """Compute the results from the visitors' records; by default the records are the scores.
+
+        Args:
+            records: a record for each block, in order.
+        """
         return Findings(
-            scores=[{name: value.item() for name, value in one.items()} for one in records]
+            scores=[{name: value.item() for name, value in record.items()} for record in records]
         )
 
 
@@ -112,14 +121,14 @@ class ModelProfiler(Profiler):
 
     @abstractmethod
     def run(self, subject: Subject) -> Findings:
-        """Measure; leave the model as it was."""
+        """Measure the model, and leave it unchanged."""
 
 
 class SharedPass:
-    """One pass over the rows for all block profilers together; others are left out.
+    """A pass over the rows that runs the block profilers among ``profilers`` together.
 
     Raises:
-        InputError: the rows cannot give what a profiler measures.
+        InputError: the rows are too few or too short for a profiler.
     """
 
     def __init__(
@@ -136,9 +145,9 @@ class SharedPass:
         folder: Path | None = None,
         after: Callable[[int], None] = lambda visits: None,
     ) -> list[Findings]:
-        """The findings, in the profilers' order; for the rest see `run_blocks`."""
+        """Return the results in the order of the profilers. For the arguments see `run_blocks`."""
         if not self.profilers:
             return []
         visitors = [partial(p.begin, self.model, self.rows) for p in self.profilers]
         records = run_blocks(self.model, self.rows, visitors, keep=keep, folder=folder, after=after)
-        return [p.findings(found) for p, found in zip(self.profilers, records, strict=True)]
+        return [p.findings(blocks) for p, blocks in zip(self.profilers, records, strict=True)]

@@ -1,4 +1,4 @@
-"""The step: one pass that all block profilers share, then those that run the model themselves."""
+"""The profile step: the shared pass of the block profilers, then each ModelProfiler."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def profile_model(
 
     Args:
         text: calibration text.
-        strategies: what the layers may become; sensitivity tries each but ``keep``.
+        strategies: the strategies that layers may get; sensitivity tries each except ``keep``.
 
     Raises:
-        InputError: an unknown profiler or option, a text that is too short, or rows that cannot
-            give what a profiler measures.
+        InputError: a profiler or an option is unknown, the text is too short, or the rows are too
+            few or too short for a profiler.
     """
     started = time.perf_counter()
     profilers = [
@@ -63,41 +63,41 @@ def profile_model(
             base, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar, ctx.log,
             keep=loaded.keep_states(ctx.workdir / "states"),
         )  # fmt: skip
-        found = run_profilers(profilers, subject)
+        findings = run_profilers(profilers, subject)
     ctx.log(f"profiled {model.layers} layers on {rows.numel():,} tokens")
     return ModelProfile(
         model_sha256=model.sha256,
         text_sha256=text.sha256,
         tokens=rows.numel(),
-        layers=_by_layer(found, len(base.model.layers)),
+        layers=_by_layer(findings, len(base.model.layers)),
         geometry=cache_geometry(base),
-        reference={key: value for one in found for key, value in one.reference.items()},
+        reference={key: value for part in findings for key, value in part.reference.items()},
         seconds=time.perf_counter() - started,
     )
 
 
 def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]:
-    """All findings; the block profilers share one pass over the rows."""
+    """Run all profilers; the block profilers first, in a shared pass over the rows."""
     shared = SharedPass(profilers, subject.model, subject.rows)
     layers = len(subject.model.model.layers)
     job = subject.bar.add_task("profile", total=layers * len(subject.rows))
-    what = identity([[type(one).name, one.model_dump()] for one in profilers])[:16]
-    # in files even where the model fits: memory then does not grow with the rows
-    found = shared.run(
+    key = identity([[type(profiler).name, profiler.model_dump()] for profiler in profilers])[:16]
+    # hidden states go to files even if the model fits: memory then does not grow with the rows
+    findings = shared.run(
         Spill(subject.workdir / "rows"),
-        subject.workdir / f"blocks-{what}",
+        subject.workdir / f"blocks-{key}",
         lambda visits: subject.bar.advance(job, visits),
     )
-    scores = tuple(_scores(found, layer) for layer in range(layers))
-    informed = replace(subject, scores=scores)
-    return found + [p.run(informed) for p in profilers if isinstance(p, ModelProfiler)]
+    scores = tuple(_scores(findings, layer) for layer in range(layers))
+    subject = replace(subject, scores=scores)
+    return findings + [p.run(subject) for p in profilers if isinstance(p, ModelProfiler)]
 
 
 def cache_geometry(model: HybridForCausalLM) -> CacheGeometry:
-    """What the caches of the base's layers are made of, in the model's own dtype."""
+    """Return the sizes that determine the KV cache of the base's layers, in the model's dtype."""
     config = model.config
-    mixers = [spec["mixer"] for spec in config.layer_specs]
-    # a sliding window counts the query itself, which the cache need not hold before it comes
+    mixers = [spec["mixer"] for spec in config.layer_specs or ()]
+    # a sliding window includes the query, whose own key is not in the cache yet
     kept = tuple(m["window"] - 1 if m["kind"] == "streaming" else None for m in mixers)
     return CacheGeometry(
         kv_heads=config.num_key_value_heads,
@@ -107,16 +107,16 @@ def cache_geometry(model: HybridForCausalLM) -> CacheGeometry:
     )
 
 
-def _by_layer(found: list[Findings], layers: int) -> tuple[LayerProfile, ...]:
+def _by_layer(findings: list[Findings], layers: int) -> tuple[LayerProfile, ...]:
     return tuple(
         LayerProfile(
             layer=layer,
-            scores=_scores(found, layer),
-            damage=tuple(d for one in found if one.damage for d in one.damage[layer]),
+            scores=_scores(findings, layer),
+            damage=tuple(d for part in findings if part.damage for d in part.damage[layer]),
         )
         for layer in range(layers)
     )
 
 
-def _scores(found: list[Findings], layer: int) -> dict[str, float]:
-    return {k: v for one in found if one.scores for k, v in one.scores[layer].items()}
+def _scores(findings: list[Findings], layer: int) -> dict[str, float]:
+    return {k: v for part in findings if part.scores for k, v in part.scores[layer].items()}

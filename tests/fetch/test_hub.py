@@ -130,4 +130,4 @@ def test_pickles_are_refused_before_any_file_is_asked_for(hub: Hub, tmp_path: Pa
     del hub.repositories["models/someone/tiny"]["original/consolidated.00.safetensors"]
     name, message = act(hub, tmp_path, "hf:someone/tiny@main", "fetch")["error"]
     assert (name, hub.sent) == ("InputError", [])
-    assert "pickles alone (pytorch_model.bin)" in message
+    assert "pickles (pytorch_model.bin)" in message

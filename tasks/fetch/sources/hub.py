@@ -1,7 +1,7 @@
 """``hf:owner/name@revision``: a model or dataset repository of the Hugging Face Hub.
 
-Endpoint, token and cache folder are those of huggingface_hub (``HF_ENDPOINT``, ``HF_TOKEN``,
-``HF_HOME``), so what the user has downloaded already is not downloaded again.
+Uses huggingface_hub's endpoint, token and cache folder (``HF_ENDPOINT``, ``HF_TOKEN``,
+``HF_HOME``), so a file that the user has already downloaded is not downloaded again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
@@ -24,12 +25,12 @@ from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.fetch.sources.source import Source, Tick
 
 _FORM = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
-_UNREACHED = (HTTPError, XetDownloadError, OSError)
+_NETWORK_ERRORS = (HTTPError, XetDownloadError, OSError)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubSource(Source):
-    """A repository at a revision; a branch or tag is resolved to its commit once."""
+    """A repository at a revision; a branch or tag is resolved to its commit, and only once."""
 
     form = "hf:owner/name@revision"
 
@@ -64,26 +65,28 @@ class HubSource(Source):
     def listing(self, work: Path) -> dict[str, int]:
         return self.sizes
 
-    def _info(self, revision: str):  # type: ignore[no-untyped-def]
+    def _info(self, revision: str) -> Any:
         try:
             return HfApi().repo_info(
                 self.repo, revision=revision, repo_type=self.repo_type, files_metadata=True
             )
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
             raise InputError(
-                f"{self.text}: {self._said(error)}",
-                expected=f"a {self.repo_type} repository and a revision that exist",
-                remedy="a private or gated repository needs HF_TOKEN",
+                f"{self.text}: {self._one_line(error)}",
+                expected=f"an existing {self.repo_type} repository and revision",
+                remedy="set HF_TOKEN if the repository is private or gated",
             ) from error
-        except _UNREACHED as error:
-            raise StepError(f"{self.text}: the Hub cannot be asked: {self._said(error)}") from error
+        except _NETWORK_ERRORS as error:
+            raise StepError(
+                f"{self.text}: the request to the Hub failed: {self._one_line(error)}"
+            ) from error
 
     @staticmethod
-    def _said(error: Exception) -> str:
+    def _one_line(error: Exception) -> str:
         return " ".join(str(error).split())[:300]
 
     def fetch(self, work: Path) -> Path:
-        """As for every source; files are downloaded in parallel into huggingface_hub's cache."""
+        """Download the files in parallel into huggingface_hub's cache, then link to them."""
         names = self.choose(self.listing(work))
         try:
             self._snapshot = Path(
@@ -96,10 +99,10 @@ class HubSource(Source):
             )
         except GatedRepoError as error:
             raise InputError(
-                f"{self.text}: {self._said(error)}", remedy="ask for access and set HF_TOKEN"
+                f"{self.text}: {self._one_line(error)}", remedy="request access and set HF_TOKEN"
             ) from error
-        except _UNREACHED as error:
-            raise StepError(f"{self.text} did not arrive: {self._said(error)}") from error
+        except _NETWORK_ERRORS as error:
+            raise StepError(f"{self.text}: download failed: {self._one_line(error)}") from error
         return super().fetch(work)
 
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
@@ -108,5 +111,5 @@ class HubSource(Source):
 
 
 def _literal(name: str) -> str:
-    """A glob that matches this name alone."""
+    """A glob that matches only this name."""
     return re.sub(r"([*?[])", r"[\1]", name)

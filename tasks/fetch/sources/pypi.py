@@ -1,7 +1,7 @@
 """``pypi:dist==version[/path]``: files inside a wheel of the Python package index.
 
-pip itself finds and downloads the wheel, so the user's index, proxy, certificates and constraints
-hold. Its dependencies are never installed, and no code of it ever runs: wheels only.
+pip finds and downloads the wheel, so the user's index, proxy, certificates and constraints apply.
+Only wheels are accepted, and nothing is installed, so no code of the package runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class PypiSource(Source):
-    """The members of one wheel; ``path`` is a file, a folder or a glob inside it."""
+    """The members of a wheel; ``path`` is a file, a folder or a glob inside it."""
 
     form = "pypi:dist==version[/path]"
 
@@ -48,18 +48,18 @@ class PypiSource(Source):
             self.version = str(Version(parts["version"]))
         except InvalidVersion as error:
             raise InputError(
-                f"{self.text!r} does not pin one version of a distribution", expected=self.form
+                f"{self.text!r} does not pin a version of a distribution", expected=self.form
             ) from error
         self.dist = canonicalize_name(parts["dist"])
         self.path = (parts["path"] or "").strip("/")
         self.requirement = f"{self.dist}=={self.version}"
 
     def identity(self) -> str:
-        """The pin: an index never changes the files of a version."""
+        """The distribution and version: an index never changes the files of a version."""
         return f"pypi:{self.requirement}" + (f"/{self.path}" if self.path else "")
 
     def size_bytes(self) -> int | None:
-        """Size of the wheel, as pip would choose it."""
+        """Size of the wheel that pip would download."""
         report = self._pip(
             "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", echo=False
         )
@@ -71,10 +71,13 @@ class PypiSource(Source):
             with urllib.request.urlopen(request, timeout=10) as reply:
                 return int(reply.headers["Content-Length"])
         except (OSError, TypeError, ValueError):
-            return None  # pip can download it all the same, with credentials or a proxy of its own
+            return None  # pip may still succeed, with its own credentials or proxy
 
     def _pip(self, command: str, *options: str, echo: bool) -> str:
-        """Run pip on this wheel alone; its progress goes to stderr. Returns its stdout."""
+        """Run a pip command on this wheel without dependencies; return its stdout.
+
+        With ``echo``, pip's progress goes to stderr.
+        """
         result = subprocess.run(
             [sys.executable, "-m", "pip", command, *_ALONE, *options, self.requirement],
             stdin=subprocess.DEVNULL,
@@ -84,27 +87,27 @@ class PypiSource(Source):
         )
         if result.returncode == 0:
             return result.stdout or ""
-        said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
-        reason = " ".join(said[-2:]) or result.stderr.strip()[-300:]
+        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        reason = " ".join(errors[-2:]) or result.stderr.strip()[-300:]
         if "No matching distribution" in result.stderr:
             raise InputError(
                 f"{self.text}: the package index has no wheel of {self.requirement}: {reason}",
-                expected="a distribution and a version that the index has as a wheel",
+                expected="a distribution and version with a wheel in the index",
                 remedy=f"`pip index versions {self.dist}` lists the versions",
             )
-        raise StepError(f"{self.text}: pip could not get {self.requirement}: {reason}")
+        raise StepError(f"{self.text}: pip could not download {self.requirement}: {reason}")
 
     def listing(self, work: Path) -> dict[str, int]:
         self._archive = zipfile.ZipFile(self._wheel(work))
         return {name: self.members[name].file_size for name in self.members}
 
     def _wheel(self, work: Path) -> Path:
-        """The wheel, kept in ``work``: downloaded once, whole under its name or not there."""
+        """Download the wheel into ``work``, only once and atomically."""
         kept = work / "wheel"
         if not kept.is_dir():
-            for left in work.glob("wheel.*.partial"):  # by an attempt that was killed
-                shutil.rmtree(left)
-            # a name of its own: the pip of that attempt may still be running
+            for partial in work.glob("wheel.*.partial"):  # left by an attempt that was killed
+                shutil.rmtree(partial)
+            # a unique name, because the pip of that attempt may still be running
             partial = Path(tempfile.mkdtemp(prefix="wheel.", suffix=".partial", dir=work))
             quiet = () if sys.stderr.isatty() else ("--quiet",)
             self._pip("download", "--dest", str(partial), *quiet, echo=True)
@@ -113,7 +116,7 @@ class PypiSource(Source):
 
     @cached_property
     def members(self) -> dict[str, zipfile.ZipInfo]:
-        """The files that ``path`` selects, by their path below its fixed part."""
+        """The files that ``path`` selects, by their path relative to its glob-free folder."""
         every = {m.filename: m for m in self._archive.infolist() if not m.is_dir()}
         if not self.path:
             return every

@@ -1,9 +1,9 @@
-"""``python-docs``: the reference texts that every Python carries (``pydoc_data.topics``).
+"""``python-docs``: the reference texts that ship with Python (``pydoc_data.topics``).
 
-The topics repeat each other at length (``specialnames`` contains ``customization`` and a dozen
-more), which would leak training text into evaluation text. So they are cut into sections, and no
-two sections share any run of 13 words, the length at which GPT-3 (arXiv 2005.14165, appendix C)
-and most work since call two texts overlapping: whatever parts a recipe takes, none knows another.
+The topics repeat long passages of each other (``specialnames`` contains ``customization`` and a
+dozen more), which would leak training text into evaluation text. So this source cuts them into
+sections of which no two share a run of 13 words. GPT-3 (arXiv 2005.14165, appendix C) and most
+later work use that length to detect overlap. Disjoint parts of this source never overlap.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pydoc_data.topics import topics
 from layerwright.tasks.fetch.sources.source import Source, Tick
 
 RUN_WORDS = 13
-SECTION_CHARACTERS = 3000  # a section ends at the next paragraph, or at a heading past the half
-LEAST_CHARACTERS = 200  # what is left of a section below this is no text of its own
+SECTION_CHARACTERS = 3000  # a longer section ends; past half of it, a heading ends it too
+LEAST_CHARACTERS = 200  # shorter sections are dropped
 
-# what a word is, differs: of letters and digits, or between white space (signs of code as well)
+# two definitions of a word: letters and digits; or anything between white space, as code needs
 _WORDS = (re.compile(r"\w+"), re.compile(r"\S+"))
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n")
 _HEADING = re.compile(r"[^\n]+\n([*=\-^~\"])\1{2,}\s*")
 
 
 class PythonDocsSource(Source):
-    """One ``topic.NN.txt`` a section; globs choose among them."""
+    """A file ``topic.NN.txt`` for each section."""
 
     form = "python-docs"
     purposes = ("text",)
@@ -38,16 +38,16 @@ class PythonDocsSource(Source):
         return text == cls.form
 
     def read_form(self) -> None:
-        """There is nothing to take apart."""
+        """This source has no parts to parse."""
 
     def identity(self) -> str:
-        """sha256 of the topics of this Python."""
+        """sha256 of the topics of this Python version."""
         text = json.dumps(topics, sort_keys=True)
         return f"{self.form}:{hashlib.sha256(text.encode()).hexdigest()}"
 
     def size_bytes(self) -> int | None:
         self.choose(self.listing(Path()))
-        return 0  # it is here already
+        return 0  # nothing is transferred
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -67,15 +67,15 @@ class PythonDocsSource(Source):
 def sections(texts: dict[str, str]) -> dict[str, list[str]]:
     """Cut texts into sections of which no two share a run of RUN_WORDS words.
 
-    The longest text comes first, so that it stays in one piece and its excerpts elsewhere go. A
-    paragraph is left out when it, or its joint with the paragraph kept before it, repeats a run of
-    an earlier section, or when an earlier section has the same paragraph.
+    The longest text comes first: it stays complete, and its excerpts in other texts are dropped. A
+    paragraph is dropped if it repeats a run of words of an earlier section (also across the
+    boundary to the paragraph kept before it), or if an earlier section has the same paragraph.
 
     Args:
         texts: text by name.
 
     Returns:
-        The sections of each text, in order; texts with nothing of their own are left out.
+        The sections of each text, in order, without texts that have no section left.
     """
     runs: set[tuple[str, ...]] = set()
     paragraphs: set[str] = set()
@@ -89,11 +89,11 @@ def sections(texts: dict[str, str]) -> dict[str, list[str]]:
                 section = _Section()
             section.offer(paragraph, runs, paragraphs)
         section.close(cut.setdefault(name, []), runs, paragraphs)
-    return {name: found for name, found in cut.items() if found}
+    return {name: texts for name, texts in cut.items() if texts}
 
 
 class _Section:
-    """The section being filled, with its runs of words."""
+    """The section being built, with its runs of words."""
 
     def __init__(self) -> None:
         self.kept: list[str] = []
@@ -106,7 +106,7 @@ class _Section:
         return length >= SECTION_CHARACTERS or bool(early)
 
     def offer(self, paragraph: str, runs: set[tuple[str, ...]], paragraphs: set[str]) -> None:
-        """Keep a paragraph, unless an earlier section has it or a run of it."""
+        """Add a paragraph, unless an earlier section has it or shares a run of words with it."""
         words = [word.findall(paragraph.lower()) for word in _WORDS]
         joints = [old[1 - RUN_WORDS :] + new for old, new in zip(self.words, words, strict=True)]
         own = {
@@ -122,7 +122,7 @@ class _Section:
         self.runs |= own
 
     def close(self, cut: list[str], runs: set[tuple[str, ...]], paragraphs: set[str]) -> None:
-        """Put the section's text into ``cut`` if it is long enough, and remember what it says."""
+        """If the section is long enough, append it to ``cut`` and record its runs of words."""
         text = "\n\n".join(self.kept)
         if len(text) >= LEAST_CHARACTERS:
             cut.append(text)

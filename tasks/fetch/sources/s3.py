@@ -1,6 +1,7 @@
-"""``s3://bucket/prefix``: objects of AWS S3 or of a server that speaks its protocol.
+"""``s3://bucket/prefix``: objects in AWS S3 or an S3-compatible server.
 
-Credentials, region and endpoint come from the usual AWS chain (``AWS_ENDPOINT_URL`` for others).
+Credentials, region and endpoint come from the usual AWS chain; ``AWS_ENDPOINT_URL`` names another
+server.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 from layerwright.tasks.errors import InputError, StepError
@@ -19,7 +21,7 @@ _ABSENT = ("NoSuchBucket", "AccessDenied", "404", "403")
 
 
 class S3Source(Source):
-    """Every object under a prefix, by its key after the prefix."""
+    """The objects under a prefix, named by their key after the prefix."""
 
     form = "s3://bucket/prefix"
 
@@ -34,15 +36,15 @@ class S3Source(Source):
         self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
 
     @cached_property
-    def client(self):  # type: ignore[no-untyped-def]
+    def client(self) -> Any:
         return s3_client()
 
     @cached_property
     def objects(self) -> dict[str, dict]:
-        """Key, ETag and Size of each object by its name, as the server lists them."""
+        """The server's entry (Key, ETag, Size) of each object, by name."""
         pages = self.client.get_paginator("list_objects_v2")
         try:
-            found = [
+            entries = [
                 entry
                 for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix)
                 for entry in page.get("Contents", [])
@@ -52,13 +54,13 @@ class S3Source(Source):
             if code in _ABSENT:
                 raise InputError(
                     f"{self.text} cannot be listed: {error}",
-                    expected="a bucket that exists, and that your credentials may list",
+                    expected="an existing bucket that your credentials may list",
                 ) from error
             raise StepError(f"{self.text} cannot be listed: {error}") from error
-        if self.prefix and [e["Key"] for e in found] == [self.prefix]:  # a single object
-            return {self.prefix.rsplit("/", 1)[-1]: found[0]}
+        if self.prefix and [e["Key"] for e in entries] == [self.prefix]:  # a single object
+            return {self.prefix.rsplit("/", 1)[-1]: entries[0]}
         start = f"{self.prefix}/" if self.prefix else ""
-        named = {e["Key"].removeprefix(start): e for e in found if e["Key"].startswith(start)}
+        named = {e["Key"].removeprefix(start): e for e in entries if e["Key"].startswith(start)}
         return {name: e for name, e in named.items() if name and not name.endswith("/")}
 
     def listing(self, work: Path) -> dict[str, int]:
@@ -77,4 +79,4 @@ class S3Source(Source):
         try:
             self.client.download_file(self.bucket, key, str(target), Callback=tick, Config=TRANSFER)
         except S3_ERRORS as error:
-            raise StepError(f"s3://{self.bucket}/{key} did not arrive: {error}") from error
+            raise StepError(f"s3://{self.bucket}/{key}: download failed: {error}") from error

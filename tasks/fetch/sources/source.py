@@ -1,4 +1,4 @@
-"""What all kinds of source share: choosing files by glob, and taking them whole or not at all."""
+"""Source, the base class: it selects files by glob and fetches each file completely or not."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from layerwright.tasks.progress import progress
 
 Purpose = Literal["model", "text"]
 Refine = Callable[[list[str]], list[str]]
-Tick = Callable[[int], None]  # how many more bytes have arrived
+Tick = Callable[[int], None]  # called with the number of bytes that arrived since the last call
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class Source(ABC):
-    """A place with files, of which those that match ``patterns`` are wanted.
+    """A collection of files; the wanted files are those that match ``patterns``.
 
     Attributes:
-        form: how a recipe writes this kind of source, for messages.
-        text: the source as the recipe has it.
+        form: how a recipe writes this kind of source, for error messages.
+        purposes: what this kind of source can hold.
+        text: the source as the recipe writes it.
         patterns: globs over paths inside the source; ``*`` also matches ``/``.
-        require: globs of which one must match a wanted file at least.
-        refine: takes the names that match and keeps those it needs; may raise InputError.
+        require: at least one wanted file must match one of these globs.
+        refine: selects the needed files among those that match; may raise InputError.
     """
 
     form: ClassVar[str]
@@ -45,53 +46,53 @@ class Source(ABC):
         self.patterns, self.require, self.refine = patterns, require, refine
         if purpose not in self.purposes:
             raise InputError(
-                f"{text} holds no {purpose}", expected=f"a source of a {purpose}, not {self.form}"
+                f"{text} holds no {purpose}", expected=f"a source of a {purpose}; not {self.form}"
             )
         self.read_form()
 
     @classmethod
     @abstractmethod
     def claims(cls, text: str) -> bool:
-        """Whether ``text`` begins like a source of this kind."""
+        """Return whether ``text`` has the prefix of this kind."""
 
     @abstractmethod
     def read_form(self) -> None:
-        """Take ``self.text`` apart.
+        """Parse ``self.text``.
 
         Raises:
-            InputError: it begins like this kind, but is not of its form.
+            InputError: it has the prefix of this kind, but not its form.
         """
 
     @abstractmethod
     def identity(self) -> str:
-        """What the result is cached by: the same identity means the same bytes."""
+        """A string for the cache key of the fetch: the same identity means the same bytes."""
 
     @abstractmethod
     def listing(self, work: Path) -> dict[str, int]:
-        """Size in bytes of every file of the source, wanted or not, by path inside it.
+        """Size in bytes of every file of the source, wanted or not, by its path in the source.
 
         Raises:
-            InputError: there is no such source.
+            InputError: the source does not exist.
         """
 
     @abstractmethod
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
-        """Put one file at ``target``, a temporary name in a folder that exists."""
+        """Write a file to ``target``, a temporary path in an existing folder."""
 
     def size_bytes(self) -> int | None:
-        """Bytes that fetching will transfer, None if nobody can tell; nothing is transferred.
+        """Bytes that a fetch will transfer, or None if unknown. Transfers no file.
 
         Raises:
-            InputError: there is no such source, or it has none of the wanted files.
+            InputError: the source does not exist, or has none of the wanted files.
         """
         sizes = self.listing(Path())
         return sum(sizes[name] for name in self.choose(sizes))
 
     def choose(self, names: Iterable[str]) -> list[str]:
-        """The wanted files, sorted by path.
+        """Return the wanted files, sorted by path.
 
         Raises:
-            InputError: there is none, or one would be written outside its folder.
+            InputError: no file is wanted, or a path would leave the target folder.
         """
         names = sorted(names)
         wanted = [name for name in names if matches(name, self.patterns)]
@@ -101,7 +102,10 @@ class Source(ABC):
         for name in wanted:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name:
-                raise InputError(f"{self.text} holds {name!r}, which would leave its folder")
+                raise InputError(
+                    f"{self.text} holds {name!r}, a path that would leave its folder",
+                    expected="relative paths without ..",
+                )
         return wanted
 
     def _refuse(self, names: list[str]) -> None:
@@ -109,10 +113,10 @@ class Source(ABC):
         pickles = [name for name in names if matches(name, PICKLES)]
         if self.purpose == "model" and pickles:
             raise InputError(
-                f"{self.text} has its weights as pickles alone ({pickles[0]}), which run code of "
-                "their own when they are read",
+                f"{self.text} stores its weights only as pickles ({pickles[0]}), which can run "
+                "code when they are read",
                 expected=expected,
-                remedy="convert them to safetensors where you trust them",
+                remedy="if you trust them, convert them to safetensors",
             )
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise InputError(
@@ -121,18 +125,18 @@ class Source(ABC):
         )
 
     def fetch(self, work: Path) -> Path:
-        """Bring the wanted files into a folder of their own.
+        """Fetch the wanted files into a folder below ``work``.
 
         Args:
-            work: a folder that survives a kill; files that arrived whole are not taken again.
+            work: a folder that survives a kill; complete files in it are not fetched again.
 
         Returns:
-            The folder with exactly the wanted files, each at its path inside the source. They
-            may be links to files that are not ours.
+            The folder with exactly the wanted files, each at its path in the source. They may be
+            symlinks to files of the user.
 
         Raises:
-            InputError: no such source or no such files.
-            StepError: a file did not arrive whole.
+            InputError: the source does not exist, or has none of the wanted files.
+            StepError: a file arrived incomplete.
         """
         work.mkdir(parents=True, exist_ok=True)
         sizes = self.listing(work)
@@ -161,16 +165,16 @@ class Source(ABC):
 
 
 def names_in(folder: Path) -> list[str]:
-    """The files that ``fetch`` put into a folder, sorted by path."""
+    """Return the paths of the files that ``fetch`` put into a folder, sorted."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(n.as_posix() for n in names if not n.name.endswith(".partial"))
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a path matches one of the globs; ``*`` also matches ``/``."""
+    """Return whether a path matches any of the globs; ``*`` also matches ``/``."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def accepted_forms(kinds: Iterable[type[Source]], purpose: Purpose) -> str:
-    """How sources are written, for messages."""
+    """Return the forms of the sources that can hold ``purpose``, for error messages."""
     return " or ".join(kind.form for kind in kinds if purpose in kind.purposes)

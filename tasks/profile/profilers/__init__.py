@@ -1,1 +1,1 @@
-"""Profilers, one per file."""
+"""The profilers, a file each."""

@@ -1,4 +1,4 @@
-"""Angular distance between the ends of runs of blocks.
+"""Angular distance between the input and the output of runs of blocks.
 
 Shapes: R rows, L layers, D hidden size.
 """
@@ -20,15 +20,15 @@ from layerwright.tasks.profile.base import BlockProfiler, Findings
 
 
 class AngularDistance(BlockProfiler):
-    """Angular distance of Gromov et al. (arXiv 2403.17887, eq. 5) at each row's last token.
+    """Angular distance of Gromov et al. (arXiv 2403.17887, eq. 5) at the last token of each row.
 
-    d(l, l + n) = mean over rows of arccos(<x_l, x_l+n> / (|x_l| |x_l+n|)) / pi, x_l (D,) being the
-    residual stream before block l, for every run of n blocks: 0 is no turn, 1/2 a right angle.
-    Scores, on the first block of each run: ``angular_distance_8`` for n = 8, and so on; the last
-    n - 1 blocks begin no such run and have none.
+    d(l, l + n) = mean over rows of arccos(<x_l, x_l+n> / (|x_l| |x_l+n|)) / pi for every run of n
+    blocks, where x_l (D,) is the residual stream before block l. 0 means the same direction, 1/2 a
+    right angle. The score of a run is stored at its first block: ``angular_distance_8`` for n = 8,
+    and so on. The last n - 1 blocks start no run of n blocks, so they have no such score.
 
     Attributes:
-        lengths: of the runs; those that the model is too shallow for are left out.
+        lengths: lengths of the runs, in blocks; lengths above the model's depth are skipped.
     """
 
     name: ClassVar[str] = "angular_distance"
@@ -47,7 +47,7 @@ class AngularDistance(BlockProfiler):
         for row in zip(*stream, strict=True):
             states = torch.stack(row)  # [L + 1, D]
             states = states / torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-            # rounding must not leave the domain of arccos
+            # clamp: rounding can leave the domain of arccos
             sums += (states @ states.mT).clamp(-1, 1).arccos() / math.pi
         distances = (sums / len(stream[0])).tolist()
         return Findings(
@@ -63,7 +63,7 @@ class AngularDistance(BlockProfiler):
 
 
 class _LastTokens:
-    """Each row's last token on both sides of a block, (R, D) in fp64."""
+    """The last token of each row, before and after a block, (R, D) in fp64."""
 
     def __init__(self) -> None:
         self.before: list[Tensor] = []

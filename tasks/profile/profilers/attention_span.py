@@ -1,4 +1,4 @@
-"""How far back attention looks and how widely it spreads.
+"""Attention entropy, attention distance and sink mass.
 
 Shapes: B rows in the batch, H query heads, G key/value heads, Q queries, T keys, d head size.
 """
@@ -22,20 +22,21 @@ SCORES = ("attention_entropy", "attention_distance", "sink_mass")
 
 
 class AttentionSpan(BlockProfiler):
-    """Entropy and mean distance of attention, and what falls on the sinks.
+    """Entropy and mean distance of attention, and the share of attention on the sinks.
 
-    With A(q, k) the softmax over all k <= q, or over those in the base's own window, means over
-    rows, query heads and the last ``last_queries`` queries q of each row of
+    A(q, k) is the softmax over all k <= q, or over the keys in the base's own window. Each score is
+    a mean over rows, query heads and the last ``last_queries`` queries q of each row:
 
-    - ``attention_entropy``: - sum over k of A ln A, in nats; ln of the number of keys at most;
+    - ``attention_entropy``: - sum over k of A ln A, in nats; at most ln of the number of keys.
     - ``attention_distance``: sum over k >= sinks of A (q - k) / sum over k >= sinks of A, in
-      tokens: without the first ``sinks`` tokens, which take up attention wherever they are
-      (arXiv 2309.17453);
+      tokens. It excludes the first ``sinks`` tokens, which attract attention at any distance
+      (arXiv 2309.17453).
     - ``sink_mass``: sum over k < sinks of A, a share.
 
-    Each for the layer, and as ``attention_entropy.head_0`` and so on for the query heads of each
-    key/value head. Entropy as in arXiv 1906.04341, section 3.3; distance as in arXiv 2010.11929,
-    section 4.5, but in tokens. Only ``last_queries`` x T scores exist at a time, never T x T.
+    Every score exists for the layer, and, as ``attention_entropy.head_0`` and so on, for the query
+    heads of each key/value head. Entropy as in arXiv 1906.04341, section 3.3; distance as in arXiv
+    2010.11929, section 4.5, but in tokens. Only ``last_queries`` x T scores are in memory at a
+    time, never T x T.
     """
 
     name: ClassVar[str] = "attention_span"
@@ -46,8 +47,8 @@ class AttentionSpan(BlockProfiler):
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Spread:
         if rows.shape[1] < self.sinks + self.last_queries:
             raise InputError(
-                f"attention_span: in rows of {rows.shape[1]} tokens some of the last "
-                f"{self.last_queries} queries see nothing but the {self.sinks} sinks",
+                f"attention_span: rows of {rows.shape[1]} tokens are too short: some of the last "
+                f"{self.last_queries} queries see only the {self.sinks} sinks",
                 where="profile.row_tokens",
                 expected=f"at least {self.sinks + self.last_queries} tokens a row",
                 remedy="lengthen the rows, or give attention_span fewer last_queries",
@@ -63,7 +64,7 @@ class _Spread:
 
     def visit(self, visit: Visit) -> None:
         q, k = visit.last_queries(self.options.last_queries), visit.keys
-        # a base's sliding layer is one that streams without sinks
+        # set if the base's own layer has a sliding window
         window = visit.block.spec["mixer"].get("window")
         spread = attention_spread(q, k, self.options.sinks, window)
         by_head = spread.unflatten(2, (k.shape[1], -1))
@@ -81,15 +82,16 @@ class _Spread:
 def attention_spread(
     q_BHQd: Tensor, k_BGTd: Tensor, sinks: int, window: int | None = None
 ) -> Tensor:
-    """Entropy, mean distance without sinks, and sink mass of the last Q queries' attention.
+    """Compute entropy, mean distance without sinks, and sink mass of the last Q queries.
 
     Args:
         q_BHQd: rotated queries of the last Q of T positions; H / G heads share a key head.
-        k_BGTd: rotated keys of all T positions, the first query's own at ``sinks`` or behind.
-        window: how many last keys a query attends to, its own included; None: all.
+        k_BGTd: rotated keys of all T positions; the first query's position is at least ``sinks``.
+        sinks: number of first tokens that count as sinks.
+        window: number of keys that a query attends to, its own included; None: all.
 
     Returns:
-        (3, B, H, Q) in fp32 (fp64 for fp64 inputs).
+        (3, B, H, Q) in fp32 (fp64 for fp64 inputs): entropy, distance, sink mass.
     """
     B, H, Q, d = q_BHQd.shape
     G, T = k_BGTd.shape[1:3]
@@ -99,12 +101,12 @@ def attention_spread(
     keys = torch.arange(T, device=q_BHQd.device)
     queries = keys[T - Q :]
     unseen = ~visible_keys(queries[None], keys[None], 0, window or T)  # [1, Q, T]
-    # an unseen key's log share is -inf, and 0 * -inf would be no number
+    # the log share of an unseen key is -inf; its entropy term 0 * -inf would be NaN
     log_shares = scores.masked_fill_(unseen, -torch.inf).log_softmax(-1)
     shares = log_shares.exp()
     entropy = -(shares * log_shares.masked_fill(unseen, 0)).sum(-1)
     beyond_sinks = log_shares[..., sinks:].softmax(-1)
-    # counted from the last position: the nearest keys, which weigh most, get the small numbers
+    # distances count from the last position, so that the heaviest, nearest keys have small numbers
     from_last = (T - 1 - keys).to(dtype)
     distance = beyond_sinks @ from_last[sinks:] - from_last[T - Q :]
     return torch.stack([entropy, distance, shares[..., :sinks].sum(-1)])

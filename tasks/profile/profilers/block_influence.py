@@ -1,4 +1,4 @@
-"""Block influence: how far a block turns the residual stream."""
+"""Block influence: how much a block rotates the residual stream."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from layerwright.tasks.strategies.fitting.stretch import ordinary_tokens
 class BlockInfluence(BlockProfiler):
     """Block influence of ShortGPT (arXiv 2403.03853, eq. 1).
 
-    BI_l = 1 - mean over tokens t of <x_l,t, x_l+1,t> / (|x_l,t| |x_l+1,t|), x_l,t (D,) being the
-    residual stream before block l. Lower means that the block changes less; 0 that it does not turn
-    the stream at all. Score: ``block_influence``. Products in fp32, sums in fp64.
+    BI_l = 1 - mean over tokens t of <x_l,t, x_l+1,t> / (|x_l,t| |x_l+1,t|), where x_l,t (D,) is the
+    residual stream before block l. Lower means that the block changes less; 0 means that it does
+    not change the direction at all. Score: ``block_influence``. Products in fp32, sums in fp64.
 
-    All tokens count, as in the paper; with ``massive`` not the first token of each row, BOS
-    tokens and tokens of massive activation (norm above ``massive`` times the row's median, before
-    or after the block).
+    All tokens count, as in the paper. If ``massive`` is set, these do not count: the first token of
+    each row, BOS tokens, and tokens with massive activations (norm above ``massive`` times the
+    row's median, before or after the block).
     """
 
     name: ClassVar[str] = "block_influence"

@@ -1,4 +1,4 @@
-"""Covered mass: the share of attention that falls within spans of several lengths."""
+"""Covered mass: the share of attention within spans of several lengths."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from layerwright.tasks.strategies.local import score_name
 
 
 class CoveredSpan(BlockProfiler):
-    """How much of a layer's attention each of ``spans`` covers, together with ``sinks``.
+    """The share of a layer's attention that each of ``spans``, together with ``sinks``, covers.
 
     Mean over rows, query heads and the last ``last_queries`` queries q of each row of
     sum over visible k of A(q, k), where visible is k <= q and (q - k < span or k < sinks). Scores:
     ``covered_mass_64`` and so on for the layer, ``covered_mass_64.head_0`` and so on for the query
-    heads of each key/value head. The strategy `local` takes its spans from them.
+    heads of each key/value head. The strategy `local` picks its spans by them.
 
-    Only ``last_queries`` x T scores exist at a time, never T x T.
+    Only ``last_queries`` x T scores are in memory at a time, never T x T.
     """
 
     name: ClassVar[str] = "covered_span"
@@ -40,8 +40,8 @@ class CoveredSpan(BlockProfiler):
         tokens, widest = rows.shape[1], max(self.spans)
         if tokens <= self.sinks + widest:
             raise InputError(
-                f"covered_span: rows of {tokens} tokens lie within sinks and the widest span "
-                f"({self.sinks} + {widest}), which would cover all",
+                f"covered_span: rows of {tokens} tokens are too short: sinks and widest span "
+                f"({self.sinks} + {widest}) would cover all of a row",
                 where="profile.row_tokens",
                 expected=f"more than {self.sinks + widest} tokens a row",
                 remedy="lengthen the rows, or give covered_span smaller spans",

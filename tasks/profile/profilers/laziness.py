@@ -1,4 +1,4 @@
-"""Lazy ratio: the share of attention that falls on sinks and window."""
+"""Lazy ratio: the share of attention on sinks and window."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from layerwright.tasks.profile.base import BlockProfiler
 
 
 class Laziness(BlockProfiler):
-    """Lazy ratio of LightTransfer (arXiv 2410.13846, section 3.2), from log-sum-exps.
+    """Lazy ratio of LightTransfer (arXiv 2410.13846, section 3.2), computed from log-sum-exps.
 
     r = mean over rows, heads and the last ``last_queries`` queries q of
     sum over visible k of A(q, k) = exp(logsumexp of visible scores - logsumexp of all scores),
-    where visible is k <= q and (q - k < window or k < sinks). Higher is lazier: 1 means that
+    where visible is k <= q and (q - k < window or k < sinks). Higher is lazier. 1 means that
     streaming attention loses nothing at these queries. Score: ``lazy_ratio``.
 
-    Only ``last_queries`` x T scores exist at a time, never T x T.
+    Only ``last_queries`` x T scores are in memory at a time, never T x T.
     """
 
     name: ClassVar[str] = "laziness"
@@ -37,8 +37,8 @@ class Laziness(BlockProfiler):
         tokens = rows.shape[1]
         if tokens <= self.sinks + self.window:
             raise InputError(
-                f"laziness: rows of {tokens} tokens lie within sinks + window "
-                f"({self.sinks} + {self.window}): every layer's lazy ratio would be 1",
+                f"laziness: rows of {tokens} tokens are too short: sinks + window "
+                f"({self.sinks} + {self.window}) cover them, and every lazy ratio would be 1",
                 where="profile.row_tokens",
                 expected=f"more than {self.sinks + self.window} tokens a row",
                 remedy="lengthen the rows, or give laziness a smaller window",

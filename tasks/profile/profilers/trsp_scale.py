@@ -1,4 +1,4 @@
-"""Stage 1 of TRSP: a learnt scale per layer, under a penalty, says which layers can go.
+"""Stage 1 of TRSP: a learned scale per layer, under an L1 penalty, ranks layers for removal.
 
 Shapes: T tokens a row, D hidden size, L layers.
 """
@@ -26,38 +26,38 @@ from layerwright.tasks.passes.states import Keep, States
 from layerwright.tasks.profile.base import Findings, ModelProfiler, Subject
 from layerwright.tasks.progress import Bar
 
-_POSITIONS_AT_ONCE = 256  # logits of a whole row, and their gradients, would outweigh all else
+_POSITIONS_AT_ONCE = 256  # the logits of a whole row and their gradients would dominate memory
 
 
 class TrspScale(ModelProfiler):
-    """Which layers a learnt scale under an L1 penalty gives up first (arXiv 2505.18232, stage 1).
+    """Layer order by a learned scale under an L1 penalty (arXiv 2505.18232, stage 1).
 
         x_{l+1} = x_l + s_l f_l(x_l),   min over s of  next-token NLL + penalty sum_l |s_l|
 
-    s_l, at 1 to begin with, scales what layer l adds to the residual stream. ``steps_per_layer``
-    steps of AdamW on one row each; then the layer of the smallest |s_l| is masked, that is, gone;
-    and on from there, until ``layers`` are masked. Scores: ``trsp_order``, 0 for the layer that
-    is masked first, and so on, layers never masked following by their |s_l|; ``trsp_scale``, s_l at
-    the layer's masking or at the end.
+    s_l starts at 1 and scales the delta that layer l adds to the residual stream. The search takes
+    ``steps_per_layer`` steps of AdamW on a row each, masks (removes) the layer with the smallest
+    |s_l|, and repeats until ``layers`` layers are masked. Scores: ``trsp_order``, 0 for the layer
+    that is masked first, and so on, with the unmasked layers last, by |s_l|; ``trsp_scale``, s_l
+    when the layer was masked, or at the end.
 
-    Two choices of ours. The paper lets s_l multiply "the layer's output"; on what the layer adds,
-    rather than on the whole stream, masking (s_l = 0) is exactly removal. And the paper trains all
-    weights along with the scales; here the weights are frozen and the scales alone learn: a profile
-    leaves the model as it was, needs no optimiser state of its size, and healing is a step of its
-    own. No weight decay: the penalty is what pulls on the scales.
+    This differs from the paper in two points. The paper multiplies "the layer's output" by s_l; we
+    scale the delta, so that masking (s_l = 0) is exactly a removal. The paper trains all weights
+    with the scales; we train only the scales, so that profiling leaves the model unchanged and
+    needs no optimizer state for the weights. Healing is a separate step. There is no weight decay:
+    the penalty is the only pull towards 0.
 
-    AdamW moves a scale by at most about learning_rate a step, however large its gradient: layers
-    are told apart by how steadily the rows pull their scales up against the penalty.
+    AdamW moves a scale by at most about learning_rate a step, whatever the size of its gradient.
+    So the scales differ by how steadily the rows pull them up against the penalty.
 
-    A layer's activations are made again when its gradient is taken, so that beside the weights
-    the hidden states of one row live, T x D x L. The state is written down at every masking, and
-    a second attempt in the same folder goes on behind the last one.
+    The backward pass recomputes a layer's activations, so memory holds, beside the weights, only
+    the hidden states of a single row, T x D x L. The state is saved after every masking, so a
+    second attempt in the same folder resumes after the last masked layer.
 
     Attributes:
-        layers: how many to mask; a quarter of the model's where left out, as in the paper.
+        layers: number of layers to mask; None: a quarter of the model's, as in the paper.
         steps_per_layer: training steps before each masking.
-        penalty: lambda_1, the paper's by default.
-        learning_rate: of the scales; the paper's 2e-5 is for weights.
+        penalty: lambda_1; the default is the paper's.
+        learning_rate: learning rate of the scales; the paper's 2e-5 is for weights.
     """
 
     name: ClassVar[str] = "trsp_scale"
@@ -69,25 +69,25 @@ class TrspScale(ModelProfiler):
 
     def run(self, subject: Subject) -> Findings:
         total = len(subject.model.model.layers)
-        wanted = self._count(total)
-        if wanted > total:
+        count = self._count(total)
+        if count > total:
             raise InputError(
-                f"trsp_scale: the model has {total} layers, {wanted} cannot be masked",
+                f"trsp_scale cannot mask {count} layers: the model has {total} layers",
                 where="profile.profilers",
                 expected=f"layers of at most {total}",
             )
         if subject.rows.shape[1] < 2:
             raise InputError(
-                "trsp_scale: rows of one token predict nothing",
+                "trsp_scale: rows of one token have no next token to predict",
                 where="profile.row_tokens",
                 expected="at least 2 tokens a row",
             )
-        what = identity([self.model_dump(), subject.seed])[:16]
-        search = _Search(self, subject, subject.workdir / f"trsp_scale-{what}.json")
-        return search.run(wanted, subject.bar)
+        key = identity([self.model_dump(), subject.seed])[:16]
+        search = _Search(self, subject, subject.workdir / f"trsp_scale-{key}.json")
+        return search.run(count, subject.bar)
 
     def estimate_tokens(self, layers: int, strategies: int) -> int:
-        # forward, forward again for the gradient, and backward, about as dear as both
+        # a forward pass, its recomputation, and a backward pass that costs as much as both
         return self._count(layers) * self.steps_per_layer * 1024 * 4
 
     def _count(self, total: int) -> int:
@@ -96,7 +96,7 @@ class TrspScale(ModelProfiler):
 
 @dataclass
 class _State:
-    """How far the search is: layers in the order of their masking, and what AdamW goes on from."""
+    """The saved state: the layers in the order of masking, the scales, and AdamW's moments."""
 
     masked: list[int]
     scales: list[float]
@@ -105,7 +105,7 @@ class _State:
 
 
 class _Search:
-    """Train, mask, and again."""
+    """Trains the scales and masks a layer, again and again."""
 
     def __init__(self, options: TrspScale, subject: Subject, file: Path) -> None:
         self.options, self.file, self.log = options, file, subject.log
@@ -119,11 +119,12 @@ class _Search:
         )
         self.order = order.tolist()
 
-    def run(self, wanted: int, bar: Bar) -> Findings:
+    def run(self, count: int, bar: Bar) -> Findings:
+        """Mask ``count`` layers; a resumed search skips those that are masked already."""
         steps = self.options.steps_per_layer
         done = len(self.state.masked)
-        job = bar.add_task("trsp_scale", total=wanted * steps, completed=done * steps)
-        for masking in range(done, wanted):
+        job = bar.add_task("trsp_scale", total=count * steps, completed=done * steps)
+        for masking in range(done, count):
             scales, optimizer = self._optimizer(masking * steps)
             for step in range(masking * steps, (masking + 1) * steps):
                 row = self.rows[self.order[step % len(self.rows)]]
@@ -134,12 +135,12 @@ class _Search:
             layer = self.state.masked[-1]
             self.log(
                 f"trsp_scale: masked layer {layer} at scale {self.state.scales[layer]:.4f}, "
-                f"{masking + 1} of {wanted}"
+                f"{masking + 1} of {count}"
             )
         return Findings(scores=self._scores())
 
     def _optimizer(self, steps_done: int) -> tuple[Tensor, AdamW]:
-        """The scales (L,), fp32, and AdamW with the moments of the steps so far."""
+        """Return the scales (L,) in fp32, and AdamW with the saved moments."""
         device = self.model.device
         scales = torch.tensor(self.state.scales, device=device, requires_grad=True)
         optimizer = AdamW([scales], lr=self.options.learning_rate, weight_decay=0.0)
@@ -151,9 +152,9 @@ class _Search:
         return scales, optimizer
 
     def _step(self, scales: Tensor, optimizer: AdamW, ids: Tensor) -> float:
-        """One step on one row (1, T); its NLL before the step."""
+        """Take a training step on a row (1, T); return its NLL before the step."""
         kept = [i for i in range(len(scales)) if i not in self.state.masked]
-        # of the scales alone: the weights' gradients are never made
+        # gradients of the scales only, never of the weights
         nll, gradients = scaled_nll(
             self.model, ids, {layer: scales[layer].detach() for layer in kept}, self.keep
         )
@@ -164,14 +165,15 @@ class _Search:
         loss = nll + penalty.detach()
         if not (loss.isfinite() and scales.grad.isfinite().all()):
             raise StepError(
-                f"trsp_scale: loss {loss.item()} or its gradient is not finite; lower learning_rate"
+                f"trsp_scale: the loss ({loss.item()}) or its gradient is not finite; "
+                "lower learning_rate"
             )
         optimizer.step()
         return nll.item()
 
     def _mask(self, scales: Tensor, optimizer: AdamW) -> None:
-        """Write the training's state down, with the smallest scale's layer masked."""
-        # what was masked keeps the scale it was masked at, whatever AdamW's momentum does to it
+        """Update the state: mask the layer with the smallest scale."""
+        # a masked layer keeps its scale, though AdamW's momentum still moves it
         before, masked = self.state.scales, self.state.masked
         values = [before[i] if i in masked else v for i, v in enumerate(scales.tolist())]
         smallest = min(
@@ -199,20 +201,20 @@ class _Search:
 def scaled_nll(
     model: HybridForCausalLM, ids: Tensor, scales: dict[int, Tensor], keep: Keep = tuple
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Mean NLL of the tokens but the first, with what each layer adds to the stream scaled.
+    """Compute the mean next-token NLL with each layer's delta scaled, and its gradients.
 
         x_{l+1} = x_l + s_l f_l(x_l),   d NLL / d s_l = <d NLL / d x_{l+1}, f_l(x_l)>
 
-    One layer works at a time, up for the stream and down again for the gradients, so that each
-    needs its weights twice, whatever the model's size.
+    Only a single layer is on the device at a time: all layers in the forward pass, then all in
+    reverse for the gradients. So each layer's weights are loaded twice, whatever the model's size.
 
     Args:
         ids: (1, T) token ids.
-        scales: layer -> its scale, a scalar; layers that are not in it are removed.
-        keep: where the inputs of the layers wait for the way down.
+        scales: layer -> its scale, a scalar; layers that are not in it are skipped.
+        keep: stores the inputs of the layers for the backward pass.
 
     Returns:
-        A scalar, and its gradient in each scale.
+        The NLL, a scalar, and its gradient with respect to each scale.
     """
     hidden, placement = model.model.prepare(ids)
 
@@ -239,14 +241,14 @@ def scaled_nll(
 def _nll_and_gradient(
     model: HybridForCausalLM, hidden: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean NLL of (1, T - 1) targets, a scalar, and its gradient in the last states (1, T, D)."""
+    """Return the mean NLL of the targets (1, T - 1), and its gradient in ``hidden`` (1, T, D)."""
     gradient, parts = torch.zeros_like(hidden), []
     for start in range(0, targets.shape[1], _POSITIONS_AT_ONCE):
-        some = targets[:, start : start + _POSITIONS_AT_ONCE]
-        part = slice(start, start + some.shape[1])
+        chunk = targets[:, start : start + _POSITIONS_AT_ONCE]
+        part = slice(start, start + chunk.shape[1])
         with torch.enable_grad():
             states = hidden[:, part].detach().requires_grad_()
-            nll = target_nll(model.head(states), some).sum() / targets.numel()
+            nll = target_nll(model.head(states), chunk).sum() / targets.numel()
         (gradient[:, part],) = torch.autograd.grad(nll, [states])
         parts.append(nll.detach())
     return torch.stack(parts).sum(), gradient
