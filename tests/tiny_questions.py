@@ -3,9 +3,8 @@ them."""
 
 import json
 import random
+from importlib.resources import files
 from pathlib import Path
-
-from benchmarks.zero_shot_equality import write_task
 
 WORDS = [
     "fog",
@@ -27,11 +26,38 @@ def rows(name: str, count: int = 12, seed: int = 0) -> list[dict]:
     return [_row(name, random.Random(f"{seed}/{name}/{i}")) for i in range(count)]
 
 
+# lm-eval's own file of each format
+FILES = {
+    "arc": "arc/arc_easy.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "piqa": "piqa/piqa.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "sciq": "sciq/sciq.yaml",
+    "boolq": "super_glue/boolq/default.yaml",
+    "lambada": "lambada/lambada_openai.yaml",
+}
+
+
 def task_folder(folder: Path, name: str, lines: list[dict]) -> Path:
     """A folder with the rows and with lm-eval's task over them, which is called ``my_<name>``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_task(folder, f"my_{name}", name, f"{name}.jsonl", folder.parent / "datasets")
+    document = {
+        "include": str(files("lm_eval") / "tasks" / FILES[name]),
+        "task": f"my_{name}",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {
+            "data_files": {"validation": f"{name}.jsonl"},
+            "cache_dir": str(folder.parent / "datasets"),
+        },
+        "training_split": None,
+        "validation_split": "validation",
+        "test_split": None,
+        "fewshot_split": None,
+    }
+    (folder / f"my_{name}.yaml").write_text(json.dumps(document))  # JSON is YAML
     return folder
 
 

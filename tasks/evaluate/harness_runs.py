@@ -1,92 +1,60 @@
-"""lm-eval run on one model: what it makes of every item of a task, or why it cannot say."""
+"""lm-eval run on one model, task by task, and the managers that know the tasks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, nullcontext
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import PreTrainedTokenizerBase
 
-from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.evaluate.harness_figures import TaskRun, figures_of
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and is imported where it runs
+    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-
-class TaskItem(Contract):
-    """One item of a task; ``value`` None where a likelihood was no number."""
-
-    task: str
-    item: int
-    value: float | None
-
-
-class TaskFigure(Contract):
-    """``items`` where the figure is their mean; ``value`` alone where lm-eval sums up otherwise."""
-
-    higher_is_better: bool
-    items: tuple[TaskItem, ...] = ()
-    value: float | None = None
-
-
-class TaskRun(Contract):
-    """A task's figures by ``<figure>,<filter>``; or none, and the problem."""
-
-    figures: dict[str, TaskFigure] = {}
-    problem: str = ""
-
-    def find(self, figure: str) -> TaskFigure | None:
-        """A figure with its filter, or without: then the one of no filter, or the only one."""
-        for name in (figure, f"{figure},none"):
-            if name in self.figures:
-                return self.figures[name]
-        filtered = [f for name, f in self.figures.items() if name.split(",")[0] == figure]
-        return filtered[0] if len(filtered) == 1 else None
+LOGIT_BYTES = 250_000_000  # bounds the fp32 logits of a forward on a processor; lm-eval copies them
+MOST_ROWS = 32  # in such a forward
 
 
 def run_tasks(
     model: HybridForCausalLM,
-    tasks: Sequence[str],
+    tasks: Sequence[str | dict[str, Any]],
     *,
     tokenizer: PreTrainedTokenizerBase,
-    definitions: Path | None,
-    limit: int | None,
-    shots: int | None,
-    metadata: Mapping[str, Any],
-    batch: int | None,
+    manager_of: Callable[[Any], TaskManager],
     seed: int,
     answers: Path,
+    definitions: Path | None = None,
+    limit: int | None = None,
+    shots: int | None = None,
+    batch: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A `TaskRun` of every task, as JSON.
 
     Args:
-        definitions: a folder of task files, in which their relative paths begin.
+        tasks: names or definitions.
+        manager_of: gives the manager that knows a task.
         answers: where lm-eval keeps the model's answers, so that none is asked for again after a
             kill.
+        definitions: the folder in which relative paths of task files begin.
     """
     from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
 
-    on_gpu = model.device.type != "cpu"
-    asked = HFLM(
-        pretrained=model, tokenizer=tokenizer, batch_size=batch or ("auto" if on_gpu else 1)
-    )
+    lm = _lm(model, tokenizer, batch)
     seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
     answers, definitions = answers.resolve(), definitions and definitions.resolve()
-    source = tokenizer.name_or_path
-    told = {"tokenizer": str(Path(source).resolve())} if source else {}
-    manager_of = _managers(definitions, told | dict(metadata))
     for task in tasks:
         try:
             with chdir(definitions) if definitions else nullcontext():
                 found = simple_evaluate(
-                    asked,
+                    lm,
                     tasks=[task],
                     task_manager=manager_of(task),
                     num_fewshot=shots,
@@ -98,23 +66,62 @@ def run_tasks(
         except Exception as error:
             if should_reduce_batch_size(error):  # no fault of the task
                 raise
+            name = task["group"] if isinstance(task, dict) else task
             said = " ".join(str(error).split())[:300]
-            run = TaskRun(problem=f"lm-eval cannot run {task!r}: {type(error).__name__}: {said}")
+            run = TaskRun(problem=f"lm-eval cannot run {name!r}: {type(error).__name__}: {said}")
         else:
-            run = TaskRun(figures=_figures(task, found))
+            run = TaskRun(figures=figures_of(task, found))
         yield run.model_dump(mode="json")
 
 
-def _managers(
-    definitions: Path | None, metadata: Mapping[str, Any]
-) -> Callable[[str], TaskManager]:
-    """What knows a task: reading all of lm-eval's own takes long, and is done where needed."""
+def _lm(model: HybridForCausalLM, tokenizer: PreTrainedTokenizerBase, batch: int | None) -> HFLM:
+    """The model as lm-eval's, with as many rows a forward as memory holds."""
+    from lm_eval.models.huggingface import HFLM
+
+    class OnProcessor(HFLM):
+        """lm-eval makes the logits of whole rows: their bytes set how many rows it takes."""
+
+        def _loglikelihood_tokens(self, requests: list, *args: Any, **options: Any) -> list:
+            longest = max((len(context) + len(end) for _, context, end in requests), default=1)
+            row_bytes = 4 * longest * model.config.vocab_size
+            self.batch_size_per_gpu = max(1, min(MOST_ROWS, LOGIT_BYTES // row_bytes))
+            try:
+                return super()._loglikelihood_tokens(requests, *args, **options)
+            finally:
+                self.batch_size_per_gpu = 1
+
+    bounded = not batch and model.device.type == "cpu"
+    kind, rows = (OnProcessor, 1) if bounded else (HFLM, batch or "auto")
+    return kind(pretrained=model, tokenizer=tokenizer, batch_size=rows)
+
+
+def bundled_tasks(folder: str) -> TaskManager:
+    """Those of one folder of lm-eval's own: to read all takes half a minute."""
     from lm_eval.tasks import TaskManager
+
+    path = files("lm_eval") / "tasks" / folder
+    return TaskManager(include_path=str(path), include_defaults=False)
+
+
+def all_tasks(
+    definitions: Path | None, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]
+) -> Callable[[str], TaskManager]:
+    """The manager for a task of ``definitions``, or of lm-eval's own, which are read if needed.
+
+    Args:
+        metadata: given to tasks that generate their data, beside the tokenizer's folder.
+    """
+    from lm_eval.tasks import TaskManager
+
+    source = tokenizer.name_or_path
+    told = {"tokenizer": str(Path(source).resolve())} if source else {}
 
     @cache
     def manager(defaults: bool) -> TaskManager:
         return TaskManager(
-            include_path=definitions, include_defaults=defaults, metadata=dict(metadata)
+            include_path=definitions and definitions.resolve(),
+            include_defaults=defaults,
+            metadata=told | dict(metadata),
         )
 
     def of(task: str) -> TaskManager:
@@ -122,53 +129,3 @@ def _managers(
         return manager(not own)
 
     return of
-
-
-def _figures(task: str, found: Mapping[str, Any]) -> dict[str, TaskFigure]:
-    """The figures of a task, or of a group's tasks together."""
-    given: dict[str, dict[str, list[Mapping[str, Any]]]] = {}  # samples by figure and task
-    for part, samples in found["samples"].items():
-        for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
-            for metric in sample["metrics"]:
-                name = f"{metric},{sample['filter']}"
-                given.setdefault(name, {}).setdefault(part, []).append(sample)
-    figures: dict[str, TaskFigure] = {}
-    for name, by_task in given.items():
-        metric = name.split(",")[0]
-        results, directions = found["results"], found["higher_is_better"]
-        if all(_is_mean(results[part][name], metric, by_task[part]) for part in by_task):
-            items = tuple(
-                TaskItem(task=part, item=sample["doc_id"], value=_value(sample, metric))
-                for part, samples in by_task.items()
-                for sample in samples
-            )
-            total = None
-        else:
-            items, total = (), results.get(task, {}).get(name)
-        figures[name] = TaskFigure(
-            higher_is_better=all(directions[part].get(metric) is not False for part in by_task),
-            items=items,
-            value=total if isinstance(total, int | float) and math.isfinite(total) else None,
-        )
-    return figures
-
-
-def _is_mean(total: Any, metric: str, samples: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether lm-eval's figure of a task is the mean of its items."""
-    values = [sample[metric] for sample in samples]
-    if not all(isinstance(value, int | float) for value in [total, *values]):
-        return False
-    return math.isclose(total, sum(values) / len(values), rel_tol=1e-9, abs_tol=1e-12)
-
-
-def _value(sample: Mapping[str, Any], metric: str) -> float | None:
-    """An item's figure; None where it follows from a likelihood that is no number."""
-    answers = (answer for responses in sample["resps"] for answer in responses)
-    said = [number for answer in answers for number in _numbers(answer)]
-    return float(sample[metric]) if all(map(math.isfinite, said)) else None
-
-
-def _numbers(answer: Any) -> list[float]:
-    """Of an answer: a log-likelihood and whether it is greedy; of a text none."""
-    parts = answer if isinstance(answer, list | tuple) else [answer]
-    return [part for part in parts if isinstance(part, int | float)]

@@ -1,55 +1,52 @@
-"""What all zero-shot tasks share: rows to questions, every arm's likelihoods, right or wrong."""
+"""A zero-shot task on the user's rows: the row's format is checked here, all else is lm-eval's."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from layerwright.tasks.contracts.evaluation import Aggregate
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.evaluate.answers import AnswerScore, answer_scores, encoded
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.questions import Question, Row
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.harness_figures import TaskRun, task_figure
+from layerwright.tasks.evaluate.harness_runs import bundled_tasks, run_tasks
 from layerwright.tasks.recipe.data import TextForm
 from layerwright.tasks.records import read_records
 
-Answers = tuple[AnswerScore, ...]
+Answer = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
-@dataclass(frozen=True)
-class Score:
-    """One figure of a task: what it makes of a question, and what its mean is."""
+class Row(BaseModel):
+    """A row as its publishers write it, under the names that lm-eval reads.
 
-    of: Callable[[Question, Answers], float | bool]
-    unit: str = "share"
-    higher_is_better: bool = True
-    aggregate: Aggregate = "mean"
+    A row that validates can be asked: lm-eval itself asks rows with an empty answer or without a
+    right one, and counts them as wrong. Fields that are not declared are ignored.
+    """
 
-
-def _likeliest(question: Question, answers: Answers) -> bool:
-    return int(np.argmax([answer.log_prob for answer in answers])) == question.gold
+    model_config = ConfigDict(frozen=True)
 
 
-def _likeliest_by_length(question: Question, answers: Answers) -> bool:
-    per_character = [a.log_prob / n for a, n in zip(answers, question.characters, strict=True)]
-    return int(np.argmax(per_character)) == question.gold
+class LabelledAnswers(BaseModel):
+    """Answers and their labels, as in ARC and OpenBookQA."""
+
+    text: tuple[Answer, ...]
+    label: tuple[str, ...]
 
 
-ACC, ACC_NORM = Score(_likeliest), Score(_likeliest_by_length)
+def check_answer_key(key: str, choices: LabelledAnswers) -> None:
+    """Raises ValueError unless the key labels one of the answers."""
+    if key not in choices.label[: len(choices.text)]:
+        raise ValueError(f"answerKey {key!r} is none of {', '.join(choices.label)}")
 
 
 class ZeroShot(Metric):
-    """Multiple choice by log-likelihood, without examples; figures and prompts are lm-eval's.
+    """A task of lm-eval, without examples: its prompts, its tokens and its figures.
 
     ``acc``: share of questions whose right answer has the largest log-likelihood (a sum over its
     tokens). ``acc_norm``: the same with each divided by the answer's characters. A tier takes
@@ -62,93 +59,89 @@ class ZeroShot(Metric):
     """
 
     form: ClassVar[TextForm] = "items"
+    folder: ClassVar[str]  # in lm_eval/tasks
+    task: ClassVar[str]
     row: ClassVar[type[Row]]
-    # by the figure's name, {} for the text's
-    scores: ClassVar[Mapping[str, Score]] = {"task.{}.acc": ACC, "task.{}.acc_norm": ACC_NORM}
+    # lm-eval's figure, and its name here, with {} for the text
+    figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc", "acc_norm": "task.{}.acc_norm"}
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     limit: Annotated[int, Field(gt=0)] | None = None
     slice_by: str | None = None
 
     def names(self) -> tuple[str, ...]:
-        return tuple(name.format(text) for text in self.texts for name in self.scores)
+        return tuple(name.format(text) for text in self.texts for name in self.figures.values())
 
     def needed_texts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.texts))
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
         for text in self.texts:
-            rows = (record.row for record in read_records(folders[text], text))
-            deque(self._asked(islice(rows, self.limit), text), maxlen=0)  # only to be read
+            deque(self._rows(folders[text], text), maxlen=0)  # only to be read
 
     def estimate_tokens(self) -> int:
         return len(self.texts) * (self.limit or 1000) * 4 * 50  # four answers of fifty tokens
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         for text in self.texts:
-            rows = islice(arms.texts.items(text), self.limit)
-            found = list(self._asked(rows, text))
-            questions, slices = [q for q, _ in found], [s for _, s in found]
-            answers = [encoded(question, arms.texts.tokenizer) for question in questions]
-            order = sorted(range(len(answers)), key=lambda i: -max(len(a.ids) for a in answers[i]))
+            read = list(self._rows(arms.texts.folders[text], text))
+            rows, slices = [row for row, _ in read], [part for _, part in read]
             for arm in arms.names:
-                by_length = arms.remembered(
+                [kept] = arms.remembered(
                     arm,
                     self.name,
                     [text, self.limit],
-                    [answers[i] for i in order],
-                    answer_scores,
+                    [_over_rows(self.task, rows)],
+                    partial(
+                        run_tasks,
+                        tokenizer=arms.texts.tokenizer,
+                        manager_of=lambda _: bundled_tasks(self.folder),
+                        seed=arms.seed_of(self.name),
+                        answers=arms.folder(arm) / "harness-answers",
+                    ),
                     what=f"{arm}: {text}",
                 )
-                given = {
-                    i: tuple(AnswerScore(*score) for score in scores)
-                    for i, scores in zip(order, by_length, strict=True)
-                }
-                lost = sum(not _finite(scores) for scores in given.values())
-                for name, score in self.scores.items():
+                run = TaskRun.model_validate(kept)
+                for figure, name in self.figures.items():
                     metric = name.format(text)
-                    yield scored(
-                        metric,
-                        arm,
-                        [
-                            Item(
-                                f"item {i}",
-                                score.of(question, given[i]) if _finite(given[i]) else math.nan,
-                                slice=slices[i],
-                            )
-                            for i, question in enumerate(questions)
-                        ],
-                        unit=score.unit,
-                        higher_is_better=score.higher_is_better,
-                        seed=arms.seed_of(metric),
-                        aggregate=score.aggregate,
-                        detail=f"{self.name}, {len(questions):,} questions, no examples",
-                        not_finite="the likelihood of an answer is not finite on "
-                        f"{lost} of {len(questions)} questions",
-                    )
+                    yield task_figure(metric, arm, run, figure, arms.seed_of(metric), slices)
 
-    def _asked(self, rows: Iterable[dict[str, Any]], text: str) -> Iterator[tuple[Question, str]]:
-        """The rows as questions, each with its slice."""
-        for number, row in enumerate(rows, 1):
+    def _rows(self, folder: Path, text: str) -> Iterator[tuple[dict[str, Any], str]]:
+        """The rows under lm-eval's names, each with its slice.
+
+        Raises:
+            InputError: with file, line and field.
+        """
+        for record in islice(read_records(folder, text), self.limit):
             try:
-                question = self.row.model_validate(row).question()
-                part = str(row[self.slice_by]) if self.slice_by else ""
-            except (ValueError, KeyError) as error:
+                row = self.row.model_validate(record.row)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, first["loc"]))
                 raise InputError(
-                    f"row {number} of {text!r} is no {self.name} question: {_said(error)}",
-                    where=f"data.{text}",
-                    remedy=f"`{self.name}` reads the rows as their publishers write them: see "
-                    "docs/evaluation.md",
+                    f"this row of {text!r} is not a question in {self.name}'s format: "
+                    f"{first['msg']}",
+                    where=f"{record.at}: {field}" if field else record.at,
+                    remedy="docs/evaluation.md lists the fields of each format",
                 ) from error
-            yield question, part
+            if self.slice_by and self.slice_by not in record.row:
+                raise InputError(
+                    f"this row of {text!r} has no field {self.slice_by!r} to slice by",
+                    where=record.at,
+                    expected=f"one of {', '.join(map(str, record.row))}",
+                )
+            part = str(record.row[self.slice_by]) if self.slice_by else ""
+            yield row.model_dump(mode="json", by_alias=True), part
 
 
-def _finite(answers: Answers) -> bool:
-    return all(math.isfinite(answer.log_prob) for answer in answers)
+def _over_rows(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """lm-eval's task with these rows in place of its own data."""
 
+    def dataset(**told: object) -> dict[str, Any]:
+        from datasets import Dataset
 
-def _said(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"no field {error}" if isinstance(error, KeyError) else str(error)
+        return {"validation": Dataset.from_list(rows)}
+
+    splits = {"training_split": None, "validation_split": "validation", "test_split": None}
+    member = {"task": task, "custom_dataset": dataset, "fewshot_split": None, **splits}
+    return {"group": "rows", "task": [member]}  # only a group's members take changes to a task

@@ -5,7 +5,8 @@ import torch
 from tiny_questions import rows, task_folder
 from tiny_text import write_items
 
-from layerwright.tasks.evaluate.harness_runs import TaskFigure, TaskRun
+from layerwright.tasks.evaluate import harness_runs
+from layerwright.tasks.evaluate.harness_figures import TaskFigure, TaskRun
 from layerwright.tasks.evaluate.metrics.arc import Arc
 from layerwright.tasks.evaluate.metrics.boolq import BoolQ
 from layerwright.tasks.evaluate.metrics.harness import Harness
@@ -46,6 +47,18 @@ def test_answers_are_kept_one_by_one(texts, make_arms, hybrid, forwards):
             path.unlink()
     assert list(HARNESS.measure(arms)) == first
     assert not forwards
+
+
+def test_figures_are_the_same_when_memory_holds_one_row(texts, make_arms, hybrid, monkeypatch):
+    metric, sizes = Harness(tasks=("my_arc",), definitions="mine"), []
+    model = hybrid(streaming=(0,))
+    model.model.embed_tokens.register_forward_pre_hook(lambda _, ids: sizes.append(len(ids[0])))
+    together = list(metric.measure(make_arms([], texts, base=model)))
+    assert max(sizes) > 1
+    sizes.clear()
+    monkeypatch.setattr(harness_runs, "LOGIT_BYTES", 1)
+    assert list(metric.measure(make_arms([], texts, base=model, candidate=model)))[:1] == together
+    assert set(sizes) == {1}
 
 
 def test_the_items_of_a_group_are_those_of_its_tasks(texts, make_arms, hybrid):

@@ -15,7 +15,7 @@ from tiny_text import write_items
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.references import TextRef
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.evaluate import answers
+from layerwright.tasks.evaluate import harness_runs
 from layerwright.tasks.evaluate.models import evaluate_models
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.recipe.evaluate import EvaluateOptions
@@ -121,7 +121,7 @@ def test_it_goes_on_after_kill_9(
     assert done.returncode == -signal.SIGKILL
     kept = [path.name for path in context.workdir.glob("metrics/*")]
     assert sorted(kept) == finished
-    monkeypatch.setattr(answers, "MOST_TOKENS", {"cpu": 1})
+    monkeypatch.setattr(harness_runs, "MOST_ROWS", 1)
     both = (stored.base, stored.candidate, None, None, texts, options)
     report = evaluate_models(*both, context)
     went_on = len(forwards)
@@ -144,12 +144,11 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import CheckpointRef, ModelRef, TextRef
-from layerwright.tasks.evaluate import answers
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.evaluate import harness_runs
 from layerwright.tasks.evaluate.models import evaluate_models
-from layerwright.tasks.offload.offload import load_streamed
-from layerwright.tasks.recipe.recipe import EvaluateOptions
-from layerwright.tasks.store.base import LocalStore
+from layerwright.tasks.recipe.evaluate import EvaluateOptions
+from layerwright.tasks.store.local import LocalStore
 
 inputs, left = json.loads(Path(sys.argv[1]).read_text()), [int(sys.argv[2])]
 
@@ -161,7 +160,7 @@ def die(module, arguments):
 
 torch.set_num_threads(1)  # as in the process that goes on: sums in another order round otherwise
 torch.nn.modules.module.register_module_forward_pre_hook(die)
-answers.MOST_TOKENS = {"cpu": 1}
+harness_runs.MOST_ROWS = 1
 evaluate_models(
     ModelRef(**inputs["base"]),
     CheckpointRef(**inputs["candidate"]),

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from layerwright.tasks.evaluate.questions import Lettered, Question, Row, asked
-from layerwright.tasks.evaluate.zero_shot import ZeroShot
+from layerwright.tasks.evaluate.zero_shot import LabelledAnswers, Row, ZeroShot, check_answer_key
 
 
 class ArcRow(Row):
-    asks: str = Field(alias="question")
-    choices: Lettered
+    question: str
+    choices: LabelledAnswers
     answer: str = Field(alias="answerKey")
 
-    def question(self) -> Question:
-        gold = self.choices.place_of(self.answer)
-        return asked(f"Question: {self.asks}\nAnswer:", self.choices.text, gold)
+    @model_validator(mode="after")
+    def _has_a_right_answer(self) -> Self:
+        check_answer_key(self.answer, self.choices)
+        return self
 
 
 class Arc(ZeroShot):
     """``task.<text>.acc``, ``task.<text>.acc_norm``: ARC (arXiv 1803.05457).
 
-    As lm-eval's ``arc_easy`` and ``arc_challenge`` ask it. Rows: ``question``, ``choices`` with
-    ``text`` and ``label``, ``answerKey``.
+    Rows: ``question``, ``choices`` with ``text`` and ``label``, ``answerKey``.
     """
 
     name: ClassVar[str] = "arc"
+    folder: ClassVar[str] = "arc"
+    task: ClassVar[str] = "arc_easy"  # arc_challenge asks its rows in the same way
     row: ClassVar[type[Row]] = ArcRow

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import AliasChoices, Field
 
-from layerwright.tasks.evaluate.questions import Question, Row, asked
-from layerwright.tasks.evaluate.zero_shot import ACC, Score, ZeroShot
+from layerwright.tasks.evaluate.zero_shot import Row, ZeroShot
 
 
 class BoolQRow(Row):
     passage: str
-    asks: str = Field(alias="question")
-    yes: bool = Field(validation_alias=AliasChoices("label", "answer"))
-
-    def question(self) -> Question:
-        context = f"{self.passage}\nQuestion: {self.asks}?\nAnswer:"
-        return asked(context, ("no", "yes"), int(self.yes))
+    question: str
+    label: Annotated[int, Field(ge=0, le=1, validation_alias=AliasChoices("label", "answer"))]
 
 
 class BoolQ(ZeroShot):
@@ -28,5 +23,7 @@ class BoolQ(ZeroShot):
     """
 
     name: ClassVar[str] = "boolq"
+    folder: ClassVar[str] = "super_glue/boolq"
+    task: ClassVar[str] = "boolq"
     row: ClassVar[type[Row]] = BoolQRow
-    scores: ClassVar[Mapping[str, Score]] = {"task.{}.acc": ACC}
+    figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc"}

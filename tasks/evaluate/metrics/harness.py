@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric, measured
-from layerwright.tasks.evaluate.harness_runs import TaskRun, run_tasks
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Figure, Metric
+from layerwright.tasks.evaluate.harness_figures import TaskRun, task_figure
+from layerwright.tasks.evaluate.harness_runs import all_tasks, run_tasks
 from layerwright.tasks.recipe.data import TextForm
 
 
@@ -35,7 +32,7 @@ class Harness(Metric):
         shots: examples before each question; the task's own number where left out.
         metadata: what tasks that generate their own data are told, as ``max_seq_lengths`` of RULER;
             the tokenizer's folder is told besides.
-        batch: items at once; where left out found from memory on a GPU, and 1 on a processor.
+        batch: items at once; where left out, what memory holds.
     """
 
     name: ClassVar[str] = "harness"
@@ -60,6 +57,7 @@ class Harness(Metric):
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         folder = arms.texts.folders[self.definitions] if self.definitions else None
+        manager_of = all_tasks(folder, arms.texts.tokenizer, self.metadata)
         for arm in arms.names:
             runs = arms.remembered(
                 arm,
@@ -69,53 +67,17 @@ class Harness(Metric):
                 partial(
                     run_tasks,
                     tokenizer=arms.texts.tokenizer,
+                    manager_of=manager_of,
+                    seed=arms.seed_of(self.name),
+                    answers=arms.folder(arm) / "harness-answers",
                     definitions=folder,
                     limit=self.limit,
                     shots=self.shots,
-                    metadata=self.metadata,
                     batch=self.batch,
-                    seed=arms.seed_of(self.name),
-                    answers=arms.folder(arm) / "harness-answers",
                 ),
                 what=f"{arm}: lm-eval",
             )
             for task, run in zip(self.tasks, map(TaskRun.model_validate, runs), strict=True):
                 for figure in self.figures:
                     metric = f"harness.{task}.{figure}"
-                    yield _figure(metric, arm, run, figure, arms.seed_of(metric))
-
-
-def _figure(metric: str, arm: Arm, run: TaskRun, name: str, seed: int) -> Figure:
-    found = run.find(name)
-    if found is None:
-        known = ", ".join(run.figures)
-        problem = run.problem or f"the task has no single figure {name!r}; it has {known}"
-        return measured(
-            metric, arm, math.nan, unit="share", higher_is_better=True, not_finite=problem
-        )
-    values = [item.value for item in found.items] or [found.value]
-    is_share = found.higher_is_better and all(v is None or 0 <= v <= 1 for v in values)
-    kind = {"unit": "share" if is_share else "score", "higher_is_better": found.higher_is_better}
-    if not found.items:
-        total = math.nan if found.value is None else found.value
-        return measured(metric, arm, total, **kind, detail="summed up by lm-eval, without items")
-    several = len({item.task for item in found.items}) > 1
-    binary = all(value in (None, 0, 1) for value in values)
-    items = [
-        Item(
-            f"{item.task} {item.item}",
-            math.nan if item.value is None else bool(item.value) if binary else item.value,
-            slice=item.task if several else "",
-        )
-        for item in found.items
-    ]
-    lost = values.count(None)
-    return scored(
-        metric,
-        arm,
-        items,
-        **kind,
-        seed=seed,
-        detail=f"lm-eval {version('lm-eval')}, {len(items):,} items",
-        not_finite=f"a likelihood is not finite in {lost} of {len(items)} items",
-    )
+                    yield task_figure(metric, arm, run, figure, arms.seed_of(metric))

@@ -1,30 +1,26 @@
-"""HellaSwag: which ending a scene goes on with."""
+"""HellaSwag: which ending continues a scene."""
 
 from __future__ import annotations
 
-import re
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
-from layerwright.tasks.evaluate.questions import Question, Row, asked
-from layerwright.tasks.evaluate.zero_shot import ZeroShot
+from pydantic import Field, model_validator
+
+from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
 
 
 class HellaSwagRow(Row):
     activity_label: str
     ctx_a: str
     ctx_b: str
-    endings: tuple[str, ...]
-    label: int
+    endings: tuple[Answer, ...]
+    label: Annotated[int, Field(ge=0)]
 
-    def question(self) -> Question:
-        scene = f"{self.activity_label}: {self.ctx_a} {self.ctx_b.capitalize()}"
-        return asked(_clean(scene), tuple(map(_clean, self.endings)), self.label)
-
-
-def _clean(text: str) -> str:
-    """Without the marks of WikiHow, from which half of the rows come."""
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ")
+    @model_validator(mode="after")
+    def _has_a_right_ending(self) -> Self:
+        if self.label >= len(self.endings):
+            raise ValueError(f"label {self.label} of {len(self.endings)} endings")
+        return self
 
 
 class HellaSwag(ZeroShot):
@@ -34,4 +30,6 @@ class HellaSwag(ZeroShot):
     """
 
     name: ClassVar[str] = "hellaswag"
+    folder: ClassVar[str] = "hellaswag"
+    task: ClassVar[str] = "hellaswag"
     row: ClassVar[type[Row]] = HellaSwagRow

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from layerwright.tasks.evaluate.answers import AnswerScore
-from layerwright.tasks.evaluate.questions import Question, Row
-from layerwright.tasks.evaluate.zero_shot import Score, ZeroShot
+from pydantic import AfterValidator
+
+from layerwright.tasks.evaluate.zero_shot import Row, ZeroShot
+
+
+def _has_a_last_word(text: str) -> str:
+    before, _, last = text.rpartition(" ")
+    if not before.strip() or not last.strip():
+        raise ValueError("a passage needs a word after its last space, and words before it")
+    return text
 
 
 class LambadaRow(Row):
-    text: str
-
-    def question(self) -> Question:
-        before, space, last = self.text.rpartition(" ")
-        if not space:
-            raise ValueError("a passage of one word")
-        return Question(((before, f" {last}"),), 0, (len(last),))
-
-
-def _greedy(question: Question, answers: tuple[AnswerScore, ...]) -> bool:
-    return answers[0].greedy
-
-
-def _nll(question: Question, answers: tuple[AnswerScore, ...]) -> float:
-    return -answers[0].log_prob
+    text: Annotated[str, AfterValidator(_has_a_last_word)]
 
 
 class Lambada(ZeroShot):
@@ -36,10 +29,10 @@ class Lambada(ZeroShot):
     """
 
     name: ClassVar[str] = "lambada"
+    folder: ClassVar[str] = "lambada"
+    task: ClassVar[str] = "lambada_openai"
     row: ClassVar[type[Row]] = LambadaRow
-    scores: ClassVar[Mapping[str, Score]] = {
-        "task.{}.acc": Score(_greedy),
-        "word_perplexity.{}": Score(
-            _nll, unit="perplexity", higher_is_better=False, aggregate="exp_mean"
-        ),
+    figures: ClassVar[Mapping[str, str]] = {
+        "acc": "task.{}.acc",
+        "perplexity": "word_perplexity.{}",  # of words, and of no corpus
     }

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from layerwright.tasks.evaluate.questions import Lettered, Question, Row, asked
-from layerwright.tasks.evaluate.zero_shot import ZeroShot
+from layerwright.tasks.evaluate.zero_shot import LabelledAnswers, Row, ZeroShot, check_answer_key
 
 
 class OpenBookQARow(Row):
-    stem: str = Field(alias="question_stem")
-    choices: Lettered
+    question_stem: str
+    choices: LabelledAnswers
     answer: str = Field(alias="answerKey")
 
-    def question(self) -> Question:
-        return asked(self.stem, self.choices.text, self.choices.place_of(self.answer.lstrip()))
+    @model_validator(mode="after")
+    def _has_a_right_answer(self) -> Self:
+        check_answer_key(self.answer.lstrip(), self.choices)
+        return self
 
 
 class OpenBookQA(ZeroShot):
@@ -27,4 +28,6 @@ class OpenBookQA(ZeroShot):
     """
 
     name: ClassVar[str] = "openbookqa"
+    folder: ClassVar[str] = "openbookqa"
+    task: ClassVar[str] = "openbookqa"
     row: ClassVar[type[Row]] = OpenBookQARow

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from layerwright.tasks.evaluate.questions import Question, Row, asked
-from layerwright.tasks.evaluate.zero_shot import ZeroShot
+from pydantic import Field
+
+from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
 
 
 class PIQARow(Row):
     goal: str
-    sol1: str
-    sol2: str
-    label: int
-
-    def question(self) -> Question:
-        return asked(f"Question: {self.goal}\nAnswer:", (self.sol1, self.sol2), self.label)
+    sol1: Answer
+    sol2: Answer
+    label: Annotated[int, Field(ge=0, le=1)]
 
 
 class PIQA(ZeroShot):
@@ -25,4 +23,6 @@ class PIQA(ZeroShot):
     """
 
     name: ClassVar[str] = "piqa"
+    folder: ClassVar[str] = "piqa"
+    task: ClassVar[str] = "piqa"
     row: ClassVar[type[Row]] = PIQARow

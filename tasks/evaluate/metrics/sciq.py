@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
-from layerwright.tasks.evaluate.questions import Question, Row, asked
-from layerwright.tasks.evaluate.zero_shot import ZeroShot
+from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
 
 
 class SciQRow(Row):
     support: str
-    asks: str = Field(alias="question")
-    distractor1: str
-    distractor2: str
-    distractor3: str
-    correct_answer: str
-
-    def question(self) -> Question:
-        answers = (self.distractor1, self.distractor2, self.distractor3, self.correct_answer)
-        context = f"{self.support.lstrip()}\nQuestion: {self.asks}\nAnswer:"
-        return asked(context, answers, gold=3)
+    question: str
+    distractor1: Answer
+    distractor2: Answer
+    distractor3: Answer
+    correct_answer: Answer
 
 
 class SciQ(ZeroShot):
@@ -31,4 +23,6 @@ class SciQ(ZeroShot):
     """
 
     name: ClassVar[str] = "sciq"
+    folder: ClassVar[str] = "sciq"
+    task: ClassVar[str] = "sciq"
     row: ClassVar[type[Row]] = SciQRow

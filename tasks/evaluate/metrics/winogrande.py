@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from layerwright.tasks.evaluate.questions import Question, Row
-from layerwright.tasks.evaluate.zero_shot import ACC, Score, ZeroShot
+from pydantic import AfterValidator, Field
+
+from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
+
+
+def _has_a_blank(sentence: str) -> str:
+    if not sentence.partition("_")[2].strip():
+        raise ValueError("a sentence needs a blank (_), and words after it")
+    return sentence
 
 
 class WinoGrandeRow(Row):
-    sentence: str
-    option1: str
-    option2: str
-    answer: int
-
-    def question(self) -> Question:
-        before, blank, after = self.sentence.partition("_")
-        if not blank:
-            raise ValueError("a sentence without a blank (_)")
-        rest = f" {after.strip()}"
-        pairs = tuple((before + option, rest) for option in (self.option1, self.option2))
-        return Question(pairs, self.answer - 1, (len(rest) - 1,) * 2)
+    sentence: Annotated[str, AfterValidator(_has_a_blank)]
+    option1: Answer
+    option2: Answer
+    answer: Annotated[str, Field(pattern="^[12]$", coerce_numbers_to_str=True)]
 
 
 class WinoGrande(ZeroShot):
@@ -33,5 +32,7 @@ class WinoGrande(ZeroShot):
     """
 
     name: ClassVar[str] = "winogrande"
+    folder: ClassVar[str] = "winogrande"
+    task: ClassVar[str] = "winogrande"
     row: ClassVar[type[Row]] = WinoGrandeRow
-    scores: ClassVar[Mapping[str, Score]] = {"task.{}.acc": ACC}
+    figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc"}
