@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from layerwright.tasks.evaluate.base import TextPass
 from layerwright.tasks.passes.batches import token_rows
-from layerwright.tasks.records import read_records
 
 
 class Texts:
@@ -33,14 +31,6 @@ class Texts:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._load_tokenizer()
-
-    def items(self, name: str) -> Iterator[dict[str, Any]]:
-        """The rows of a text that was fetched as items.
-
-        Raises:
-            InputError: it was fetched in another form.
-        """
-        return (record.row for record in read_records(self.folders[name], name))
 
     def rows(self, wanted: TextPass) -> Tensor:
         """(rows, row_tokens) token ids.

@@ -80,8 +80,11 @@ def test_a_control_is_measured_like_the_candidate(stored, context):
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_models_larger_than_memory_give_the_same_figures(stored, context, tmp_path, layers):
-    inputs = (stored.base, stored.candidate, None, None, stored.texts, OPTIONS)
+    texts = stored.texts | {"piqa": questions(context, tmp_path)}
+    options = EvaluateOptions(metrics=(*OPTIONS.metrics, Spec(name="piqa", texts=["piqa"])))
+    inputs = (stored.base, stored.candidate, None, None, texts, options)
     report = evaluate_models(*inputs, context)
+    assert report.value("task.piqa.acc", "candidate") is not None
     with load_streamed(
         context.store.open_tree(stored.base.sha256), resident_layers=layers
     ) as streamed:
