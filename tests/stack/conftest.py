@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,17 @@ def stack() -> Iterator[Stack]:
     for program, package in (("initdb", "postgresql"), ("redis-server", "redis-server")):
         if shutil.which(program) is None:
             pytest.skip(f"the program {program} is missing: install the package {package}")
+    # TERM ends pytest without its fixtures; as an interrupt, it stops the servers first
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # not under pytest's own folder: PostgreSQL's user must be able to enter it
     folder = Path(tempfile.mkdtemp(prefix="layerwright-stack-"))
     stack = Stack(folder)
-    stack.up()
-    yield stack
-    stack.down()
-    shutil.rmtree(folder)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
