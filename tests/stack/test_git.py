@@ -39,7 +39,7 @@ def test_a_deployed_commit_is_what_runs(
     # a commit that has a selector of its own, and the recipe that names it
     repository = tmp_path / "repository"
     git(tmp_path, "clone", "--quiet", str(ROOT), str(repository))
-    choose = repository / "tasks" / "choose"
+    choose = repository / "tasks" / "choose" / "selectors"
     code = (choose / "uniform.py").read_text().replace('= "uniform"', '= "of_this_commit"')
     (choose / "of_this_commit.py").write_text(code)
     recipe = write_tiny_inputs(tmp_path).read_text()
