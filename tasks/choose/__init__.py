@@ -1,1 +1,1 @@
-"""Profile -> plan: which layer becomes what, and why."""
+"""choose: turn a profile into a plan that gives every layer a strategy and a reason."""

@@ -1,4 +1,4 @@
-"""What a selector is given, and what it gives back."""
+"""Selector, the base class, and Problem, its input."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ KEEP = "keep"
 
 
 class LayerOption(Contract):
-    """What one layer would become, with the KV bytes, parameters and time that it would take.
+    """A layer converted with a strategy: its KV bytes, parameters and time.
 
-    ``spec`` has what the strategy takes from the layer's profile filled in; ``kv_bytes`` is at the
-    problem's ``context_tokens``, batch 1, and so is ``time``, None where it was not measured.
+    Attributes:
+        spec: the strategy, with the options that it reads from the layer's profile filled in.
+        kv_bytes: at the problem's ``context_tokens``, batch 1.
+        parameters: of the converted layer.
+        time: at the problem's ``context_tokens``, batch 1; None if it was not measured.
     """
 
     spec: Spec
@@ -34,17 +37,21 @@ class LayerOption(Contract):
 
 
 class RunOption(LayerOption):
-    """What layers ``start`` to ``stop`` (exclusive) would become as one thing."""
+    """Layers ``start`` to ``stop`` (exclusive) converted together into a single block."""
 
     start: int
     stop: int
 
 
 class Candidate(Contract):
-    """Something that layers can become: ``spec`` as the recipe says it, and each layer's own.
+    """A strategy that layers can get, with its cost for each layer.
 
-    ``runs``: what runs of layers would become as one, where their damage was measured.
-    ``further``: what each layer of a run but its first becomes, where a run becomes one thing.
+    Attributes:
+        spec: the strategy as the recipe writes it.
+        layers: the option of each layer.
+        runs: the options of runs of layers whose damage was measured.
+        further: the option of each layer of a run after its first; None unless the strategy joins
+            layers.
     """
 
     spec: Spec
@@ -53,7 +60,7 @@ class Candidate(Contract):
     further: LayerOption | None = None
 
     def options(self, start: int, stop: int) -> tuple[LayerOption, ...]:
-        """What layers ``start`` to ``stop`` become: one thing where that can be, else each."""
+        """The options of layers ``start`` to ``stop``: joined if the strategy joins layers."""
         joined = tuple(run for run in self.runs if (run.start, run.stop) == (start, stop))
         if joined or self.further is None:
             return joined or self.layers[start:stop]
@@ -61,11 +68,14 @@ class Candidate(Contract):
 
 
 class TrialOptions(Contract):
-    """What whole plans are measured on.
+    """The text and the recall prompts that whole plans are measured on.
 
     Attributes:
-        rows, row_tokens: of the profile's text; None: as long as the profile's.
-        probes, prompts, prompt_tokens: recall, as in the profiler `sensitivity`; no prompts: none.
+        rows: number of calibration rows.
+        row_tokens: tokens of each row; None: whole rows.
+        probes: recall probes, as in the profiler `sensitivity`.
+        prompts: prompts of each probe; 0: no recall.
+        prompt_tokens: tokens of each prompt.
     """
 
     rows: int = Field(default=2, ge=1)
@@ -75,31 +85,39 @@ class TrialOptions(Contract):
     prompt_tokens: int = Field(default=600, ge=1)
 
     def tokens(self, row_tokens: int) -> int:
-        """Tokens that one whole plan is run over; ``row_tokens``: of the profile's rows."""
+        """Tokens of a measurement of a whole plan; ``row_tokens``: of the calibration rows."""
         text = self.rows * (self.row_tokens or row_tokens)
         return text + self.prompts * len(self.probes) * self.prompt_tokens
 
 
 class Trial(Protocol):
-    """The real model, for selectors that try what they think of."""
+    """Measures plans on the real model, for selectors that need it."""
 
     def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
-        """What a whole plan does to the base."""
+        """Return the damage of a whole plan."""
 
     def changes(
         self, items: Sequence[PlanItem], instead: Sequence[PlanItem]
     ) -> list[MeasuredDamage | None]:
-        """What the plan would do with each of ``instead`` in its place; None where it cannot be.
+        """Return the damage of the plan with a single change, for each item of ``instead``.
 
-        Each begins and ends where an item of the plan does. Maps above it are not fitted anew.
+        None for an item that its strategy cannot realise. Each item must begin and end at the
+        boundary of an item of the plan. Maps above the change are not fitted again.
         """
 
 
 class Problem(Contract):
-    """A model's profile and what its layers may become; ``keep`` is always allowed besides.
+    """The input of a selector: the profile, and the strategies that its layers may get.
 
-    ``layer_parameters`` are those of each layer as it is, ``other_parameters`` those of embeddings,
-    final norm and head. ``costs`` are measured times, where the recipe asks for them.
+    Attributes:
+        profile: the base's profile.
+        candidates: the recipe's strategies without ``keep``, which is always allowed.
+        context_tokens: context length of all KV bytes and times.
+        seed: for selectors that draw at random.
+        layer_parameters: parameters of each unconverted layer.
+        other_parameters: parameters of embeddings, final norm and head.
+        costs: measured times, if the recipe asks for them.
+        trial: measures plans on the model; None unless the selector needs it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -118,30 +136,34 @@ class Problem(Contract):
         return self.profile.layers
 
     def kept_kv_bytes(self, layer: LayerProfile) -> int:
-        """KV bytes of a layer that is kept, at ``context_tokens``, batch 1."""
+        """KV bytes of an unconverted layer at ``context_tokens``, batch 1."""
         return self.profile.geometry.layer_bytes(layer.layer, self.context_tokens)
 
     @property
     def base_kv_bytes(self) -> int:
-        """KV bytes of the whole base model, at ``context_tokens``, batch 1."""
+        """KV bytes of the whole base at ``context_tokens``, batch 1."""
         return self.profile.base_kv_bytes(self.context_tokens)
 
     @property
     def times(self) -> ContextCosts | None:
-        """Measured times at ``context_tokens``; None where they were not measured."""
+        """Measured times at ``context_tokens``; None if they were not measured."""
         return self.costs.at(self.context_tokens) if self.costs else None
 
     def base_time(self, start: int = 0, stop: int | None = None) -> PassTime | None:
-        """Of layers ``start`` to ``stop`` (exclusive) as they are in the base."""
+        """Time of the base's layers ``start`` to ``stop`` (exclusive); None if not measured."""
         if self.costs is None or self.times is None:
             return None
         return self.times.of_layers(self.costs.base_specs[start:stop])
 
     def score(self, layer: LayerProfile, score: str, profiler: str) -> float:
-        """A layer's score.
+        """Return a layer's score.
+
+        Args:
+            score: name of the score.
+            profiler: the profiler that gives it, for the error message.
 
         Raises:
-            InputError: the profile does not have it; names the profiler to add.
+            InputError: the profile does not have the score; names the profiler to add.
         """
         value = layer.scores.get(score)
         if value is None or not math.isfinite(value):
@@ -153,15 +175,18 @@ class Problem(Contract):
         return value
 
     def possible(self, layer: LayerProfile, candidate: Candidate) -> bool:
-        """Whether a layer can become ``candidate``: not, where only others' damage was measured."""
-        known = [one.damage_of(candidate.spec) is not None for one in self.layers]
-        return known[layer.layer] or not any(known)
+        """Return whether a layer can get a strategy.
+
+        False if the profile has the strategy's damage for other layers but not for this layer.
+        """
+        measured = [other.damage_of(candidate.spec) is not None for other in self.layers]
+        return measured[layer.layer] or not any(measured)
 
     def damage(self, layer: LayerProfile, candidate: Candidate) -> Damage:
-        """What a layer loses as ``candidate``.
+        """Return the damage of converting a layer with a strategy.
 
         Raises:
-            InputError: the profile does not have it; names the profiler to add.
+            InputError: the profile does not have the damage; names the profiler to add.
         """
         damage = layer.damage_of(candidate.spec)
         if damage is None or not math.isfinite(damage.language_nats + damage.recall_nats):
@@ -173,7 +198,7 @@ class Problem(Contract):
         return damage
 
     def kept(self, layer: LayerProfile, reason: str) -> PlanItem:
-        """The plan item of a layer that stays as it is."""
+        """Return the plan item of a kept layer."""
         return PlanItem(
             start=layer.layer,
             stop=layer.layer + 1,
@@ -186,13 +211,13 @@ class Problem(Contract):
         )
 
     def converted(self, layer: LayerProfile, candidate: Candidate, reason: str) -> PlanItem:
-        """The plan item of a layer that becomes ``candidate``, with its damage where measured."""
+        """Return the plan item of a converted layer, with its damage if that was measured."""
         return self.converted_run((layer,), candidate, reason)
 
     def converted_run(
         self, layers: Sequence[LayerProfile], candidate: Candidate, reason: str
     ) -> PlanItem:
-        """The plan item of neighbouring layers, with its damage where that was measured."""
+        """Return the plan item of a converted run, with its damage if that was measured."""
         start, stop = layers[0].layer, layers[-1].layer + 1
         options = candidate.options(start, stop)
         damage = layers[0].damage_of(candidate.spec, len(layers))
@@ -209,63 +234,67 @@ class Problem(Contract):
         )
 
     def saving(self, layer: LayerProfile, candidate: Candidate) -> str:
-        """``saves 9.4 MB at 8,192 tokens``, for reasons; and parameters and time, where known."""
+        """``saves 9.4 MB at 8,192 tokens``, with parameters and time if they are known."""
         return self.saving_of_run((layer,), candidate)
 
     def saving_of_run(self, layers: Sequence[LayerProfile], candidate: Candidate) -> str:
-        """`saving` of neighbouring layers that become one thing."""
+        """`saving` of a run of layers."""
         start, stop = layers[0].layer, layers[-1].layer + 1
         options = candidate.options(start, stop)
         saved = sum(map(self.kept_kv_bytes, layers)) - sum(option.kv_bytes for option in options)
-        words = f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
+        text = f"saves {saved / 1e6:,.1f} MB at {self.context_tokens:,} tokens"
         fewer = sum(self.layer_parameters[start:stop]) - sum(o.parameters for o in options)
         if fewer:
-            words += f" and {fewer / 1e6:,.1f} M parameters"
+            text += f" and {fewer / 1e6:,.1f} M parameters"
         before, after = self.base_time(start, stop), time_of(options)
         if before is None or after is None:
-            return words
+            return text
         prefill = before.prefill_seconds - after.prefill_seconds
         decode = before.decode_seconds_per_token - after.decode_seconds_per_token
-        return f"{words}, {prefill * 1e3:,.2f} ms of its prefill and {decode * 1e3:,.3f} ms a token"
+        return f"{text}, {prefill * 1e3:,.2f} ms of its prefill and {decode * 1e3:,.3f} ms a token"
 
 
 def time_of(options: Sequence[LayerOption]) -> PassTime | None:
-    """Of all of them together; None where one was not measured."""
-    known = [option.time for option in options if option.time is not None]
-    return total_time(known) if len(known) == len(options) else None
+    """Total time of the options; None if the time of any option was not measured."""
+    times = [option.time for option in options if option.time is not None]
+    return total_time(times) if len(times) == len(options) else None
 
 
 class Selector(Component):
-    """A rule that turns a profile into a plan. Pure: the same problem gives the same items."""
+    """A rule that turns a problem into plan items. The same problem gives the same items."""
 
     kind: ClassVar[str] = "selector"
     room: ClassVar[str] = "layerwright.tasks.choose.selectors"
 
     @property
     def needs_times(self) -> bool:
-        """Whether it reads measured times at the problem's context length."""
+        """Whether the selector needs measured times at the problem's context length."""
         return False
 
     @property
     def tries(self) -> TrialOptions | None:
-        """What ``problem.trial`` measures on; None where it is not used and no model is loaded."""
+        """The text that ``problem.trial`` measures on; None if the selector needs no trial.
+
+        The step loads the model only for a selector that needs a trial.
+        """
         return None
 
     def estimate_tokens(self, layers: int, row_tokens: int) -> int:
-        """Tokens of whole-model forward passes that trying plans takes, about."""
+        """Estimate the tokens of whole-model forward passes that the trials take."""
         return 0
 
     @abstractmethod
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
-        """Items that cover the layers exactly and in order, each with its reason.
+        """Return items that cover all layers exactly once, in order, each with a reason.
 
         Raises:
-            InputError: the profile lacks what the rule reads, or no plan meets its limits.
+            InputError: the profile lacks a score or damage that the rule needs, or no plan meets
+                the limits.
         """
 
 
 def named(spec: Spec) -> str:
-    """``streaming (sinks 4, window 252)``, for messages and reasons."""
+    """The strategy and its options as text: ``streaming (sinks 4, window 252)``."""
     options = ", ".join(f"{key} {value}" for key, value in spec.options.items())
     return f"{spec.name} ({options})" if options else spec.name
 

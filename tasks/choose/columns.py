@@ -1,4 +1,4 @@
-"""Everything that the layers can become, as the columns of an exact cover, each with its cost."""
+"""The columns of the exact cover: every way to keep or convert a layer or a run, with its cost."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ Language = Literal["nll", "kl"]
 
 @dataclass(frozen=True)
 class Column:
-    """Layers ``start`` to ``stop`` (exclusive) as one thing; ``candidate`` None: one layer, kept.
+    """Layers ``start`` to ``stop`` (exclusive), kept or converted together.
 
     Attributes:
-        damage: of these layers alone; None where they are kept.
+        candidate: the strategy; None for a kept layer.
+        damage: damage of converting only these layers; None for a kept layer.
         kv_bytes: at the problem's context length, batch 1.
         parameters: of these layers.
-        time: of these layers; None where it was not measured.
+        time: of these layers; None if it was not measured.
     """
 
     start: int
@@ -45,16 +46,17 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Price:
-    """What damage counts: ``language`` is the rise of the NLL or the KL to the base."""
+class DamageWeights:
+    """How damages count: ``language`` selects the rise of the NLL or the KL to the base."""
 
     language: Language
     recall_weight: float
 
     def language_nats(self, damage: MeasuredDamage) -> float:
-        """
+        """Return the language damage in nats.
+
         Raises:
-            InputError: the profile has no KL, because it was written by hand or is an old one.
+            InputError: the profile has no KL, because it was edited by hand or is old.
         """
         if self.language == "nll":
             return damage.language_nats
@@ -62,18 +64,18 @@ class Price:
             raise InputError(
                 "the profile has no KL to the base",
                 where="choose.selector.language",
-                remedy="profile again with `- name: sensitivity`, or choose by `language: nll`",
+                remedy="profile again with `- name: sensitivity`, or set `language: nll`",
             )
         return damage.kl_nats
 
     def of(self, damage: MeasuredDamage | None) -> float:
-        """Weighted nats. Gains are noise and count as nothing, each part by itself."""
+        """Return the weighted sum in nats; a negative part is noise and counts as 0."""
         if damage is None:
             return 0.0
         return max(self.language_nats(damage), 0.0) + self.recall_weight * recall_nats(damage)
 
     def signed(self, damage: MeasuredDamage | None) -> float:
-        """The same with gains counted, to decide between what costs the same."""
+        """Return the weighted sum with negative parts, to break ties."""
         if damage is None:
             return 0.0
         return self.language_nats(damage) + self.recall_weight * damage.recall_nats
@@ -84,26 +86,26 @@ def recall_nats(damage: MeasuredDamage | None) -> float:
 
 
 def columns_of(problem: Problem) -> list[Column]:
-    """One column for each layer kept, each layer converted, and each run that was measured.
+    """Return a column for each kept layer, each converted layer and each measured run.
 
     Raises:
-        InputError: the profile has no damage of a candidate; names the profiler to add.
+        InputError: the profile has no damage of a strategy; names the profiler to add.
     """
-    found = []
+    columns = []
     for layer in problem.layers:
         index = layer.layer
         kept = problem.kept_kv_bytes(layer), problem.layer_parameters[index]
         time = problem.base_time(index, index + 1)
-        found.append(Column(index, index + 1, None, None, *kept, time))
+        columns.append(Column(index, index + 1, None, None, *kept, time))
         for candidate in problem.candidates:
             if problem.possible(layer, candidate):
                 damage, option = problem.damage(layer, candidate), candidate.layers[index]
-                found.append(_column(index, index + 1, candidate, damage, option))
+                columns.append(_column(index, index + 1, candidate, damage, option))
             for run in candidate.runs:
                 damage_of_run = layer.damage_of(candidate.spec, run.stop - run.start)
                 if run.start == index and damage_of_run is not None:
-                    found.append(_column(run.start, run.stop, candidate, damage_of_run, run))
-    return found
+                    columns.append(_column(run.start, run.stop, candidate, damage_of_run, run))
+    return columns
 
 
 def _column(
@@ -111,8 +113,8 @@ def _column(
 ) -> Column:
     if not math.isfinite(damage.language_nats + damage.recall_nats + (damage.kl_nats or 0.0)):
         raise InputError(
-            f"the damage of layers {start} to {stop - 1} as {candidate.spec.name} is no number",
+            f"the damage of layers {start} to {stop - 1} as {candidate.spec.name} is not finite",
             where="profile",
-            remedy="leave the strategy out, or profile in float32",
+            remedy="remove the strategy, or profile in float32",
         )
     return Column(start, stop, candidate, damage, option.kv_bytes, option.parameters, option.time)

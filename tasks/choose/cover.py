@@ -1,4 +1,4 @@
-"""Exact covers of least cost, by integer programming (HiGHS)."""
+"""Exact covers of minimal cost, by integer programming (HiGHS)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from layerwright.tasks.choose.columns import Column, Price
+from layerwright.tasks.choose.columns import Column, DamageWeights
 from layerwright.tasks.errors import StepError
 
 Vector = NDArray[np.float64]
-Limit = tuple[Vector, float]  # what one unit of each column uses, and how much there is
+Limit = tuple[Vector, float]  # (N,) the amount that each column uses, and the largest total
 
-MICRONATS = 1e6  # objective's unit: HiGHS closes gaps to 1e-6 of it, far below any measured damage
+MICRONATS = 1e6  # unit of the objective: HiGHS's gap of 1e-6 units is far below measured damages
 
 
 def solve(
-    costs: Vector, columns: Sequence[Column], limits: Sequence[Limit], price: Price
+    costs: Vector, columns: Sequence[Column], limits: Sequence[Limit], weights: DamageWeights
 ) -> list[Column] | None:
-    """The chosen columns in the layers' order; ``costs`` (N,) in nats. None: no plan."""
-    picked = least_cover(costs * MICRONATS + _tie_breaks(columns, price), columns, limits)
-    if picked is None:
+    """Return the columns of the cheapest plan, in layer order; None if no plan meets the limits.
+
+    Args:
+        costs: (N,) in nats.
+        weights: for the tie breaks.
+    """
+    mask = least_cover(costs * MICRONATS + _tie_breaks(columns, weights), columns, limits)
+    if mask is None:
         return None
-    chosen = [column for column, taken in zip(columns, picked, strict=True) if taken]
+    chosen = [column for column, taken in zip(columns, mask, strict=True) if taken]
     return sorted(chosen, key=lambda column: column.start)
 
 
-def _tie_breaks(columns: Sequence[Column], price: Price) -> Vector:
-    """(N,) micronats: nothing for what is kept, one and a little more for what is not."""
+def _tie_breaks(columns: Sequence[Column], weights: DamageWeights) -> Vector:
+    """(N,) micronats: 0 for a kept layer, between 1 and 1.01 for a converted column."""
     keys = [
-        (price.signed(column.damage), column.kv_bytes, index)
+        (weights.signed(column.damage), column.kv_bytes, index)
         for index, column in enumerate(columns)
         if column.candidate is not None
     ]
@@ -48,27 +53,27 @@ def _tie_breaks(columns: Sequence[Column], price: Price) -> Vector:
 def least_cover(
     cost: Vector, columns: Sequence[Column], limits: Sequence[Limit]
 ) -> NDArray[np.bool_] | None:
-    """The exact cover of the layers of least cost within the limits, or None if there is none.
+    """Return the cheapest exact cover of the layers within the limits; None if there is none.
 
         min cost x  s.t.  A x = 1,  uses_i x <= limit_i,  x binary
 
     Args:
-        cost: (N,).
+        cost: (N,) cost of each column.
 
     Returns:
-        A mask (N,) of the columns.
+        (N,) mask of the chosen columns.
     """
     layers = max(column.stop for column in columns)
-    rows = [layer for column in columns for layer in column.layers]
-    of = [index for index, column in enumerate(columns) for _ in column.layers]
-    cover = csr_array((np.ones(len(rows)), (rows, of)), shape=(layers, len(columns)))
-    rows_of_limits = [LinearConstraint(uses[None, :], -np.inf, limit) for uses, limit in limits]
+    layer_of = [layer for column in columns for layer in column.layers]
+    column_of = [index for index, column in enumerate(columns) for _ in column.layers]
+    cover = csr_array((np.ones(len(layer_of)), (layer_of, column_of)), shape=(layers, len(columns)))
+    within = [LinearConstraint(uses[None, :], -np.inf, limit) for uses, limit in limits]
     with _stdout_to_stderr():
         solution = milp(
             cost,
             integrality=np.ones(len(columns)),
             bounds=Bounds(0, 1),
-            constraints=[LinearConstraint(cover, 1, 1), *rows_of_limits],
+            constraints=[LinearConstraint(cover, 1, 1), *within],
             options={"mip_rel_gap": 0.0},
         )
     if solution.status == 2:  # infeasible
@@ -80,9 +85,9 @@ def least_cover(
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """HiGHS 1.12 prints a line of its debugging to C's stdout, which is ours to keep clean.
+    """Redirect C's stdout to stderr, because HiGHS 1.12 prints a debug line to stdout.
 
-    C's buffer is written out when the process ends, behind the JSON that must be the last line.
+    C would flush that line at the end of the process, after the JSON that must be the last line.
     """
     c_library = ctypes.CDLL(None)
     c_library.fflush(None)

@@ -1,4 +1,4 @@
-"""Which columns may stand on which: what patches the layer below needs a feed-forward there."""
+"""Limits between neighbouring columns: a strategy that patches the layer below needs its MLP."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from layerwright.tasks.strategies.base import Strategy
 
 
 def neighbour_limits(columns: Sequence[Column]) -> list[Limit]:
-    """For every column c that patches the layer below: x_c <= sum of x_b over what can be below it.
+    """For every column c that patches the layer below: x_c <= sum of x_b over allowed columns b.
 
-    That is what ends where c starts and keeps its feed-forward, or becomes one stretch with c.
+    Column b is allowed if it ends where c starts, and keeps its feed-forward or merges with c.
     """
     built = [
         None if column.candidate is None else build(Strategy, column.candidate.spec)
         for column in columns
     ]
-    found = []
+    limits = []
     for index, (above, strategy) in enumerate(zip(columns, built, strict=True)):
         if strategy is None or not strategy.patches_below:
             continue
-        below = [
-            column.stop == above.start and _carries(other, strategy)
+        allowed = [
+            column.stop == above.start and _can_be_below(other, strategy)
             for column, other in zip(columns, built, strict=True)
         ]
-        uses = -np.array(below, dtype=np.float64)
+        uses = -np.array(allowed, dtype=np.float64)
         uses[index] = 1.0
-        found.append((uses, 0.0))
-    return found
+        limits.append((uses, 0.0))
+    return limits
 
 
-def _carries(below: Strategy | None, strategy: Strategy) -> bool:
+def _can_be_below(below: Strategy | None, strategy: Strategy) -> bool:
     if below is None or below.keeps_feed_forward:
         return True
     return below == strategy and strategy.merges

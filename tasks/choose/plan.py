@@ -1,4 +1,4 @@
-"""Profile, options and the base's shape -> a problem; a problem and a selector -> a plan."""
+"""Build the problem from profile, options and base config; build the plan from a selector."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 def choose_plan(problem: Problem, selector: Selector) -> ConversionPlan:
-    """The plan that a selector makes. Pure, but for the problem's trial.
+    """Return the plan of a selector. Pure, except for the problem's trial.
 
     Raises:
-        InputError: scores that the profile lacks, or limits that no plan meets.
+        InputError: the profile lacks a score, or no plan meets the limits.
     """
     costs, times = problem.costs, problem.times
     return ConversionPlan(
@@ -44,15 +44,16 @@ def problem_of(
     seed: int = 0,
     table: CostTable | None = None,
 ) -> Problem:
-    """What a selector is given: the profile, and what each strategy would cost in each layer.
+    """Compute the cost of each strategy at each layer, and return the selector's problem.
 
     Args:
-        config: the base's, as a hybrid.
-        seed: for selectors that draw.
-        table: measured times, where there are any.
+        config: the base's config, as a hybrid.
+        seed: for selectors that draw at random.
+        table: measured times, if there are any.
 
     Raises:
-        InputError: an unknown strategy or option, or scores that one lacks.
+        InputError: a strategy or an option is unknown, or a strategy needs a score that the
+            profile lacks.
     """
     costs = _Costs(profile, options.context_tokens, config, table)
     candidates = tuple(
@@ -62,7 +63,7 @@ def problem_of(
     )
     if not candidates:
         raise InputError(
-            "every strategy keeps the layer as it is",
+            "the recipe has no strategy that converts a layer",
             where="choose.strategies",
             expected=f"at least one strategy other than {KEEP}",
         )
@@ -78,7 +79,7 @@ def problem_of(
 
 
 class _Costs:
-    """KV bytes, parameters and time of what layers become."""
+    """KV bytes, parameters and time of converted layers."""
 
     def __init__(
         self,
@@ -96,18 +97,21 @@ class _Costs:
         return tuple(self.counts.layer(i, spec) for i, spec in enumerate(self.base_specs))
 
     def candidate(self, spec: Spec, strategy: Strategy) -> Candidate:
-        own = [strategy.resolved(layer.scores) for layer in self.profile.layers]
-        # what a profile fills in makes a new strategy; else the recipe's own words stay
-        specs = [spec if one is strategy else one.spec for one in own]
+        per_layer = [strategy.resolved(layer.scores) for layer in self.profile.layers]
+        # keep the recipe's spelling unless the profile filled in an option
+        specs = [spec if resolved is strategy else resolved.spec for resolved in per_layer]
         return Candidate(
             spec=spec,
             layers=tuple(
-                LayerOption(spec=specs[layer], **self._of(own[layer], layer, layer + 1))
-                for layer in range(len(own))
+                LayerOption(spec=specs[layer], **self._costs(resolved, layer, layer + 1))
+                for layer, resolved in enumerate(per_layer)
             ),
             runs=tuple(
                 RunOption(
-                    spec=specs[start], start=start, stop=stop, **self._of(own[start], start, stop)
+                    spec=specs[start],
+                    start=start,
+                    stop=stop,
+                    **self._costs(per_layer[start], start, stop),
                 )
                 for start, stop in self._measured_runs(spec)
             ),
@@ -115,7 +119,7 @@ class _Costs:
         )
 
     def _further(self, spec: Spec, strategy: Strategy) -> LayerOption:
-        """What a second layer adds to a run that becomes one thing."""
+        """The option of a further layer in a run that the strategy joins."""
         _, further = strategy.layer_specs([self.base_specs[0]] * 2)
         return LayerOption(
             spec=spec,
@@ -132,7 +136,7 @@ class _Costs:
             if damage.strategy == spec and damage.layers > 1
         ]
 
-    def _of(self, strategy: Strategy, start: int, stop: int) -> dict[str, Any]:
+    def _costs(self, strategy: Strategy, start: int, stop: int) -> dict[str, Any]:
         specs = strategy.layer_specs(self.base_specs[start:stop])
         return {
             "kv_bytes": sum(self._kv_bytes(strategy, layer) for layer in range(start, stop)),

@@ -1,4 +1,4 @@
-"""What most published rules have in common: order the layers, convert the first of them."""
+"""Ranking, the base class of selectors that order the layers and convert the first of them."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from layerwright.tasks.errors import InputError
 
 
 class Ranked(NamedTuple):
-    """A layer in its place, and why it stands there."""
+    """A layer of the order, and the reason for its position."""
 
     layer: LayerProfile
     reason: str
 
 
 class Ranking(Selector):
-    """Convert the first layers of an order to the recipe's first strategy, each by itself.
+    """Convert the first layers of an order to the recipe's first strategy, each as its own item.
 
-    A subclass says the order. Layers that cannot become the strategy are in no order and are kept.
+    A subclass defines the order. Layers that cannot get the strategy are not in the order and are
+    kept. Set exactly one of the two attributes.
 
     Attributes:
-        layers: how many layers to convert.
-        kv_bytes_ratio: convert as many as bring the model's KV bytes to this share of the base's,
-            and no more. Exactly one of the two is given.
+        layers: number of layers to convert.
+        kv_bytes_ratio: convert the fewest layers that bring the model's KV bytes down to this
+            share of the base's.
     """
 
     layers: int | None = Field(default=None, ge=0)
     kv_bytes_ratio: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
+    def _has_a_single_limit(self) -> Self:
         if (self.layers is None) == (self.kv_bytes_ratio is None):
-            raise ValueError("exactly one of layers and kv_bytes_ratio")
+            raise ValueError("set exactly one of layers and kv_bytes_ratio")
         return self
 
     @abstractmethod
     def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        """Those of ``layers`` that may be converted, the first to be converted first.
+        """Order ``layers``: the layer to convert first comes first.
 
         Raises:
-            InputError: the profile lacks what the rule reads.
+            InputError: the profile lacks a score or damage that the rule needs.
         """
 
-    def why_never(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
-        """Why layers, by their index, are in no order."""
+    def excluded(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
+        """Return the layers that are never converted, each with the reason."""
         return {
             layer.layer: f"cannot become {named(candidate.spec)}"
             for layer in problem.layers
@@ -60,10 +61,12 @@ class Ranking(Selector):
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate = problem.candidates[0]
-        never = self.why_never(problem, candidate)
-        order = self.order(problem, [p for p in problem.layers if p.layer not in never])
+        excluded = self.excluded(problem, candidate)
+        order = self.order(problem, [p for p in problem.layers if p.layer not in excluded])
         count = self._count(problem, candidate, [ranked.layer for ranked in order])
-        items = {layer: problem.kept(problem.layers[layer], why) for layer, why in never.items()}
+        items = {
+            layer: problem.kept(problem.layers[layer], reason) for layer, reason in excluded.items()
+        }
         for rank, (layer, reason) in enumerate(order):
             if rank < count:
                 reason = f"{reason}; {problem.saving(layer, candidate)}"
@@ -79,7 +82,7 @@ class Ranking(Selector):
             return self.layers
         assert self.kv_bytes_ratio is not None
         base = problem.base_kv_bytes
-        # 0.6 of something is seldom exact in binary, and rounding must not cost a layer
+        # a tolerance, so that rounding of the product does not convert one more layer
         budget, kv_bytes = self.kv_bytes_ratio * base * (1 + 1e-9), base
         count = 0
         while kv_bytes > budget and count < len(order):
@@ -88,55 +91,53 @@ class Ranking(Selector):
             kv_bytes += min(candidate.layers[layer.layer].kv_bytes - kept, 0)
             count += 1
         if kv_bytes > budget:
-            best, all_of_them = kv_bytes / base, "every layer"
-            if len(order) < len(problem.layers):
-                all_of_them = f"all {len(order)} layers that may be"
+            best = kv_bytes / base
             raise InputError(
                 f"kv_bytes_ratio {self.kv_bytes_ratio:g} is out of reach at "
-                f"{problem.context_tokens:,} tokens: with {all_of_them} converted it is {best:.4f}",
+                f"{problem.context_tokens:,} tokens: it is {best:.4f} with all {len(order)} "
+                "convertible layers converted",
                 where="choose.selector.kv_bytes_ratio",
                 expected=f"kv_bytes_ratio of at least {math.ceil(best * 1e4) / 1e4:g}",
-                remedy="or put a strategy that keeps fewer bytes first",
+                remedy="raise the ratio, or put a strategy with fewer KV bytes first",
             )
         return count
 
 
-def require_layers(problem: Problem, asked: int, available: int) -> None:
-    """Refuse to convert more layers than may be.
+def require_layers(problem: Problem, requested: int, available: int) -> None:
+    """Check that the model has enough convertible layers.
 
     Raises:
-        InputError: ``asked`` is more than ``available``.
+        InputError: ``requested`` is more than ``available``.
     """
-    if asked <= available:
+    if requested <= available:
         return
-    total = len(problem.layers)
-    may_be = f", of which {available} may be converted" if available < total else ""
     raise InputError(
-        f"the model has {total} layers{may_be}, {asked} cannot be converted",
+        f"cannot convert {requested} layers: {available} of the model's {len(problem.layers)} "
+        "layers can be converted",
         where="choose.selector.layers",
         expected=f"at most {available}",
     )
 
 
-def by_figure(
+def ranked_by(
+    score: Callable[[LayerProfile], float],
     layers: Sequence[LayerProfile],
-    figure: Callable[[LayerProfile], float],
-    words: str,
+    reason: str,
     *,
     largest_first: bool = False,
 ) -> list[Ranked]:
-    """Layers by a figure, the smallest first; ties go to the lower layer.
+    """Order layers by a score, the smallest first; ties go to the lower layer.
 
     Args:
-        words: of the reason, with ``{place}`` (``3rd of 30``) and ``{figure}`` to be filled in.
+        reason: template of the reason, with ``{rank}`` (``3rd of 30``) and ``{score}``.
     """
-    figures = {layer.layer: figure(layer) for layer in layers}
+    scores = {layer.layer: score(layer) for layer in layers}
     sign = -1 if largest_first else 1
-    ordered = sorted(layers, key=lambda layer: (sign * figures[layer.layer], layer.layer))
+    ordered = sorted(layers, key=lambda layer: (sign * scores[layer.layer], layer.layer))
     return [
         Ranked(
             layer,
-            words.format(place=f"{ordinal(rank)} of {len(layers)}", figure=figures[layer.layer]),
+            reason.format(rank=f"{ordinal(rank)} of {len(layers)}", score=scores[layer.layer]),
         )
         for rank, layer in enumerate(ordered, 1)
     ]

@@ -1,4 +1,4 @@
-"""After a failed gate: which converted layers to give back first, and when that cannot help."""
+"""Repair after a failed gate: keep the most damaging layers again, if that can help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem, RepairRou
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.recipe.repair import RepairOptions
 
-# figures that giving back makes worse
+# prefixes of the metrics that become worse when more layers are kept
 COSTS = (
     "kv_bytes.", "peak_memory_bytes.", "prefill_ms.", "first_token_ms.", "decode_tokens_per_s.",
     "latency_",
@@ -24,42 +24,40 @@ def next_round(
     decision: GateDecision,
     costs: CostTable | None = None,
 ) -> tuple[RepairRound, ConversionPlan | None]:
-    """What is done about a rejection, and the plan to go on with; None where nothing is.
+    """Return the record of this repair round, and the repaired plan, or None if repair stops.
 
     Args:
-        done: rounds of repair that were made before.
-        plan: the rejected one.
-        costs: the table that its times were predicted from.
+        done: number of repair rounds so far.
+        plan: the rejected plan.
+        costs: the cost table that the plan's times were predicted from.
     """
     stopped = why_not(decision, plan)
     if stopped is None and done >= options.rounds:
-        stopped = f"{options.rounds} rounds of repair did not help"
+        stopped = f"the gate still fails after {options.rounds} rounds of repair"
     repaired = give_back(plan, profile, options, costs) if stopped is None else None
-    then = repaired.summary() if repaired else plan.summary()
+    after = repaired.summary() if repaired else plan.summary()
     record = RepairRound(
         plan=plan,
         candidate_sha256=decision.candidate_sha256,
         failed_checks=decision.failed(),
-        given_back=tuple(int(i) for i, kind in plan.summary().items() if kind != then[i]),
+        given_back=tuple(int(i) for i, kind in plan.summary().items() if kind != after[i]),
         stopped=stopped or "",
     )
     return record, repaired
 
 
 def why_not(decision: GateDecision, plan: ConversionPlan) -> str | None:
-    """Why giving layers back cannot turn a rejection around; None where it may."""
+    """Return the reason why keeping more layers cannot pass the gate; None if it may pass."""
     costly = [c.metric for c in decision.rejecting if c.metric.startswith(COSTS)]
     if costly:
-        return f"{', '.join(costly)} failed, which giving layers back makes worse"
+        return f"{', '.join(costly)} failed, and keeping more layers makes it worse"
     if decision.rejecting and not decision.shown_worse:
-        return "no loss was shown: more items are needed, not more layers"
+        return "no check shows a loss; evaluate more items to pass, not more kept layers"
     converted = [item for item in plan.items if item.strategy != "keep"]
     if not converted:
         return "every layer is kept already"
     if all(item.predicted_language_nats is None for item in converted):
-        return (
-            "the plan does not say what its layers cost; add `- name: sensitivity` to the profile"
-        )
+        return "the plan has no damages; add `- name: sensitivity` to profile.profilers"
     return None
 
 
@@ -69,40 +67,39 @@ def give_back(
     options: RepairOptions,
     costs: CostTable | None = None,
 ) -> ConversionPlan:
-    """The plan with its dearest items kept: most predicted damage per KV byte regained.
+    """Return the plan with its most damaging items kept: most damage per saved KV byte first.
 
-    damage(item) = max(language, 0) + recall_weight max(recall, 0), the profile's, of the item
-    alone; items without a damage come last. Items go back until ``layers`` layers have; a run goes
-    back as a whole. Ties go to the lower layer.
+    damage(item) = max(language, 0) + recall_weight max(recall, 0), predicted by the profile for the
+    item alone; items without a damage come last. Items are kept until at least ``options.layers``
+    layers are given back; an item with several layers is kept as a whole. Ties go to the lower
+    layer.
 
     Args:
-        plan: with one converted item at least.
+        plan: a plan with at least one converted item.
     """
 
-    def regained(item: PlanItem) -> int:
-        whole = sum(
+    def saved_bytes(item: PlanItem) -> int:
+        kept = sum(
             profile.geometry.layer_bytes(layer, plan.context_tokens)
             for layer in range(item.start, item.stop)
         )
-        return max(whole - (item.predicted_kv_bytes or 0), 1)
+        return max(kept - (item.predicted_kv_bytes or 0), 1)
 
-    def won(item: PlanItem) -> float:
+    def damage_per_byte(item: PlanItem) -> float:
         language, recall = item.predicted_language_nats or 0.0, item.predicted_recall_nats or 0.0
         damage = max(language, 0.0) + options.recall_weight * max(recall, 0.0)
-        return damage / regained(item)
+        return damage / saved_bytes(item)
 
-    dearest = sorted(
-        (item for item in plan.items if item.strategy != "keep"), key=lambda i: (-won(i), i.start)
-    )
-    back: set[int] = set()
-    for item in dearest:
-        if len(back) >= options.layers:
+    converted = [item for item in plan.items if item.strategy != "keep"]
+    given_back: set[int] = set()
+    for item in sorted(converted, key=lambda item: (-damage_per_byte(item), item.start)):
+        if len(given_back) >= options.layers:
             break
-        back.update(range(item.start, item.stop))
+        given_back.update(range(item.start, item.stop))
     items = [
         part
         for item in plan.items
-        for part in (_kept(item, plan, profile, costs) if item.start in back else (item,))
+        for part in (_kept(item, plan, profile, costs) if item.start in given_back else (item,))
     ]
     return plan.model_copy(update={"items": tuple(items), "repaired_from": identity(plan)})
 

@@ -1,4 +1,4 @@
-"""The step: a plan chosen with the base model at hand."""
+"""The choose step: build the problem, load the base if the selector needs trials, and plan."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def choose_on_model(
     costs: CostTable | None,
     ctx: Context,
 ) -> ConversionPlan:
-    """The plan that the recipe's selector makes; the model is loaded only if plans are tried.
+    """Return the plan of the recipe's selector.
 
     Args:
-        measured_on: rows that plans are tried on: those of the profile.
-        fitted_on: rows that strategies are fitted on; in trials, without those tried on.
+        measured_on: the profile's calibration rows; trials measure plans on the first of them.
+        fitted_on: rows that strategies are fitted on; trials exclude the rows they measure on.
         costs: measured times, for predictions and for selectors that need them.
 
     Raises:
-        InputError: see `choose_plan`; or rows that a trial asks for are not there.
+        InputError: see `choose_plan`; or the trial needs more rows than the profile has.
     """
     folder = ctx.store.open_tree(model.sha256)
     selector = build(Selector, options.selector, where="choose.selector")
@@ -62,7 +62,7 @@ def choose_on_model(
         make_yardstick = partial(
             _yardstick,
             rows=measured_on,
-            wanted=selector.tries,
+            options=selector.tries,
             keep_out_tokens=_reach(problem),
             ctx=ctx,
             folder=folder,
@@ -78,37 +78,37 @@ def choose_on_model(
 
 
 def _reach(problem: Problem) -> int:
-    """Sinks + window of the widest candidate, which recall prompts must stay out of."""
+    """Sinks + window of the widest strategy; the answers of recall prompts must lie outside."""
     specs = [option.spec for candidate in problem.candidates for option in candidate.layers]
-    own = {spec.model_dump_json(): spec for spec in specs}
-    return max(build(Strategy, spec).reach_tokens() or 0 for spec in own.values())
+    distinct = {spec.model_dump_json(): spec for spec in specs}
+    return max(build(Strategy, spec).reach_tokens() or 0 for spec in distinct.values())
 
 
 def _yardstick(
     base: HybridForCausalLM,
     rows: Calibration,
-    wanted: TrialOptions,
+    options: TrialOptions,
     keep_out_tokens: int,
     ctx: Context,
     folder: Path,
     keep: Keep,
 ) -> Yardstick:
-    held = calibration_rows(rows, ctx.store, folder)
-    tokens = wanted.row_tokens or rows.row_tokens
-    if wanted.rows > rows.rows or tokens > rows.row_tokens:
+    all_rows = calibration_rows(rows, ctx.store, folder)
+    tokens = options.row_tokens or rows.row_tokens
+    if options.rows > rows.rows or tokens > rows.row_tokens:
         raise InputError(
-            f"plans are to be tried on {wanted.rows} rows of {tokens} tokens",
+            f"the selector measures plans on {options.rows} rows of {tokens} tokens",
             where="choose.selector",
             expected=f"at most the profile's {rows.rows} rows of {rows.row_tokens} tokens",
         )
     probes = {}
-    if wanted.prompts:
+    if options.prompts:
         probes = probe_prompts(
-            wanted.probes,
+            options.probes,
             load_tokenizer(folder),
-            wanted.prompts,
-            wanted.prompt_tokens,
+            options.prompts,
+            options.prompt_tokens,
             ctx.seed,
             keep_out_tokens=keep_out_tokens,
         )
-    return Yardstick(base, held[: wanted.rows, :tokens], probes, keep)
+    return Yardstick(base, all_rows[: options.rows, :tokens], probes, keep)

@@ -1,4 +1,4 @@
-"""What a plan may cost in time, from the measured times of its parts."""
+"""The columns' shares of the base's predicted time, for budgets on time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from layerwright.tasks.choose.cover import Vector
 from layerwright.tasks.contracts.plan import PassTime
 from layerwright.tasks.errors import InputError
 
-Figure = Literal["prefill_seconds", "decode_seconds_per_token"]
+TimeField = Literal["prefill_seconds", "decode_seconds_per_token"]
 
 
 def time_uses(
-    problem: Problem, columns: Sequence[Column], field: str, figure: Figure
+    problem: Problem, columns: Sequence[Column], field: str, time_field: TimeField
 ) -> tuple[Vector, float]:
-    """Shares of the base's predicted time: of each column (N,), and of what is outside the layers.
+    """Return the shares of the base's predicted time: of each column (N,), and outside the layers.
 
     Args:
-        field: the budget, for messages.
+        field: recipe field of the budget, for error messages.
+        time_field: the time to read.
 
     Raises:
-        InputError: no times at the problem's context, or none of a column.
+        InputError: there are no measured times at the problem's context length, or none of a
+            column.
     """
     layers, times = problem.base_time(), problem.times
     if layers is None or times is None:
@@ -34,18 +36,18 @@ def time_uses(
             where=f"choose.selector.{field}",
             remedy=f"add `costs: {{context_tokens: [{problem.context_tokens}]}}` to the recipe",
         )
-    outside = getattr(times.outside.time, figure)
-    whole = outside + getattr(layers, figure)
-    uses = np.array([getattr(_time(column, field), figure) for column in columns])
-    return uses / whole, outside / whole
+    outside = getattr(times.outside.time, time_field)
+    total = outside + getattr(layers, time_field)
+    uses = np.array([getattr(_time(column, field), time_field) for column in columns])
+    return uses / total, outside / total
 
 
 def _time(column: Column, field: str) -> PassTime:
     if column.time is None:
-        assert column.candidate is not None  # layers of the base are always timed
+        assert column.candidate is not None  # the table always has the base's layers
         raise InputError(
             f"the cost table has no time of {named(column.candidate.spec)}",
             where=f"choose.selector.{field}",
-            remedy="leave the strategy out, or measure the costs with it",
+            remedy="remove the strategy, or measure the costs with it",
         )
     return column.time

@@ -1,4 +1,4 @@
-"""Plans tried on the real model; what was measured once is not measured again."""
+"""Measure plans on the real model; every measurement is saved and never repeated."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from layerwright.tasks.strategies.specs import assignments_of
 
 
 class MeasuredTrial:
-    """`Trial` by converting a base in memory.
+    """A `Trial` that converts a copy of the base in memory.
 
     Args:
-        base: gives the base; called when something must be measured for the first time.
-        yardstick: made of the base then.
-        rows: gives calibration rows, for strategies that fit.
-        folder: survives a kill; every finished measurement is a file in it.
-        log: a line for each plan.
+        base: loads the base; called at the first measurement that is not saved yet.
+        yardstick: builds the yardstick from the base; called at the same time.
+        rows: loads calibration rows, for strategies that fit tensors.
+        folder: a folder that survives a kill; every measurement is saved as a file in it.
+        log: receives a line for each plan.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class MeasuredTrial:
         file = self._file(items)
         if not file.is_file():
             model = self._converted(items)
-            found = self.yardstick.figures(self.yardstick.streams(model), 0)
-            self._keep(file, MeasuredDamage(**self.yardstick.damage(found)))
+            figures = self.yardstick.figures(self.yardstick.streams(model), 0)
+            self._save(file, MeasuredDamage(**self.yardstick.damage(figures)))
         damage = MeasuredDamage.model_validate_json(file.read_text())
         self._log(
-            f"choose: a plan measured: {damage.language_nats:.4f} nats language, "
+            f"choose: measured a plan: {damage.language_nats:.4f} nats language, "
             f"KL {damage.kl_nats:.4f}, {damage.recall_nats:.4f} nats recall"
         )
         return damage
@@ -71,37 +71,38 @@ class MeasuredTrial:
         files = [self._file(items, change) for change in instead]
         missing = [i for i, file in enumerate(files) if not file.is_file()]
         if missing:
-            self._walk(items, [(instead[i], files[i]) for i in missing])
+            self._scan(items, [(instead[i], files[i]) for i in missing])
         texts = [file.read_text() for file in files]
         return [MeasuredDamage.model_validate_json(text) if text else None for text in texts]
 
-    def _walk(self, items: Sequence[PlanItem], wanted: list[tuple[PlanItem, Path]]) -> None:
+    def _scan(self, items: Sequence[PlanItem], changes: list[tuple[PlanItem, Path]]) -> None:
+        """Measure single changes of a plan in one scan from the first layer to the last."""
         model = self._converted(items)
-        built = [(build(Strategy, change.spec), change, file) for change, file in wanted]
+        built = [(build(Strategy, change.spec), change, file) for change, file in changes]
         fits = any(strategy.fits for strategy, _, _ in built)
         scan = Scan(model, self.base, self.yardstick, self._rows() if fits else None)
-        for strategy, change, file in sorted(built, key=lambda one: one[1].start):
+        for strategy, change, file in sorted(built, key=lambda entry: entry[1].start):
             while scan.layer < change.start:
                 scan.advance()
             try:
-                found = scan.figures_with(strategy, change.stop - change.start)
+                figures = scan.figures_with(strategy, change.stop - change.start)
             except InputError as error:
                 self._log(f"choose: layer {change.start}: {error.message}")
                 write_atomically(file, b"")
             else:
-                self._keep(file, MeasuredDamage(**self.yardstick.damage(found)))
+                self._save(file, MeasuredDamage(**self.yardstick.damage(figures)))
 
     def _converted(self, items: Sequence[PlanItem]) -> HybridForCausalLM:
         parts = assignments_of(items)
         return converted_copy(self.base, parts, self._rows, self.yardstick.keep)
 
     @staticmethod
-    def _keep(file: Path, damage: MeasuredDamage) -> None:
+    def _save(file: Path, damage: MeasuredDamage) -> None:
         write_atomically(file, damage.model_dump_json().encode())
 
     def _file(self, items: Sequence[PlanItem], change: PlanItem | None = None) -> Path:
-        def said(item: PlanItem) -> list[object]:
+        def fields(item: PlanItem) -> list[object]:
             return [item.start, item.stop, item.strategy, item.params]
 
-        key = identity([list(map(said, items)), said(change) if change else None])
+        key = identity([list(map(fields, items)), fields(change) if change else None])
         return self._folder / f"{key[:24]}.json"

@@ -1,0 +1,1 @@
+"""finetune: train converted checkpoints (healing), and bases before layers are removed."""

@@ -1,8 +1,9 @@
-"""What a stage may change of a model, and what it came to."""
+"""LoRA adapters and fully trained parts: attach them for a stage, and merge them after it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -19,7 +20,7 @@ PARTS = {
     "mix": (".self_attn.mix",),
     "decay": (".self_attn.decay_bias",),
 }
-MADE_BY = {  # for messages: what gives a model the part
+STRATEGY_OF_PART = {  # for error messages: the strategy that creates the part
     "linear": "the strategy linear",
     "mix": "gated_recurrence with learned_mix",
     "decay": "gated_recurrence with decay: statistics",
@@ -36,31 +37,31 @@ def attach(
     mixers_of: Collection[int] | None = None,
     where: str = "finetune",
 ) -> dict[str, nn.Parameter]:
-    """Freeze a model but for what a stage trains.
+    """Attach a LoRA adapter or unfreeze weights, and freeze all other weights.
 
-    ``lora`` makes W x into W x + s B A x, with A random by ``seed`` and B zero, so that nothing
-    changes at first; s = alpha / rank (arXiv 2106.09685, eq. 3), or alpha / sqrt(rank) with
-    rsLoRA (arXiv 2312.03732); DoRA (arXiv 2402.09353) trains each output's magnitude besides.
-    ``full`` frees all weights of the layers and the final norm. Embeddings and head stay frozen:
-    the loss on logits relies on it. What is trained is fp32 whatever the weights are.
+    ``lora`` replaces W x with W x + s B A x. A is random by ``seed`` and B is zero, so the model's
+    output does not change at first. s = alpha / rank (arXiv 2106.09685, eq. 3), or
+    alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732). DoRA (arXiv 2402.09353) also trains the
+    magnitude of each output. ``full`` unfreezes all weights of the layers and the final norm.
+    Embeddings and head always stay frozen, as `distillation_loss` requires. Trained weights are
+    fp32, whatever the dtype of the model.
 
     Args:
-        parts: small parts that are trained in full besides.
-        mixers_of: where only these layers' mixers see the loss, nothing else is freed.
-        where: the stage's place in the recipe, for messages.
+        parts: small parts that are trained in full beside the adapter.
+        mixers_of: if given, only the mixers of these layers are trained.
+        where: recipe field of the stage, for error messages.
 
     Returns:
-        The trained parameters by name: all that an optimiser gets.
+        The trained parameters by name.
 
     Raises:
-        InputError: a target that names no linear layer that can be trained, or a part that the
-            model has not.
+        InputError: a target is not a trainable linear layer, or the model does not have a part.
     """
     model.requires_grad_(False)
-    chosen = _part_names(model, parts, where)
+    unfrozen = _part_names(model, parts, where)
     targets = _targets(model, adapter, where)
 
-    def seen(name: str) -> bool:
+    def in_scope(name: str) -> bool:
         if mixers_of is None:
             return True
         layer, _, rest = name.removeprefix(LAYERS).partition(".")
@@ -69,56 +70,58 @@ def attach(
 
     if adapter.kind == "full":
         named = model.named_parameters()
-        chosen |= {name for name, _ in named if name.startswith((LAYERS, NORM))}
-    wanted = [name for name in targets if seen(name)]
-    if wanted:
-        for part in chosen:
-            if part.rpartition(".")[0] in wanted:
+        unfrozen |= {name for name, _ in named if name.startswith((LAYERS, NORM))}
+    targets = [name for name in targets if in_scope(name)]
+    if targets:
+        for part in unfrozen:
+            if part.rpartition(".")[0] in targets:
                 raise InputError(
                     f"{part} would be trained twice, by an adapter and in full",
                     where=f"{where}.parts",
-                    expected="it among the adapter's targets or among the parts",
+                    expected="it either among the adapter's targets or among the parts",
                 )
         config = LoraConfig(
             r=adapter.rank,
             lora_alpha=adapter.alpha,
-            target_modules=wanted,
+            target_modules=targets,
             lora_dropout=0.0,
             use_rslora=adapter.rslora,
             use_dora=adapter.dora,
         )
-        with torch.random.fork_rng(devices=[]):  # adapters are made on the CPU, then moved
+        with torch.random.fork_rng(devices=[]):  # peft creates adapters on the CPU, then moves them
             torch.default_generator.manual_seed(seed)
             inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     for name, parameter in model.named_parameters():
-        if name in chosen and seen(name):
+        if name in unfrozen and in_scope(name):
             parameter.requires_grad = True
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return trained(model)
+    return trainable(model)
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name."""
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters with a gradient, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def merge(model: HybridForCausalLM) -> dict[str, Tensor]:
-    """Fold the adapters into their weights, in fp32.
+    """Merge the adapters into their weights, in fp32.
 
     Returns:
-        Every weight that the stage may have changed, by its name in the plain model: fp32 and on
-        the CPU.
+        Every weight that the stage trained, by its name in the model without adapters; fp32, on the
+        CPU.
     """
     changed = {}
-    adapted = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    adapted: dict[str, Any] = {  # peft does not declare the type of `merge`
+        name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    }
     for name, layer in adapted.items():
-        weight = layer.get_base_layer().weight
-        weight.data = weight.data.float()  # the sum is taken in fp32, whatever the weights are
+        linear = layer.get_base_layer()
+        linear.weight.data = linear.weight.data.float()  # peft adds in the dtype of the weight
         layer.merge(adapter_names=[ADAPTER])
-        changed[f"{name}.weight"] = layer.get_base_layer().weight
-    for name, parameter in trained(model).items():
+        changed[f"{name}.weight"] = linear.weight
+    for name, parameter in trainable(model).items():
         if not any(name.startswith(f"{prefix}.") for prefix in adapted):
             changed[name] = parameter
     return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in changed.items()}
@@ -127,21 +130,21 @@ def merge(model: HybridForCausalLM) -> dict[str, Tensor]:
 def split_by_parts(
     parameters: dict[str, nn.Parameter], parts: Collection[str]
 ) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """Trained parameters by name: those of no part, and those of the parts."""
+    """Split trained parameters into those that belong to no part, and those of the parts."""
     endings = tuple(ending for part in parts for ending in PARTS[part])
-    mine = {name: p for name, p in parameters.items() if name.endswith(endings)}
-    return {name: p for name, p in parameters.items() if name not in mine}, mine
+    of_parts = {name: p for name, p in parameters.items() if name.endswith(endings)}
+    return {name: p for name, p in parameters.items() if name not in of_parts}, of_parts
 
 
-def give(model: HybridForCausalLM, weights: dict[str, Tensor]) -> None:
-    """Put weights that earlier stages changed into a plain model; they stay fp32."""
+def apply_weights(model: HybridForCausalLM, weights: dict[str, Tensor]) -> None:
+    """Replace weights of a model without adapters by those of earlier stages; they stay fp32."""
     parameters = dict(model.named_parameters())
     for name, tensor in weights.items():
         parameters[name].data = tensor.to(parameters[name].device)
 
 
 def _targets(model: HybridForCausalLM, adapter: AdapterOptions, where: str) -> list[str]:
-    """Full names of the linear layers that the adapter goes on."""
+    """Full names of the linear layers that get an adapter."""
     if adapter.kind != "lora":
         return []
     head = model.get_output_embeddings()
@@ -153,7 +156,7 @@ def _targets(model: HybridForCausalLM, adapter: AdapterOptions, where: str) -> l
     for target in adapter.targets:
         if target not in linear.values():
             raise InputError(
-                f"{target!r} is no linear layer that can be trained",
+                f"{target!r} is not a trainable linear layer",
                 where=f"{where}.adapter.targets",
                 expected=f"some of {', '.join(sorted(set(linear.values())))}",
             )
@@ -161,15 +164,16 @@ def _targets(model: HybridForCausalLM, adapter: AdapterOptions, where: str) -> l
 
 
 def _part_names(model: HybridForCausalLM, parts: Collection[str], where: str) -> set[str]:
-    names, found = [name for name, _ in model.named_parameters()], set()
+    names = [name for name, _ in model.named_parameters()]
+    part_names: set[str] = set()
     for part in parts:
-        mine = {name for name in names if name.endswith(PARTS[part])}
-        if not mine:
+        matching = {name for name in names if name.endswith(PARTS[part])}
+        if not matching:
             raise InputError(
                 f"the converted model has no part {part!r}",
                 where=f"{where}.parts",
-                expected=f"a plan in which some layer has it: {MADE_BY[part]}",
-                remedy="leave it out, or convert a layer that way",
+                expected=f"a plan with a layer that has it: {STRATEGY_OF_PART[part]}",
+                remedy="remove the part, or convert a layer with that strategy",
             )
-        found |= mine
-    return found
+        part_names |= matching
+    return part_names

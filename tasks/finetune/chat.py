@@ -1,80 +1,88 @@
-"""Which tokens of a chat are the assistant's."""
+"""Tokenize chats, and mark the assistant's tokens."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from layerwright.tasks.errors import InputError
 
-# what a template marks the assistant's text with, for Transformers' own mask
+# the tag around the assistant's text in a template; Transformers builds its mask from it
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def encode_turns(
     document: dict, tokenizer: PreTrainedTokenizerBase, what: str
 ) -> tuple[list[int], list[bool]]:
-    """Token ids of a chat, and which of them the assistant wrote.
+    """Return the token ids of a chat, and for each whether the assistant wrote it.
 
-    A template with generation marks says so itself. For one without them the chat is rendered turn
-    by turn: an assistant's turn is what comes after the turns before it and its own header, up to
-    and with whatever closes it.
+    With generation tags in the chat template, Transformers marks the assistant's tokens. Without
+    them, the chat is rendered turn by turn: the assistant's text starts after the previous turns
+    and the assistant's header, and ends with the end of its turn.
+
+    Args:
+        what: the text's name, for error messages.
 
     Raises:
-        InputError: a document that is no chat, a model without a template, or a template that
-            renders the beginning of a chat otherwise than the whole.
+        InputError: the document is not a chat, the model has no chat template, or the template
+            renders the first turns of a chat differently when more turns follow.
     """
     if "messages" not in document:
         raise InputError(
-            f"the text {what!r} has documents that are no chats",
+            f"the text {what!r} has a document that is not a chat",
             where="loss_on",
             expected='{"messages": [...]} in every line',
-            remedy="loss_on: all",
+            remedy="set loss_on: all",
         )
     template = tokenizer.chat_template
     if template is None:
         raise InputError(
-            f"the text {what!r} is chat data, and the model has no chat template",
-            remedy="give a plain text, or a model with a chat template",
+            f"the text {what!r} is chat data, but the model has no chat template",
+            remedy="use a plain text, or a model with a chat template",
         )
     messages = document["messages"]
-    if GENERATION.search(template):
-        found = tokenizer.apply_chat_template(
+    if GENERATION.search(str(template)):
+        masked: Any = tokenizer.apply_chat_template(
             messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        return found["input_ids"], [bool(mask) for mask in found["assistant_masks"]]
-    spans, rendered = _spans(messages, tokenizer, what)
-    found = tokenizer(
+        return masked["input_ids"], [bool(mask) for mask in masked["assistant_masks"]]
+    spans, rendered = _assistant_spans(messages, tokenizer, what)
+    encoded = tokenizer(
         rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
     inside = [
-        any(begin < to and start < end for start, to in spans)
-        for begin, end in found["offset_mapping"]
+        any(token_start < stop and start < token_stop for start, stop in spans)
+        for token_start, token_stop in encoded["offset_mapping"]
     ]
-    return found["input_ids"], inside
+    return encoded["input_ids"], inside
 
 
-def _spans(
+def _assistant_spans(
     messages: list[dict], tokenizer: PreTrainedTokenizerBase, what: str
 ) -> tuple[list[tuple[int, int]], str]:
-    """Where in the rendered chat the assistant's turns stand, as characters."""
+    """Return the character ranges of the assistant's turns, and the rendered chat."""
 
-    def render(count: int, **options: bool) -> str:
-        return tokenizer.apply_chat_template(messages[:count], tokenize=False, **options)
+    def render(count: int, *, prompt: bool = False) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                messages[:count], tokenize=False, add_generation_prompt=prompt
+            )
+        )
 
-    whole, spans = render(len(messages)), []
+    rendered, spans = render(len(messages)), []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = render(index, add_generation_prompt=True) if index else ""
+        before = render(index, prompt=True) if index else ""
         until = render(index + 1)
-        if not until.startswith(before) or not whole.startswith(until):
+        if not until.startswith(before) or not rendered.startswith(until):
             raise InputError(
-                f"the model's chat template renders a part of a chat of {what!r} otherwise than "
-                "the whole, so the assistant's tokens cannot be told apart",
+                f"the model's chat template renders the first turns of a chat in {what!r} "
+                "differently when more turns follow, so the assistant's tokens are unknown",
                 where="loss_on",
-                remedy="loss_on: all, or a template with generation marks",
+                remedy="set loss_on: all, or use a template with generation tags",
             )
         spans.append((len(before), len(until)))
-    return spans, whole
+    return spans, rendered

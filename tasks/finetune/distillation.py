@@ -1,4 +1,6 @@
-"""The loss on logits: next-token cross entropy and KL to the base, without whole logits.
+"""The loss on logits: next-token cross entropy and KL to the base, in chunks of positions.
+
+The logits of all positions are never in memory together.
 
 Legend: N predicted positions, D hidden size, V vocabulary, C positions of a chunk.
 """
@@ -6,6 +8,7 @@ Legend: N predicted positions, D hidden size, V vocabulary, C positions of a chu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +18,9 @@ CHUNK_POSITIONS = 128
 
 @dataclass(frozen=True)
 class Distillation:
-    """Means per predicted token, in nats. Only ``loss`` carries a gradient.
+    """Means per predicted token, in nats. Only ``loss`` has a gradient.
 
-    ``kl_nats`` is None where no teacher was given.
+    ``kl_nats`` is None without a teacher.
     """
 
     loss: Tensor
@@ -26,27 +29,35 @@ class Distillation:
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Loss and its gradient chunk by chunk, both in the forward pass.
-
-    The output projection is frozen, so the gradient of the logits never has to be kept:
+    """Computes the loss and its gradient in the forward pass, chunk by chunk.
 
         d loss / d logits = ((a + b) softmax(student) - a onehot(target) - b softmax(teacher)) / N
 
-    is multiplied with the projection at once. No chunk is computed twice, and at any time three
-    (C, V) matrices in fp32 are alive instead of five (N, V) ones; two without a teacher.
+    The output projection is frozen, so the gradient of the logits is multiplied with the projection
+    at once and never stored. No chunk is computed twice. Three (C, V) matrices in fp32 are in
+    memory at a time (two without a teacher), instead of five (N, V) matrices.
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, head, targets, a: float, b: float, chunk: int):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor | None,
+        head: Tensor,
+        targets: Tensor,
+        a: float,
+        b: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         positions = targets.numel()
         gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None  # [N, D]
         nll = torch.zeros((), dtype=torch.float64, device=student.device)
         kl = torch.zeros_like(nll)
         for start in range(0, positions, chunk):
             rows = slice(start, start + chunk)
-            wanted = targets[rows, None]  # [C, 1]
+            target = targets[rows, None]  # [C, 1]
             log_q = _log_softmax(student[rows] @ head.T)  # [C, V]
-            nll -= log_q.gather(1, wanted).sum(dtype=torch.float64)
+            nll -= log_q.gather(1, target).sum(dtype=torch.float64)
             p = None
             if teacher is not None:
                 log_p = _log_softmax(teacher[rows] @ head.T)  # [C, V]
@@ -56,7 +67,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 d_logits = log_q.exp_().mul_(a + b)
                 if p is not None:
                     d_logits.sub_(p.mul_(b))
-                d_logits.scatter_add_(1, wanted, torch.full_like(wanted, -a, dtype=d_logits.dtype))
+                d_logits.scatter_add_(1, target, torch.full_like(target, -a, dtype=d_logits.dtype))
                 gradient[rows] = d_logits.div_(positions).to(head.dtype) @ head
         nll, kl = nll / positions, kl / positions
         ctx.save_for_backward(gradient)
@@ -64,7 +75,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return a * nll + b * kl, nll, kl
 
     @staticmethod
-    def backward(ctx, d_loss, _d_nll, _d_kl):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, d_loss: Tensor, _d_nll: Any, _d_kl: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * d_loss.to(gradient.dtype), *[None] * 6)
 
@@ -81,17 +92,19 @@ def distillation_loss(
 ) -> Distillation:
     """``next_token_weight * CE(student, target) + kl_weight * KL(teacher || student)``.
 
-    Both terms are means over the predicted positions; the softmaxes are taken in fp32 at least.
+    Both terms are means over the predicted positions. The softmaxes are computed in fp32 or fp64.
 
     Args:
         student: (N, D) hidden states after the final norm, with a gradient.
-        teacher: (N, D) the same of the base model, without one; None where there is no KL.
-        head: (V, D) frozen output projection, of both models.
+        teacher: (N, D) hidden states of the base, without a gradient; None: no KL.
+        head: (V, D) frozen output projection of both models.
         targets: (N,) token ids.
-        chunk_positions: positions whose logits are held at a time; it changes memory alone.
+        next_token_weight: weight of the cross entropy.
+        kl_weight: weight of the KL; 0 without a teacher.
+        chunk_positions: positions of a chunk; affects only memory and speed.
 
-    Reference: the KL of Hinton et al., arXiv 1503.02531, at temperature 1; the gradient within the
-    forward pass is that of Liger-Kernel's fused linear cross entropy, arXiv 2410.10989.
+    Reference: the KL of Hinton et al., arXiv 1503.02531, at temperature 1. Liger-Kernel's fused
+    linear cross entropy (arXiv 2410.10989) also computes the gradient in the forward pass.
     """
     assert teacher is None or not teacher.requires_grad
     assert teacher is not None or kl_weight == 0
@@ -103,7 +116,7 @@ def distillation_loss(
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """(C, V) in place where the logits are fp32 or fp64 already."""
+    """(C, V); in place unless the logits have 16 bits."""
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     return logits.sub_(torch.logsumexp(logits, dim=-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""Trained weights back into a checkpoint: its files with some tensors replaced."""
+"""Write a checkpoint with some of its weights replaced by trained weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def write_merged(
     values: Mapping[str, Callable[[], Tensor]],
     lineage: dict[str, Any],
     *,
-    under: str = "finetune",
+    key: str = "finetune",
 ) -> None:
     """Write ``source`` to ``target`` with some weights replaced.
 
-    Each is cast to the dtype that it had. Names, dtypes, shards and every other file stay as they
-    are. One shard is in memory at a time.
+    A new value is cast to the dtype of the weight that it replaces. Names, dtypes, shards and all
+    other files stay the same. A single shard is in memory at a time.
 
     Args:
         target: an empty folder.
-        values: weight name -> call that gives its new value, in any float dtype.
-        lineage: goes into layerwright.json.
-        under: the key there.
+        values: weight name -> function that returns its new value, in any float dtype.
+        lineage: written to layerwright.json.
+        key: the lineage's key in that file.
     """
     pending = dict(values)
     for path in sorted(source.rglob("*")):
@@ -44,17 +44,17 @@ def write_merged(
             _merge_shard(path, copy, pending)
         elif path != source / MANIFEST:
             shutil.copyfile(path, copy)
-    assert not pending, f"no such weights in the checkpoint: {sorted(pending)}"
+    assert not pending, f"the checkpoint has no weights {sorted(pending)}"
     file = source / LINEAGE
     record = json.loads(file.read_text()) if file.exists() else {}
-    record[under] = lineage
+    record[key] = lineage
     (target / LINEAGE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
 def _merge_shard(source: Path, target: Path, pending: dict[str, Callable[[], Tensor]]) -> None:
     tensors = {}
     with safe_open(source, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+        for name in file.keys():  # noqa: SIM118 - not a mapping
             weight = file.get_tensor(name)
             if name in pending:
                 value = pending.pop(name)()

@@ -1,4 +1,4 @@
-"""What arithmetic a training runs in, and whether the processor has it."""
+"""The dtypes of a training, and a warning if the CPU emulates bfloat16."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from torch.utils.benchmark import Timer
 
 from layerwright.tasks.recipe.training import TrainingStage
 
-EMULATED = 3.0  # times as slow as float32; hardware's bfloat16 is about as fast or faster
-_SIDE = 512  # of the products that are timed: 0.2 s where they are emulated
+EMULATED = 3.0  # slowdown against float32; bfloat16 in hardware is about as fast, or faster
+_SIDE = 512  # side of the matrices in the timed products: 0.2 s if they are emulated
 
 
 def loaded_dtype(device: str, stages: tuple[TrainingStage, ...]) -> torch.dtype | None:
-    """What weights are loaded in; None keeps what they are stored in.
+    """Dtype to load the weights in; None: their stored dtype.
 
-    On the CPU fp32 is the faster one, whatever they are stored in.
+    On the CPU, fp32 is faster than 16-bit dtypes.
     """
-    wide = device == "cpu" or any(stage.precision == "float32" for stage in stages)
-    return torch.float32 if wide else None
+    use_float32 = device == "cpu" or any(stage.precision == "float32" for stage in stages)
+    return torch.float32 if use_float32 else None
 
 
 def compute_dtype(device: str, stored: torch.dtype, stage: TrainingStage) -> torch.dtype | None:
-    """Autocast's dtype for a stage: ``auto`` is bf16 for weights stored in 16 bits on a GPU."""
+    """Autocast dtype of a stage, or None; ``auto`` is bf16 for 16-bit weights on a GPU."""
     if stage.precision == "auto":
         return torch.bfloat16 if device != "cpu" and stored.itemsize == 2 else None
     return torch.bfloat16 if stage.precision == "bfloat16" else None
 
 
 def emulation(device: str, stages: Sequence[TrainingStage]) -> str | None:
-    """What to tell a user who asked for bfloat16 on a CPU without it; None if all is well.
+    """Return a warning if a stage asks for bfloat16 on a CPU that emulates it; else None.
 
-    Torch has such products everywhere; without instructions for them (AVX-512 BF16, AMX) they took
-    14 to 41 times as long as in float32 on a CPU with AVX2.
+    Torch emulates bfloat16 products on a CPU without instructions for them (AVX-512 BF16, AMX). On
+    a CPU with AVX2 they took 14 to 41 times as long as float32 products.
     """
     if device != "cpu" or all(stage.precision != "bfloat16" for stage in stages):
         return None
-    return told(bfloat16_slowdown())
+    return slowdown_warning(bfloat16_slowdown())
 
 
-def told(slowdown: float) -> str | None:
-    """The line on a slowdown; None where it is none."""
+def slowdown_warning(slowdown: float) -> str | None:
+    """Return the warning for a slowdown; None if the CPU does not emulate bfloat16."""
     if slowdown < EMULATED:
         return None
     return (
-        f"this processor has no bfloat16 products, they take {slowdown:.0f} times as long as "
-        "float32; precision: float32 is the faster one here"
+        f"this processor emulates bfloat16: products take {slowdown:.0f} times as long as in "
+        "float32; set precision: float32"
     )
 
 
 def bfloat16_slowdown() -> float:
-    """Time of a product in bfloat16 over that in float32 on this CPU: medians of a few."""
+    """Median time of a bfloat16 product on this CPU, divided by that of a float32 product."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         factor = torch.ones(_SIDE, _SIDE, dtype=dtype)

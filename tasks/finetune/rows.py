@@ -1,4 +1,4 @@
-"""Rows of tokens to train on, and which of their tokens count.
+"""Training rows: token rows, with masks for padding and for the tokens in the loss.
 
 Shapes: R rows, T tokens.
 """
@@ -15,14 +15,10 @@ from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from layerwright.tasks.contracts.references import TextRef
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.finetune.chat import encode_turns
 from layerwright.tasks.passes.batches import documents, encode
-from layerwright.tasks.recipe.finetune import FinetuneOptions
-from layerwright.tasks.recipe.regularize import RegularizeOptions
 from layerwright.tasks.recipe.training import TrainingText
-from layerwright.tasks.store.base import Store
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,8 @@ class Rows:
 
     Attributes:
         ids: (R, T) int64.
-        counted: (R, T) whether predicting this token counts; never at position 0.
-        real: (R, T) False for padding, which stands at the end of a row.
+        counted: (R, T) True for tokens whose prediction is in the loss; False at position 0.
+        real: (R, T) False for padding, which is at the end of a row.
     """
 
     ids: Tensor
@@ -47,11 +43,11 @@ class Rows:
 
     @property
     def tokens(self) -> int:
-        """Real tokens."""
+        """Number of tokens without padding."""
         return int(self.real.sum())
 
     def split(self, at_once: int) -> Iterator[Rows]:
-        """Batches of ``at_once`` rows, each as wide as its longest row."""
+        """Yield batches of ``at_once`` rows, cut to their longest row."""
         for first in range(0, len(self), at_once):
             batch = self[first : first + at_once]
             width = int(batch.real.sum(1).max())
@@ -66,72 +62,44 @@ class Rows:
         )
 
 
-def all_real(ids: Tensor) -> Rows:
-    """Rows without padding in which every token but the first counts."""
-    counted = torch.ones_like(ids, dtype=torch.bool)
-    counted[:, 0] = False
-    return Rows(ids, counted, torch.ones_like(counted))
-
-
-def training_rows(
-    store: Store,
-    text: TextRef,
-    held_out: TextRef | None,
-    tokenizer: PreTrainedTokenizerBase,
-    options: FinetuneOptions | RegularizeOptions,
-) -> tuple[Rows, Rows | None]:
-    """The rows that are trained on, and those of the validation where the options name one.
-
-    Raises:
-        InputError: see `read_rows`.
-    """
-    rows = read_rows(store.open_tree(text.sha256), tokenizer, options, what=options.text)
-    if options.validation is None or held_out is None:
-        return rows, None
-    held_rows = read_rows(
-        store.open_tree(held_out.sha256),
-        tokenizer,
-        options,
-        what=options.validation.text,
-        at_most=options.validation.rows,
-    )
-    return rows, held_rows
-
-
 def read_rows(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
-    how: TrainingText,
+    options: TrainingText,
     *,
     what: str,
     at_most: int | None = None,
 ) -> Rows:
-    """The rows of a text tree, cut as a recipe says.
+    """Read the documents of a text tree as training rows.
 
-    ``packed``: the documents' tokens end to end, EOS between two, cut into whole rows, as
-    `tasks/passes/batches.py` cuts them for measuring. ``separate``: a document a row, cut at
-    ``row_tokens``, padded at the end. Rows in which no token counts are left out.
+    ``documents: packed`` concatenates all documents, with EOS between them, and cuts them into full
+    rows, as `tasks/passes/batches.py` does for calibration rows. ``documents: separate`` makes a
+    row of each document, cut at ``row_tokens`` and padded at the end. Rows without a counted token
+    are dropped.
 
     Args:
-        what: the text's name, for messages.
-        at_most: this many rows from the beginning.
+        folder: the text tree.
+        options: how to cut the rows, and which tokens count.
+        what: the text's name, for error messages.
+        at_most: largest number of rows; the first rows are kept.
 
     Raises:
-        InputError: not one row, or documents that ``loss_on`` cannot read.
+        InputError: the text gives no row, or ``loss_on`` does not fit a document.
     """
-    disable_progress_bars()  # a step shows one bar, its own
+    disable_progress_bars()  # the step shows its own bar
 
     def tokenize(line: dict) -> dict:
         document = json.loads(line["document"])
-        if how.loss_on == "all":
+        if options.loss_on == "all":
             ids = encode(document, tokenizer, what)
             return {"ids": ids, "counted": [True] * len(ids)}
         ids, counted = encode_turns(document, tokenizer, what)
         return {"ids": ids, "counted": counted}
 
-    # as JSON: Arrow would give every message the fields of all others
+    # as JSON, because Arrow would give every message the fields of all other messages
     lines = Dataset.from_dict({"document": [json.dumps(d) for d in documents(folder, what)]})
-    cut = _Packer(tokenizer.eos_token_id, how) if how.documents == "packed" else _Padder(how)
+    packed = options.documents == "packed"
+    cut = _Packer(tokenizer.eos_token_id, options) if packed else _Padder(options)
     in_memory = {"keep_in_memory": True, "load_from_cache_file": False}
     encoded = lines.map(
         tokenize, remove_columns=lines.column_names, new_fingerprint="encoded", **in_memory
@@ -142,20 +110,20 @@ def read_rows(
     if not len(rows):
         raise InputError(
             f"the text {what!r} has only {sum(map(len, encoded['ids'])):,} tokens",
-            expected=f"at least one row of {how.row_tokens} tokens"
-            if how.documents == "packed"
-            else "a document of two tokens at least",
-            remedy="give it more text, or ask for shorter rows",
+            expected=f"at least one row of {options.row_tokens} tokens"
+            if packed
+            else "a document with at least two tokens",
+            remedy="add more text, or set shorter rows",
         )
     columns = rows.select(range(min(at_most or len(rows), len(rows)))).with_format("torch")[:]
     return Rows(columns["ids"].long(), columns["counted"].bool(), columns["real"].bool())
 
 
 class _Packer:
-    """Documents end to end; what does not fill a row waits for the next batch of documents."""
+    """Concatenates documents; the tokens of an incomplete row wait for the next batch."""
 
-    def __init__(self, eos: int | None, how: TrainingText) -> None:
-        self.eos, self.how = eos, how
+    def __init__(self, eos: int | None, options: TrainingText) -> None:
+        self.eos, self.options = eos, options
         self.ids: list[int] = []
         self.counted: list[bool] = []
         self.started = False
@@ -164,25 +132,25 @@ class _Packer:
         for ids, counted in zip(batch["ids"], batch["counted"], strict=True):
             if self.started and self.eos is not None:
                 self.ids.append(self.eos)
-                self.counted.append(self.how.loss_on == "all")
+                self.counted.append(self.options.loss_on == "all")
             self.ids.extend(ids)
             self.counted.extend(counted)
             self.started = self.started or bool(ids)
-        width = self.how.row_tokens
-        whole = len(self.ids) // width * width
-        starts = range(0, whole, width)
-        found = _columns(
+        width = self.options.row_tokens
+        end = len(self.ids) // width * width
+        starts = range(0, end, width)
+        columns = _columns(
             [(self.ids[i : i + width], self.counted[i : i + width]) for i in starts], width
         )
-        self.ids, self.counted = self.ids[whole:], self.counted[whole:]
-        return found
+        self.ids, self.counted = self.ids[end:], self.counted[end:]
+        return columns
 
 
 class _Padder:
-    """A document a row."""
+    """Makes a row of each document."""
 
-    def __init__(self, how: TrainingText) -> None:
-        self.width = how.row_tokens
+    def __init__(self, options: TrainingText) -> None:
+        self.width = options.row_tokens
 
     def __call__(self, batch: dict) -> dict:
         pairs = zip(batch["ids"], batch["counted"], strict=True)
@@ -191,14 +159,14 @@ class _Padder:
 
 
 def _columns(rows: list[tuple[list[int], list[bool]]], width: int) -> dict:
-    """Rows as columns, padded; those in which nothing counts are left out."""
-    found: dict[str, list] = {"ids": [], "counted": [], "real": []}
+    """Pad the rows and return them as columns; drop rows without a counted token."""
+    columns: dict[str, list] = {"ids": [], "counted": [], "real": []}
     for ids, counted in rows:
         counted = [False, *counted[1:]]
         if not any(counted):
             continue
         padding = width - len(ids)
-        found["ids"].append(ids + [0] * padding)  # causal: no token before it sees it
-        found["counted"].append(counted + [False] * padding)
-        found["real"].append([True] * len(ids) + [False] * padding)
-    return found
+        columns["ids"].append(ids + [0] * padding)  # any id: attention is causal
+        columns["counted"].append(counted + [False] * padding)
+        columns["real"].append([True] * len(ids) + [False] * padding)
+    return columns

@@ -1,4 +1,7 @@
-"""What step n does, as functions of n alone: a resumed run needs no state of either."""
+"""Learning rate, row order and window dropout as pure functions of the step.
+
+A resumed run needs no saved state for them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,12 @@ from layerwright.tasks.recipe.training import WindowDropout
 
 
 def share_of_peak(step: int, *, warmup_steps: int, steps: int, schedule: str = "cosine") -> float:
-    """The learning rate of a step, as a share of its peak.
+    """Learning rate of a step, as a share of the peak.
 
-    Linear warm-up that reaches the peak at step ``warmup_steps``, then decay towards 0.
-
-    ``cosine`` and ``linear`` decay over the steps that are left, ``constant`` stays at the peak.
-    Neither the first nor the last step has rate 0: in a run of a few dozen steps each counts.
-    (The schedules of Transformers start at 0 and would spend a step on it.)
+    A linear warm-up reaches the peak at step ``warmup_steps``. Then ``cosine`` and ``linear`` decay
+    towards 0 over the remaining steps; ``constant`` stays at the peak. No step has rate 0, because
+    every step matters in a run of a few dozen steps. (The schedules of Transformers start at 0 and
+    waste a step.)
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -30,27 +32,29 @@ def share_of_peak(step: int, *, warmup_steps: int, steps: int, schedule: str = "
 
 
 def row_indices(first: int, count: int, *, rows: int, seed: int) -> list[int]:
-    """Which ``count`` rows of the text come after ``first`` rows were read.
+    """Indices of the ``count`` rows to read after ``first`` rows have been read.
 
-    The text is read in a random order, pass after pass; each pass has an order of its own, and no
-    row comes twice in one pass.
+    Each pass over the rows has its own random order, and reads every row once.
+
+    Args:
+        rows: number of rows of the text.
     """
-    places = (divmod(position, rows) for position in range(first, first + count))
-    return [int(_order(rows, seed, number)[offset]) for number, offset in places]
+    positions = (divmod(position, rows) for position in range(first, first + count))
+    return [int(_order(rows, seed, number)[offset]) for number, offset in positions]
 
 
-@lru_cache(maxsize=2)  # a step touches one pass, or two
-def _order(rows: int, seed: int, number: int) -> np.ndarray:
-    return np.random.default_rng((seed, number)).permutation(rows)
+@lru_cache(maxsize=2)  # a step reads from one pass or two
+def _order(rows: int, seed: int, pass_number: int) -> np.ndarray:
+    return np.random.default_rng((seed, pass_number)).permutation(rows)
 
 
 def windows_off(
     dropout: WindowDropout, step: int, *, first: int, count: int, steps: int, seed: int
 ) -> list[bool]:
-    """Which of a step's rows are read without the window.
+    """For each row of a step, whether its windows are off.
 
-    The share goes linearly from ``start`` at the first step to ``end`` at the last; each row
-    draws for itself, by the number of rows that were read before it.
+    The share of such rows changes linearly from ``start`` at the first step to ``end`` at the last.
+    Each row draws at random, seeded by the number of rows read before it.
     """
     done = step / (steps - 1) if steps > 1 else 0.0
     share = dropout.start + (dropout.end - dropout.start) * done

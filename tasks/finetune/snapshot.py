@@ -1,9 +1,9 @@
-"""The state of a training in files, so that a killed run goes on exactly where it was.
+"""Save and restore the state of a training, so that a killed run resumes exactly.
 
-``training.safetensors`` holds what the stage at work trains, the optimiser's moments and the
-stage's best state; ``stage-N.safetensors``, written once when stage N is done, the weights that it
-changed. Their headers hold steps, points and reports as JSON. A file is replaced as a whole;
-nothing is pickled.
+``training.safetensors`` has the trained parameters of the current stage, the optimizer state and
+the stage's best parameters. ``stage-N.safetensors``, written once at the end of stage N, has the
+weights that the stage changed. Their headers have steps, points and reports as JSON. Files are
+replaced atomically, and nothing is pickled.
 """
 
 from __future__ import annotations
@@ -18,23 +18,29 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.training import StageReport, TrainPoint, ValidationPoint
 from layerwright.tasks.disk import write_atomically
-from layerwright.tasks.finetune.team import Team, like, whole
+from layerwright.tasks.finetune.team import Team, full_tensor, sharded_like
 
 HEADER = "training"
-LISTS = {"points": TrainPoint, "validation": ValidationPoint, "stages": StageReport}
+LISTS: dict[str, type[Contract]] = {
+    "points": TrainPoint,
+    "validation": ValidationPoint,
+    "stages": StageReport,
+}
 
 
 @dataclass
 class TrainingState:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
-        step, tokens, seconds, rows_read: over all stages.
-        points, validation: what was measured on the way.
-        stages: of the stages that are done.
-        best: what the stage at work trains, as it was at its best validation; on the CPU.
+        step, tokens, seconds, rows_read: totals over all stages.
+        points: the metrics of each training step.
+        validation: the results of each validation.
+        stages: reports of the finished stages.
+        best: trained parameters of the current stage at its best validation, on the CPU.
     """
 
     step: int = 0
@@ -47,7 +53,7 @@ class TrainingState:
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """Everything but tensors, as JSON."""
+        """All fields except tensors, as JSON."""
         plain = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
         lists = {name: [item.model_dump() for item in getattr(self, name)] for name in LISTS}
         return plain | {"rows_read": self.rows_read} | lists
@@ -61,52 +67,52 @@ class TrainingState:
 
 
 class Snapshots:
-    """The files of one training in one folder.
+    """The saved files of a training, in a folder.
 
     Args:
-        run: identity of the training's inputs; files of another are not gone on from.
-        team: all its processes call together; the first one writes.
+        inputs: identity of the training's inputs; files with another identity are ignored.
+        team: all its processes make every call; only the first process writes.
     """
 
-    def __init__(self, folder: Path, run: str, team: Team | None = None) -> None:
-        self.folder, self.run, self.team = folder, run, team or Team()
-        self.at_work = folder / "training.safetensors"
+    def __init__(self, folder: Path, inputs: str, team: Team | None = None) -> None:
+        self.folder, self.inputs, self.team = folder, inputs, team or Team()
+        self.current = folder / "training.safetensors"
 
     def stage_file(self, stage: int) -> Path:
         return self.folder / f"stage-{stage + 1}.safetensors"
 
     def finished(self) -> TrainingState:
-        """The state after the last stage that is done; a fresh one where there is none."""
+        """Return the state after the last finished stage; a new state if no stage is finished."""
         state = TrainingState()
         while facts := self._facts(self.stage_file(len(state.stages))):
             state = TrainingState.from_facts(facts)
         return state
 
     def weights(self, stage: int) -> dict[str, Tensor]:
-        """What a finished stage changed: weight name -> fp32."""
+        """Return the weights that a finished stage changed, by name, in fp32."""
         with safe_open(self.stage_file(stage), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def write_stage(self, state: TrainingState, weights: dict[str, Tensor]) -> None:
-        """The stage that ``state.stages`` ends with is done."""
+        """Save the stage that has just finished, the last in ``state.stages``."""
         self._write(self.stage_file(len(state.stages) - 1), state, weights)
         if self.team.first:
-            self.at_work.unlink(missing_ok=True)
+            self.current.unlink(missing_ok=True)
 
     def write(
         self, state: TrainingState, parameters: dict[str, nn.Parameter], optimizer: Optimizer
     ) -> None:
-        """Replace the snapshot of the stage at work.
+        """Replace the snapshot of the current stage.
 
         Args:
-            parameters: what is trained, by name, in the optimiser's order.
+            parameters: trained parameters by name, in the optimizer's order.
         """
-        tensors = {f"parameter.{name}": whole(p) for name, p in parameters.items()}
+        tensors = {f"parameter.{name}": full_tensor(p) for name, p in parameters.items()}
         for name, p in parameters.items():
             for key, value in optimizer.state[p].items():  # AdamW: step, exp_avg, exp_avg_sq
-                tensors[f"optimizer.{key}.{name}"] = whole(value)
+                tensors[f"optimizer.{key}.{name}"] = full_tensor(value)
         tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
-        self._write(self.at_work, state, tensors)
+        self._write(self.current, state, tensors)
 
     def read(
         self,
@@ -114,26 +120,32 @@ class Snapshots:
         parameters: dict[str, nn.Parameter],
         optimizer: Optimizer,
     ) -> TrainingState:
-        """Put parameters and optimiser back; a copy of ``finished`` where there is no snapshot."""
-        facts = self._facts(self.at_work)
+        """Restore parameters and optimizer from the snapshot of the current stage.
+
+        Returns:
+            The saved state; a copy of ``finished`` if there is no snapshot of the stage.
+        """
+        facts = self._facts(self.current)
         if facts is None or len(facts["stages"]) != len(finished.stages):
             return TrainingState.from_facts(finished.facts())
         state = TrainingState.from_facts(facts)
         moments: dict[str, dict] = {name: {} for name in parameters}
-        with safe_open(self.at_work, framework="pt") as file:
+        with safe_open(self.current, framework="pt") as file:
             for name, p in parameters.items():
-                p.data.copy_(like(file.get_tensor(f"parameter.{name}"), p))
-            for key in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                p.data.copy_(sharded_like(file.get_tensor(f"parameter.{name}"), p))
+            for key in file.keys():  # noqa: SIM118 - not a mapping
                 kind, _, rest = key.partition(".")
                 if kind == "best":
                     state.best[rest] = file.get_tensor(key)
                 elif kind == "optimizer":
                     moment, _, name = rest.partition(".")
                     value = file.get_tensor(key)
-                    moments[name][moment] = like(value, parameters[name]) if value.dim() else value
-        # load_state_dict moves the moments to their parameters' device and keeps AdamW's step there
-        held = {i: moments[name] for i, name in enumerate(parameters) if moments[name]}
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+                    if value.dim():  # AdamW's step is a scalar and is not sharded
+                        value = sharded_like(value, parameters[name])
+                    moments[name][moment] = value
+        # load_state_dict moves the moments to their parameters' device, except AdamW's step
+        saved = {i: moments[name] for i, name in enumerate(parameters) if moments[name]}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": saved})
         return state
 
     def _facts(self, path: Path) -> dict[str, Any] | None:
@@ -141,11 +153,11 @@ class Snapshots:
             return None
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()[HEADER])
-        return facts if facts.pop("run") == self.run else None
+        return facts if facts.pop("inputs", None) == self.inputs else None
 
     def _write(self, path: Path, state: TrainingState, tensors: dict[str, Tensor]) -> None:
         if self.team.first:
-            header = json.dumps({"run": self.run, **state.facts()})
+            header = json.dumps({"inputs": self.inputs, **state.facts()})
             contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
             write_atomically(path, save(contiguous, metadata={HEADER: header}))
         self.team.wait()

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or several among which the models are sharded."""
+"""The processes that train together: a single process, or several that shard the models."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Team:
-    """This process among its kind. Every call is made by all of them, in the same order.
+    """This process's view of the processes that train together.
+
+    All processes must make the same calls in the same order.
 
     Attributes:
-        rank: of this process; 0 alone writes.
-        size: how many there are.
+        rank: rank of this process; only rank 0 writes files.
+        size: number of processes.
+        accelerator: None for a single process.
     """
 
     rank: int = 0
@@ -30,9 +33,9 @@ class Team:
 
     @classmethod
     def join(cls, device: str) -> Team:
-        """The team that torch.distributed.run started this process in: FSDP2 through accelerate.
+        """Join the processes that torch.distributed.run started, with FSDP2 through accelerate.
 
-        The unit that is gathered and freed as one is the hybrid block.
+        FSDP gathers and frees the weights of a hybrid block together.
         """
         from accelerate import Accelerator, FullyShardedDataParallelPlugin
 
@@ -44,7 +47,7 @@ class Team:
             cpu_ram_efficient_loading=False,
         )
         accelerator = Accelerator(cpu=device == "cpu", fsdp_plugin=plugin)
-        # accelerate takes a plugin for accelerators alone; torch's FSDP2 shards over gloo as well
+        # accelerate accepts the plugin only on accelerators, but torch's FSDP2 also shards on gloo
         accelerator.state.fsdp_plugin = plugin
         return cls(accelerator.process_index, accelerator.num_processes, accelerator)
 
@@ -52,30 +55,30 @@ class Team:
     def first(self) -> bool:
         return self.rank == 0
 
-    def loads_on(self, device: str) -> str:
-        """Where a model is loaded: to be sharded it need not fit one device as a whole."""
+    def load_device(self, device: str) -> str:
+        """Device to load models on: the CPU for sharding, as a model may not fit a single GPU."""
         return device if self.size == 1 else "cpu"
 
     def shard(self, model: HybridForCausalLM) -> None:
-        """Spread a model's weights over the processes, in place; the head stays with each."""
+        """Shard a model's weights over the processes, in place; each process has the whole head."""
         if self.accelerator is None:
             return
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model
         from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
-        # a tied head would keep the embedding from being sharded: it is frozen, so it may part
+        # untie the head, or the embedding could not be sharded; both are frozen, so they stay equal
         model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone(), False)
         fsdp2_prepare_model(self.accelerator, model.model)
         for layer in model.model.layers:
             register_fsdp_forward_method(layer, "mixed")
-        with torch.no_grad():  # the first pass, which says which unit is the root, goes through it
+        with torch.no_grad():  # FSDP decides in the first pass which module is the root
             model.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
         for module in model.modules():
-            if isinstance(module, FSDPModule):  # the final norm would stay gathered
+            if isinstance(module, FSDPModule):  # else the final norm would stay gathered
                 module.reshard()
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sum over all processes of each value."""
+        """Sum each value over all processes."""
         if self.accelerator is None:
             return list(values)
         device = self.accelerator.device
@@ -84,22 +87,22 @@ class Team:
         return total.tolist()
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have made this call."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be sharded, as a whole."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a tensor that may be sharded."""
     tensor = tensor.detach()
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def like(value: Tensor, model_of: Tensor) -> Tensor:
-    """A whole tensor, placed and sharded as another one is."""
-    value = value.to(model_of.device)
-    if not hasattr(model_of, "device_mesh"):
-        return value
-    from torch.distributed.tensor import distribute_tensor
+def sharded_like(value: Tensor, other: Tensor) -> Tensor:
+    """Move a full tensor to another tensor's device, and shard it the same way."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    return distribute_tensor(value, model_of.device_mesh, model_of.placements)
+    value = value.to(other.device)
+    if not isinstance(other.data, DTensor):
+        return value
+    return distribute_tensor(value, other.data.device_mesh, other.data.placements)

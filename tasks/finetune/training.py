@@ -1,4 +1,4 @@
-"""The training loop: stage after stage, each resumed exactly where it was killed."""
+"""The training loop: it trains stage by stage, and resumes a killed stage exactly."""
 
 from __future__ import annotations
 
@@ -15,39 +15,49 @@ from torch.optim import AdamW
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.training import StageReport, TrainPoint
 from layerwright.tasks.errors import InputError, StepError
-from layerwright.tasks.finetune.adapters import attach, give, merge, split_by_parts, trained
+from layerwright.tasks.finetune.adapters import (
+    apply_weights,
+    attach,
+    merge,
+    split_by_parts,
+    trainable,
+)
 from layerwright.tasks.finetune.losses import Means, StageLoss
 from layerwright.tasks.finetune.objectives.base import LayerObjective, Objective
 from layerwright.tasks.finetune.rows import Rows
 from layerwright.tasks.finetune.schedule import row_indices, share_of_peak, windows_off
 from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
-from layerwright.tasks.finetune.team import Team, whole
+from layerwright.tasks.finetune.team import Team, full_tensor
 from layerwright.tasks.finetune.validation import Validation
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.progress import progress
 from layerwright.tasks.recipe.finetune import HealingStage
 
 LOG_EVERY_STEPS = 10
-# a step, and what was measured at it: where live metrics go
-MetricSink = Callable[[int, Mapping[str, float]], None]
+MetricSink = Callable[[int, Mapping[str, float]], None]  # receives a step and its metrics
 
 
-def silent(step: int, metrics: Mapping[str, float]) -> None:
-    """The default sink."""
+def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
+    """The default sink: ignores the metrics."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that stays the same over the stages of a training.
+    """A training; its fields are the same for all stages.
 
     Attributes:
-        load_student: makes the model that the first stage starts from, on the training's device.
-        base: the teacher, frozen; None where no objective needs it.
-        rows: what is trained on, in an order that follows from ``seed``.
-        validation: held-out rows and when to read them; None for none.
-        snapshots: where the state is kept, every ``checkpoint_every`` steps.
-        compute: autocast's dtype for a stage, or None.
-        name: of the step, for messages.
+        load_student: loads the model that the first stage starts from, on the training's device.
+        base: the teacher, frozen; None only if no objective needs it.
+        rows: training rows; ``seed`` determines their order.
+        snapshots: saves the state every ``checkpoint_every`` steps.
+        validation: held-out rows, and when to measure them; None: no validation.
+        checkpoint_every: steps between two snapshots.
+        seed: seed of adapters, row order and window dropout.
+        compute: gives the autocast dtype of a stage, or None.
+        team: the processes that train together.
+        log: receives log lines.
+        sink: receives each step's metrics.
+        name: name of the step, for messages.
     """
 
     load_student: Callable[[], HybridForCausalLM]
@@ -60,21 +70,21 @@ class Training:
     compute: Callable[[HealingStage], torch.dtype | None] = lambda stage: None
     team: Team = field(default_factory=Team)
     log: Callable[[str], None] = lambda message: None
-    sink: MetricSink = silent
+    sink: MetricSink = no_metrics
     name: str = "finetune"
 
     def run(self, stages: Sequence[HealingStage]) -> TrainingState:
-        """Train the stages that are not done yet.
+        """Train the stages that are not finished yet.
 
-        Each starts from the weights that the one before it handed on, with adapters and optimiser
-        of its own, and hands on its best state where there is a validation, else its last.
+        A stage starts from the weights of the stage before it, with a new adapter and optimizer. It
+        passes on its best weights if there is a validation, else its last.
 
         Returns:
-            The state after the last stage; ``snapshots.weights`` has what the stages changed.
+            The state after the last stage; ``snapshots.weights`` has the changed weights.
 
         Raises:
-            InputError: a stage asks for what the model has not.
-            StepError: a loss or gradient is not finite. The last snapshot stays.
+            InputError: the options of a stage do not fit the model or the number of processes.
+            StepError: a loss or gradient is not finite. The last snapshot is kept.
         """
         state = self.snapshots.finished()
         for index in range(len(state.stages), len(stages)):
@@ -85,41 +95,41 @@ class Training:
         where = f"{self.name}.stages.{index}" if self.name == "finetune" else self.name
         if stage.rows_per_step % self.team.size:
             raise InputError(
-                f"{stage.rows_per_step} rows a step cannot be shared by {self.team.size} processes",
+                f"{self.team.size} processes cannot share {stage.rows_per_step} rows per step",
                 where=f"{where}.rows_per_step",
                 expected=f"a multiple of {self.team.size}",
             )
         objectives = [build(Objective, o, where=f"{where}.objectives") for o in stage.objectives]
-        student = self.load_student()
-        for earlier in range(index):
-            give(student, self.snapshots.weights(earlier))
+        student = self._student(index)
         converted = self._converted(student)
-        local = all(isinstance(o, LayerObjective) for o in objectives)
-        parts = stage.parts if self._is_converted(student) else ()  # the control arm has none
+        layer_local = all(isinstance(o, LayerObjective) for o in objectives)
+        mixers_of = converted if layer_local else None
+        parts = stage.parts if self._is_converted(student) else ()  # the control arm has no parts
         parameters = attach(
             student,
             stage.adapter,
             seed=self.seed + index,
             parts=parts,
-            mixers_of=converted if local else None,
+            mixers_of=mixers_of,
             where=where,
         )
         if not parameters:
-            self.log(f"{self.name} stage {index + 1} has nothing to train in this model")
+            self.log(f"{self.name} stage {index + 1} skipped: it has nothing to train here")
             return self._finish(stage, objectives, finished, finished, {}, 0)
-        # no gradient anywhere: steps that would cost their time and change nothing
+        # objectives that compare with the base have no gradient at the base
         if all(o.needs_base for o in objectives) and self._is_the_base(index, student):
-            self.log(f"{self.name} stage {index + 1} has nothing to learn: this model is the base")
+            self.log(f"{self.name} stage {index + 1} skipped: the model still equals the base")
             return self._finish(stage, objectives, finished, finished, {}, 0)
         count = sum(p.numel() for p in parameters.values())
         head = student.get_output_embeddings().weight.detach().clone()
         if stage.gradient_checkpointing:
             student.gradient_checkpointing_enable({"use_reentrant": False})
-        # no dropout anywhere: nothing in a step is random, which makes resuming exact
+        # training mode only where checkpointing needs it; there is no dropout, so a step is not
+        # random and resuming is exact
         student.train(stage.gradient_checkpointing)
         self.team.shard(student)
-        by_rate = split_by_parts(trained(student), parts)  # sharding made new ones
-        parameters = {name: p for group in by_rate for name, p in group.items()}
+        groups = split_by_parts(trainable(student), parts)  # sharding created new parameters
+        parameters = {name: p for group in groups for name, p in group.items()}
         loss = StageLoss(
             student,
             self.base,
@@ -133,7 +143,7 @@ class Training:
         optimizer = AdamW(
             [
                 {"params": list(group.values()), "peak": rate}
-                for group, rate in zip(by_rate, rates, strict=True)
+                for group, rate in zip(groups, rates, strict=True)
                 if group
             ],
             weight_decay=stage.weight_decay,
@@ -141,12 +151,19 @@ class Training:
         state = self.snapshots.read(finished, parameters, optimizer)
         if state.step > finished.step:
             done = state.step - finished.step
-            which = f"stage {index + 1}, " if index else ""
-            self.log(f"{self.name} goes on from {which}step {done} of {stage.steps}")
+            prefix = f"stage {index + 1}, " if index else ""
+            self.log(f"{self.name} resumes from {prefix}step {done} of {stage.steps}")
         self._steps(index, stage, loss, parameters, optimizer, state, finished)
-        chosen = state.best if state.best else {n: whole(p).cpu() for n, p in parameters.items()}
-        weights = self._merged(index, stage, student, parts, chosen, converted if local else None)
+        chosen = state.best or {name: full_tensor(p).cpu() for name, p in parameters.items()}
+        weights = self._merged(index, stage, student, parts, chosen, mixers_of)
         return self._finish(stage, objectives, finished, state, weights, count)
+
+    def _student(self, index: int) -> HybridForCausalLM:
+        """Load the student with the weights of the stages before ``index``."""
+        student = self.load_student()
+        for earlier in range(index):
+            apply_weights(student, self.snapshots.weights(earlier))
+        return student
 
     def _steps(
         self,
@@ -167,7 +184,7 @@ class Training:
                 if self.validation and self.validation.is_over(index, state):
                     self.log(
                         f"{self.name} stage {index + 1} stops at step {step} of {stage.steps}: no "
-                        f"better for {self.validation.options.patience} validations"
+                        f"improvement in {self.validation.options.patience} validations"
                     )
                     break
                 note = self._step(index, step, stage, loss, parameters, optimizer, state)
@@ -178,8 +195,8 @@ class Training:
                     self.snapshots.write(state, parameters, optimizer)
                 bar.update(job, advance=1, note=note)
                 if bar.disable and ((step + 1) % LOG_EVERY_STEPS == 0 or last):
-                    which = f"stage {index + 1}, " if index else ""
-                    self.log(f"{self.name} {which}step {step + 1} of {stage.steps}: {note}")
+                    prefix = f"stage {index + 1}, " if index else ""
+                    self.log(f"{self.name} {prefix}step {step + 1} of {stage.steps}: {note}")
 
     def _step(
         self,
@@ -191,6 +208,7 @@ class Training:
         optimizer: torch.optim.Optimizer,
         state: TrainingState,
     ) -> str:
+        """Take a training step; return its progress note."""
         started = time.perf_counter()
         order = {"first": state.rows_read, "count": stage.rows_per_step, "seed": self.seed}
         rows = self.rows[row_indices(rows=len(self.rows), **order)]
@@ -203,13 +221,13 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share
         means = loss.accumulate(rows, stage.rows_at_once, off)
-        norm = float(whole(clip_grad_norm_(parameters.values(), stage.max_grad_norm)))
+        norm = float(full_tensor(clip_grad_norm_(parameters.values(), stage.max_grad_norm)))
         self._require_finite(state.step + 1, means, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        spent = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         state.step += 1
-        state.seconds += spent
+        state.seconds += seconds
         state.rows_read += len(rows)
         state.tokens += rows.tokens
         point = TrainPoint(
@@ -231,7 +249,7 @@ class Training:
             },
         )
         values = ", ".join(f"{name} {value:.3f}" for name, value in means.values.items())
-        return f"loss {means.loss:.3f} ({values}), {rows.tokens / spent:.0f} tokens/s"
+        return f"loss {means.loss:.3f} ({values}), {rows.tokens / seconds:.0f} tokens/s"
 
     def _validate(
         self,
@@ -241,12 +259,12 @@ class Training:
         state: TrainingState,
     ) -> None:
         assert self.validation is not None
-        point, better = self.validation.measure(index, loss, state)
+        point, is_best = self.validation.measure(index, loss, state)
         state.validation.append(point)
-        if better:
-            state.best = {name: whole(p).cpu().clone() for name, p in parameters.items()}
-        found = {"loss": point.loss, "nll": point.nll, "kl": point.kl}
-        self.sink(state.step, {f"validation.{k}": v for k, v in found.items() if v is not None})
+        if is_best:
+            state.best = {name: full_tensor(p).cpu().clone() for name, p in parameters.items()}
+        metrics = {"loss": point.loss, "nll": point.nll, "kl": point.kl}
+        self.sink(state.step, {f"validation.{k}": v for k, v in metrics.items() if v is not None})
 
     def _merged(
         self,
@@ -257,13 +275,11 @@ class Training:
         chosen: dict[str, Tensor],
         mixers_of: Sequence[int] | None,
     ) -> dict[str, Tensor]:
-        """The plain weights that a stage's chosen state comes to."""
-        if self.team.size > 1:  # on whole weights, which the sharded student has not
+        """Merge the chosen parameters of a stage; return the changed weights without adapters."""
+        if self.team.size > 1:  # the student is sharded, but merging needs full weights
             if not self.team.first:
                 return {}
-            student = self.load_student()
-            for earlier in range(index):
-                give(student, self.snapshots.weights(earlier))
+            student = self._student(index)
             attach(student, stage.adapter, seed=self.seed + index, parts=parts, mixers_of=mixers_of)
         for name, parameter in student.named_parameters():
             if name in chosen:
@@ -298,14 +314,20 @@ class Training:
         return state
 
     def _converted(self, student: HybridForCausalLM) -> list[int]:
-        """Layers that mix tokens otherwise than the base's."""
+        """Layers that have a mixer, but not the base's."""
         if self.base is None:
             return []
-        pairs = zip(student.config.layer_specs, self.base.config.layer_specs, strict=True)
+        student_specs, base_specs = student.config.layer_specs, self.base.config.layer_specs
+        assert student_specs is not None
+        assert base_specs is not None
+        mixers = [
+            (spec["mixer"], base_spec["mixer"])
+            for spec, base_spec in zip(student_specs, base_specs, strict=True)
+        ]
         return [
             layer
-            for layer, (ours, theirs) in enumerate(pairs)
-            if ours["mixer"] != theirs["mixer"] and ours["mixer"]["kind"] != "none"
+            for layer, (mixer, base_mixer) in enumerate(mixers)
+            if mixer != base_mixer and mixer["kind"] != "none"
         ]
 
     def _is_converted(self, student: HybridForCausalLM) -> bool:
@@ -313,15 +335,15 @@ class Training:
         return student.config.layer_specs != base
 
     def _is_the_base(self, index: int, student: HybridForCausalLM) -> bool:
-        """Not converted, and not changed by the stages before this one."""
+        """Whether no layer is converted and the stages before this one changed no weight."""
         return not self._is_converted(student) and not any(
             self.snapshots.weights(earlier) for earlier in range(index)
         )
 
     def _require_finite(self, step: int, means: Means, norm: float) -> None:
         if not all(map(math.isfinite, [means.loss, *means.values.values(), norm])):
-            told = ", ".join(f"{name} {value}" for name, value in means.values.items())
+            values = ", ".join(f"{name} {value}" for name, value in means.values.items())
             raise StepError(
-                f"{self.name} step {step}: loss {means.loss}, {told}, gradient norm {norm}: not "
-                "finite; lower its learning_rate"
+                f"{self.name} step {step}: loss {means.loss}, {values}, gradient norm {norm}: not "
+                "finite; lower the stage's learning_rate"
             )

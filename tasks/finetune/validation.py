@@ -1,4 +1,4 @@
-"""Held-out rows during training: when they are read, which state was best, when to stop."""
+"""Validation on held-out rows: when to measure, which state is best, when to stop early."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from layerwright.tasks.recipe.training import ValidationOptions
 
 @dataclass(frozen=True)
 class Validation:
-    """The rows and the recipe's options; what was measured lies in the training's state."""
+    """The held-out rows and the recipe's options; the results are in the training state."""
 
     rows: Rows
     options: ValidationOptions
 
     def due(self, stage: int, steps: int, state: TrainingState, finished: TrainingState) -> bool:
-        """Before a stage's first step, every so many tokens, and after its last step."""
+        """Whether to measure now: before a stage, every ``every_tokens`` tokens, and after it."""
         points = self._points(stage, state)
         if not points:
             return True
@@ -31,7 +31,7 @@ class Validation:
     def measure(
         self, stage: int, loss: StageLoss, state: TrainingState
     ) -> tuple[ValidationPoint, bool]:
-        """The point, and whether it is the stage's best."""
+        """Measure the held-out rows; return the point, and whether it is the stage's best."""
         means = loss.measure(self.rows)
         assert means.nll is not None
         point = ValidationPoint(
@@ -47,11 +47,11 @@ class Validation:
         return point, best is None or point.loss < best.loss
 
     def best(self, stage: int, state: TrainingState) -> ValidationPoint | None:
-        """The first of the lowest."""
+        """The stage's point with the lowest loss, the first of equal points."""
         return min(self._points(stage, state), key=lambda point: point.loss, default=None)
 
     def is_over(self, stage: int, state: TrainingState) -> bool:
-        """Whether ``patience`` measurements have gone by without a new best."""
+        """Whether to stop: the last ``patience`` measurements gave no new best."""
         best, points = self.best(stage, state), self._points(stage, state)
         if self.options.patience is None or best is None:
             return False

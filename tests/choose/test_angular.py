@@ -39,9 +39,9 @@ def test_the_run_of_least_distance_and_of_equals_the_lower_one() -> None:
     items = Angular(layers=3).select(problem(PROFILE))
     assert covers(items, 6)
     assert converted(items) == {2, 3, 4}
-    words = "layers 2 to 4 have the least angular distance of all runs of 3: 0.2000"
-    assert items[2].reason == words
-    assert items[0].reason == f"kept: {words}"
+    assert "layers 2 to 4" in items[2].reason
+    assert "0.2000" in items[2].reason
+    assert items[0].reason == f"kept: {items[2].reason}"
     assert items[3].predicted_language_nats == 0.01
     assert converted(Angular(layers=1).select(problem(PROFILE))) == {1}
 
@@ -65,7 +65,7 @@ def test_a_strategy_that_does_not_join_is_refused() -> None:
 def test_a_run_holds_no_layer_that_cannot_become_the_strategy() -> None:
     of = impossible(PROFILE, 2)
     assert converted(Angular(layers=3).select(problem(of))) == {3, 4, 5}
-    with pytest.raises(InputError, match="in every run of 3 layers there is one that cannot"):
+    with pytest.raises(InputError, match="every run of 3 layers"):
         Angular(layers=3).select(problem(impossible(PROFILE, 2, 4)))
 
 
@@ -79,5 +79,5 @@ def test_what_was_not_measured_is_named() -> None:
 
 
 def test_more_layers_than_there_are() -> None:
-    with pytest.raises(InputError, match="has 6 layers, 7 cannot"):
+    with pytest.raises(InputError, match="cannot convert 7 layers: 6 of"):
         Angular(layers=7).select(problem(PROFILE))

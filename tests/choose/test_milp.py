@@ -78,8 +78,8 @@ def test_reasons_hold_the_figures() -> None:
         "damage 0.0021 nats language, 0.0100 nats recall; saves 12.5 MB at 8,192 tokens"
     )
     assert items[1].reason == (
-        "kept: as streaming (sinks 4, window 64) damage 0.5000 nats language, 0.2000 nats recall, "
-        "and it saves 12.5 MB at 8,192 tokens"
+        "kept: streaming (sinks 4, window 64) does damage 0.5000 nats language, "
+        "0.2000 nats recall, and saves 12.5 MB at 8,192 tokens"
     )
     assert (items[0].predicted_language_nats, items[0].predicted_recall_nats) == (0.0021, 0.01)
     assert [i.predicted_kv_bytes for i in items] == [67 * BYTES_PER_TOKEN, FULL, FULL]

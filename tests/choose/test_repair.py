@@ -69,7 +69,7 @@ def test_what_is_given_back_takes_the_bases_time_again() -> None:
 
 
 def test_more_items_are_asked_for_where_no_loss_was_shown() -> None:
-    assert "more items are needed" in (
+    assert "evaluate more items" in (
         why_not(decision("recall.x", inconclusive=True), plan()) or ""
     )
     assert why_not(decision("recall.x"), plan()) is None
@@ -95,7 +95,8 @@ def test_when_it_cannot_help() -> None:
     assert why_not(decision("perplexity.docs"), plan()) is None
     assert why_not(decision("decode_tokens_per_s.512", severity="warn"), plan()) is None
     reason = why_not(decision("perplexity.docs", "kv_bytes.8192"), plan())
-    assert reason == "kv_bytes.8192 failed, which giving layers back makes worse"
+    assert reason is not None
+    assert reason.startswith("kv_bytes.8192 failed, and keeping more layers")
     kept = plan((PlanItem(start=0, stop=4, strategy="keep"),))
     assert why_not(decision("perplexity.docs"), kept) == "every layer is kept already"
     by_hand = plan((PlanItem(start=0, stop=4, strategy="streaming"),))
@@ -110,4 +111,4 @@ def test_a_round_says_what_it_did_and_the_last_one_why_no_more() -> None:
     assert after == give_back(before, PROFILE, options)
     record, after = next_round(options, 2, before, PROFILE, decision("perplexity.docs"))
     assert (after, record.given_back) == (None, ())
-    assert record.stopped == "2 rounds of repair did not help"
+    assert "2 rounds of repair" in record.stopped

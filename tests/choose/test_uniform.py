@@ -14,10 +14,8 @@ def test_half_of_the_layers_are_every_other_one() -> None:
     assert covers(even, 30)
     assert converted(even) == set(range(0, 30, 2))
     assert converted(Uniform(layers=15, offset=1).select(problem(PROFILE))) == set(range(1, 30, 2))
-    assert even[0].reason == (
-        "one of 15 of 30 layers, spread evenly; saves 12.5 MB at 8,192 tokens"
-    )
-    assert even[1].reason == "not one of 15 of 30 layers, spread evenly"
+    assert "saves 12.5 MB at 8,192 tokens" in even[0].reason
+    assert even[1].reason.startswith("not one of 15")
 
 
 @pytest.mark.parametrize("count", range(31))
@@ -35,5 +33,5 @@ def test_impossible_layers_are_passed_over() -> None:
     items = Uniform(layers=3).select(problem(impossible(profile([0.01] * 7), 0)))
     assert converted(items) == {1, 3, 5}
     assert items[0].reason.startswith("cannot become streaming")
-    with pytest.raises(InputError, match="7 layers, of which 6 may be converted, 7 cannot"):
+    with pytest.raises(InputError, match="cannot convert 7 layers: 6 of"):
         Uniform(layers=7).select(problem(impossible(profile([0.01] * 7), 0)))

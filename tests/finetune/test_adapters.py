@@ -6,7 +6,7 @@ from tiny import LAYER_SPECS, tiny_hybrid
 from tolerance import SAME_MODEL, relative_rms
 
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.finetune.adapters import attach, give, merge, trained
+from layerwright.tasks.finetune.adapters import apply_weights, attach, merge, trainable
 from layerwright.tasks.recipe.training import AdapterOptions
 
 TARGETS = ("q_proj", "o_proj", "down_proj")
@@ -37,7 +37,7 @@ def attached(seed=0, parts=(), **changed):
 def shaken(made):
     """With every trained parameter moved."""
     generator = torch.Generator().manual_seed(3)
-    for parameter in trained(made).values():
+    for parameter in trainable(made).values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     return made
 
@@ -55,7 +55,7 @@ def test_only_what_is_trained_gets_gradients(kind):
     made = attached(parts=("mix",), **KINDS[kind])
     made(IDS, labels=IDS).loss.backward()
     with_gradient = {name for name, p in made.named_parameters() if p.grad is not None}
-    assert with_gradient == set(trained(made))
+    assert with_gradient == set(trainable(made))
     mixes = {name for name in with_gradient if name.endswith(".mix")}
     assert len(mixes) == 3
     assert not any("embed_tokens" in name or "lm_head" in name for name in with_gradient)
@@ -74,7 +74,7 @@ def test_the_merged_weights_are_the_adapted_model(kind):
     untouched = merged(IDS).logits
     weights = merge(made)
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
-    give(merged, weights)
+    apply_weights(merged, weights)
     assert relative_rms(merged(IDS).logits, adapted) <= SAME_MODEL[torch.float32]
     assert relative_rms(untouched, adapted) > 0.01
 
@@ -83,7 +83,7 @@ def test_weights_in_half_precision_are_merged_in_fp32():
     made = model().bfloat16()
     before = made.model.layers[0].self_attn.q_proj.weight.float()
     attach(made, options(), seed=0)
-    assert all(p.dtype == torch.float32 for p in trained(made).values())
+    assert all(p.dtype == torch.float32 for p in trainable(made).values())
     shaken(made)
     name = "model.layers.0.self_attn.q_proj"
     a, b = (made.get_parameter(f"{name}.lora_{x}.healing.weight") for x in "AB")
@@ -93,7 +93,7 @@ def test_weights_in_half_precision_are_merged_in_fp32():
 
 def test_the_seed_decides_the_start_and_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
-    first, again, other = (trained(attached(seed)) for seed in (1, 1, 2))
+    first, again, other = (trainable(attached(seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(p, again[name]) for name, p in first.items())
     assert not all(torch.equal(p, other[name]) for name, p in first.items())

@@ -57,6 +57,6 @@ def test_killed_after_its_best_state_it_still_hands_it_on(tmp_path):
         case.heal(OVERFITS, sink=dies)
     assert max(steps) > expected.best_step
     report = case.heal(OVERFITS)
-    assert "goes on from step" in " ".join(case.log)
+    assert "resumes from step" in " ".join(case.log)
     assert report.best_step == expected.best_step
     assert report.checkpoint.sha256 == expected.checkpoint.sha256

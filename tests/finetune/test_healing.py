@@ -164,9 +164,9 @@ def test_the_best_state_is_kept_and_the_stage_stops_early(tmp_path):
 @pytest.mark.parametrize(
     ("which", "options", "kill_at", "goes_on"),
     [
-        ("one", OPTIONS, "step 10 of 24", "finetune goes on from step 8 of 24"),
+        ("one", OPTIONS, "step 10 of 24", "finetune resumes from step 8 of 24"),
         ("two", TWO_STAGES, "stage 2, step 10 of 12", "from stage 2, step 8 of 12"),
-        ("two", TWO_STAGES, "step 6 of 6", "finetune goes on from step 4 of 6"),
+        ("two", TWO_STAGES, "step 6 of 6", "finetune resumes from step 4 of 6"),
     ],
 )
 def test_killed_between_two_snapshots_it_comes_to_the_same_weights(
@@ -221,7 +221,7 @@ def test_a_control_arm_that_looks_to_the_base_alone_stays_the_base(tmp_path):
         files(case, ref.sha256)["model.safetensors"] for ref in (case.checkpoint, report.checkpoint)
     )
     assert after == before
-    assert any("nothing to learn: this model is the base" in line for line in case.log)
+    assert any("model still equals the base" in line for line in case.log)
     case = HealingCase(tmp_path / "text", streaming=False)
     report = case.heal(OPTIONS.model_copy(update={"stages": stages}))
     assert [stage.steps for stage in report.stages] == [0, 4, 3], "no longer the base in the third"

@@ -4,18 +4,19 @@ from itertools import pairwise
 
 import pytest
 import torch
+from finetune.unpadded_rows import unpadded_rows
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
 from layerwright.tasks.components import build, discover
 from layerwright.tasks.contracts.base import Spec
-from layerwright.tasks.finetune.adapters import attach, trained
+from layerwright.tasks.finetune.adapters import attach, trainable
 from layerwright.tasks.finetune.losses import StageLoss
 from layerwright.tasks.finetune.objectives.base import Objective
-from layerwright.tasks.finetune.rows import Rows, all_real
+from layerwright.tasks.finetune.rows import Rows
 from layerwright.tasks.recipe.training import AdapterOptions
 
-ROWS = all_real(tiny_tokens(3, 20))
+ROWS = unpadded_rows(tiny_tokens(3, 20))
 CONVERTED = (0, 1, 3)
 
 
@@ -33,7 +34,7 @@ def make(*specs, spec="streaming", teacher=True):
 
 
 def gradients(loss):
-    named = trained(loss.student).items()
+    named = trainable(loss.student).items()
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
@@ -68,7 +69,7 @@ def test_attention_output_is_each_layers_own_from_the_bases_input():
         hidden = layer(hidden, placement)
     total.backward()
     assert means.loss == pytest.approx(float(total.detach()), rel=1e-5)
-    expected = {n: p.grad for n, p in trained(student).items() if p.grad is not None}
+    expected = {n: p.grad for n, p in trainable(student).items() if p.grad is not None}
     assert set(found) == set(expected)
     assert all("self_attn" in name or "input_layernorm" in name for name in found)
     for name, gradient in found.items():

@@ -11,7 +11,7 @@ from layerwright.tasks.finetune.precision import (
     compute_dtype,
     emulation,
     loaded_dtype,
-    told,
+    slowdown_warning,
 )
 
 WIDE, NARROW, AUTO = (
@@ -41,8 +41,8 @@ def test_weights_are_widened_on_the_cpu_and_where_a_stage_is_wide():
 
 
 def test_only_an_emulation_is_told():
-    assert told(EMULATED * 0.99) is None
-    line = told(45.7)
+    assert slowdown_warning(EMULATED * 0.99) is None
+    line = slowdown_warning(45.7)
     assert "46 times" in line
     assert "precision: float32" in line
 
@@ -58,4 +58,4 @@ def test_a_training_in_bfloat16_tells_what_the_processor_is(tmp_path, monkeypatc
     monkeypatch.setattr(precision, "bfloat16_slowdown", lambda: slowdown)  # of another processor
     case = HealingCase(tmp_path)
     case.heal(OPTIONS.model_copy(update={"stages": (NARROW.model_copy(update={"steps": 3}),)}))
-    assert sum("no bfloat16 products" in line for line in case.log) == lines
+    assert sum("emulates bfloat16" in line for line in case.log) == lines

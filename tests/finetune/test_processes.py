@@ -144,7 +144,7 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
         time.sleep(0.2)
     case = HealingCase(tmp_path)
     report = heal(case, MIXED, 2)
-    assert any("finetune goes on from stage 2, step 8" in line for line in case.log)
+    assert any("finetune resumes from stage 2, step 8" in line for line in case.log)
     assert report.points == expected.points
     assert report.checkpoint.sha256 == expected.checkpoint.sha256
 
@@ -152,7 +152,7 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "error", "told"),
     [
-        ({"rows_per_step": 3}, InputError, "cannot be shared by 2 processes"),
+        ({"rows_per_step": 3}, InputError, "2 processes cannot share 3 rows"),
         ({"learning_rate": 1e30, "max_grad_norm": 1e30}, StepError, "not finite"),
     ],
 )

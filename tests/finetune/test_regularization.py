@@ -119,7 +119,7 @@ def test_killed_it_goes_on_where_it_was(done, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         regularize(case, log=die)
     report = regularize(case)
-    assert "regularize goes on from step 8 of 30" in case.log
+    assert "regularize resumes from step 8 of 30" in case.log
     assert report.points == expected.points
     assert report.model.sha256 == expected.model.sha256
 
@@ -137,6 +137,6 @@ def test_every_adapter_and_norm(tmp_path, adapter, norm):
 def test_a_plan_without_such_layers_is_refused(tmp_path):
     case = HealingCase(tmp_path)
     options = OPTIONS.model_copy(update={"strategies": ("linear",)})
-    with pytest.raises(InputError, match="no layer to regularise away") as caught:
+    with pytest.raises(InputError, match="the plan removes no layer") as caught:
         regularize(case, options)
     assert caught.value.where == "regularize.strategies"

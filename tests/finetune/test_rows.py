@@ -99,9 +99,9 @@ def test_packed_chats_do_not_count_what_stands_between_them(tmp_path):
 @pytest.mark.parametrize(
     ("document", "template", "told"),
     [
-        ("plain text", PLAIN, "no chats"),
+        ("plain text", PLAIN, "not a chat"),
         (CHAT, None, "no chat template"),
-        (CHAT, PLAIN + "{{ messages | length }}", "otherwise than the whole"),
+        (CHAT, PLAIN + "{{ messages | length }}", "assistant's tokens are unknown"),
     ],
 )
 def test_what_has_no_assistant_is_refused(tmp_path, document, template, told):

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 import torch
+from finetune.unpadded_rows import unpadded_rows
 from safetensors.torch import load_file
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.errors import InputError, StepError
-from layerwright.tasks.finetune.adapters import give
-from layerwright.tasks.finetune.rows import all_real
+from layerwright.tasks.finetune.adapters import apply_weights
 from layerwright.tasks.finetune.snapshot import Snapshots
 from layerwright.tasks.finetune.team import Team
 from layerwright.tasks.finetune.training import Training
@@ -20,7 +20,7 @@ from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
 from layerwright.tasks.recipe.finetune import HealingStage
 from layerwright.tasks.recipe.training import AdapterOptions, WindowDropout
 
-ROWS = all_real(tiny_tokens(3, 24))
+ROWS = unpadded_rows(tiny_tokens(3, 24))
 BOTH = (Spec(name="logit_kl"), Spec(name="next_token", weight=0.1))
 
 
@@ -75,7 +75,7 @@ def test_the_teacher_stays_as_it_is_and_what_was_learnt_is_handed_on(tmp_path):
     assert all(torch.equal(p, before[name]) for name, p in one.base.named_parameters())
     student = one.load_student()
     for index in range(2):
-        give(student, one.snapshots.weights(index))
+        apply_weights(student, one.snapshots.weights(index))
     with torch.no_grad():
         losses = [
             sum(float(model(row[None], labels=row[None]).loss) for row in ROWS.ids) / 3
@@ -102,7 +102,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, spec, cho
         training(resumed, spec=spec, hook=interrupt_after(17)).run(stages)
     log = []
     state = training(resumed, spec=spec, log=log.append).run(stages)
-    assert log[0] == "finetune goes on from step 5 of 12"
+    assert log[0] == "finetune resumes from step 5 of 12"
     assert state.points == expected.points
     ours, theirs = (load_file(folder / "stage-1.safetensors") for folder in (resumed, whole))
     assert ours.keys() == theirs.keys()
@@ -129,7 +129,7 @@ def test_another_runs_snapshot_is_left_aside(tmp_path):
     training(tmp_path, run="another").run([stage()])
     log = []
     state = training(tmp_path, run="this", log=log.append).run([stage()])
-    assert not any("goes on" in line for line in log)
+    assert not any("resumes" in line for line in log)
     assert len(state.points) == 12
 
 
@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_snapshot(tmp_pat
         training(tmp_path, hook=poison).run([stage()])
     log = []
     training(tmp_path, log=log.append).run([stage()])
-    assert log[0] == "finetune goes on from step 5 of 12"
+    assert log[0] == "finetune resumes from step 5 of 12"
 
 
 def test_progress_is_logged_where_there_is_no_terminal(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""Selectors, one per file."""
+"""The selectors, a file each."""

@@ -1,4 +1,4 @@
-"""Gromov's rule: the run of blocks with the least angle between its ends (arXiv 2403.17887)."""
+"""Gromov's rule: convert the run of blocks with the least angular distance (arXiv 2403.17887)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PROFILER = "angular_distance"
 
 
 class Angular(Selector):
-    """Convert the run of ``layers`` neighbouring layers with the least angular distance.
+    """Convert the run of ``layers`` consecutive layers with the least angular distance.
 
     l* = argmin over l of d(x_l, x_{l + n}), n = ``layers`` (arXiv 2403.17887, eq. 6), among the
-    runs all of whose layers can become the recipe's first strategy. Ties go to the lower run.
+    runs whose layers can all get the recipe's first strategy. Ties go to the lower run.
 
     Attributes:
         layers: the length n of the run.
-        join: the run becomes one thing, such as one map for `linear`, instead of one for each
-            layer; for strategies that join layers.
+        join: convert the run into a single block (for `linear`, a single map) instead of layer by
+            layer. Only for strategies that join layers.
     """
 
     name: ClassVar[str] = "angular"
@@ -38,39 +38,39 @@ class Angular(Selector):
         candidate = problem.candidates[0]
         if self.join and not build(Strategy, candidate.spec).joins:
             raise InputError(
-                f"{candidate.spec.name} does not join layers: each becomes one by itself",
+                f"{candidate.spec.name} does not join layers",
                 where="choose.selector.join",
-                expected="join: false, or a first strategy such as linear or remove",
+                expected="join: false, or linear or remove as the first strategy",
             )
         distances = self._distances(problem, candidate)
         first = min(distances, key=lambda layer: (distances[layer], layer))
         run = problem.layers[first : first + self.layers]
-        words = (
+        reason = (
             f"layers {first} to {first + self.layers - 1} have the least angular distance of all "
             f"runs of {self.layers}: {distances[first]:.4f}"
         )
-        below = [problem.kept(p, f"kept: {words}") for p in problem.layers[:first]]
-        above = [problem.kept(p, f"kept: {words}") for p in problem.layers[first + self.layers :]]
+        below = [problem.kept(p, f"kept: {reason}") for p in problem.layers[:first]]
+        above = [problem.kept(p, f"kept: {reason}") for p in problem.layers[first + self.layers :]]
         if self.join:
-            return (*below, problem.converted_run(run, candidate, words), *above)
-        return (*below, *(problem.converted(p, candidate, words) for p in run), *above)
+            return (*below, problem.converted_run(run, candidate, reason), *above)
+        return (*below, *(problem.converted(p, candidate, reason) for p in run), *above)
 
     def _distances(self, problem: Problem, candidate: Candidate) -> dict[int, float]:
-        """Angular distance of each possible run, by its first layer."""
+        """Angular distance of each convertible run, by its first layer."""
         total = len(problem.layers)
         require_layers(problem, self.layers, total)
-        able = [problem.possible(layer, candidate) for layer in problem.layers]
+        possible = [problem.possible(layer, candidate) for layer in problem.layers]
         firsts = [
             layer
             for layer in problem.layers[: total - self.layers + 1]
-            if all(able[layer.layer : layer.layer + self.layers])
+            if all(possible[layer.layer : layer.layer + self.layers])
         ]
         if not firsts:
             raise InputError(
-                f"in every run of {self.layers} layers there is one that cannot become "
+                f"every run of {self.layers} layers has a layer that cannot become "
                 f"{named(candidate.spec)}",
                 where="choose.selector.layers",
-                expected="a shorter run, or another strategy first",
+                expected="a shorter run, or another first strategy",
             )
         return {layer.layer: self._distance(problem, layer) for layer in firsts}
 

@@ -1,4 +1,4 @@
-"""Every layer becomes the first strategy: the other end of the frontier."""
+"""Convert every layer: the cheapest end of a survey's frontier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerwright.tasks.contracts.plan import PlanItem
 
 
 class ConvertAll(Selector):
-    """Convert everything, whatever it costs."""
+    """Convert every layer to the recipe's first strategy."""
 
     name: ClassVar[str] = "convert_all"
 

@@ -1,4 +1,4 @@
-"""Every layer stays: the dense model, as the reference in a survey."""
+"""Keep every layer: the unconverted base as the reference in a survey."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerwright.tasks.contracts.plan import PlanItem
 
 
 class KeepAll(Selector):
-    """Convert nothing."""
+    """Keep every layer."""
 
     name: ClassVar[str] = "keep_all"
 

@@ -1,4 +1,4 @@
-"""The most linear blocks first (arXiv 2405.12250)."""
+"""Convert the most linear blocks first (arXiv 2405.12250)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from layerwright.tasks.choose.base import Problem
-from layerwright.tasks.choose.ranking import Ranked, Ranking, by_figure
+from layerwright.tasks.choose.ranking import Ranked, Ranking, ranked_by
 from layerwright.tasks.contracts.profile import LayerProfile
 
 
 class MostLinear(Ranking):
     """Order the layers by linearity, highest first, and convert the first of them.
 
-    The blocks that arXiv 2405.12250 (section 5) removes, or replaces by maps. Ties go to the lower
-    layer. The paper measures on all tokens: that is the profiler's ``massive: null``; by default
-    it leaves out first, BOS and massive tokens.
+    arXiv 2405.12250 (section 5) removes these blocks, or replaces them with linear maps. Ties go to
+    the lower layer. The paper measures on all tokens, as the profiler does with ``massive: null``;
+    by default the profiler excludes first, BOS and massive tokens.
 
     Attributes:
-        score: which of the scores of the profiler `linearity`; the paper's by default. On the
-            delta, and held out, the residual stream does not hide what a map would lose.
+        score: the score of the profiler `linearity` to use; the default is the paper's. The scores
+            of the delta do not include the residual stream, which hides the error of a map.
     """
 
     name: ClassVar[str] = "linearity"
@@ -27,9 +27,9 @@ class MostLinear(Ranking):
     score: Literal["linearity", "linearity_delta", "linearity_delta_held_out"] = "linearity"
 
     def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        return by_figure(
-            layers,
+        return ranked_by(
             lambda layer: problem.score(layer, self.score, "linearity"),
-            f"most linear {{place}}: {self.score} {{figure:.4f}}",
+            layers,
+            f"{self.score} {{score:.4f}}, {{rank}}",
             largest_first=True,
         )

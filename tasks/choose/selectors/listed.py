@@ -1,4 +1,4 @@
-"""The layers that the recipe names, whatever the profile says."""
+"""Convert the layers that the recipe lists."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Run = Annotated[tuple[int, int], Field(description="first and last layer of a ru
 
 
 class Listed(Selector):
-    """Convert exactly these layers to the recipe's first strategy.
+    """Convert exactly these layers to the recipe's first strategy; reads no score.
 
     Attributes:
-        layers: indices from 0, and runs ``[first, last]`` whose layers become one item: one map or
-            one removal where the strategy joins layers.
+        layers: indices from 0, and runs ``[first, last]``. A run becomes a single plan item: with a
+            strategy that joins layers, a single map or removal.
     """
 
     name: ClassVar[str] = "listed"
@@ -31,7 +31,9 @@ class Listed(Selector):
         after = 0
         for first, last in map(_span, layers):
             if first < after or last < first:
-                raise ValueError("layers in ascending order, each once, runs as [first, last]")
+                raise ValueError(
+                    "list the layers in ascending order, each once, and runs as [first, last]"
+                )
             after = last + 1
         return layers
 

@@ -1,4 +1,4 @@
-"""The smallest measured rise of the NLL first (arXiv 2606.27791)."""
+"""Convert the layers with the smallest measured rise of the NLL (arXiv 2606.27791)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import ClassVar
 from pydantic import Field
 
 from layerwright.tasks.choose.base import Candidate, Problem, ordinal
-from layerwright.tasks.choose.ranking import Ranked, Ranking, by_figure
+from layerwright.tasks.choose.ranking import Ranked, Ranking, ranked_by
 from layerwright.tasks.contracts.profile import LayerProfile
 
 
 class NllDelta(Ranking):
-    """Order the layers by the NLL rise of each converted alone, and convert the smallest first.
+    """Order the layers by the NLL rise of converting each alone, smallest first.
 
-    damage(l) = language_nats(l) + recall_weight recall_nats(l), as measured by `sensitivity` for
-    the recipe's first strategy; with its sign, so that a gain comes first. Ties go to the lower
-    layer. The paper's rule is recall_weight 0 with no layer left out; it is blind to recall, which
-    one or two layers may carry.
+    damage(l) = language_nats(l) + recall_weight recall_nats(l), measured by `sensitivity` for the
+    recipe's first strategy. Negative damages are not clipped, so they come first. Ties go to the
+    lower layer. The paper's rule is recall_weight 0 and leave_out_recall 0. It does not see the
+    loss of recall, which may depend on only one or two layers.
 
     Attributes:
-        recall_weight: nats of language damage that one nat of recall damage is worth.
-        leave_out_recall: this many layers, those whose recall falls most, are never converted.
+        recall_weight: weight of a nat of recall damage, in nats of language damage.
+        leave_out_recall: number of layers that are never converted: those whose conversion lowers
+            recall most.
     """
 
     name: ClassVar[str] = "nll_delta"
@@ -32,24 +33,24 @@ class NllDelta(Ranking):
 
     def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
         def damage(layer: LayerProfile) -> float:
-            found = problem.damage(layer, problem.candidates[0])
-            return found.language_nats + self.recall_weight * found.recall_nats
+            measured = problem.damage(layer, problem.candidates[0])
+            return measured.language_nats + self.recall_weight * measured.recall_nats
 
-        what = "NLL rise" if self.recall_weight == 0 else "weighted damage"
-        return by_figure(layers, damage, f"smallest {what} {{place}}: {{figure:.4f}} nats")
+        score = "NLL rise" if self.recall_weight == 0 else "weighted damage"
+        return ranked_by(damage, layers, f"{score} {{score:.4f}} nats, {{rank}}")
 
-    def why_never(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
-        never = super().why_never(problem, candidate)
+    def excluded(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
+        excluded = super().excluded(problem, candidate)
         if not self.leave_out_recall:
-            return never
+            return excluded
         falls = {
             layer.layer: problem.damage(layer, candidate).recall_nats
             for layer in problem.layers
-            if layer.layer not in never
+            if layer.layer not in excluded
         }
         largest = sorted(falls, key=lambda layer: (-falls[layer], layer))[: self.leave_out_recall]
-        return never | {
-            layer: f"left out: its recall falls by {falls[layer]:.4f} nats, "
-            f"{ordinal(rank)} most of {len(falls)}"
+        return excluded | {
+            layer: f"excluded: recall damage {falls[layer]:.4f} nats, "
+            f"{ordinal(rank)} largest of {len(falls)}"
             for rank, layer in enumerate(largest, 1)
         }

@@ -1,4 +1,4 @@
-"""Layers drawn by lot: what a rule has to beat."""
+"""Convert random layers: the baseline that a rule has to beat."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from layerwright.tasks.contracts.profile import LayerProfile
 
 
 class Random(Ranking):
-    """Convert layers drawn without replacement, by the recipe's seed and the number of the draw.
+    """Convert layers drawn without replacement, by the recipe's seed and ``draw``.
 
     Attributes:
-        draw: another number, another draw from the same seed.
+        draw: number of the draw; each number gives another draw from the same seed.
     """
 
     name: ClassVar[str] = "random"
@@ -25,10 +25,10 @@ class Random(Ranking):
     draw: int = Field(default=0, ge=0)
 
     def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        # all layers are drawn, so that an impossible one changes the others' order in nothing
-        lots = np.random.default_rng([problem.seed, self.draw]).permutation(len(problem.layers))
-        place = {int(layer): rank for rank, layer in enumerate(lots)}
-        ordered = sorted(layers, key=lambda layer: place[layer.layer])
+        # draw all layers, so that an excluded layer does not change the order of the others
+        drawn = np.random.default_rng([problem.seed, self.draw]).permutation(len(problem.layers))
+        position = {int(layer): rank for rank, layer in enumerate(drawn)}
+        ordered = sorted(layers, key=lambda layer: position[layer.layer])
         return [
             Ranked(layer, f"drawn {ordinal(rank)} of {len(layers)} (draw {self.draw})")
             for rank, layer in enumerate(ordered, 1)

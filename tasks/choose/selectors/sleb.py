@@ -1,4 +1,4 @@
-"""SLEB's rule: convert one layer after another, each time the one that costs least by then."""
+"""SLEB's rule: convert layers one by one, each time the layer that raises the NLL least."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from layerwright.tasks.choose.base import Candidate, Problem, Selector, TrialOptions, named
+from layerwright.tasks.choose.base import (
+    Candidate,
+    Problem,
+    Selector,
+    TrialOptions,
+    named,
+    ordinal,
+)
 from layerwright.tasks.choose.ranking import require_layers
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.contracts.profile import MeasuredDamage
 
 
 class Sleb(TrialOptions, Selector):
-    """Greedy by the whole model's loss (arXiv 2402.09025, algorithm 1), for any one strategy.
+    """Greedy selection by the whole model's NLL (arXiv 2402.09025, algorithm 1).
 
-    In each of ``layers`` rounds every layer that is left is converted alone within the model as
-    converted so far, and the one with the smallest NLL on the calibration rows is taken. The paper
-    removes blocks. All converted layers become the recipe's first strategy.
+    Each of ``layers`` rounds tries to convert every unconverted layer of the current model, and
+    converts the layer that gives the smallest NLL on the calibration rows. The paper removes
+    blocks; here all converted layers get the recipe's first strategy.
     """
 
     name: ClassVar[str] = "sleb"
 
     layers: int = Field(ge=0)
-    prompts: int = Field(default=0, ge=0)  # the rule does not ask for recall
+    prompts: int = Field(default=0, ge=0)  # the rule does not use recall
 
     @property
     def tries(self) -> TrialOptions | None:
@@ -37,12 +44,12 @@ class Sleb(TrialOptions, Selector):
         candidate = problem.candidates[0]
         possible = [p.layer for p in problem.layers if problem.possible(p, candidate)]
         require_layers(problem, self.layers, len(possible))
-        items = [problem.kept(layer, "never the cheapest one") for layer in problem.layers]
+        items = [problem.kept(layer, "never the layer with least NLL") for layer in problem.layers]
         for number in range(1, self.layers + 1):
             layer, damage = self._cheapest(problem, candidate, items, possible)
             possible.remove(layer)
             profile = problem.layers[layer]
-            reason = f"number {number} to go: {damage.language_nats:.4f} nats language by then"
+            reason = f"{ordinal(number)} converted: {damage.language_nats:.4f} nats language so far"
             reason = f"{reason}; {problem.saving(profile, candidate)}"
             items[layer] = problem.converted(profile, candidate, reason)
         return tuple(items)
@@ -50,9 +57,9 @@ class Sleb(TrialOptions, Selector):
     def _cheapest(
         self, problem: Problem, candidate: Candidate, items: list[PlanItem], possible: list[int]
     ) -> tuple[int, MeasuredDamage]:
-        assert problem.trial is not None, "the node gives a trial to selectors that try"
-        words = f"tried as {named(candidate.spec)}"
-        instead = [problem.converted(problem.layers[i], candidate, words) for i in possible]
-        found = problem.trial.changes(items, instead)
-        known = [(i, one) for i, one in zip(possible, found, strict=True) if one is not None]
-        return min(known, key=lambda pair: (pair[1].language_nats, pair[0]))
+        assert problem.trial is not None, "the step gives a trial to selectors that need one"
+        reason = f"tried as {named(candidate.spec)}"
+        instead = [problem.converted(problem.layers[i], candidate, reason) for i in possible]
+        damages = problem.trial.changes(items, instead)
+        measured = [(i, damage) for i, damage in zip(possible, damages, strict=True) if damage]
+        return min(measured, key=lambda pair: (pair[1].language_nats, pair[0]))

@@ -1,4 +1,4 @@
-"""TRSP's order: the layers whose learnt scale falls first go first (arXiv 2505.18232)."""
+"""TRSP's order: convert the layers that stage 1 of TRSP masks first (arXiv 2505.18232)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PROFILER = "trsp_scale"
 class Trsp(Ranking):
     """Convert the layers in the order in which stage 1 of TRSP masks them.
 
-    The profiler `trsp_scale` learns a scale per layer under an L1 penalty and masks the layer of
-    the smallest one, again and again (arXiv 2505.18232, stage 1). Layers that it did not come to
-    mask follow by their scale: let it mask as many as are converted.
+    The profiler `trsp_scale` learns a scale per layer under an L1 penalty, and repeatedly masks the
+    layer with the smallest scale (arXiv 2505.18232, stage 1). Unmasked layers follow, ordered by
+    their scale, so the profiler should mask as many layers as are converted.
     """
 
     name: ClassVar[str] = "trsp"
 
     def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        places = {p.layer: problem.score(p, "trsp_order", PROFILER) for p in layers}
-        ordered = sorted(layers, key=lambda layer: (places[layer.layer], layer.layer))
+        position = {p.layer: problem.score(p, "trsp_order", PROFILER) for p in layers}
+        ordered = sorted(layers, key=lambda layer: (position[layer.layer], layer.layer))
         return [
             Ranked(
                 layer,

@@ -1,4 +1,4 @@
-"""Layers spread evenly over the depth, whatever was measured."""
+"""Convert layers that are evenly spaced over the depth; reads no score."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from layerwright.tasks.contracts.plan import PlanItem
 
 
 class Uniform(Selector):
-    """Convert every k-th layer: the i-th of N converted ones is offset + floor(i L / N) of L.
+    """Convert N = ``layers`` of L layers: layer i of the N is (offset + floor(i L / N)) mod L.
 
-    15 of 30 are every other layer: 0, 2, ... with offset 0, 1, 3, ... with offset 1. What passes
-    the last layer goes on at the first. L counts the layers that can become the recipe's first
-    strategy; the others are kept.
+    15 of 30 gives every other layer: 0, 2, ... with offset 0, and 1, 3, ... with offset 1. L counts
+    only the layers that can get the recipe's first strategy; the others are kept.
 
     Attributes:
-        layers: how many layers to convert.
-        offset: by how many layers all of them are shifted up.
+        layers: number of layers to convert.
+        offset: shift of all converted layers, in layers.
     """
 
     name: ClassVar[str] = "uniform"
@@ -30,18 +29,19 @@ class Uniform(Selector):
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate = problem.candidates[0]
-        able = [p.layer for p in problem.layers if problem.possible(p, candidate)]
-        require_layers(problem, self.layers, len(able))
-        spread = [self.offset + i * len(able) // self.layers for i in range(self.layers)]
-        chosen = {able[place % len(able)] for place in spread}
-        reason = f"{self.layers} of {len(able)} layers, spread evenly"
+        possible = [p.layer for p in problem.layers if problem.possible(p, candidate)]
+        total = len(possible)
+        require_layers(problem, self.layers, total)
+        positions = [self.offset + i * total // self.layers for i in range(self.layers)]
+        chosen = {possible[position % total] for position in positions}
+        rule = f"{self.layers} evenly spaced layers of {total}"
         items = []
         for layer in problem.layers:
             if layer.layer in chosen:
-                why = f"one of {reason}; {problem.saving(layer, candidate)}"
-                items.append(problem.converted(layer, candidate, why))
-            elif layer.layer in able:
-                items.append(problem.kept(layer, f"not one of {reason}"))
+                reason = f"one of {rule}; {problem.saving(layer, candidate)}"
+                items.append(problem.converted(layer, candidate, reason))
+            elif layer.layer in possible:
+                items.append(problem.kept(layer, f"not one of {rule}"))
             else:
                 items.append(problem.kept(layer, f"cannot become {named(candidate.spec)}"))
         return tuple(items)

@@ -1,1 +1,1 @@
-"""What training minimises: one file an objective."""
+"""The training objectives, a file each."""

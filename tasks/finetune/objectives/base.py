@@ -1,4 +1,4 @@
-"""What an objective is: a number for each row, read from logits, from a layer, or from the stream.
+"""The base classes of objectives: on logits, on single layers, or on the residual stream.
 
 Shapes: B rows, T tokens, D hidden size, L layers.
 """
@@ -17,12 +17,13 @@ from layerwright.tasks.components import Component
 
 
 class Objective(Component):
-    """One term of a stage's loss, times its ``weight``. Derive from one of the classes below.
+    """A term of a stage's loss. Derive from one of the three classes below.
 
     Attributes:
-        unit: of the value that is reported, before the weight.
-        needs_base: whether the base model has to be run as well. Such a term is least where student
-            and base agree: a stage of such terms alone leaves a model that is the base as it is.
+        unit: unit of the reported value, before the weight.
+        needs_base: whether the term compares the student with the base. Such a term is minimal when
+            both are equal, so a stage with only such terms cannot change the base.
+        weight: factor of the term in the loss.
     """
 
     kind: ClassVar[str] = "objective"
@@ -34,35 +35,35 @@ class Objective(Component):
 
 
 class LogitObjective(Objective):
-    """A term of the fused loss (``tasks/finetune/distillation.py``): mean per counted token."""
+    """A term of `distillation_loss`: a mean over counted tokens."""
 
     unit: ClassVar[str] = "nats"
     term: ClassVar[Literal["next_token", "kl"]]
 
 
 class LayerObjective(Objective):
-    """Compares a converted layer with the base's, both given the base's input: layer-local."""
+    """Compares a converted layer with the base's layer, both on the base's input of that layer."""
 
     @abstractmethod
-    def of_layer(self, output_BTD: Tensor, wanted_BTD: Tensor, real_BT: Tensor) -> Tensor:
-        """(B,) fp32 of one layer; the objective's value is the mean over the converted layers.
+    def of_layer(self, output_BTD: Tensor, target_BTD: Tensor, real_BT: Tensor) -> Tensor:
+        """Return the value of each row for a layer, (B,) fp32; the loss averages over layers.
 
         Args:
-            output_BTD: of the student's mixer, with a gradient.
-            wanted_BTD: of the base's.
+            output_BTD: output of the student's mixer, with a gradient.
+            target_BTD: output of the base's mixer.
             real_BT: False for padding.
         """
 
 
 @dataclass(frozen=True)
 class Streams:
-    """The residual stream of both models: entry l is the input of layer l, entry L the output.
+    """The residual streams: entry l is the input of layer l, entry L the output of the last layer.
 
     Attributes:
         student: L + 1 tensors (B, T, D), with a gradient.
-        base: the same of the base, without one; None where no objective needs the base.
+        base: L + 1 tensors (B, T, D) without a gradient; None if no objective needs the base.
         real: (B, T) False for padding.
-        removed: layers of the student that do nothing.
+        removed: removed layers of the student.
     """
 
     student: Sequence[Tensor]
@@ -76,7 +77,7 @@ class StreamObjective(Objective):
 
     @abstractmethod
     def of_streams(self, streams: Streams) -> Tensor:
-        """(B,) fp32."""
+        """Return the value of each row, (B,) fp32."""
 
 
 def mean_of_real(values_BT: Tensor, real_BT: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A regulariser that keeps layers from doing too little."""
+"""The change of direction of the residual stream in each layer."""
 
 from itertools import pairwise
 from typing import ClassVar
@@ -12,9 +12,9 @@ from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams,
 class Cosine(StreamObjective):
     """sum over layers of mean over tokens of 1 - cos(x_l, x_{l-1}), x the residual stream.
 
-    It pulls neighbouring layers' streams together in direction; the paper finds that pretraining
-    with weight 0.5 lowers the layers' linearity. From "Your Transformer is Secretly Linear",
-    arXiv 2405.12250. Removed layers add nothing.
+    It makes the directions of consecutive hidden states similar. "Your Transformer is Secretly
+    Linear" (arXiv 2405.12250) finds that pretraining with weight 0.5 lowers the linearity of the
+    layers. Removed layers contribute 0.
     """
 
     name: ClassVar[str] = "cosine"
@@ -24,10 +24,11 @@ class Cosine(StreamObjective):
     weight: float = 0.5
 
     def of_streams(self, streams: Streams) -> Tensor:
-        return sum(
+        turns = [
             mean_of_real(
                 1 - torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1),
                 streams.real,
             )
             for x, y in pairwise(streams.student)
-        )
+        ]
+        return torch.stack(turns).sum(0)

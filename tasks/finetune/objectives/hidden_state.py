@@ -1,4 +1,4 @@
-"""The residual stream after each layer against the base's."""
+"""The error of the residual stream after each layer against the base's."""
 
 from typing import ClassVar
 
@@ -11,10 +11,11 @@ from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams,
 class HiddenState(StreamObjective):
     """mean over layers and tokens of ||x - x*||² / ||x*||², x the stream after a layer.
 
-    Relative to each token's own energy: the first token's, hundreds of times the others', would
-    else be all that counts. The stream in front of a removed layer is left out: what stands in for
-    a run of layers answers for the end of the run alone. Hidden-state distillation as in RADLADS
-    (arXiv 2505.03005, step 1), through the whole model instead of layer by layer.
+    The error is relative to the energy of each token, because the first token has hundreds of times
+    the energy of the others and would dominate the loss. The stream before a removed layer is not
+    compared: a strategy that replaces a run of layers only needs to match the end of the run.
+    Hidden-state distillation as in RADLADS (arXiv 2505.03005, step 1), but through the whole model
+    instead of layer by layer.
     """
 
     name: ClassVar[str] = "hidden_state"
@@ -25,8 +26,8 @@ class HiddenState(StreamObjective):
         compared = [i for i in range(1, len(streams.student)) if i not in streams.removed]
         values = []
         for layer in compared:
-            x, wanted = streams.student[layer].float(), streams.base[layer].float()
-            missed_BT = (x - wanted).square().sum(-1)
-            energy_BT = wanted.square().sum(-1).clamp_min(1e-12)
-            values.append(mean_of_real(missed_BT / energy_BT, streams.real))
+            x, target = streams.student[layer].float(), streams.base[layer].float()
+            error_BT = (x - target).square().sum(-1)
+            energy_BT = target.square().sum(-1).clamp_min(1e-12)
+            values.append(mean_of_real(error_BT / energy_BT, streams.real))
         return torch.stack(values).mean(0)

@@ -1,7 +1,8 @@
-"""How much some layers change the stream: the penalty before they are removed."""
+"""The change of the residual stream by some layers: a penalty on layers that will be removed."""
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -9,12 +10,12 @@ from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams,
 
 
 class LayerChange(StreamObjective):
-    """sum over ``layers`` of mean over tokens of ||x_{l+1} - x_l||, divided by its size.
+    """sum over ``layers`` of mean over tokens of ||x_{l+1} - x_l|| / n.
 
-    With ``norm`` "l2" the Euclidean norm over the D channels divided by sqrt(D), the root mean
-    square of the change; with "l1" the sum of magnitudes divided by D. So divided, one weight means
-    the same for narrow and wide models. It drives what the layers know elsewhere, so that they can
-    be removed: TRSP, stage 2 (arXiv 2505.18232), which uses the undivided norm.
+    ``norm`` "l2": the Euclidean norm over the D channels and n = sqrt(D), that is, the root mean
+    square of the change. "l1": the sum of magnitudes and n = D. The division makes a weight mean
+    the same for narrow and wide models. The penalty moves the function of these layers to other
+    layers, so that they can be removed: TRSP, stage 2 (arXiv 2505.18232), which does not divide.
     """
 
     name: ClassVar[str] = "layer_change"
@@ -25,9 +26,10 @@ class LayerChange(StreamObjective):
     norm: Literal["l2", "l1"] = "l2"
 
     def of_streams(self, streams: Streams) -> Tensor:
-        order, total = (2, 0.0) if self.norm == "l2" else (1, 0.0)
+        order = 2 if self.norm == "l2" else 1
+        changes = []
         for layer in self.layers:
             change = streams.student[layer + 1].float() - streams.student[layer].float()
             norm_BT = change.norm(p=order, dim=-1) / change.shape[-1] ** (1 / order)
-            total = total + mean_of_real(norm_BT, streams.real)
-        return total
+            changes.append(mean_of_real(norm_BT, streams.real))
+        return torch.stack(changes).sum(0)

@@ -1,4 +1,4 @@
-"""Divergence of the next-token distribution from the base's."""
+"""KL divergence from the base's next-token distribution."""
 
 from typing import ClassVar, Literal
 
@@ -6,9 +6,9 @@ from layerwright.tasks.finetune.objectives.base import LogitObjective
 
 
 class LogitKL(LogitObjective):
-    """Mean of KL(base || student) over the whole vocabulary (Hinton et al., arXiv 1503.02531).
+    """Mean of KL(base || student) over the whole vocabulary, at temperature 1.
 
-    At temperature 1. Where ``next_token`` is asked for as well, both come from one pass.
+    Hinton et al., arXiv 1503.02531. Together with ``next_token``, both are computed in one pass.
     """
 
     name: ClassVar[str] = "logit_kl"

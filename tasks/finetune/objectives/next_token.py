@@ -1,4 +1,4 @@
-"""Cross entropy of the text's own next token."""
+"""Cross entropy of the next token of the text."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from layerwright.tasks.finetune.objectives.base import LogitObjective
 
 
 class NextToken(LogitObjective):
-    """Mean of -log q(next token): what pretraining minimised. It needs no base."""
+    """Mean of -log q(next token), the loss of pretraining. It needs no base."""
 
     name: ClassVar[str] = "next_token"
     needs_base: ClassVar[bool] = False
