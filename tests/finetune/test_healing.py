@@ -156,7 +156,7 @@ def test_the_best_state_is_kept_and_the_stage_stops_early(tmp_path):
     report = case.heal(options)
     assert report.stopped_early
     assert report.steps == report.best_step + 3 < 24
-    assert "no better for 3 validations" in " ".join(case.log)
+    assert "no improvement in 3 validations" in " ".join(case.log)
     losses = [p.loss for p in report.validation]
     assert min(losses) == losses[report.best_step]
 
