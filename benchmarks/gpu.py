@@ -17,14 +17,14 @@ from itertools import chain
 
 import torch
 
-from layerwright.kernels.choice import fused_obstacle
+from layerwright.kernels.choice import triton_obstacle
 
 
 def missing() -> str | None:
     """What this machine lacks, None if nothing."""
     if not torch.cuda.is_available():
         return f"no CUDA device (torch {torch.__version__})"
-    return fused_obstacle("cuda")
+    return triton_obstacle("cuda")
 
 
 def versions() -> str:

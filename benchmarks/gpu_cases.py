@@ -31,6 +31,7 @@ from benchmarks.kernel_floors import (
 )
 from layerwright.kernels.covered_mass.reference import covered_mass_reference
 from layerwright.kernels.gated_recurrence.chunked import gated_recurrence_chunked
+from layerwright.kernels.liger_decode import LigerMix, NewToken
 from layerwright.kernels.liger_decode.reference import liger_decode_reference
 from layerwright.kernels.ring import Ring
 from layerwright.kernels.streaming_attention.blockwise import streaming_attention_blockwise
@@ -203,10 +204,9 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
     def liger(q, k, v, rq, rk, keys, values, state, run):
         """On copies, so that a repetition finds what the first one found; they are timed too."""
         ring = Ring(keys.clone(), values.clone(), liger_there.clone(), 0)
-        place, shares = liger_there[:, :1] + LIGER_WINDOW, torch.full((2, H), 0.5, device=device)
-        held = state.float()
-        arguments = q, k, v, rq, rk, ring, place, held, "gla", None, shares, LIGER_WINDOW
-        return run(*arguments), held
+        token = NewToken(q, k, v, rq, rk, liger_there[:, :1] + LIGER_WINDOW)
+        shares, updated = torch.full((2, H), 0.5, device=device), state.float()
+        return run(token, ring, updated, LigerMix("gla", None, shares, LIGER_WINDOW)), updated
 
     for batch in (2,) if quick else (1, 8, 64):
         _, streaming, _, joined = decode_rows(SHAPE, batch)

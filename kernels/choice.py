@@ -1,7 +1,8 @@
-"""Which implementation of an operator runs: by device, dtype and head size, or as the user says.
+"""Chooses the implementation of an operator by device, dtype and head size.
 
-`triton` on a CUDA device that can, `blockwise` (torch) everywhere else; LAYERWRIGHT_KERNELS names
-another. `reference` is the definition, for tests.
+By default `triton` runs on a CUDA device that supports it, and `blockwise` (torch) everywhere else.
+The environment variable LAYERWRIGHT_KERNELS overrides the choice. `reference` is the definition of
+the operator, for tests.
 """
 
 import os
@@ -14,81 +15,88 @@ from torch import Tensor
 
 VARIABLE = "LAYERWRIGHT_KERNELS"
 NAMES = ("reference", "blockwise", "triton")
-FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-MOST_CHANNELS = 256
-LEAST_CAPABILITY = (8, 0)  # bf16 and tf32 on matrix units
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_CHANNELS = 256
+MIN_CAPABILITY = (8, 0)  # bf16 and tf32 on matrix units
 
 _records: list[dict[str, set[str]]] = []
 
 
-def chosen(
-    operator: str, offered: Mapping[str, Callable], tensor: Tensor, channels: int
+def choose_implementation(
+    operator: str, implementations: Mapping[str, Callable], tensor: Tensor, channels: int
 ) -> Callable:
-    """The implementation of an operator that is to run.
+    """Returns the implementation of an operator to run.
 
     Args:
-        operator: its name.
-        offered: its implementations by name; `blockwise` always among them.
-        tensor: an input, of which device and dtype count.
-        channels: the greatest size of a head.
+        operator: the operator's name.
+        implementations: the operator's implementations by name; `blockwise` is always there.
+        tensor: an input; its device and dtype decide.
+        channels: the largest head size among the inputs.
 
     Raises:
-        ValueError: LAYERWRIGHT_KERNELS names none of reference, blockwise and triton, or names
-            triton where it cannot run.
+        ValueError: LAYERWRIGHT_KERNELS is not one of reference, blockwise and triton, or it is
+            triton and the Triton kernels cannot run here.
     """
-    wanted = os.environ.get(VARIABLE)
-    if wanted is not None and wanted not in NAMES:
-        raise ValueError(f"{VARIABLE}={wanted!r} is not one of {list(NAMES)}")
-    name = wanted if wanted in offered else "blockwise"
-    if "triton" in offered and wanted in (None, "triton"):
+    requested = os.environ.get(VARIABLE)
+    if requested is not None and requested not in NAMES:
+        raise ValueError(
+            f"{VARIABLE}={requested!r} is not one of {list(NAMES)}; set one of these or unset it"
+        )
+    name = "blockwise" if requested is None or requested not in implementations else requested
+    if "triton" in implementations and requested in (None, "triton"):
         index = tensor.device.index or 0
-        obstacle = fused_obstacle(tensor.device.type, index, tensor.dtype, channels)
-        if obstacle is None and (wanted == "triton" or tensor.device.type == "cuda"):
+        obstacle = triton_obstacle(tensor.device.type, index, tensor.dtype, channels)
+        if obstacle is None and (requested == "triton" or tensor.device.type == "cuda"):
             name = "triton"
-        elif wanted == "triton":
+        elif requested == "triton":
             raise ValueError(f"{VARIABLE}=triton, but {operator} cannot use it: {obstacle}")
     if not torch.compiler.is_compiling():
         for record in _records:
             record.setdefault(operator, set()).add(name)
-    return offered[name]
+    return implementations[name]
 
 
 @torch.compiler.assume_constant_result
-def fused_obstacle(
+def triton_obstacle(
     device: str, index: int = 0, dtype: torch.dtype = torch.bfloat16, channels: int = 128
 ) -> str | None:
-    """Why the Triton kernels cannot run there, None if they can.
+    """Returns why the Triton kernels cannot run, or None if they can.
 
     Args:
-        device: "cuda", or "cpu", where they run in Triton's interpreter alone.
-        index: of the device.
-        dtype, channels: of the inputs, as in `chosen`.
+        device: "cuda", or "cpu", where only Triton's interpreter runs them.
+        index: index of the device.
+        dtype, channels: dtype and largest head size of the inputs.
     """
     if find_spec("triton") is None:
         return "the package triton is not installed"
-    if dtype not in FUSED_DTYPES:
-        return f"it has no {str(dtype).removeprefix('torch.')}"
-    if channels > MOST_CHANNELS:
-        return f"heads of {channels} channels are larger than {MOST_CHANNELS}"
+    if dtype not in TRITON_DTYPES:
+        return f"the kernels do not support {str(dtype).removeprefix('torch.')}"
+    if channels > MAX_CHANNELS:
+        return f"heads of {channels} channels exceed the limit of {MAX_CHANNELS}"
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device == "cuda":
         if interpreted:
-            return "its interpreter (TRITON_INTERPRET=1) is for tensors on a CPU"
+            return "Triton's interpreter (TRITON_INTERPRET=1) works on CPU tensors only"
         if torch.version.hip is not None:
-            return "its kernels are written for NVIDIA"
-        found = torch.cuda.get_device_capability(index)
-        return None if found >= LEAST_CAPABILITY else f"compute capability {found} is below 8.0"
+            return "the kernels support NVIDIA devices only"
+        capability = torch.cuda.get_device_capability(index)
+        if capability >= MIN_CAPABILITY:
+            return None
+        return f"compute capability {capability} is below 8.0"
     if interpreted:
         return None
-    return f"it has no {device}, except in its interpreter (TRITON_INTERPRET=1)"
+    return f"on {device} the kernels run in Triton's interpreter only (TRITON_INTERPRET=1)"
 
 
 @contextmanager
 def implementations_run() -> Iterator[dict[str, set[str]]]:
-    """By operator, the implementations that run within the block, compiled code excepted."""
-    found: dict[str, set[str]] = {}
-    _records.append(found)
+    """Yields the implementations that run within the block, by operator.
+
+    Compiled code is not recorded.
+    """
+    record: dict[str, set[str]] = {}
+    _records.append(record)
     try:
-        yield found
+        yield record
     finally:
-        _records.remove(found)
+        _records.remove(record)

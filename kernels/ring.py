@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that stay visible, in fixed slots that are written in place.
+"""A ring buffer of keys and values: fixed slots that are overwritten in place.
 
 Shapes: B batch, G key/value heads, N slots, d head size, R is B or 1.
 """
@@ -10,23 +10,25 @@ from torch import Tensor
 
 
 def ring_slots(positions: Tensor, sinks: int, slots: int) -> Tensor:
-    """The slot of each position: itself below `sinks`, then round and round among the others.
+    """The slot of each position: the position itself below `sinks`, else cyclic after them.
 
-    What it gives for padding is not to be used.
+    The result for padding (-1) has no meaning.
     """
     if sinks == slots:
         return positions
-    turned = sinks + (positions - sinks) % (slots - sinks)
-    return torch.where(positions < sinks, positions, turned)
+    cyclic = sinks + (positions - sinks) % (slots - sinks)
+    return torch.where(positions < sinks, positions, cyclic)
 
 
 class Ring(NamedTuple):
-    """Position p lies in slot p while that is below S, else in slot S + (p - S) % (N - S).
+    """Ring buffer of keys and values with N slots.
+
+    Position p is in slot p if p < S, else in slot S + (p - S) % (N - S).
 
     Attributes:
         keys, values: (B, G, N, d).
         positions: (R, N) int64, -1 for an empty slot.
-        sinks: S, the slots that are never written again; all of them, where nothing is dropped.
+        sinks: S, the number of slots that are never overwritten; N if nothing is dropped.
     """
 
     keys: Tensor
@@ -35,11 +37,11 @@ class Ring(NamedTuple):
     sinks: int
 
     def slots(self, positions: Tensor) -> Tensor:
-        """The slot of each position, of any shape."""
+        """The slot of each position; the shape stays."""
         return ring_slots(positions, self.sinks, self.keys.shape[2])
 
     def write(self, k_BG1d: Tensor, v_BG1d: Tensor, positions_R1: Tensor) -> None:
-        """Puts a token of each row into its slot, over what lay there."""
+        """Writes one token per row into its slot, over the old token there."""
         slots_R1 = self.slots(positions_R1)
         self.positions.scatter_(1, slots_R1, positions_R1)
         index = slots_R1[:, None, :, None].expand(*k_BG1d.shape[:2], 1, k_BG1d.shape[3])

@@ -84,9 +84,9 @@ def empty_database(tmp_path_factory) -> Path:
 @pytest.fixture
 def fused(monkeypatch, device):
     """Operators run by Triton, and everything that they allocate is NaN until they write it."""
-    from layerwright.kernels.choice import fused_obstacle
+    from layerwright.kernels.choice import triton_obstacle
 
-    if obstacle := fused_obstacle(device):
+    if obstacle := triton_obstacle(device):
         pytest.skip(obstacle)
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
     allocate = torch.empty

@@ -76,13 +76,13 @@ def _kernels() -> tuple[str, str]:
     """Which implementation of the model's operators runs here, and why."""
     import torch
 
-    from layerwright.kernels.choice import NAMES, VARIABLE, fused_obstacle
+    from layerwright.kernels.choice import NAMES, VARIABLE, triton_obstacle
 
     wanted = os.environ.get(VARIABLE)
     if wanted is not None and wanted not in NAMES:
         return "broken", f"{VARIABLE}={wanted!r} is not one of {', '.join(NAMES)}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    obstacle = fused_obstacle(device)
+    obstacle = triton_obstacle(device)
     if wanted == "triton" and obstacle is not None:
         return "broken", f"{VARIABLE}=triton, but {obstacle}"
     if wanted is not None:

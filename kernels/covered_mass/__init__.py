@@ -1,4 +1,4 @@
-"""Covered mass: how much of full attention falls on the sinks and each of several spans."""
+"""Covered mass: share of full attention that falls on the sinks and on each span (README.md)."""
 
 from layerwright.kernels.covered_mass.dispatch import covered_mass
 

@@ -1,4 +1,4 @@
-"""Covered mass by Triton: all spans in one pass over the keys, which are split over programs.
+"""Covered mass in Triton: all spans in one pass over the keys, which are split over programs.
 
 Shapes: B batch, H query heads, G key/value heads, r = H / G, Q queries, K keys, n spans, d head
 size, R is B or 1; in the kernel BR of the r Q rows, BK keys, BN >= n spans, BD >= d channels.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import MOST_TOKENS, padded_size, precision, product, rows
+from layerwright.kernels.launch import MAX_TOKENS, dense_channels, padded_size, precision, product
 from layerwright.kernels.streaming_attention.triton_decode import split_count
 from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
@@ -30,7 +30,7 @@ def _mass_kernel(
     BR: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Per split: the greatest score, and the sum of exp2(score - it) over each span."""
+    """Per split: the highest score m, and for each span the sum of exp2(score - m)."""
     i_split, i_rows, i_bg = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     splits = tl.num_programs(0)
     i_b, i_g = (i_bg // G).to(tl.int64), (i_bg % G).to(tl.int64)
@@ -81,14 +81,14 @@ def covered_mass_fused(
     q_positions_RQ: Tensor,
     k_positions_RK: Tensor,
 ) -> Tensor:
-    """Covered mass, the keys read once and no score stored. Args are those of `covered_mass`."""
+    """Reads the keys once and stores no score. Args as in `covered_mass`, positions required."""
     B, H, Q, d = q_BHQd.shape
     G, K = k_BGKd.shape[1:3]
-    q, k, device = rows(q_BHQd), rows(k_BGKd), q_BHQd.device
+    q, k, device = dense_channels(q_BHQd), dense_channels(k_BGKd), q_BHQd.device
     i, j = (x.to(device).contiguous() for x in (q_positions_RQ, k_positions_RK))
-    # all keys are one more span, summed in the same order: their share is exactly 1
-    spans = [min(span, MOST_TOKENS) for span in (*spans, MOST_TOKENS)]
-    with_all = torch.tensor(spans, dtype=torch.int32).to(device, non_blocking=True)
+    # One more span covers all keys. It is summed in the same order, so a full share is exactly 1.
+    limited = [min(span, MAX_TOKENS) for span in (*spans, MAX_TOKENS)]
+    with_all = torch.tensor(limited, dtype=torch.int32).to(device, non_blocking=True)
     n, row_blocks = len(with_all), triton.cdiv(H // G * Q, ROWS)
     _, BK = block_sizes(d, q.dtype)
     blocks = triton.cdiv(K, BK)
@@ -106,7 +106,7 @@ def covered_mass_fused(
             BD=padded_size(d),
             PRECISION=precision(q.dtype),
         )
-    # where a split saw nothing, its weight is exp2(-inf) = 0
+    # a split without visible keys has the maximum -inf and the weight exp2(-inf) = 0
     weight = torch.exp2(top - top.amax(-1, keepdim=True).clamp_min(-1e30))
     sums = (sums * weight[..., None, :]).sum(-1)
     share = sums[..., :-1] / sums[..., -1:]

@@ -1,4 +1,4 @@
-"""Covered mass in torch: all scores of the few queries at once.
+"""Covered mass in torch, with the scores of all queries in memory.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, n spans, d head size, R is B
 or 1.
@@ -20,14 +20,16 @@ def covered_mass_reference(
     q_positions_RQ: Tensor,
     k_positions_RK: Tensor,
 ) -> Tensor:
-    """exp(logsumexp of the visible scores - logsumexp of all scores), for each span (n, B, H, Q).
+    """exp(logsumexp of visible scores - logsumexp of all scores), for each span: (n, B, H, Q).
 
-    Args are those of `covered_mass`. Q x K scores exist at a time.
+    Args are those of `covered_mass`, positions required. Allocates Q × K scores.
     """
     B, H, Q, d = q_BHQd.shape
     G, K = k_BGKd.shape[1:3]
     dtype = torch.promote_types(q_BHQd.dtype, torch.float32)
-    grouped = q_BHQd.to(dtype).reshape(B, G, H // G * Q, d)  # the group's heads become rows
+    grouped = q_BHQd.to(dtype).reshape(
+        B, G, H // G * Q, d
+    )  # the heads of a group become rows of one product
     scores = (grouped @ k_BGKd.to(dtype).mT * d**-0.5).view(B, H, Q, K)
     keys, queries = k_positions_RK[:, None, :], q_positions_RQ[:, :, None]
     scores.masked_fill_(~((keys >= 0) & (keys <= queries))[:, None], -torch.inf)

@@ -1,4 +1,4 @@
-"""Gated recurrence: linear attention over a decaying state, one per key/value head (README.md)."""
+"""Gated linear attention: a decaying state for each key/value head (README.md)."""
 
 from layerwright.kernels.gated_recurrence.dispatch import gated_recurrence
 from layerwright.kernels.gated_recurrence.step import gated_recurrence_step

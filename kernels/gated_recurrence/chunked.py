@@ -1,7 +1,7 @@
-"""Gated recurrence in torch, a block of tokens at a time: products of matrices, no T × T.
+"""Gated linear attention in torch, in blocks of tokens: matrix products without a T × T matrix.
 
-Shapes: B batch, H query heads, G key/value heads, r = H / G, T tokens, N segments of P tokens,
-d key channels, e value channels, c = d or e decayed channels.
+Shapes: B batch, H query heads, G key/value heads, r = H / G, T tokens, N segments of P tokens, d
+key channels, e value channels, c = d or e decayed channels.
 """
 
 from functools import partial
@@ -21,24 +21,27 @@ def gated_recurrence_chunked(
     block: int = 64,
     span: int = 1024,
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence with the state advanced once per block; a single token is the plain step.
+    """Computes the recurrence block by block and updates the state once per block.
 
-    Differentiable. Args and returns are those of `gated_recurrence_reference`; `block`, a power of
-    two, is the number of tokens between states, and `span`, a multiple of it, the number of tokens
-    whose working copies live at a time. No exponent is ever positive, and none is a difference of
-    sums: README.md.
+    A single token is the plain recurrent step. Differentiable. No exponent is positive and no sum
+    of log decays is subtracted from another (README.md).
+
+    Args:
+        block: tokens between two states, a power of two.
+        span: tokens whose intermediate tensors are in memory at a time, a multiple of `block`. The
+            other arguments and the results are those of `gated_recurrence_reference`.
     """
     tokens, groups = q_BHTd.shape[2], k_BGTd.shape[1]
     block = min(block, 1 << (tokens - 1).bit_length())
-    # Token-major, so that a segment's queries of all r heads are the rows of one product.
+    # Tokens before heads: the queries of all r heads in a segment become the rows of one product.
     q_BGTrd = q_BHTd.unflatten(1, (groups, -1)).transpose(2, 3)
     outs = []
     for start in range(0, tokens, span):
-        pieces = (
+        q, k, v, log_decay = (
             x[:, :, start : start + span].to(state_BGde.dtype)
             for x in (q_BGTrd, k_BGTd, v_BGTe, log_decay_BGTc)
         )
-        out_BGTre, state_BGde = _span(*pieces, state_BGde, decayed == "key", block)
+        out_BGTre, state_BGde = _span(q, k, v, log_decay, state_BGde, decayed == "key", block)
         outs.append(out_BGTre)
     return torch.cat(outs, dim=2).transpose(2, 3).flatten(1, 2), state_BGde
 
@@ -46,21 +49,24 @@ def gated_recurrence_chunked(
 def _span(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor, on_keys: bool, block: int
 ) -> tuple[Tensor, Tensor]:
-    """Some tokens from a state on: y (B, G, T, r, e) and the state after them."""
+    """Runs some tokens from an initial state: y (B, G, T, r, e) and the state after them."""
     tokens, r = q.shape[2:4]
-    missing = -tokens % block
-    if missing:  # zeros write nothing and decay nothing
-        q = F.pad(q, (0, 0, 0, 0, 0, missing))
-        k, v, log_decay = (F.pad(x, (0, 0, 0, missing)) for x in (k, v, log_decay))
+    padding = -tokens % block
+    if padding:  # zeros neither write to the state nor decay it
+        q = F.pad(q, (0, 0, 0, 0, 0, padding))
+        k, v, log_decay = (F.pad(x, (0, 0, 0, padding)) for x in (k, v, log_decay))
 
     def written(k_BGNPd: Tensor, v_BGNPe: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values as they stand at the end of their segment."""
+        """Keys and values, decayed to the end of their segment."""
         if on_keys:
             return k_BGNPd * after.exp(), v_BGNPe
         return k_BGNPd, v_BGNPe * after.exp()
 
     def read(q_BGNPrd: Tensor, upto: Tensor, *memory: Tensor) -> Tensor:
-        """Queries (B, G, N, P, r, d) on what stood before their segment: a state, or k and v."""
+        """Outputs of queries (B, G, N, P, r, d) over what precedes their segment.
+
+        `memory` is a state, or the keys and values of the segment before.
+        """
         decay = upto.exp().unsqueeze(-2)
         rows = (q_BGNPrd * decay if on_keys else q_BGNPrd).flatten(3, 4)
         for matrix in memory:
@@ -68,8 +74,9 @@ def _span(
         out = rows.unflatten(3, (-1, r))
         return out if on_keys else out * decay
 
-    # Within segments of `size` tokens, per token: the log decay from the segment's start up to and
-    # with the token, the one after it to the segment's end, and the output of its segment alone.
+    # For each token, in segments of `size` tokens: `upto` is the log decay from the segment's start
+    # through the token, `after` the log decay from the next token through the segment's end, and
+    # `out` the output over the token's own segment.
     upto, after = log_decay.clone(), torch.zeros_like(log_decay)
     out = (q * k.unsqueeze(-2)).sum(-1, keepdim=True) * v.unsqueeze(-2)
     size = 1
@@ -94,8 +101,8 @@ def _span(
 
 
 def _half(x: Tensor, size: int, odd: int) -> Tensor:
-    """The even or the odd segments of `size` tokens of (B, G, T, ...), as a view (B, G, N, P, ...).
+    """A view (B, G, N, P, ...) of the even or odd segments of `size` tokens of (B, G, T, ...).
 
-    Summing into it in place spares a copy of everything at each size.
+    Adding to the view in place avoids a copy of the whole tensor at each size.
     """
     return x.unflatten(2, (-1, 2, size))[:, :, :, odd]

@@ -1,18 +1,20 @@
-"""Choice of the implementation of gated recurrence.
+"""Gated linear attention: checks the arguments and runs the choose_implementation implementation.
 
-Shapes: B batch, H query heads, G key/value heads, T tokens, d key channels, e value channels,
-c = d or e decayed channels.
+Shapes: B batch, H query heads, G key/value heads, T tokens, d key channels, e value channels, c = d
+or e decayed channels.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from layerwright.kernels.choice import chosen
+from layerwright.kernels.choice import choose_implementation
 from layerwright.kernels.gated_recurrence.chunked import gated_recurrence_chunked
 from layerwright.kernels.gated_recurrence.reference import gated_recurrence_reference
 
 
-def _fused(*arguments):
+def _fused(*arguments: Any) -> tuple[Tensor, Tensor]:
     from layerwright.kernels.gated_recurrence.fused import gated_recurrence_fused
 
     return gated_recurrence_fused(*arguments)
@@ -36,33 +38,34 @@ def gated_recurrence(
     mask_BT: Tensor | None = None,
     return_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Linear attention over a state whose channels decay (GLA, arXiv 2312.06635, section 4).
+    """Gated linear attention over a state whose channels decay (GLA, arXiv 2312.06635, section 4).
 
-    S_t[i, j] = a_t[i] S_{t-1}[i, j] + k_t[i] v_t[j] with a = exp(log_decay), y_t = q_t S_t; with
-    decayed="value" a_t[j] takes the place of a_t[i]. Feature maps, scales and gates are the
-    caller's. In fp32 (fp64 for fp64 inputs) whatever the inputs.
+    S_t[i, j] = a_t[i] S_{t-1}[i, j] + k_t[i] v_t[j], y_t = q_t S_t, with a = exp(log_decay). With
+    decayed="value", a_t[j] replaces a_t[i]. The caller applies feature maps, scales and gates. All
+    sums are in fp32 (fp64 for fp64 inputs), whatever the dtype of the inputs.
 
     Args:
         q_BHTd: queries; head h reads the state of head h // (H / G).
         k_BGTd, v_BGTe: keys and values.
-        log_decay_BGTc: logarithm of the share kept of the state before each token, <= 0, -inf
-            allowed; per key channel (c = d), or per value channel (c = e).
-        initial_state: (B, G, d, e) before the first token; None for zero.
-        decayed: "key" or "value", the channels that decay.
-        mask_BT: False where a token is padding: it leaves the state as it is, gives y = 0, and
-            what it holds is never read.
+        log_decay_BGTc: log of the factor on the state before each token is added, <= 0; -inf is
+            allowed. Per key channel (c = d) or per value channel (c = e).
+        initial_state: state (B, G, d, e) before the first token; None for zero.
+        decayed: which channels decay, "key" or "value".
+        mask_BT: False for padding. Padding leaves the state unchanged, gives y = 0, and its inputs
+            are never read.
         return_state: also return the state after the last token.
 
     Returns:
-        (B, H, T, e) in the dtype of q; with `return_state` also (B, G, d, e) in fp32 (fp64).
+        y (B, H, T, e) in the dtype of q; with `return_state` also the state (B, G, d, e) in fp32
+        (fp64 for fp64 inputs).
 
     Raises:
-        ValueError: shapes that do not fit, no token, `decayed` unknown, or an implementation in
-            LAYERWRIGHT_KERNELS that is unknown or cannot run here (`layerwright.kernels.choice`).
+        ValueError: shapes do not match, there is no token, `decayed` is unknown, or
+            LAYERWRIGHT_KERNELS is invalid (`layerwright.kernels.choice`).
     """
     _check_shapes(q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state, decayed)
     channels = max(q_BHTd.shape[3], v_BGTe.shape[3])
-    run = chosen("gated_recurrence", IMPLEMENTATIONS, q_BHTd, channels)
+    run = choose_implementation("gated_recurrence", IMPLEMENTATIONS, q_BHTd, channels)
     if mask_BT is not None:
         padding_B1T1 = ~mask_BT[:, None, :, None]
         q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc = (
@@ -72,7 +75,7 @@ def gated_recurrence(
     if initial_state is None:
         B, G, _, d = k_BGTd.shape
         initial_state = k_BGTd.new_zeros(B, G, d, v_BGTe.shape[3], dtype=dtype)
-    # autocast would take the products of the state in half precision
+    # autocast would compute products with the state in half precision
     with torch.autocast(q_BHTd.device.type, enabled=False):
         out_BHTe, state_BGde = run(
             q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state.to(dtype), decayed
@@ -89,9 +92,9 @@ def _check_shapes(
     B, G, T, d = k.shape
     e = v.shape[3]
     if T == 0:
-        raise ValueError("at least one token is needed, got none")
+        raise ValueError("expected at least one token, got none")
     if q.shape[1] % G:
-        raise ValueError(f"{q.shape[1]} query heads are not a multiple of {G} key heads")
+        raise ValueError(f"{q.shape[1]} query heads are not a multiple of {G} key/value heads")
     expected = {
         "q": (q, (B, q.shape[1], T, d)),
         "v": (v, (B, G, T, e)),

@@ -1,4 +1,4 @@
-"""Gated recurrence written straight from its definition; the oracle of every faster version.
+"""Gated linear attention written from its definition; tests compare every faster version with it.
 
 Shapes: B batch, H query heads, G key/value heads, r = H / G, T tokens, d key channels, e value
 channels, c = d or e decayed channels.
@@ -16,9 +16,9 @@ def gated_recurrence_reference(
     state_BGde: Tensor,
     decayed: str,
 ) -> tuple[Tensor, Tensor]:
-    """S_t = decay(S_{t-1}) + k_tᵀ v_t, y_t = q_t S_t, one token after the other.
+    """S_t = decay(S_{t-1}) + k_tᵀ v_t, y_t = q_t S_t, token by token.
 
-    Args are those of `gated_recurrence`, with an initial state of the dtype to compute in.
+    Args are those of `gated_recurrence`; the computation runs in the dtype of the initial state.
 
     Returns:
         y (B, H, T, e) and the state after the last token (B, G, d, e), in the dtype of the state.

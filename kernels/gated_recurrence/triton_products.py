@@ -1,8 +1,10 @@
-"""What scores and states give: the result or gradient of each of x, y, u and z, and of the decay.
+"""Kernels that turn scores and states into outputs, or gradients, of x, y, u, z and the decay.
 
-Shapes and names as in triton_scores.py: A (B, H, T, BT), states S and their gradients D
-(B, G, N, C, P).
+Names and shapes are those of triton_scores.py: scores A (B, H, T, BT), states S and their gradients
+D (B, G, N, C, P).
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-SMALL_TILE = 32  # channels of the decayed kernel, which holds nine such tiles
+SMALL_TILE = 32  # channels per tile of the decayed kernel, which holds nine tiles
 
 
 @triton.jit
@@ -97,7 +99,7 @@ def _write_kernel(
 
 @triton.jit
 def _from_state(p_e, p_s, o_t, o_c, T, C, P, e_t, BP: tl.constexpr, PRECISION: tl.constexpr):
-    """e Sᵀ [BT, BC], over all plain channels."""
+    """The product e Sᵀ, [BT, BC], summed over all plain channels."""
     b_x = tl.zeros([o_t.shape[0], o_c.shape[0]], tl.float32)
     for i_p in range(tl.cdiv(P, BP)):
         o_p = i_p * BP + tl.arange(0, BP)
@@ -114,7 +116,11 @@ def _decayed_kernel(
     BT: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
     GIVE_X: tl.constexpr, GIVE_Y: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """x_t = sum over i of A[t, i] y_i exp(g between) + exp(g up to t) (u_t Sᵀ); y_i with Dᵀ; g."""
+    """The x side, the y side and the gradient of the log decay (README.md, "Two pairs").
+
+    x_t = sum over i of A[t, i] y_i exp(g between i and t) + exp(g up to t) (u_t Sᵀ). The y side is
+    the same with Dᵀ.
+    """
     i_tile, i_bg = tl.program_id(0), tl.program_id(1)
     i_b, i_g = (i_bg // G).to(tl.int64), (i_bg % G).to(tl.int64)
     tiles = tl.cdiv(C, BC)
@@ -184,36 +190,45 @@ _DECAYED = tuned(_decayed_kernel, ("C", "P", "GIVE_X", "GIVE_Y"))
 
 
 def read(a: Tensor, x: Tensor, z: Tensor, g: Tensor, states: Tensor, like: Tensor) -> Tensor:
-    """What stands beside u, (B, H, T, P): A z + (x exp(g up to t)) S; dtype of `like`."""
+    """The u side, (B, H, T, P): A z + (x exp(g up to t)) S, in the dtype of `like`."""
     return _plain_side(_READ, a, x, z, g, states, x.shape[1], like.dtype)
 
 
 def write(a: Tensor, y: Tensor, u: Tensor, g: Tensor, gradients: Tensor, like: Tensor) -> Tensor:
-    """What stands beside z, (B, G, T, P): Aᵀ u over the heads + (y exp(g after i)) D."""
+    """The z side, (B, G, T, P): Aᵀ u summed over heads + (y exp(g after i)) D; dtype of `like`."""
     return _plain_side(_WRITE, a, y, u, g, gradients, y.shape[1], like.dtype)
 
 
-def _plain_side(kernel, a, decayed, plain, g, states, heads: int, dtype: torch.dtype) -> Tensor:
+def _plain_side(
+    kernel: Any,
+    a: Tensor,
+    decayed: Tensor,
+    plain: Tensor,
+    g: Tensor,
+    states: Tensor,
+    heads: int,
+    dtype: torch.dtype,
+) -> Tensor:
     B, G, N, C, P = states.shape
     H, T = a.shape[1:3]
-    found = torch.empty(B, heads, T, P, dtype=dtype, device=a.device)
+    out = torch.empty(B, heads, T, P, dtype=dtype, device=a.device)
     BP = tile(P)
     with torch.cuda.device_of(a):
         kernel[(N * triton.cdiv(P, BP), B * heads)](
-            *(a, decayed, plain, g, states, found, T, N, H, G, C, P),
+            *(a, decayed, plain, g, states, out, T, N, H, G, C, P),
             *(*decayed.stride()[:3], *plain.stride()[:3], *g.stride()[:3]),
             BT=CHUNK,
             BC=tile(C),
             BP=BP,
             PRECISION=precision(decayed.dtype, plain.dtype),
         )
-    return found
+    return out
 
 
 def decayed_result(a: Tensor, y: Tensor, u: Tensor, g: Tensor, states: Tensor) -> Tensor:
-    """What stands beside x, (B, H, T, C), in the dtype of u."""
+    """The x side, (B, H, T, C), in the dtype of u."""
     out = torch.empty(*u.shape[:3], y.shape[3], dtype=u.dtype, device=a.device)
-    _decayed_side((a, None, y, u, None, g), states, None, (out, None, None))
+    _decayed_side(a, (None, y, u, None, g), states, None, (out, None, None))
     return out
 
 
@@ -228,32 +243,32 @@ def decayed_gradients(
     gradients: Tensor,
     give_x: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """What stands beside x (B, H, T, C) if asked, y and g (B, G, T, C), each in its dtype."""
+    """The x side (B, H, T, C) if `give_x`, the y side and g's gradient (B, G, T, C)."""
     out_x = torch.empty(x.shape, dtype=x.dtype, device=a.device) if give_x else None
     out_y, out_g = (torch.empty(t.shape, dtype=t.dtype, device=a.device) for t in (y, g))
-    _decayed_side((a, x, y, u, z, g), states, gradients, (out_x, out_y, out_g))
+    _decayed_side(a, (x, y, u, z, g), states, gradients, (out_x, out_y, out_g))
     return out_x, out_y, out_g
 
 
 def _decayed_side(
-    tensors: tuple[Tensor | None, ...],
+    a: Tensor,
+    operands: tuple[Tensor | None, ...],
     states: Tensor,
     gradients: Tensor | None,
-    found: tuple[Tensor | None, ...],
+    outputs: tuple[Tensor | None, ...],
 ) -> None:
-    """Runs the decayed kernel on a, x, y, u, z and g."""
-    a, *operands = tensors
+    """Runs the decayed kernel on the scores a and the operands x, y, u, z, g; fills `outputs`."""
     B, G, N, C, P = states.shape
     H, T = a.shape[1:3]
     BC = tile(C, SMALL_TILE)
-    steps = [step for x in operands for step in ((0, 0, 0) if x is None else x.stride()[:3])]
+    strides = [s for x in operands for s in ((0, 0, 0) if x is None else x.stride()[:3])]
     with torch.cuda.device_of(a):
         _DECAYED[(N * triton.cdiv(C, BC), B * G)](
-            *(a, *operands, states, gradients, *found, T, N, H, G, C, P, *steps),
+            *(a, *operands, states, gradients, *outputs, T, N, H, G, C, P, *strides),
             BT=CHUNK,
             BC=BC,
             BP=tile(P, SMALL_TILE),
-            GIVE_X=found[0] is not None,
+            GIVE_X=outputs[0] is not None,
             GIVE_Y=gradients is not None,
             PRECISION=precision(*(x.dtype for x in operands[:4] if x is not None)),
         )

@@ -1,10 +1,10 @@
-"""Scores within chunks, with decays and without, and what the gated recurrence's kernels share.
+"""Scores within chunks, with and without decay, and what the recurrence's Triton kernels share.
 
-The names are those of README.md, "Two pairs": x and y are the pair whose channels c decay, u and z
-the plain pair of channels p; x and u belong to the query heads, y, z and the log decay g to the
-key/value heads. A token t reads what a token i <= t of its chunk wrote.
-Shapes: B batch, H query heads, G key/value heads, T tokens in N chunks of BT, C and P channels;
-in the kernels BC and BP of them.
+Names are those of README.md, "Two pairs": x and y are the pair with decayed channels c, u and z the
+pair with plain channels p. x and u belong to the query heads; y, z and the log decay g belong to
+the key/value heads. A token t reads what the tokens i <= t of its chunk wrote.
+Shapes: B batch, H query heads, G key/value heads, T tokens in N chunks of BT, C decayed and P plain
+channels; BC and BP are the channels of one tile.
 """
 
 import torch
@@ -19,13 +19,13 @@ except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
 CHUNK = 64
-TILE = 64  # channels taken together where products alone are made
-LEAST_LOG = tl.constexpr(-200.0)  # exp of it is 0 in fp32; -inf would make NaN of 0 * -inf
+TILE = 64  # channels per tile in kernels that only multiply
+LEAST_LOG = tl.constexpr(-200.0)  # exp(-200) is 0 in fp32; -inf would give 0 * -inf = NaN
 
 
 @triton.jit
 def load_rows(p, o_t, o_c, T, C, stride):
-    """Rows [BT, BC] of tokens in fp32; zeros beyond the last token or channel."""
+    """Rows [BT, BC] of tokens in fp32; zeros past the last token or channel."""
     mask = (o_t < T)[:, None] & (o_c < C)[None, :]
     return tl.load(p + o_t.to(tl.int64)[:, None] * stride + o_c[None, :], mask=mask, other=0.0).to(
         tl.float32
@@ -34,27 +34,27 @@ def load_rows(p, o_t, o_c, T, C, stride):
 
 @triton.jit
 def load_log_decay(p, o_t, o_c, T, C, stride):
-    """Log decays [BT, BC], none so small that it is not a number of fp32."""
+    """Log decays [BT, BC] in fp32, at least LEAST_LOG."""
     return tl.maximum(load_rows(p, o_t, o_c, T, C, stride), LEAST_LOG)
 
 
 @triton.jit
 def up_to(BT: tl.constexpr):
-    """[BT, BT] of ones where j <= t: its product with g is the log decay from the start to t."""
+    """[BT, BT], 1 where j <= t: times g it is the log decay from the chunk's start through t."""
     o = tl.arange(0, BT)
     return (o[None, :] <= o[:, None]).to(tl.float32)
 
 
 @triton.jit
 def after(BT: tl.constexpr):
-    """[BT, BT] of ones where j > t: its product with g is the log decay after t to the end."""
+    """[BT, BT], 1 where j > t: times g it is the log decay from t + 1 through the chunk's end."""
     o = tl.arange(0, BT)
     return (o[None, :] > o[:, None]).to(tl.float32)
 
 
 @triton.jit
 def within(size, BT: tl.constexpr):
-    """The same within segments of `size` tokens: up to t in odd segments, after t in even ones."""
+    """`up_to` in the odd segments of `size` tokens and `after` in the even ones."""
     o = tl.arange(0, BT)
     t, j = o[:, None], o[None, :]
     start = t // size * size
@@ -64,7 +64,7 @@ def within(size, BT: tl.constexpr):
 
 @triton.jit
 def pairs(size, BT: tl.constexpr):
-    """[BT, BT], true where t lies in an odd segment of `size` tokens and i in the one before."""
+    """[BT, BT], true where t is in an odd segment of `size` tokens and i in the segment before."""
     o = tl.arange(0, BT)
     segment, earlier = o[:, None] // size, o[None, :] // size
     return (segment % 2 == 1) & (earlier == segment - 1)
@@ -124,9 +124,10 @@ _PLAIN = tuned(_plain_kernel, ("P", "BP"))
 
 
 def decayed_scores(x_BHTC: Tensor, y_BGTC: Tensor, g_BGTC: Tensor) -> Tensor:
-    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t) for i <= t in t's chunk.
+    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t), for i <= t in t's chunk.
 
-    Returns (B, H, T, BT) in fp32.
+    Returns:
+        (B, H, T, BT) in fp32.
     """
     B, H, T, C = x_BHTC.shape
     G = y_BGTC.shape[1]
@@ -143,7 +144,7 @@ def decayed_scores(x_BHTC: Tensor, y_BGTC: Tensor, g_BGTC: Tensor) -> Tensor:
 
 
 def plain_scores(u_BHTP: Tensor, z_BGTP: Tensor) -> Tensor:
-    """A[t, i] = u_t · z_i for i <= t in t's chunk: (B, H, T, BT) in fp32."""
+    """A[t, i] = u_t · z_i for i <= t in t's chunk, (B, H, T, BT) in fp32."""
     B, H, T, P = u_BHTP.shape
     G = z_BGTP.shape[1]
     a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=u_BHTP.device)
@@ -158,5 +159,5 @@ def plain_scores(u_BHTP: Tensor, z_BGTP: Tensor) -> Tensor:
 
 
 def tile(channels: int, most: int = TILE) -> int:
-    """Channels taken together: all of a small head, `most` of a large one, 16 at least."""
+    """Channels per tile: a power of two from 16 to `most` that covers a small head."""
     return min(max(triton.next_power_of_2(channels), 16), most)

@@ -1,6 +1,6 @@
-"""States between chunks, forwards, and their gradients, backwards.
+"""Kernel for the states between chunks (forward) and their gradients (backward).
 
-Shapes and names as in triton_scores.py; a state is (C, P), decayed channel first.
+Names and shapes are those of triton_scores.py; a state is (C, P), decayed channels first.
 """
 
 import torch
@@ -69,11 +69,11 @@ _STATES = tuned(_states_kernel, ("C", "P", "BC", "BP", "REVERSE"))
 def states(
     a_BhTC: Tensor, e_BhTP: Tensor, g_BGTC: Tensor, first_BGCP: Tensor, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The states at the chunks' borders, fp32.
+    """The states at the borders of the chunks, in fp32.
 
-    Forwards, with a = y and e = z: S before each chunk, from `first` on, and S after the last.
-    Backwards, with a = x and e = u: the gradient D of the state after each chunk, from `first`,
-    that of the last state, on; and the gradient of the first state.
+    Forward, with a = y and e = z: the state S before each chunk, starting from `first`, and S after
+    the last chunk. Backward, with a = x and e = u: the gradient D of the state after each chunk,
+    starting from `first`, the gradient of the last state; and the gradient of the initial state.
 
     Returns:
         (B, G, N, C, P) and (B, G, C, P).
@@ -81,12 +81,12 @@ def states(
     B, h, T, C = a_BhTC.shape
     G, P = g_BGTC.shape[1], e_BhTP.shape[3]
     N = triton.cdiv(T, CHUNK)
-    found = torch.empty(B, G, N, C, P, dtype=torch.float32, device=a_BhTC.device)
+    borders = torch.empty(B, G, N, C, P, dtype=torch.float32, device=a_BhTC.device)
     last = torch.empty(B, G, C, P, dtype=torch.float32, device=a_BhTC.device)
     BC, BP = tile(C), tile(P)
-    with torch.cuda.device_of(found):
+    with torch.cuda.device_of(borders):
         _STATES[(triton.cdiv(C, BC) * triton.cdiv(P, BP), B * G)](
-            *(a_BhTC, e_BhTP, g_BGTC, first_BGCP.contiguous(), found, last, T, N, h, G, C, P),
+            *(a_BhTC, e_BhTP, g_BGTC, first_BGCP.contiguous(), borders, last, T, N, h, G, C, P),
             *(*a_BhTC.stride()[:3], *e_BhTP.stride()[:3], *g_BGTC.stride()[:3]),
             BT=CHUNK,
             BC=BC,
@@ -94,4 +94,4 @@ def states(
             REVERSE=reverse,
             PRECISION=precision(a_BhTC.dtype, e_BhTP.dtype),
         )
-    return found, last
+    return borders, last

@@ -1,12 +1,12 @@
-"""The step by Triton: a program reads and writes some value channels of a state once.
+"""The step in Triton: each program reads and writes VALUES value channels of one state once.
 
-Shapes as in step.py; in the kernel r = H / G query heads, BD >= d and BE value channels.
+Shapes as in step.py; in the kernel r = H / G query heads, BD >= d key channels, BE value channels.
 """
 
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import rows
+from layerwright.kernels.launch import dense_channels
 from layerwright.kernels.operators import operator_name
 
 try:
@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-VALUES = 16  # value channels of a program: a state of 128 gives 8 programs a head
+VALUES = 16  # value channels per program: 8 programs per head for a state of 128
 
 
 @triton.jit
@@ -52,10 +52,10 @@ def _step_kernel(
 def _step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, on_keys: bool) -> Tensor:
     (B, H, _, d), G, e = q.shape, k.shape[1], v.shape[3]
     out = torch.empty(B, H, 1, e, dtype=q.dtype, device=q.device)
-    steps = [step for x in (q, k, v, g) for step in x.stride()[:2]]
+    strides = [s for x in (q, k, v, g) for s in x.stride()[:2]]
     with torch.cuda.device_of(q):
         _step_kernel[(triton.cdiv(e, VALUES), B * G)](
-            *(q, k, v, g, state, out, H, G, d, e, *steps),
+            *(q, k, v, g, state, out, H, G, d, e, *strides),
             ON_KEYS=on_keys,
             BD=triton.next_power_of_2(d),
             BE=VALUES,
@@ -64,7 +64,7 @@ def _step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, on_keys: bo
 
 
 @_step.register_fake
-def _(q, k, v, g, state, on_keys):
+def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, on_keys: bool) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[3])
 
 
@@ -76,8 +76,8 @@ def gated_recurrence_step_fused(
     state_BGde: Tensor,
     decayed: str,
 ) -> Tensor:
-    """The step in one kernel. Args and returns are those of `gated_recurrence_step`."""
+    """The step in one kernel. Args and returns are those of `gated_recurrence_step`; no mask."""
     if not state_BGde.is_contiguous():
-        raise ValueError("the state must be contiguous to be updated where it lies")
-    tensors = (rows(x) for x in (q_BH1d, k_BG1d, v_BG1e, log_decay_BG1c))
+        raise ValueError("the state must be contiguous, because it is updated in place")
+    tensors = (dense_channels(x) for x in (q_BH1d, k_BG1d, v_BG1e, log_decay_BG1c))
     return _step(*tensors, state_BGde, decayed == "key")

@@ -1,17 +1,23 @@
-"""Choice of the implementation of Liger's decode step.
+"""Liger's decode step: checks the arguments and runs the chosen implementation.
 
-Shapes: B batch, H query heads, G key/value heads, d head size, R is B or 1.
+Shapes: B batch, H query heads, G key/value heads, d head size.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from layerwright.kernels.choice import chosen
-from layerwright.kernels.liger_decode.reference import liger_decode_reference
+from layerwright.kernels.choice import choose_implementation
+from layerwright.kernels.liger_decode.reference import (
+    LigerMix,
+    NewToken,
+    liger_decode_reference,
+)
 from layerwright.kernels.ring import Ring
 
 
-def _fused(*arguments):
+def _fused(*arguments: Any) -> Tensor:
     from layerwright.kernels.liger_decode.fused import liger_decode_fused
 
     return liger_decode_fused(*arguments)
@@ -24,49 +30,29 @@ IMPLEMENTATIONS = {
 }
 
 
-def liger_decode(
-    q_BH1d: Tensor,
-    k_BG1d: Tensor,
-    v_BG1d: Tensor,
-    rotated_q_BH1d: Tensor,
-    rotated_k_BG1d: Tensor,
-    ring: Ring,
-    positions_R1: Tensor,
-    state_BGdd: Tensor,
-    gate: str,
-    bias_Gd: Tensor | None,
-    shares_2H: Tensor,
-    window: int,
-) -> Tensor:
-    """o = alpha y + beta attention of one new token a row (Liger, arXiv 2503.01496), no gradients.
+def liger_decode(token: NewToken, ring: Ring, state_BGdd: Tensor, mix: LigerMix) -> Tensor:
+    """o = alpha y + beta attention for one new token per row, without gradients (arXiv 2503.01496).
 
-    S <- G ⊙ S + φ(k)ᵀ v, y = softmax(q) S; gla: log G = logsigmoid(k + b) / 16, φ = softmax;
-    hgrn2: G = sigmoid(k + b), φ(k) = 1 - G. The attention is over the ring's sinks and the last
-    `window` positions, the token's own included, with rotated queries and keys.
+    S <- G ⊙ S + φ(k)ᵀ v, y = softmax(q) S. With gla, log G = logsigmoid(k + b) / 16 and
+    φ = softmax; with hgrn2, G = sigmoid(k + b) and φ(k) = 1 - G. The attention covers the ring's
+    sinks and the last `window` positions, the token's own included, with rotated queries and keys.
 
     Args:
-        q_BH1d, k_BG1d, v_BG1d: before the rotation; H / G heads share a key head and a state.
-        rotated_q_BH1d, rotated_k_BG1d: after it.
-        ring: takes the token's rotated key, its value and its position, in place.
-        positions_R1: the token's position, int64, >= 0.
-        state_BGdd: contiguous, in fp32 (fp64); becomes the new state in place.
-        gate: "gla" or "hgrn2".
-        bias_Gd: b, None for zero.
-        shares_2H: alpha and beta of each query head.
-        window: >= 1, at most what the ring holds beside its sinks.
+        token: the new token of each row.
+        ring: keys and values of the window; the rotated key, the value and the position of the
+            token are written into it in place.
+        state_BGdd: contiguous, in fp32 (or fp64); the new state is written into it in place.
+        mix: gate, decay bias, shares and window of the layer.
 
     Returns:
         (B, H, 1, d) in the dtype of v.
 
     Raises:
-        ValueError: another gate, or an implementation in LAYERWRIGHT_KERNELS that is unknown or
-            cannot run here.
+        ValueError: the gate is unknown, or LAYERWRIGHT_KERNELS is invalid
+            (`layerwright.kernels.choice`).
     """
-    if gate not in ("gla", "hgrn2"):
-        raise ValueError(f"gate must be 'gla' or 'hgrn2', got {gate!r}")
-    run = chosen("liger_decode", IMPLEMENTATIONS, q_BH1d, q_BH1d.shape[3])
+    if mix.gate not in ("gla", "hgrn2"):
+        raise ValueError(f"gate must be 'gla' or 'hgrn2', got {mix.gate!r}")
+    run = choose_implementation("liger_decode", IMPLEMENTATIONS, token.q, token.q.shape[3])
     with torch.no_grad():
-        return run(
-            *(q_BH1d, k_BG1d, v_BG1d, rotated_q_BH1d, rotated_k_BG1d, ring, positions_R1),
-            *(state_BGdd, gate, bias_Gd, shares_2H, window),
-        )
+        return run(token, ring, state_BGdd, mix)

@@ -1,25 +1,28 @@
-"""Liger's decode step by Triton: one kernel in place of the layer's attention.
+"""Liger's decode step in Triton: one kernel computes the layer's mixer.
 
-A program holds some value channels of one state: it updates them, reads them with all queries of
-the group, attends over the same channels of the ring's values, and mixes. Programs of one head
-share the ring's keys, so the new key is taken from its own tensor, never from the ring.
-Shapes as in dispatch.py, N slots; in the kernel BR >= r = H / G rows, BN slots, BD >= d channels,
-BE value channels.
+Each program holds VALUES value channels of one state. It updates them, reads them with all queries
+of the group, attends over the same channels of the ring's values, and mixes the two. The programs
+of one head share the ring's keys, so each reads the new key from its own tensor, never from the
+ring. Shapes as in dispatch.py, N slots; in the kernel BR >= r = H / G rows, BN slots, BD >= d
+channels, BE value channels.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layerwright.kernels.launch import (
     EXACT,
-    MOST_TOKENS,
+    MAX_TOKENS,
     SMALLEST_DOT,
+    dense_channels,
     padded_size,
     precision,
     product,
-    rows,
 )
 from layerwright.kernels.liger_decode.maps import DAMPING
+from layerwright.kernels.liger_decode.reference import LigerMix, NewToken
 from layerwright.kernels.operators import operator_name
 from layerwright.kernels.ring import Ring
 from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
@@ -30,7 +33,7 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-VALUES = 32
+VALUES = 32  # value channels per program
 
 
 @triton.jit
@@ -76,9 +79,9 @@ def _decode_kernel(
     b_q = tl.where(m_r[:, None], b_q, 0.0)
     b_q = tl.exp(b_q - tl.max(b_q, axis=1)[:, None])
     b_q = b_q / tl.sum(b_q, axis=1)[:, None]
-    b_far = tl.dot(b_q, b_s, input_precision=EXACT)  # [BR, BE]
+    b_memory = tl.dot(b_q, b_s, input_precision=EXACT)  # [BR, BE]
 
-    # the window, the new token in its slot
+    # the window: the new token replaces the content of its slot
     i = tl.load(p_i + i_b * i_row).to(tl.int32)
     slot = tl.load(p_slot + i_b * i_row).to(tl.int32)
     b_rq = tl.load(p_rq + i_b * rq_b + i_h[:, None] * rq_h + o_d[None, :], mask=m_q, other=0.0)
@@ -86,15 +89,15 @@ def _decode_kernel(
     p_keys += i_bg.to(tl.int64) * N * d
     p_values += i_bg.to(tl.int64) * N * d
     p_there += i_b * i_row * N
-    b_near = tl.zeros([BR, BE], tl.float32)
+    b_window = tl.zeros([BR, BE], tl.float32)
     b_max = tl.full([BR], float("-inf"), tl.float32)
     b_sum = tl.zeros([BR], tl.float32)
     for block in range(tl.cdiv(N, BN)):
         o_n = block * BN + tl.arange(0, BN)
         new = o_n == slot
         b_j = tl.load(p_there + o_n, mask=o_n < N, other=-1).to(tl.int32)  # [BN]
-        seen = (b_j >= 0) & (b_j <= i) & ((i - b_j < window) | (b_j < sinks)) & (o_n < N)
-        old = (seen & (o_n != slot))[:, None]
+        visible = (b_j >= 0) & (b_j <= i) & ((i - b_j < window) | (b_j < sinks)) & (o_n < N)
+        old = (visible & (o_n != slot))[:, None]
         b_keys = tl.load(
             p_keys + o_n[:, None] * d + o_d[None, :], mask=old & m_d[None, :], other=0.0
         )
@@ -104,23 +107,23 @@ def _decode_kernel(
         b_keys = tl.where(new[:, None], b_rk[None, :], b_keys)
         b_values = tl.where(new[:, None], b_v[None, :], b_values)
         b_p = product(b_rq, tl.trans(b_keys), PRECISION) * scale  # [BR, BN]
-        b_p = tl.where((seen | new)[None, :], b_p, float("-inf"))
+        b_p = tl.where((visible | new)[None, :], b_p, float("-inf"))
         new_max = tl.maximum(b_max, tl.max(b_p, axis=1))
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)
         b_p = tl.exp2(b_p - shift[:, None])
         kept = tl.exp2(b_max - shift)
         b_sum = b_sum * kept + tl.sum(b_p, axis=1)
-        b_near = b_near * kept[:, None] + product(b_p.to(b_values.dtype), b_values, PRECISION)
+        b_window = b_window * kept[:, None] + product(b_p.to(b_values.dtype), b_values, PRECISION)
         b_max = new_max
-    b_near = b_near / b_sum[:, None]
-    # the programs of a head write the same key and position, which none of them reads back
+    b_window = b_window / b_sum[:, None]
+    # the programs of a head store the same key and position, and none of them reads that slot
     tl.store(p_keys + slot * d + o_d, b_rk, mask=m_d)
     tl.store(p_values + slot * d + o_e, b_v, mask=m_e)
     tl.store(p_there + slot, i)
 
     alpha = tl.load(p_shares + i_h, mask=m_r, other=0.0)
     beta = tl.load(p_shares + H + i_h, mask=m_r, other=0.0)
-    b_out = alpha[:, None] * b_far + beta[:, None] * b_near
+    b_out = alpha[:, None] * b_memory + beta[:, None] * b_window
     p_out += (i_b * H + i_h)[:, None] * d + o_e[None, :]
     tl.store(p_out, b_out.to(p_out.dtype.element_ty), mask=m_r[:, None] & m_e[None, :])
 
@@ -150,12 +153,12 @@ def _decode(
     B, H, _, d = q.shape
     G, N = keys.shape[1:3]
     out = torch.empty(B, H, 1, d, dtype=v.dtype, device=v.device)
-    steps = [step for x in (q, k, v, rotated_q, rotated_k) for step in x.stride()[:2]]
+    strides = [s for x in (q, k, v, rotated_q, rotated_k) for s in x.stride()[:2]]
     with torch.cuda.device_of(q):
         _decode_kernel[(triton.cdiv(d, VALUES), B * G)](
             *(q, k, v, rotated_q, rotated_k, keys, values, there, positions, slots),
             *(state, bias, shares, out, N, H, G, d, sinks, window, d**-0.5 * LOG2_E.value),
-            *(damping, *steps, row_stride(positions)),
+            *(damping, *strides, row_stride(positions)),
             SOFT=soft,
             BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),
             BN=block_sizes(d, keys.dtype)[1],
@@ -167,32 +170,20 @@ def _decode(
 
 
 @_decode.register_fake
-def _(q, k, v, *others):
+def _(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> Tensor:
     return v.new_empty(q.shape)
 
 
-def liger_decode_fused(
-    q_BH1d: Tensor,
-    k_BG1d: Tensor,
-    v_BG1d: Tensor,
-    rotated_q_BH1d: Tensor,
-    rotated_k_BG1d: Tensor,
-    ring: Ring,
-    positions_R1: Tensor,
-    state_BGdd: Tensor,
-    gate: str,
-    bias_Gd: Tensor | None,
-    shares_2H: Tensor,
-    window: int,
-) -> Tensor:
+def liger_decode_fused(token: NewToken, ring: Ring, state_BGdd: Tensor, mix: LigerMix) -> Tensor:
     """The step in one kernel. Args and returns are those of `liger_decode`."""
-    held = ring.keys, ring.values, ring.positions, state_BGdd
-    if not all(x.is_contiguous() for x in held):
-        raise ValueError("ring and state must be contiguous to be updated where they lie")
-    tensors = (rows(x) for x in (q_BH1d, k_BG1d, v_BG1d, rotated_q_BH1d, rotated_k_BG1d))
-    places = positions_R1.contiguous(), ring.slots(positions_R1).contiguous()
-    bias = None if bias_Gd is None else bias_Gd.contiguous()
+    *vectors, positions_R1 = token
+    cache = ring.keys, ring.values, ring.positions
+    if not all(x.is_contiguous() for x in (*cache, state_BGdd)):
+        raise ValueError("ring and state must be contiguous, because they are updated in place")
     return _decode(
-        *(*tensors, *held[:3], *places, state_BGdd, bias, shares_2H.float().contiguous()),
-        *(gate == "gla", float(DAMPING[gate]), ring.sinks, min(window, MOST_TOKENS)),
+        *(dense_channels(x) for x in vectors),
+        *(*cache, positions_R1.contiguous(), ring.slots(positions_R1).contiguous(), state_BGdd),
+        None if mix.bias is None else mix.bias.contiguous(),
+        mix.shares.float().contiguous(),
+        *(mix.gate == "gla", float(DAMPING[mix.gate]), ring.sinks, min(mix.window, MAX_TOKENS)),
     )

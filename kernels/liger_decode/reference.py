@@ -1,7 +1,9 @@
-"""Liger's decode step from the two operators that it joins.
+"""Liger's decode step from separate operators, and the arguments of the step.
 
 Shapes: B batch, H query heads, G key/value heads, d head size, R is B or 1.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,27 +14,52 @@ from layerwright.kernels.ring import Ring
 from layerwright.kernels.streaming_attention import streaming_attention
 
 
+class NewToken(NamedTuple):
+    """One new token per row.
+
+    Attributes:
+        q: (B, H, 1, d) before the rotation; H / G query heads share a key head and a state.
+        k, v: (B, G, 1, d) before the rotation.
+        rotated_q, rotated_k: q and k after the rotation.
+        positions: (R, 1), the token's position, int64, >= 0.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    rotated_q: Tensor
+    rotated_k: Tensor
+    positions: Tensor
+
+
+class LigerMix(NamedTuple):
+    """How a layer gates its state and mixes recurrence and window.
+
+    Attributes:
+        gate: "gla" or "hgrn2".
+        bias: (G, d), the decay bias b; None for zero.
+        shares: (2, H), alpha and beta of each query head.
+        window: >= 1; at most the slots of the ring that are not sinks.
+    """
+
+    gate: str
+    bias: Tensor | None
+    shares: Tensor
+    window: int
+
+
 def liger_decode_reference(
-    q_BH1d: Tensor,
-    k_BG1d: Tensor,
-    v_BG1d: Tensor,
-    rotated_q_BH1d: Tensor,
-    rotated_k_BG1d: Tensor,
-    ring: Ring,
-    positions_R1: Tensor,
-    state_BGdd: Tensor,
-    gate: str,
-    bias_Gd: Tensor | None,
-    shares_2H: Tensor,
-    window: int,
+    token: NewToken, ring: Ring, state_BGdd: Tensor, mix: LigerMix
 ) -> Tensor:
-    """The step operator by operator. Args and returns are those of `liger_decode`."""
-    ring.write(rotated_k_BG1d, v_BG1d, positions_R1)
-    places = positions_R1, ring.positions, ring.sinks, window
-    near = streaming_attention(rotated_q_BH1d, ring.keys, ring.values, *places)
-    q, k, v = (x.to(state_BGdd.dtype) for x in (q_BH1d, k_BG1d, v_BG1d))
-    decay = log_decay(k, gate, bias_Gd)
-    far = gated_recurrence_step(*features(q, k, decay, gate), v, decay, state_BGdd)
-    alpha, beta = shares_2H.to(far.dtype)[..., None, None]
-    dtype = torch.promote_types(v_BG1d.dtype, torch.float32)
-    return (alpha * far + beta * near.to(dtype)).to(v_BG1d.dtype)
+    """The step as separate operators. Args and returns are those of `liger_decode`."""
+    ring.write(token.rotated_k, token.v, token.positions)
+    window_BH1d = streaming_attention(
+        *(token.rotated_q, ring.keys, ring.values, token.positions, ring.positions),
+        *(ring.sinks, mix.window),
+    )
+    q, k, v = (x.to(state_BGdd.dtype) for x in token[:3])
+    decay = log_decay(k, mix.gate, mix.bias)
+    memory_BH1d = gated_recurrence_step(*features(q, k, decay, mix.gate), v, decay, state_BGdd)
+    alpha, beta = mix.shares.to(memory_BH1d.dtype)[..., None, None]
+    dtype = torch.promote_types(token.v.dtype, torch.float32)
+    return (alpha * memory_BH1d + beta * window_BH1d.to(dtype)).to(token.v.dtype)

@@ -1,4 +1,4 @@
-"""Local attention: a span of tokens one by one, and all before it in blocks (README.md)."""
+"""Local attention: exact keys within a span, block means before it (README.md)."""
 
 from layerwright.kernels.local_attention.block_sums import add_to_blocks
 from layerwright.kernels.local_attention.dispatch import local_attention

@@ -1,4 +1,4 @@
-"""Sums over blocks of positions, which grow token by token into the means of far blocks.
+"""Sums of keys and values over blocks of positions, extended token by token.
 
 Shapes: B batch, G key/value heads, T new tokens, F blocks, d head size, R is B or 1.
 """
@@ -16,13 +16,17 @@ def add_to_blocks(
     size: int,
     blocks: int,
 ) -> Tensor:
-    """Adds each x to the block of its position, position // size; sinks and padding to none.
+    """Adds each x to the sum of the block of its position, position // size.
+
+    Sinks and padding are not added.
 
     Args:
-        sums_BGFd: the sums so far, of `blocks` blocks or fewer; None for none.
-        x_BGTd: keys, values, or ones, for counts.
+        sums_BGFd: the sums so far, of at most `blocks` blocks; None if there are none.
+        x_BGTd: keys or values, or ones for counts.
         positions_RT: int64, -1 for padding.
-        blocks: F of the result; no position lies beyond.
+        sinks: number of first positions to leave out.
+        size: positions per block.
+        blocks: F of the result; no position is past the last block.
 
     Returns:
         (B, G, F, d) in fp32 (fp64 for fp64 inputs).

@@ -1,7 +1,7 @@
-"""Local attention in torch, a block of queries at a time: memory grows with Q, not with Q × K.
+"""Local attention in torch, in blocks of queries: memory grows with Q, not with Q × K.
 
-Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, P queries taken together, N
-keys gathered for them, F blocks of keys, d head size, R is B or 1.
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, P queries of one block, N keys
+gathered for it, F blocks of keys, d head size, R is B or 1.
 """
 
 import torch
@@ -17,7 +17,7 @@ from layerwright.kernels.local_attention.reference import (
 )
 from layerwright.kernels.streaming_attention import streaming_attention
 
-NEVER = torch.iinfo(torch.int64).max  # stands for padding where the least position is wanted
+NEVER = torch.iinfo(torch.int64).max  # replaces padding in a minimum
 
 
 def local_attention_blockwise(
@@ -33,33 +33,33 @@ def local_attention_blockwise(
     return_lse: bool = False,
     together: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-    """Local attention where some queries read their own span of keys and the far blocks only.
+    """Local attention; each block of queries reads only its span of keys and the far blocks.
 
-    Exact keys and far blocks go through one softmax, which is the merge of their two. Without
-    means and ramp it is streaming attention. Differentiable. Args and returns are those of
-    `local_attention`; `together` is the number of queries taken at once, by default 128 on a CPU
-    and 512 elsewhere.
+    Exact keys and far blocks share one softmax, which equals the merge of two softmaxes. Without
+    means and ramp this is streaming attention. Differentiable. Args and returns are those of
+    `local_attention`.
+
+    Args:
+        together: queries per block; by default 128 on a CPU and 512 elsewhere.
     """
     if means is None and soft is None:
-        places = q_positions_RQ, k_positions_RK
-        found = streaming_attention(q_BHQd, k_BGKd, v_BGKd, *places, sinks, span, return_lse)
-        return (*found, torch.full_like(found[1], -torch.inf)) if return_lse else found
+        positions = q_positions_RQ, k_positions_RK
+        result = streaming_attention(q_BHQd, k_BGKd, v_BGKd, *positions, sinks, span, return_lse)
+        if isinstance(result, Tensor):
+            return result
+        out, lse = result
+        return out, lse, torch.full_like(lse, -torch.inf)
     together = together or (128 if q_BHQd.device.type == "cpu" else 512)
     k_positions_RK = k_positions_RK.to(q_positions_RQ.device)
     q_BHQd = q_BHQd.masked_fill((q_positions_RQ.to(q_BHQd.device) < 0)[:, None, :, None], 0)
-    parts = [
-        _attend(
-            queries,
-            places,
-            *_gather(k_BGKd, v_BGKd, places, k_positions_RK, sinks, span, means),
-            *(sinks, span, means, soft, return_lse),
-        )
-        for queries, places in zip(
-            q_BHQd.split(together, 2), q_positions_RQ.split(together, 1), strict=True
-        )
-    ]
-    found = tuple(torch.cat(part, dim=2) for part in zip(*parts, strict=True))
-    return found if return_lse else found[0]
+    parts = []
+    for queries, q_positions in zip(
+        q_BHQd.split(together, 2), q_positions_RQ.split(together, 1), strict=True
+    ):
+        gathered = _gather(k_BGKd, v_BGKd, q_positions, k_positions_RK, sinks, span, means)
+        parts.append(_attend(queries, q_positions, *gathered, sinks, span, means, soft, return_lse))
+    out, *lses = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+    return (out, lses[0], lses[1]) if return_lse else out
 
 
 def _gather(
@@ -71,25 +71,25 @@ def _gather(
     span: int,
     means: BlockMeans | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values (B, G, N, d) that any of the queries may see, and their positions (R, N)."""
+    """Keys and values (B, G, N, d) that the block's queries may see, and their positions (R, N)."""
     size = means.size if means else 1
     B, G, K, d = k_BGKd.shape
     low_R1 = q_positions_RP.masked_fill(q_positions_RP < 0, NEVER).amin(1, keepdim=True)
     high_R1 = q_positions_RP.amax(1, keepdim=True)
     j = k_positions_RK
-    wanted_RK = (j >= 0) & (j <= high_R1) & ((j >= lower_edge(low_R1, span, size)) | (j < sinks))
-    if len(wanted_RK) == 1:
-        if wanted_RK.all():
+    visible_RK = (j >= 0) & (j <= high_R1) & ((j >= lower_edge(low_R1, span, size)) | (j < sinks))
+    if len(visible_RK) == 1:
+        if visible_RK.all():
             return k_BGKd, v_BGKd, j
-        slots = wanted_RK[0].nonzero()[:, 0]
+        slots = visible_RK[0].nonzero()[:, 0]
         index = slots.to(k_BGKd.device)
         return k_BGKd.index_select(2, index), v_BGKd.index_select(2, index), j[:, slots]
-    N = int(wanted_RK.sum(1).amax())
-    slots_RN = wanted_RK.int().argsort(dim=1, descending=True, stable=True)[:, :N]
-    chosen_RN = wanted_RK.gather(1, slots_RN)
-    positions_RN = j.expand(len(wanted_RK), K).gather(1, slots_RN).masked_fill(~chosen_RN, -1)
+    N = int(visible_RK.sum(1).amax())
+    slots_RN = visible_RK.int().argsort(dim=1, descending=True, stable=True)[:, :N]
+    chosen_RN = visible_RK.gather(1, slots_RN)
+    positions_RN = j.expand(len(visible_RK), K).gather(1, slots_RN).masked_fill(~chosen_RN, -1)
     index = slots_RN.to(k_BGKd.device)[:, None, :, None].expand(B, G, N, d)
-    # What fills up the shorter rows may hold anything, NaN included.
+    # Shorter rows are filled with arbitrary slots, which may hold NaN.
     empty_R1N1 = ~chosen_RN.to(k_BGKd.device)[:, None, :, None]
     keys, values = (x.gather(2, index).masked_fill(empty_R1N1, 0) for x in (k_BGKd, v_BGKd))
     return keys, values, positions_RN
@@ -107,7 +107,7 @@ def _attend(
     soft: SoftSpan | None,
     return_lse: bool,
 ) -> tuple[Tensor, ...]:
-    """One softmax over gathered keys and far blocks; if asked, each log-sum-exp (B, H, P)."""
+    """One softmax over gathered keys and far blocks; if `return_lse`, also both log-sum-exps."""
     B, H, P, d = q_BHPd.shape
     G, N = k_BGNd.shape[1:3]
     device, dtype = q_BHPd.device, torch.promote_types(q_BHPd.dtype, torch.float32)
@@ -132,20 +132,21 @@ def _attend(
         keys = torch.cat([keys, means.keys[:, :, :far].to(dtype)], dim=2)
         values = torch.cat([values, means.values[:, :, :far].to(dtype)], dim=2)
 
-    # The query heads of one key head become rows of one product: keys are not repeated.
+    # The query heads of one key head become rows of one product, so keys are not repeated.
     q_BGpd = q_BHPd.to(dtype).reshape(B, G, -1, d) * d**-0.5
     blind = bias.isneginf().all(-1, keepdim=True)[:, :, None]  # (R, 1 or G, 1, P, 1)
     scores = (q_BGpd @ keys.mT).unflatten(2, (-1, P)) + bias[:, :, None].masked_fill(blind, 0)
     out = (scores.softmax(-1).flatten(2, 3) @ values).unflatten(2, (-1, P)).masked_fill(blind, 0)
-    found = (out.reshape(B, H, P, d).to(q_BHPd.dtype),)
+    out = out.reshape(B, H, P, d).to(q_BHPd.dtype)
+    lses: tuple[Tensor, ...] = ()
     if return_lse:
         parts = scores[..., :N], scores[..., N:]
         masks = bias[:, :, None, :, :N].isneginf(), bias[:, :, None, :, N:].isneginf()
-        found += tuple(_lse(*both).reshape(B, H, P) for both in zip(parts, masks, strict=True))
-    return found
+        lses = tuple(_lse(*both).reshape(B, H, P) for both in zip(parts, masks, strict=True))
+    return out, *lses
 
 
 def _lse(scores: Tensor, hidden: Tensor) -> Tensor:
-    """log-sum-exp; -inf, and no gradient, where all is hidden."""
+    """Log-sum-exp; -inf, without gradient, where all scores are hidden."""
     blind = hidden.all(-1, keepdim=True)
     return scores.masked_fill(blind, 0).logsumexp(-1).masked_fill(blind[..., 0], -torch.inf)

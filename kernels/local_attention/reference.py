@@ -1,4 +1,4 @@
-"""Local attention written straight from its definition; the oracle of every faster version.
+"""Local attention written from its definition; tests compare every faster version with it.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, F blocks, d head size, R is B
 or 1.
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 class BlockMeans(NamedTuple):
-    """What stands for keys that are not seen one by one; block b holds [b·size, (b + 1)·size).
+    """Mean key and value of each block of positions [b·size, (b + 1)·size), in place of its keys.
 
     Attributes:
         keys, values: (B, G, F, d), means over the block's tokens that are not sinks.
-        counts: (R, F) how many these are; a block of none is never seen.
-        size: positions of a block.
+        counts: (R, F) tokens in each mean; an empty block is never visible.
+        size: positions per block.
     """
 
     keys: Tensor
@@ -28,9 +28,11 @@ class BlockMeans(NamedTuple):
 class SoftSpan(NamedTuple):
     """A span that ends in a ramp: weights are multiplied by clamp((ramp + z - x) / ramp, 0, 1).
 
+    x is the distance between query and key (arXiv 1905.07799, eq. 5).
+
     Attributes:
-        lengths: (G,) z, in tokens, >= 0.
-        ramp: tokens on the way from 1 to 0, >= 1.
+        lengths: (G,) z in tokens, >= 0.
+        ramp: tokens over which the weight falls from 1 to 0, >= 1.
     """
 
     lengths: Tensor
@@ -38,9 +40,9 @@ class SoftSpan(NamedTuple):
 
 
 def lower_edge(q_positions: Tensor, span: int, size: int = 1) -> Tensor:
-    """First position that a query sees one by one: max(i - span + 1, 0), down to a block's start.
+    """First position that a query sees exactly: max(i - span + 1, 0), or its block's start.
 
-    So every earlier key is either seen by itself or lies in a whole block before the edge.
+    Every earlier key is then in a whole block before the edge.
     """
     return (q_positions - span + 1).clamp_min(0) // size * size
 
@@ -54,7 +56,7 @@ def visible_keys(
 
 
 def visible_blocks(q_positions_RQ: Tensor, counts_RF: Tensor, span: int, size: int) -> Tensor:
-    """Mask (R, Q, F) of the blocks that are not empty and lie before the query's lower edge."""
+    """Mask (R, Q, F) of the non-empty blocks that end before the query's lower edge."""
     ends = (torch.arange(counts_RF.shape[1], device=q_positions_RQ.device) + 1) * size
     return (ends <= lower_edge(q_positions_RQ[:, :, None], span, size)) & (counts_RF > 0)[:, None]
 
@@ -62,10 +64,10 @@ def visible_blocks(q_positions_RQ: Tensor, counts_RF: Tensor, span: int, size: i
 def log_ramp(
     soft: SoftSpan, q_positions_RQ: Tensor, k_positions_RK: Tensor, sinks: int
 ) -> tuple[Tensor, Tensor]:
-    """log of the soft span's weights (R, G, Q, K), and the mask of those above zero.
+    """Log of the soft span's weights (R, G, Q, K), and the mask of the weights above zero.
 
-    x = i - j is the distance; sinks have weight 1. Where the weight is zero the logarithm is given
-    as zero, so that gradients stay finite: the mask says what is not seen.
+    x = i - j is the distance; sinks have weight 1. Where the weight is zero the logarithm is 0
+    instead of -inf, so that gradients stay finite; the mask hides these keys.
     """
     x = (q_positions_RQ[:, :, None] - k_positions_RK[:, None, :])[:, None]
     weight = ((soft.ramp + soft.lengths[:, None, None] - x) / soft.ramp).clamp(0, 1)
@@ -85,9 +87,9 @@ def local_attention_reference(
     soft: SoftSpan | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-    """Two dense softmaxes and their merge, in fp32 (fp64 for fp64); for tests only.
+    """Two dense softmaxes and their merge, in fp32 (fp64 for fp64 inputs).
 
-    Args and returns are those of `local_attention`. Allocates Q × K scores.
+    Args and returns are those of `local_attention`. Allocates Q × K scores: for tests only.
     """
     H, d = q_BHQd.shape[1], q_BHQd.shape[3]
     groups = H // k_BGKd.shape[1]
@@ -119,10 +121,10 @@ def local_attention_reference(
 
 
 def _attend(scores_BHQK: Tensor, visible: Tensor, values_BHKd: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax over the visible and its log-sum-exp; 0 and -inf where nothing is visible."""
+    """Softmax output and log-sum-exp over the visible keys; 0 and -inf where none is visible."""
     blind = ~visible.any(-1, keepdim=True)
-    # A query that sees nothing is computed as if it saw all, then emptied: a softmax of nothing is
-    # NaN.
+    # A softmax over no key is NaN: a query without visible keys attends to all, then its output is
+    # zeroed.
     hidden = ~(visible | blind)
     scores = scores_BHQK.masked_fill(blind, 0).masked_fill(hidden, -torch.inf)
     out = (scores.softmax(-1) @ values_BHKd).masked_fill(blind, 0)

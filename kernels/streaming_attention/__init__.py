@@ -1,4 +1,4 @@
-"""Streaming attention: causal attention to the first tokens and the last ones (README.md)."""
+"""Streaming attention: attention sinks plus a causal sliding window (README.md)."""
 
 from layerwright.kernels.streaming_attention.dispatch import streaming_attention
 

@@ -1,4 +1,4 @@
-"""Streaming attention in torch, a block of queries at a time: memory grows with Q, not with Q × K.
+"""Streaming attention in torch, in blocks of queries: memory grows with Q, not with Q × K.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, N keys gathered for one block,
 P queries of one block, d head size, R is B or 1.
@@ -13,10 +13,9 @@ from torch import Tensor
 
 from layerwright.kernels.streaming_attention.reference import visible_keys
 
-NEVER = torch.iinfo(torch.int64).max  # the sorting key of padding: after every position
+NEVER = torch.iinfo(torch.int64).max  # sort key of padding: after every position
 
-# (start, stop) of a block of queries -> its keys (B, G, N, d), values (B, G, N, d), positions (R,
-# N)
+# (start, stop) of a block of queries -> keys (B, G, N, d), values (B, G, N, d), positions (R, N)
 Gather = Callable[[int, int], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -31,11 +30,14 @@ def streaming_attention_blockwise(
     return_lse: bool = False,
     block: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Streaming attention where a block of queries reads the sinks and its own range of keys only.
+    """Streaming attention; each block of queries reads only the sinks and its own range of keys.
 
-    Differentiable. Args and returns are those of `streaming_attention`; `block` is the number of
-    queries taken together, by default 128 on a CPU (least work) and 1024 elsewhere (few launches).
-    One copy of about (sinks + window + block) keys and values lives at a time.
+    Differentiable. Args and returns are those of `streaming_attention`.
+
+    Args:
+        block: queries per block; by default 128 on a CPU (least work) and 1024 elsewhere
+            (few launches). One block's copy of about sinks + window + block keys and values is in
+            memory at a time.
     """
     Q = q_BHQd.shape[2]
     block = block or (128 if q_BHQd.device.type == "cpu" else 1024)
@@ -49,20 +51,25 @@ def streaming_attention_blockwise(
         else:
             gather = _row_gather(k_BGKd, v_BGKd, q_positions, k_positions, sinks, window, block)
 
-    outs, lses = [], []
+    outs: list[Tensor] = []
+    lses: list[Tensor] = []
     for start in range(0, Q, block):
         stop = min(start + block, Q)
         keys, values, positions = gather(start, stop)
         visible_RPN = visible_keys(q_positions[:, start:stop], positions, sinks, window)
         out, lse = _attend(q_BHQd[:, :, start:stop], keys, values, visible_RPN, return_lse)
         outs.append(out)
-        lses.append(lse)
+        if lse is not None:
+            lses.append(lse)
     out_BHQd = torch.cat(outs, dim=2)
     return (out_BHQd, torch.cat(lses, dim=2)) if return_lse else out_BHQd
 
 
 def _in_order(positions_RT: Tensor) -> bool:
-    """One row for the whole batch, ascending, without padding: then ranges of slots are slices."""
+    """Whether all rows share one ascending row of positions without padding.
+
+    A range of positions is then a slice of slots.
+    """
     if positions_RT.shape[0] != 1 or positions_RT.shape[1] == 0:
         return False
     steps = positions_RT[0].diff()
@@ -77,7 +84,7 @@ def _range_gather(
     sinks: int,
     window: int,
 ) -> Gather:
-    """Keys of a block as two slices, when all rows stand at the same ascending positions."""
+    """Gathers a block's keys as two slices. All rows share one ascending row of positions."""
     queries, keys = q_positions_1Q[0].tolist(), k_positions_1K[0].tolist()
     k_positions_1K = k_positions_1K.to(k_BGKd.device)
     sink_count = bisect_left(keys, sinks)
@@ -97,7 +104,7 @@ def _range_gather(
 
 
 def _whole_gather(k_BGKd: Tensor, v_BGKd: Tensor, k_positions_RK: Tensor) -> Gather:
-    """All keys for every block, when there are too few to be worth choosing from."""
+    """Gathers all keys for every block, when there are too few keys to select from."""
     padding = (k_positions_RK < 0)[:, None, :, None]
     keys, values = k_BGKd.masked_fill(padding, 0), v_BGKd.masked_fill(padding, 0)
     return lambda start, stop: (keys, values, k_positions_RK)
@@ -112,10 +119,10 @@ def _row_gather(
     window: int,
     block: int,
 ) -> Gather:
-    """Keys of a block chosen row by row, for any mixture of positions and padding.
+    """Gathers a block's keys row by row, for any mixture of positions and padding.
 
-    Sorting each row's positions turns "the sinks" and "positions in [low - window + 1, high]" into
-    two ranges of the sorted order; the widest range over rows and blocks fixes one common size.
+    In the sorted positions of a row, the sinks and the positions in [low - window + 1, high] are
+    two ranges. The widest range over all rows and blocks sets the common size.
     """
     B, G, K, d = k_BGKd.shape
     rows = max(q_positions_RQ.shape[0], k_positions_RK.shape[0])
@@ -126,8 +133,7 @@ def _row_gather(
     blocks = blocks.expand(rows, -1).unflatten(1, (-1, block))
     low, high = blocks.masked_fill(blocks < 0, NEVER).amin(-1), blocks.amax(-1)
     sink_count_R1 = (sorted_RK < sinks).sum(dim=1, keepdim=True)
-    # Slots before sink_count are taken as sinks, so the range starts after them: none is taken
-    # twice.
+    # The range starts after the sinks, so that no key is gathered twice.
     first = torch.searchsorted(sorted_RK, low - window + 1).maximum(sink_count_R1)
     last = torch.searchsorted(sorted_RK, high, right=True)
     sink_slots = torch.arange(min(sinks, K), device=k_BGKd.device)
@@ -136,9 +142,9 @@ def _row_gather(
     def gather(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         first_R1, last_R1 = (x[:, start // block, None] for x in (first, last))
         slots_RN = torch.cat([sink_slots.expand(rows, -1), first_R1 + range_slots], dim=1)
-        wanted_RN = torch.cat([sink_slots < sink_count_R1, first_R1 + range_slots < last_R1], dim=1)
+        valid_RN = torch.cat([sink_slots < sink_count_R1, first_R1 + range_slots < last_R1], dim=1)
         slots_RN = slots_RN.clamp_max(K - 1)
-        positions_RN = sorted_RK.gather(1, slots_RN).masked_fill(~wanted_RN, -1)
+        positions_RN = sorted_RK.gather(1, slots_RN).masked_fill(~valid_RN, -1)
         index = order_RK.gather(1, slots_RN)[:, None, :, None].expand(B, G, -1, d)
         padding = (positions_RN < 0)[:, None, :, None]
         keys = k_BGKd.gather(2, index).masked_fill(padding, 0)
@@ -151,7 +157,7 @@ def _row_gather(
 def _attend(
     q_BHPd: Tensor, k_BGNd: Tensor, v_BGNd: Tensor, visible_RPN: Tensor, return_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Masked attention of one block; the log-sum-exp is computed only where it is asked for."""
+    """Masked attention of one block, (B, H, P, d), and the log-sum-exp if `return_lse`."""
     B, H, P, d = q_BHPd.shape
     G, N = k_BGNd.shape[1:3]
     groups = H // G
@@ -161,7 +167,7 @@ def _attend(
         return out, out.new_full((B, H, P), -torch.inf, dtype=score_dtype) if return_lse else None
 
     blind_RP1 = ~visible_RPN.any(-1, keepdim=True)
-    # The query heads of one key head become rows of one product: keys are not repeated.
+    # The query heads of one key head become rows of one product, so keys are not repeated.
     seen_R1pN = (visible_RPN | blind_RP1).repeat(1, groups, 1)[:, None]
     q_BGpd = q_BHPd.reshape(B, G, groups * P, d)
     lse = None

@@ -1,7 +1,9 @@
-"""Streaming attention by Triton as torch operators: fake results, gradients, torch.compile.
+"""Triton's streaming attention as torch operators, for autograd and torch.compile.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +24,12 @@ def streaming_attention_fused(
     window: int,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Streaming attention whose blocks outside the mask are never read. Differentiable, twice not.
+    """Streaming attention that reads no block outside the mask. Differentiable once.
 
     Args and returns are those of `streaming_attention`.
     """
-    placed = (x.to(q_BHQd.device, non_blocking=True) for x in (q_positions_RQ, k_positions_RK))
-    out, lse = _forward(q_BHQd, k_BGKd, v_BGKd, *placed, sinks, window)
+    positions = (x.to(q_BHQd.device, non_blocking=True) for x in (q_positions_RQ, k_positions_RK))
+    out, lse = _forward(q_BHQd, k_BGKd, v_BGKd, *positions, sinks, window)
     return (out, lse) if return_lse else out
 
 
@@ -50,7 +52,7 @@ def _forward(
 
 
 @_forward.register_fake
-def _(q, k, v, q_positions, k_positions, sinks, window):
+def _(q: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
@@ -69,25 +71,25 @@ def _backward(
     d_lse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if q.shape[2] == 0 or k.shape[2] == 0:
-        return tuple(x.new_zeros(x.shape) for x in (q, k, v))
-    placed = q_positions.contiguous(), k_positions.contiguous()
-    return gradients(q, k, v, *placed, sinks, window, out, lse, d_out, d_lse)
+        return q.new_zeros(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
+    positions = q_positions.contiguous(), k_positions.contiguous()
+    return gradients(q, k, v, *positions, sinks, window, out, lse, d_out, d_lse)
 
 
 @_backward.register_fake
-def _(q, k, v, q_positions, k_positions, sinks, window, out, lse, d_out, d_lse):
-    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+def _(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-def _save(ctx, inputs, output) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.sinks, ctx.window = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
-def _differentiate(ctx, d_out, d_lse):
+def _differentiate(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, q_positions, k_positions, out, lse = ctx.saved_tensors
-    placed = q_positions, k_positions, ctx.sinks, ctx.window
-    return *_backward(q, k, v, *placed, out, lse, d_out, d_lse), None, None, None, None
+    mask = q_positions, k_positions, ctx.sinks, ctx.window
+    return *_backward(q, k, v, *mask, out, lse, d_out, d_lse), None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

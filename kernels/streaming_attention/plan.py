@@ -1,13 +1,14 @@
-"""Which blocks of keys a block of queries can see, and the reverse, without waiting for the device.
+"""Ranges of key blocks that a block of queries can see, and the reverse.
 
-Shapes: R rows of positions (B or 1), Q queries, K keys, N blocks of them.
+All steps are tensor operations, so the host never waits for the device.
+Shapes: R rows of positions (B or 1), Q queries, K keys, N blocks.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEVER = torch.iinfo(torch.int64).max  # stands for padding where the least position is wanted
+NEVER = torch.iinfo(torch.int64).max  # replaces padding in a minimum
 
 
 def key_ranges(
@@ -18,13 +19,14 @@ def key_ranges(
     q_block: int,
     k_block: int,
 ) -> Tensor:
-    """Blocks of keys that may hold a visible key, for each block of queries.
+    """For each block of queries, the blocks of keys that may hold a visible key.
 
-    Exact for rows in ascending order, with padding anywhere; in any other order the ranges grow,
-    and never miss a key.
+    The ranges are exact for rows in ascending order, with padding anywhere. In any other order they
+    are wider, but never miss a visible key.
 
     Returns:
-        (R, N, 4) int32: [0] to [1] with sinks, then [2] to [3] with the window; stops excluded.
+        (R, N, 4) int32, with the stops excluded: blocks [0] to [1] hold sinks, [2] to [3] the
+        window.
     """
     low_q, high_q = _bounds(q_positions_RQ, q_block)
     low_k, high_k = _bounds(k_positions_RK, k_block)
@@ -45,9 +47,12 @@ def query_ranges(
     q_block: int,
     k_block: int,
 ) -> Tensor:
-    """Blocks of queries that may see a key, for each block of keys: (R, N, 2) int32, stop excluded.
+    """For each block of keys, the blocks of queries that may see one of its keys.
 
-    A block with a sink is seen by all later queries.
+    All later queries see a block that holds a sink.
+
+    Returns:
+        (R, N, 2) int32, with the stops excluded.
     """
     low_q, high_q = _bounds(q_positions_RQ, q_block)
     low_k, high_k = _bounds(k_positions_RK, k_block)
@@ -59,17 +64,18 @@ def query_ranges(
 
 
 def _bounds(positions_RT: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Least and greatest position of each block (R, N); NEVER and -1 where all is padding."""
+    """Lowest and highest position of each block (R, N); NEVER and -1 if all of it is padding."""
     blocks = F.pad(positions_RT, (0, -positions_RT.shape[1] % block), value=-1)
     blocks = blocks.unflatten(1, (-1, block))
     return blocks.masked_fill(blocks < 0, NEVER).amin(-1), blocks.amax(-1)
 
 
 def _least_from(low_RN: Tensor) -> Tensor:
-    """Least position from each block on (R, N): ascending, whatever the order."""
+    """Lowest position in each block and all later ones (R, N); it never decreases."""
     return low_RN.flip(1).cummin(1).values.flip(1).contiguous()
 
 
 def _same_rows(*bounds: Tensor) -> list[Tensor]:
+    """The tensors, expanded to the same number of rows."""
     count = max(len(x) for x in bounds)
     return [x.expand(count, -1).contiguous() for x in bounds]

@@ -1,4 +1,4 @@
-"""Streaming attention written straight from its definition; the oracle of every faster version.
+"""Streaming attention written from its definition; tests compare every faster version with it.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1.
 """
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def visible_keys(q_positions_RQ: Tensor, k_positions_RK: Tensor, sinks: int, window: int) -> Tensor:
-    """Mask of the keys that each query may see.
+    """Mask of the keys that each query sees.
 
-    visible(i, j) = 0 <= j <= i and (i - j < window or j < sinks), i and j being absolute positions.
+    visible(i, j) = 0 <= j <= i and (i - j < window or j < sinks), with absolute positions i and j.
 
     Args:
         q_positions_RQ: positions of the queries, int64, -1 for padding.
         k_positions_RK: positions of the keys, int64, -1 for padding.
-        sinks: how many of the first positions stay visible.
-        window: how many of the last positions are visible, the query's own included.
+        sinks: number of first positions that stay visible.
+        window: number of last positions that are visible, the query's own included.
 
     Returns:
         Boolean tensor (R, Q, K).
@@ -36,7 +36,7 @@ def streaming_attention_reference(
     window: int,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Dense masked softmax: o = softmax(q kᵀ / sqrt(d) + log mask) v, in fp32 (fp64 for fp64).
+    """Dense masked softmax, o = softmax(q kᵀ / sqrt(d) + log mask) v, in fp32 or fp64.
 
     Args and returns are those of `streaming_attention`. Allocates Q × K scores: for tests only.
     """
@@ -47,15 +47,15 @@ def streaming_attention_reference(
     q_positions_RQ, k_positions_RK = q_positions_RQ.to(device), k_positions_RK.to(device)
     padding_R1Q1 = (q_positions_RQ < 0)[:, None, :, None]
     padding_R1K1 = (k_positions_RK < 0)[:, None, :, None]
-    # A padding slot may hold anything, NaN included: it is emptied, because 0 * NaN is NaN.
+    # A padding slot may hold NaN, and 0 * NaN is NaN, so padding is zeroed first.
     q = q_BHQd.to(dtype).masked_fill(padding_R1Q1, 0)
     k = k_BGKd.to(dtype).masked_fill(padding_R1K1, 0).repeat_interleave(H // G, dim=1)
     v = v_BGKd.to(dtype).masked_fill(padding_R1K1, 0).repeat_interleave(H // G, dim=1)
 
     visible_R1QK = visible_keys(q_positions_RQ, k_positions_RK, sinks, window)[:, None]
     blind_R1Q1 = ~visible_R1QK.any(-1, keepdim=True)
-    # A query that sees nothing is computed as if it saw all, then emptied: a softmax of nothing is
-    # NaN.
+    # A softmax over no key is NaN: a query without visible keys attends to all, then its output is
+    # zeroed.
     hidden_R1QK = ~(visible_R1QK | blind_R1Q1)
     scores = ((q @ k.transpose(-1, -2)) * d**-0.5).masked_fill(hidden_R1QK, -torch.inf)
     out = (scores.softmax(-1) @ v).masked_fill(blind_R1Q1, 0).to(q_BHQd.dtype)

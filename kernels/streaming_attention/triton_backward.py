@@ -1,16 +1,23 @@
-"""Backward kernels of streaming attention: one for the queries, one for keys and values.
+"""Backward kernels of streaming attention: one for queries, one for keys and values.
 
-With p = exp(s - lse), dp = do vᵀ and the gradients do of the output and dl of the log-sum-exp:
+With p = exp(s - lse), dp = do vᵀ, the gradient do of the output and dl of the log-sum-exp:
     dv = pᵀ do      ds = p (dp - delta), delta = sum(do o) - dl      dq = ds k      dk = dsᵀ q
-each times the scale where it belongs. Blocks outside the mask are not read, as in the forward pass.
-Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1;
-in the kernels BQ queries, BK keys, BD >= d channels.
+dq and dk are also multiplied by the scale. Blocks outside the mask are not read.
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1; in
+the kernels BQ queries, BK keys, BD >= d channels.
 """
 
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
+from layerwright.kernels.launch import (
+    MAX_TOKENS,
+    dense_channels,
+    padded_size,
+    precision,
+    product,
+    tuned,
+)
 from layerwright.kernels.streaming_attention.plan import key_ranges, query_ranges
 from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
 
@@ -20,16 +27,16 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-MOST_QUERIES = 64  # four products at once need the registers of 128
+MAX_QUERIES = 64  # a program holds four products; 128 queries would exceed the registers
 
 
 @triton.jit
 def _probability(b_q, b_k, b_i, b_j, b_lse, sinks, window, scale, PRECISION: tl.constexpr):
-    """p [BQ, BK] from queries, keys, positions and the log-sum-exp in powers of two."""
+    """p [BQ, BK] from queries, keys, positions and the log-sum-exp in base 2."""
     b_s = product(b_q, tl.trans(b_k), PRECISION) * scale
     x = b_i[:, None] - b_j[None, :]
     seen = (b_j[None, :] >= 0) & (x >= 0) & ((x < window) | (b_j[None, :] < sinks))
-    # a query that sees nothing has lse = -inf: its inf here is never taken
+    # for a query that sees nothing lse = -inf and exp2 gives inf, but `seen` is false everywhere
     return tl.where(seen, tl.exp2(b_s - b_lse[:, None]), 0.0)
 
 
@@ -146,28 +153,28 @@ def gradients(
     d_out_BHQd: Tensor,
     d_lse_BHQ: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values, given those of the output and the log-sum-exp."""
+    """Gradients of queries, keys and values from those of the output and the log-sum-exp."""
     B, H, Q, d = q_BHQd.shape
     G, K = k_BGKd.shape[1:3]
-    # a query that sees nothing has a constant log-sum-exp, whatever is asked of it
+    # the log-sum-exp of a query that sees nothing is constant, so its gradient is dropped
     blind = lse_BHQ.isneginf()
     d_out = d_out_BHQd.contiguous()
     delta = (d_out.float() * out_BHQd.float()).sum(-1) - d_lse_BHQ.float()
     delta = delta.masked_fill(blind, 0).contiguous()
-    q, k, v = rows(q_BHQd), rows(k_BGKd), rows(v_BGKd)
+    q, k, v = dense_channels(q_BHQd), dense_channels(k_BGKd), dense_channels(v_BGKd)
     BQ, BK = block_sizes(d, q.dtype)
-    BQ = min(BQ, MOST_QUERIES)
+    BQ = min(BQ, MAX_QUERIES)
     sizes = {"BQ": BQ, "BK": BK, "BD": padded_size(d), "PRECISION": precision(q.dtype)}
-    placed = q_positions_RQ, k_positions_RK, sinks, window, BQ, BK
-    by_query, by_key = key_ranges(*placed), query_ranges(*placed)
+    plan = q_positions_RQ, k_positions_RK, sinks, window, BQ, BK
+    by_query, by_key = key_ranges(*plan), query_ranges(*plan)
     dq = torch.empty(B, H, Q, d, dtype=q.dtype, device=q.device)
     dk, dv = torch.empty(2, B, H, K, d, dtype=torch.float32, device=q.device)
-    for kernel, ranges, found in ((_QUERIES, by_query, (dq,)), (_KEYS, by_key, (dk, dv))):
+    for kernel, ranges, outputs in ((_QUERIES, by_query, (dq,)), (_KEYS, by_key, (dk, dv))):
         with torch.cuda.device_of(q):
             kernel[(ranges.shape[1], B * H)](
                 *(q, k, v, q_positions_RQ, k_positions_RK, ranges),
-                *(d_out, lse_BHQ.contiguous(), delta, *found),
-                *(Q, K, H, G, d, sinks, min(window, MOST_TOKENS), d**-0.5),
+                *(d_out, lse_BHQ.contiguous(), delta, *outputs),
+                *(Q, K, H, G, d, sinks, min(window, MAX_TOKENS), d**-0.5),
                 *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
                 *(row_stride(q_positions_RQ), row_stride(k_positions_RK), row_stride(ranges)),
                 **sizes,

@@ -1,7 +1,7 @@
-"""Decoding with streaming attention: one query a row, the keys split over programs and combined.
+"""Decode kernels of streaming attention: one query per row, with the keys split over programs.
 
-The query heads of a key head are the rows of one product, so that keys are read once. Keys may lie
-in any order, such as a ring's; one that the query cannot see is not read.
+The query heads of one key head are the rows of one product, so keys are read once. Keys may be in
+any order, such as a ring's order. Keys that the query cannot see are not read.
 Shapes: B batch, H query heads, G key/value heads, r = H / G, K keys, N splits, d head size, R is B
 or 1; in the kernels BR >= r rows, BK keys, BN >= N splits, BD >= d channels.
 """
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from layerwright.kernels.launch import (
-    MOST_TOKENS,
+    MAX_TOKENS,
     MULTIPROCESSORS,
     SMALLEST_DOT,
+    dense_channels,
     padded_size,
     precision,
     product,
-    rows,
 )
 from layerwright.kernels.streaming_attention.triton_forward import (
     LN_2,
@@ -87,7 +87,7 @@ def _decode_kernel(
 def _combine_kernel(
     p_parts, p_part_lse, p_out, p_lse, splits, d, BN: tl.constexpr, BD: tl.constexpr
 ):
-    """o = sum over splits of exp(lse_n - lse) o_n, lse = log sum exp(lse_n)."""
+    """Merges the splits: o = sum over n of exp(lse_n - lse) o_n, lse = log sum exp(lse_n)."""
     i_bh = tl.program_id(0).to(tl.int64)
     o_n, o_d = tl.arange(0, BN), tl.arange(0, BD)
     p_part_lse += i_bh * splits
@@ -104,9 +104,9 @@ def _combine_kernel(
 
 
 def split_count(batch: int, groups: int, blocks: int) -> int:
-    """Splits of the keys: enough programs for two on each multiprocessor, no split empty."""
-    wanted = triton.cdiv(2 * MULTIPROCESSORS, batch * groups)
-    blocks_each = triton.cdiv(max(blocks, 1), min(max(blocks, 1), wanted))
+    """Number of splits of the keys: two programs per multiprocessor, and no empty split."""
+    target = triton.cdiv(2 * MULTIPROCESSORS, batch * groups)
+    blocks_each = triton.cdiv(max(blocks, 1), min(max(blocks, 1), target))
     return max(triton.cdiv(blocks, blocks_each), 1)
 
 
@@ -120,9 +120,10 @@ def attend_once(
     window: int,
     splits: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Output (B, H, 1, d) and log-sum-exp (B, H, 1) in fp32 of one query a row.
+    """Output (B, H, 1, d) and log-sum-exp (B, H, 1) in fp32 of one query per row.
 
-    `splits` is the number of programs that share the keys of a head; by default what fills the GPU.
+    Args:
+        splits: programs that share the keys of a head; by default enough to fill the GPU.
     """
     B, H, _, d = q_BH1d.shape
     G, K = k_BGKd.shape[1:3]
@@ -136,12 +137,12 @@ def attend_once(
     if splits > 1:
         parts = torch.empty(B, H, splits, d, dtype=torch.float32, device=device)
         part_lse = torch.empty(B, H, splits, dtype=torch.float32, device=device)
-    q, k, v = rows(q_BH1d), rows(k_BGKd), rows(v_BGKd)
+    q, k, v = dense_channels(q_BH1d), dense_channels(k_BGKd), dense_channels(v_BGKd)
     BD = padded_size(d)
     with torch.cuda.device_of(q):
         _decode_kernel[(splits, B * G)](
             *(q, k, v, q_positions_R1, k_positions_RK, parts, part_lse),
-            *(K, H, G, d, sinks, min(window, MOST_TOKENS)),
+            *(K, H, G, d, sinks, min(window, MAX_TOKENS)),
             *(d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
             *(*q.stride()[:2], *k.stride()[:3], *v.stride()[:3]),
             *(row_stride(q_positions_R1), row_stride(k_positions_RK)),

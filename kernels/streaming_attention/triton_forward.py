@@ -1,13 +1,20 @@
-"""Forward kernel of streaming attention: one program for a block of queries of one head.
+"""Forward kernel of streaming attention: one program per block of queries of one head.
 
-Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1;
-in the kernel BQ queries, BK keys, BD >= d channels.
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1; in
+the kernel BQ queries, BK keys, BD >= d channels.
 """
 
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import MOST_TOKENS, padded_size, precision, product, rows, tuned
+from layerwright.kernels.launch import (
+    MAX_TOKENS,
+    dense_channels,
+    padded_size,
+    precision,
+    product,
+    tuned,
+)
 from layerwright.kernels.streaming_attention.plan import key_ranges
 
 try:
@@ -16,7 +23,7 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need the package triton") from error
 
-LOG2_E = tl.constexpr(1.4426950408889634)  # the kernels count in powers of two
+LOG2_E = tl.constexpr(1.4426950408889634)  # the kernels use exp2 and log2
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
@@ -61,7 +68,7 @@ def _forward_kernel(
         seen = (b_j[None, :] >= 0) & (x >= 0) & ((x < window) | (b_j[None, :] < sinks))
         b_s = tl.where(seen, b_s, float("-inf"))
         new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
-        # where nothing has been seen yet the maximum is -inf, and -inf - -inf is NaN
+        # the maximum is -inf until a key is visible, and -inf - -inf is NaN
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)
         b_p = tl.exp2(b_s - shift[:, None])
         kept = tl.exp2(b_max - shift)
@@ -80,7 +87,7 @@ _FORWARD = tuned(_forward_kernel, ("d", "window", "BQ", "BK"))
 
 
 def block_sizes(d: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Queries and keys taken together: what fits shared memory at this size of a row."""
+    """Queries and keys per block that fit in shared memory at this head size."""
     row_bytes = padded_size(d) * dtype.itemsize
     return {1024: (32, 16), 512: (64, 32)}.get(row_bytes, (128, 64))
 
@@ -94,18 +101,18 @@ def attend(
     sinks: int,
     window: int,
 ) -> tuple[Tensor, Tensor]:
-    """Output (B, H, Q, d) and log-sum-exp (B, H, Q) in fp32 of several queries."""
+    """Output (B, H, Q, d) and log-sum-exp (B, H, Q) in fp32."""
     B, H, Q, d = q_BHQd.shape
     G, K = k_BGKd.shape[1:3]
     out = torch.empty(B, H, Q, d, dtype=q_BHQd.dtype, device=q_BHQd.device)
     lse = torch.empty(B, H, Q, dtype=torch.float32, device=q_BHQd.device)
     BQ, BK = block_sizes(d, q_BHQd.dtype)
     ranges = key_ranges(q_positions_RQ, k_positions_RK, sinks, window, BQ, BK)
-    q, k, v = rows(q_BHQd), rows(k_BGKd), rows(v_BGKd)
+    q, k, v = dense_channels(q_BHQd), dense_channels(k_BGKd), dense_channels(v_BGKd)
     with torch.cuda.device_of(q):
         _FORWARD[(ranges.shape[1], B * H)](
             *(q, k, v, q_positions_RQ, k_positions_RK, ranges, out, lse),
-            *(Q, K, H, G, d, sinks, min(window, MOST_TOKENS), d**-0.5 * LOG2_E.value),
+            *(Q, K, H, G, d, sinks, min(window, MAX_TOKENS), d**-0.5 * LOG2_E.value),
             *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
             *(row_stride(q_positions_RQ), row_stride(k_positions_RK), row_stride(ranges)),
             BQ=BQ,
@@ -117,5 +124,5 @@ def attend(
 
 
 def row_stride(x: Tensor) -> int:
-    """Step from one row of the batch to the next; 0 where one row serves all."""
+    """Stride from one row of the batch to the next; 0 if all rows share one."""
     return x.stride(0) if len(x) > 1 else 0

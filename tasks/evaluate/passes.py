@@ -79,7 +79,7 @@ def run_pass(
     path.parent.mkdir(parents=True, exist_ok=True)
     states: Iterable[Tensor] = map(model.model.norm, outputs)
     if keep_states:
-        states = Spill(path.parent / "unfinished")(states).kept_as(_states_of(path))
+        states = Spill(path.parent / "unfinished")(states).move_to(_states_of(path))
     base_states = SpilledStates(_states_of(base[0]), device=str(model.device)) if base else None
     for index, (ids, row) in enumerate(zip(stream.ids, states, strict=True)):
         of_base = base_states[index][0, :-1] if base_states else None

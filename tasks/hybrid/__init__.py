@@ -1,6 +1,6 @@
-"""The converted model: one description (HybridConfig), one model (HybridForCausalLM), one cache.
+"""The converted model: its configuration, the model itself and its KV cache.
 
-Everything that inference needs ships inside each checkpoint (export.py) and imports torch and
-Transformers alone. Import from the modules: configuration, families, modeling, cache, mixers,
+Each checkpoint ships the modules that inference needs (export.py); they import torch and
+Transformers only. Import from the modules: configuration, families, modeling, cache, mixers,
 export.
 """

@@ -1,46 +1,49 @@
-"""Decoding token by token over tensors of fixed size, recorded as a CUDA graph where there is one.
+"""Token-by-token decoding over tensors of fixed size, recorded as a CUDA graph on a CUDA device.
 
-Shapes: B batch, R is B or 1 (rows without padding stand at the same positions), V vocabulary.
+Shapes: B batch, R is B or 1 (rows without padding share their positions), V vocabulary.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from layerwright.kernels.choice import fused_obstacle
+from layerwright.kernels.choice import triton_obstacle
 from layerwright.tasks.hybrid.cache import HybridCache
 from layerwright.tasks.hybrid.mixers.fixed_cache import FixedLayer, FixedRecurrentLayer
-from layerwright.tasks.hybrid.mixers.full import EVERYTHING
+from layerwright.tasks.hybrid.mixers.full import UNLIMITED
 from layerwright.tasks.hybrid.mixers.none import EmptyCacheLayer
 from layerwright.tasks.hybrid.mixers.streaming import kept_positions
 from layerwright.tasks.hybrid.placement import Placement
 
 FIXED_KINDS = {"full", "streaming", "gated_recurrence", "none"}
-WARM_UP = 2  # steps that compile kernels and make workspaces before one is recorded
+WARM_UP = 2  # steps that compile kernels and allocate workspaces before the recorded step
 
 
 class FixedCache(Cache):
-    """The cache of a prompt, turned into fixed layers that only single tokens are added to.
+    """A prompt's cache with fixed-size layers, to which only single tokens are added.
 
     Args:
-        cache: after the prompt; emptied layer by layer, so that no second copy of all is held.
-        tokens: slots that there will be at most, those of the prompt included.
+        cache: the cache after the prompt. It is emptied layer by layer, so that the whole cache
+            never exists twice.
+        tokens: largest number of slots, those of the prompt included.
 
     Raises:
-        ValueError: no prompt yet, or a layer whose cache has no fixed form.
+        ValueError: the cache has seen no prompt, or a layer's cache has no fixed-size form.
     """
 
     def __init__(self, cache: HybridCache, tokens: int):
         if not cache.seen_tokens:
-            raise ValueError("the prompt must be read before decoding begins")
+            raise ValueError("the cache is empty: read the prompt with it before decoding")
         mixers = [spec["mixer"] for spec in cache.layer_specs]
-        other = sorted({mixer["kind"] for mixer in mixers} - FIXED_KINDS)
-        if other:
+        unsupported = sorted({mixer["kind"] for mixer in mixers} - FIXED_KINDS)
+        if unsupported:
             raise ValueError(
-                f"layers of kind {', '.join(other)} have no cache of fixed size: use generate, or "
-                "the model's forward pass with its own cache"
+                f"layers of kind {', '.join(unsupported)} have no fixed-size cache: use generate, "
+                "or the model's forward pass with its own cache"
             )
-        layers = []
+        layers: list[Any] = []
         for layer, mixer in zip(cache.layers, mixers, strict=True):
             layers.append(self._fixed(layer, mixer, cache, tokens))
             layer.reset()
@@ -49,49 +52,53 @@ class FixedCache(Cache):
 
     @staticmethod
     def _fixed(
-        layer: CacheLayerMixin, mixer: dict, cache: HybridCache, tokens: int
+        layer: Any, mixer: dict[str, Any], cache: HybridCache, tokens: int
     ) -> CacheLayerMixin:
         kind = mixer["kind"]
         if kind == "none":
             return EmptyCacheLayer()
-        sinks, window = (0, EVERYTHING) if kind == "full" else (mixer["sinks"], mixer["window"])
+        sinks, window = (0, UNLIMITED) if kind == "full" else (mixer["sinks"], mixer["window"])
         positions = cache.positions if kind == "full" else layer.positions
         if positions is None:
             positions = kept_positions(cache.seen_tokens, sinks, window)
         positions = positions.to(layer.keys.device)
-        held = layer.keys, layer.values, positions, sinks, window, tokens
+        states = layer.keys, layer.values, positions, sinks, window, tokens
         if kind == "gated_recurrence":
-            return FixedRecurrentLayer(*held, state=layer.state, slot_keys=layer.slot_keys)
-        return FixedLayer(*held)
+            return FixedRecurrentLayer(*states, state=layer.state, slot_keys=layer.slot_keys)
+        return FixedLayer(*states)
 
-    def update(self, key_states, value_states, layer_idx, positions):
-        """As HybridCache's, for one token a row."""
-        return self.layers[layer_idx].update(key_states, value_states, positions)
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, positions: Tensor
+    ) -> Any:
+        """Adds one token per row to one layer; see HybridCache.update."""
+        layer: Any = self.layers[layer_idx]
+        return layer.update(key_states, value_states, positions)
 
     def tensors(self) -> list[Tensor]:
-        """All that a token changes, layer by layer."""
+        """All tensors that a new token changes, layer by layer."""
         return [
             x for layer in self.layers if isinstance(layer, FixedLayer) for x in layer.tensors()
         ]
 
 
 class FixedDecoder:
-    """One token a row at a time, after a prompt: `generate`'s inner step, with no cache to grow.
+    """Decodes one token per row after a prompt, with a cache of fixed size.
 
-    On a CUDA device with Triton the first step is recorded as a CUDA graph and replayed, so that
-    none of its some hundred kernels is launched by the host. Elsewhere the same code runs as it is.
+    On a CUDA device with Triton, the first step is recorded as a CUDA graph and later steps replay
+    it, so that the host does not launch the step's hundred kernels one by one. Elsewhere the same
+    code runs without a graph.
 
     Args:
         model: HybridForCausalLM on one device, in evaluation mode.
-        cache: of the prompt, which it read; emptied.
-        new_tokens: how many steps there will be at most.
+        cache: the cache that read the prompt; it is emptied.
+        new_tokens: largest number of steps.
 
     Raises:
-        ValueError: as FixedCache.
+        ValueError: see FixedCache.
     """
 
     @torch.no_grad()
-    def __init__(self, model, cache: HybridCache, new_tokens: int):
+    def __init__(self, model: Any, cache: HybridCache, new_tokens: int):
         self.model, self.steps_left = model, new_tokens
         weight = model.model.embed_tokens.weight
         if cache.positions is None:
@@ -100,7 +107,7 @@ class FixedDecoder:
             self.positions = cache.positions.amax(1, keepdim=True) + 1
         self.cache = FixedCache(cache, cache.seen_tokens + new_tokens)
         self.ids: Tensor | None = None
-        self.logits: Tensor | None = None
+        self.logits: Tensor
         self.graph: torch.cuda.CUDAGraph | None = None
 
     @torch.no_grad()
@@ -108,15 +115,17 @@ class FixedDecoder:
         """Logits (B, 1, V) after these tokens. The next step overwrites them.
 
         Raises:
-            ValueError: more steps than there is room for.
+            ValueError: all `new_tokens` steps have been taken.
         """
         if not self.steps_left:
-            raise ValueError("no room for another token: make the decoder with more new_tokens")
+            raise ValueError(
+                "no room for another token: create the decoder with a larger new_tokens"
+            )
         self.steps_left -= 1
         if self.ids is None:
             self.ids = ids_B1.clone()
             device = self.positions.device
-            if device.type == "cuda" and fused_obstacle("cuda", device.index or 0) is None:
+            if device.type == "cuda" and triton_obstacle("cuda", device.index or 0) is None:
                 with torch.cuda.device(device):
                     self._record()
         self.ids.copy_(ids_B1)
@@ -142,7 +151,7 @@ class FixedDecoder:
         return self.model.head(hidden)
 
     def _record(self) -> None:
-        """Warm-up and recording on copies of what a step changes, which are put back."""
+        """Warms up and records a step, then restores the tensors that it changed."""
         changed = [self.positions, *self.cache.tensors()]
         before = [x.clone() for x in changed]
         side = torch.cuda.Stream()
@@ -154,6 +163,6 @@ class FixedDecoder:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self.logits = self._run()
-        for x, kept in zip(changed, before, strict=True):
-            x.copy_(kept)
+        for x, value in zip(changed, before, strict=True):
+            x.copy_(value)
         self.graph = graph

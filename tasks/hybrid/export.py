@@ -1,8 +1,7 @@
-"""Writing a checkpoint's own code and config, so that it loads where this project is not installed.
+"""Writes a checkpoint's own code and config, so that it loads without Layerwright installed.
 
-Transformers carries only flat sibling modules along with a checkpoint, so the modules that
-inference imports, found by following imports from modeling.py, become siblings with relative
-imports.
+Transformers ships only flat sibling modules with a checkpoint. The modules that inference needs are
+found by following the imports of modeling.py, and they become siblings with relative imports.
 """
 
 import ast
@@ -29,26 +28,26 @@ HEADER = "# Part of a checkpoint converted by Layerwright; exported from {module
 
 
 def write_code(folder: str | Path) -> list[Path]:
-    """Writes the model's code into a checkpoint folder as flat modules; the same bytes each time.
+    """Writes the model's code into a checkpoint folder as flat modules, always with the same bytes.
 
     Returns:
         The files written, sorted.
 
     Raises:
-        ValueError: a module to ship imports something of ours that cannot be shipped.
+        ValueError: a module to ship imports a module of this project that cannot be shipped.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    paths = []
     for module, source in sorted(shipped_sources().items()):
         path = folder / f"{flat_name(module)}.py"
         path.write_text(source, encoding="utf-8")
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
 def write_config(folder: str | Path, config: HybridConfig) -> Path:
-    """Writes config.json, which names the shipped code, into a folder; the same bytes each time."""
+    """Writes config.json, which names the shipped code, always with the same bytes."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fields = config.to_diff_dict()
@@ -61,10 +60,10 @@ def write_config(folder: str | Path, config: HybridConfig) -> Path:
 def write_hybrid(
     folder: str | Path, base: PretrainedConfig, layer_specs: list[dict] | None = None
 ) -> HybridConfig:
-    """Writes the code and the config of a base model under the given specs, but no weights.
+    """Writes the code and the config of a base model with the given layer specs, without weights.
 
     Raises:
-        ValueError: the base or a spec is not supported.
+        ValueError: the base model or a spec is not supported.
     """
     config = from_base_config(base, layer_specs)
     write_code(folder)
@@ -74,15 +73,18 @@ def write_hybrid(
 
 @cache
 def shipped_sources() -> Mapping[str, str]:
-    """Flat source text of every module that inference needs, by the name that it has here."""
+    """The flattened source of every module that inference needs, by module name."""
     sources: dict[str, str] = {}
-    waiting = [ENTRY]
-    while waiting:
-        module = waiting.pop()
+    pending = [ENTRY]
+    while pending:
+        module = pending.pop()
         if module in sources:
             continue
-        sources[module], imported = flatten(module, source_file(module).read_text(encoding="utf-8"))
-        waiting += imported
+        path = source_file(module)
+        if path is None:
+            raise ValueError(f"{module} has no source file to ship with a checkpoint")
+        sources[module], imported = flatten(module, path.read_text(encoding="utf-8"))
+        pending += imported
     return sources
 
 
@@ -91,14 +93,17 @@ def flat_name(module: str) -> str:
     for package, prefix in PACKAGES.items():
         if module.startswith(package + "."):
             return prefix + "_" + module.removeprefix(package + ".").replace(".", "_")
-    raise ValueError(f"{module} cannot ship with a checkpoint: only {sorted(PACKAGES)} can")
+    raise ValueError(
+        f"{module} cannot ship with a checkpoint: only modules of {sorted(PACKAGES)} can"
+    )
 
 
 def flatten(module: str, source: str) -> tuple[str, list[str]]:
-    """Source of a module with our imports made relative, and the modules of ours that it imports.
+    """A module's source with this project's imports made relative, and the names of those imports.
 
     Raises:
-        ValueError: an import of ours in another form than `from package.module import name`.
+        ValueError: an import from this project is not of the form `from package.module import
+            name`.
     """
     lines = source.splitlines(keepends=True)
     imported = []
@@ -106,16 +111,18 @@ def flatten(module: str, source: str) -> tuple[str, list[str]]:
         if isinstance(node, ast.Import):
             if any(alias.name.split(".")[0] in OURS for alias in node.names):
                 raise ValueError(
-                    f"{module}:{node.lineno}: write 'from ... import name' to be shippable"
+                    f"{module}:{node.lineno}: shipped code must use 'from ... import name'"
                 )
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ValueError(f"{module}:{node.lineno}: relative imports are not shippable")
+            if node.level or node.module is None:
+                raise ValueError(
+                    f"{module}:{node.lineno}: shipped code must not use relative imports"
+                )
             if node.module.split(".")[0] not in OURS:
                 continue
             if any(source_file(f"{node.module}.{alias.name}") is not None for alias in node.names):
                 raise ValueError(
-                    f"{module}:{node.lineno}: import names, not modules, to be shippable"
+                    f"{module}:{node.lineno}: shipped code must import names, not modules"
                 )
             imported.append(node.module)
             names = ", ".join(
@@ -123,6 +130,6 @@ def flatten(module: str, source: str) -> tuple[str, list[str]]:
             )
             indent = " " * node.col_offset
             lines[node.lineno - 1] = f"{indent}from .{flat_name(node.module)} import {names}\n"
-            for extra in range(node.lineno, node.end_lineno):
+            for extra in range(node.lineno, node.end_lineno or node.lineno):
                 lines[extra] = ""
     return HEADER.format(module=module) + "".join(lines), imported

@@ -1,4 +1,4 @@
-"""Base families that can be converted: which fields of their config say what."""
+"""The base model families that can be converted, and how to read their configs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 
 from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 
-# Rotations whose tables do not depend on the length of the context, so that cached keys stay right.
+# RoPE types whose tables do not depend on the context length, so that cached keys stay valid.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 COPIED_FIELDS = [
     "vocab_size",
@@ -32,14 +32,14 @@ COPIED_FIELDS = [
 
 @dataclass(frozen=True)
 class Family:
-    """One family of base models, as differences from a Llama block.
+    """One family of base models, described by its differences from a Llama block.
 
     Attributes:
-        model_type: of the base's config.
+        model_type: `model_type` of the base's config.
         attention_bias, attention_output_bias, mlp_bias: whether these projections have biases, or
-            the name of the base's field that says so.
+            the name of the field in the base's config that says so.
         query_key_norm: RMS norm over the head dimension of queries and keys.
-        unsupported: (condition on the base's config, what to tell the user) pairs.
+        unsupported: pairs of a condition on the base's config and the reason to report.
     """
 
     model_type: str
@@ -78,11 +78,11 @@ def from_base_config(
 
     Args:
         base: config of the base model, as Transformers loads it.
-        layer_specs: one spec per layer; by default every layer stays what it is in the base, and
-            the logits equal the base's.
+        layer_specs: one spec per layer. By default every layer stays as it is in the base, and the
+            logits equal the base's.
 
     Raises:
-        ValueError: something about the base, or a spec, is not supported; the message names it.
+        ValueError: the base model or a spec is not supported; the message says why.
     """
     family = FAMILIES.get(base.model_type)
     if family is None:
@@ -111,7 +111,7 @@ def from_base_config(
 
 
 def base_layer_specs(base: PretrainedConfig) -> list[dict[str, Any]]:
-    """What each layer is in the base: full attention, or a sliding window, which has no sinks."""
+    """The base's own layers: full attention, or a sliding window without sinks."""
     window = getattr(base, "sliding_window", None)
     kinds = (
         getattr(base, "layer_types", None)
@@ -122,23 +122,26 @@ def base_layer_specs(base: PretrainedConfig) -> list[dict[str, Any]]:
 
 
 def head_dim(base: PretrainedConfig) -> int:
-    """Head size, which some families leave to hidden_size / num_attention_heads."""
+    """Head size; some families leave it to hidden_size / num_attention_heads."""
     return getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
 
 
 def unsupported_features(base: PretrainedConfig, family: Family) -> list[str]:
-    """Reasons why a base of this family cannot be converted; empty when it can."""
+    """Reasons why this base cannot be converted; empty if it can."""
     rope = base.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
     layer_types = set(getattr(base, "layer_types", None) or ())
     unknown_layers = sorted(layer_types - {"full_attention", "sliding_attention"})
     checks = [
-        (bool(unknown_layers), f"layers of the types {', '.join(unknown_layers)}"),
+        (bool(unknown_layers), f"layer types {', '.join(unknown_layers)}"),
         (
             rope_type not in ROPE_TYPES,
             f"rope_type {rope_type!r} (supported: {', '.join(ROPE_TYPES)})",
         ),
-        (rope.get("partial_rotary_factor", 1.0) != 1.0, "rotation of a part of the head only"),
+        (
+            rope.get("partial_rotary_factor", 1.0) != 1.0,
+            "rotation of only a part of each head (partial_rotary_factor)",
+        ),
         (head_dim(base) % 2 == 1, f"odd head size {head_dim(base)}"),
         (getattr(base, "attention_dropout", 0.0) not in (0, None), "attention_dropout above 0"),
         (getattr(base, "is_heterogeneous", False), "layers of different shapes"),

@@ -1,7 +1,9 @@
-"""One block of the hybrid model, built from its spec.
+"""One block of the hybrid model, built from its layer spec.
 
 Shapes: B batch, T new tokens, D hidden size.
 """
+
+from typing import Any
 
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -14,17 +16,17 @@ from layerwright.tasks.hybrid.placement import Placement
 class HybridLayer(GradientCheckpointingLayer):
     """A pre-norm block: x + mixer(norm(x)), then x + feed_forward(norm(x)).
 
-    A part that the spec leaves out ("none") is absent, norm and all; a block without both is the
-    identity. The feed-forward kind "linear" is x + W x + b, without a norm: a map that replaces
-    what a whole block, or a run of blocks, added to the stream.
+    If the spec says "none" for a part, the part and its norm are absent; a block without both is
+    the identity. The feed-forward kind "linear" is x + W x + b without a norm. It replaces what a
+    whole block, or a run of blocks, added to the residual stream.
 
     Args:
         config: HybridConfig.
-        layer_idx: which layer this is.
-        donor: a layer whose modules this one shares where both have them; what it lacks is new.
+        layer_idx: index of this layer.
+        donor: a layer whose modules this layer shares, if both have them. Other modules are new.
     """
 
-    def __init__(self, config, layer_idx: int, donor: "HybridLayer | None" = None):
+    def __init__(self, config: Any, layer_idx: int, donor: "HybridLayer | None" = None):
         super().__init__()
         self.spec = config.layer_specs[layer_idx]
         mixer, feed_forward = self.spec["mixer"]["kind"], self.spec["feed_forward"]["kind"]
@@ -32,16 +34,20 @@ class HybridLayer(GradientCheckpointingLayer):
         def norm() -> LlamaRMSNorm:
             return LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-        def shared(part: str) -> nn.Module | None:
+        def shared(part: str) -> Any:
             return getattr(donor, part, None)
 
-        self.self_attn = self.input_layernorm = None
+        # Any: a spec may leave each part out
+        self.self_attn: Any = None
+        self.input_layernorm: Any = None
         if mixer != "none":
             self.self_attn = MIXERS[mixer](
                 config, self.spec["mixer"], layer_idx, shared("self_attn")
             )
             self.input_layernorm = shared("input_layernorm") or norm()
-        self.mlp = self.post_attention_layernorm = self.linear = None
+        self.mlp: Any = None
+        self.post_attention_layernorm: Any = None
+        self.linear: Any = None
         if feed_forward == "mlp":
             self.mlp = shared("mlp") or LlamaMLP(config)
             self.post_attention_layernorm = shared("post_attention_layernorm") or norm()
@@ -51,10 +57,12 @@ class HybridLayer(GradientCheckpointingLayer):
             self.train(donor.training)
 
     def mixed(self, hidden_BTD: Tensor, placement: Placement) -> Tensor:
-        """What the mixer adds to the stream, (B, T, D), without a cache."""
+        """The mixer's addition to the residual stream, (B, T, D), without a cache."""
         return self.self_attn(self.input_layernorm(hidden_BTD), placement)
 
-    def forward(self, hidden_BTD: Tensor, placement: Placement, past_key_values=None) -> Tensor:
+    def forward(
+        self, hidden_BTD: Tensor, placement: Placement, past_key_values: Any = None
+    ) -> Tensor:
         """Output of the block, (B, T, D); `past_key_values` is a HybridCache or None."""
         if self.self_attn is not None:
             normed = self.input_layernorm(hidden_BTD)

@@ -1,10 +1,10 @@
-"""The hybrid model: blocks built from specs, in stages that can be run apart.
+"""The hybrid model: blocks built from layer specs, in stages that can run separately.
 
 Shapes: B batch, T new tokens, D hidden size, V vocabulary.
 """
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
@@ -27,18 +27,17 @@ class HybridPreTrainedModel(PreTrainedModel):
     config_class = HybridConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar = ["HybridLayer"]
-    _skip_keys_device_placement: ClassVar = ["past_key_values"]
+    _no_split_modules = ["HybridLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
-    _can_record_outputs: ClassVar = {"hidden_states": HybridLayer}
+    _can_record_outputs = {"hidden_states": HybridLayer}
 
 
 class HybridModel(HybridPreTrainedModel):
     """Embeddings, blocks and final norm.
 
-    The stages of `forward` are public, so that a caller can store the input of layer l and run only
-    what
-    lies above it: `prepare`, `run_layers`, `norm`.
+    The stages of `forward` are public: `prepare`, `run_layers` and `norm`. A caller can store the
+    input of layer l and run only the layers from l on.
     """
 
     def __init__(self, config: HybridConfig):
@@ -48,7 +47,7 @@ class HybridModel(HybridPreTrainedModel):
             HybridLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
         )
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.rotary_emb = LlamaRotaryEmbedding(config=config)  # type: ignore[arg-type] # any config with rope fields
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -59,7 +58,7 @@ class HybridModel(HybridPreTrainedModel):
         position_ids: Tensor | None = None,
         past_key_values: HybridCache | None = None,
     ) -> tuple[Tensor, Placement]:
-        """Input of layer 0, (B, T, D), and the placement that every layer needs."""
+        """Input of layer 0, (B, T, D), and the placement of the tokens, for all layers."""
         hidden_BTD = self.embed_tokens(input_ids)
         return hidden_BTD, self.place(hidden_BTD, attention_mask, position_ids, past_key_values)
 
@@ -70,17 +69,17 @@ class HybridModel(HybridPreTrainedModel):
         position_ids: Tensor | None = None,
         past_key_values: HybridCache | None = None,
     ) -> Placement:
-        """Placement of the tokens of `hidden_BTD`, of which only shape, dtype and device matter.
+        """Placement of the new tokens. Of `hidden_BTD` only shape, dtype and device matter.
 
         Args:
             hidden_BTD: hidden states of the new tokens.
-            attention_mask: (B, slots seen + T), zero for padding, on either side; None means no
+            attention_mask: (B, slots seen + T), zero for padding on either side; None for no
                 padding.
             position_ids: (B or 1, T), ascending; by default each row counts its real tokens from 0.
-            past_key_values: the cache that the pass will continue.
+            past_key_values: the cache of the tokens before.
 
         Raises:
-            ValueError: a mask or positions that do not fit.
+            ValueError: the mask or the positions are not valid (see `place_tokens`).
         """
         past = past_key_values
         past_tokens = 0 if past is None else past.seen_tokens
@@ -95,7 +94,7 @@ class HybridModel(HybridPreTrainedModel):
             past_tokens,
             past_positions,
         )
-        rotary_at = partial(self.rotary_emb, hidden_BTD[:, :0])  # of which it reads the dtype
+        rotary_at = partial(self.rotary_emb, hidden_BTD[:, :0])  # rotary_emb reads only the dtype
         rotary = rotary_at(positions.clamp_min(0))
         return Placement(positions, rotary, past_tokens, past_positions, contiguous, rotary_at)
 
@@ -122,15 +121,16 @@ class HybridModel(HybridPreTrainedModel):
         past_key_values: HybridCache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states after the final norm, (B, T, D); see `place` for masks and positions.
+        """Hidden states after the final norm, (B, T, D); for masks and positions see `place`.
 
         Raises:
-            ValueError: not exactly one of input_ids and inputs_embeds, or a cache of another kind.
+            ValueError: not exactly one of input_ids and inputs_embeds is given, or past_key_values
+                is not a HybridCache for these layer specs.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         self._check_cache(past_key_values)
         if use_cache and past_key_values is None:
             past_key_values = HybridCache(self.config)
@@ -149,16 +149,16 @@ class HybridModel(HybridPreTrainedModel):
         if not isinstance(cache, HybridCache):
             raise ValueError(
                 f"past_key_values must be a HybridCache, got {type(cache).__name__}: other caches "
-                "would keep the wrong tokens. Pass none, and the model makes its own."
+                "keep the wrong tokens. Leave it out, and the model creates its own cache."
             )
         if cache.layer_specs != self.config.layer_specs:
-            raise ValueError("past_key_values was made for other layer specs than this model's")
+            raise ValueError("past_key_values belongs to a model with other layer specs")
 
 
 class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
     """The model with its language-model head."""
 
-    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: HybridConfig):
         super().__init__(config)
@@ -168,20 +168,22 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def set_layer_spec(self, index: int, spec: dict[str, Any]) -> HybridLayer:
-        """Turns layer `index` into what `spec` says, in place, with the same weights.
+        """Changes layer `index` to `spec` in place and keeps its weights.
+
+        The new layer shares the modules that both layers have. Other modules are new; a new linear
+        map is zero.
 
         Args:
-            index: the layer, from 0.
-            spec: the whole layer's spec, such as {"mixer": {"kind": "streaming", "sinks": 4,
+            index: index of the layer, from 0.
+            spec: the whole spec of the layer, such as {"mixer": {"kind": "streaming", "sinks": 4,
                 "window": 252}}.
 
         Returns:
-            The layer that was there; `put_layer` brings it back. Modules that both have are
-            shared; what the old one lacks is new, and its map, if any, is zero.
+            The old layer; `put_layer` restores it.
 
         Raises:
-            ValueError: a spec that is not allowed.
-            IndexError: no such layer.
+            ValueError: the spec is not valid.
+            IndexError: there is no such layer.
         """
         index = range(self.config.num_hidden_layers)[index]
         before = self.model.layers[index]
@@ -195,16 +197,16 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         return before
 
     def put_layer(self, index: int, layer: HybridLayer) -> None:
-        """Puts a layer that `set_layer_spec` gave back into its place, spec and all."""
+        """Restores a layer that `set_layer_spec` returned, with its spec."""
         self.config.replace_layer_spec(index, layer.spec)
         self.model.layers[index] = layer
 
     def fixed_decoder(self, past_key_values: HybridCache, new_tokens: int) -> FixedDecoder:
-        """Decoding after a prompt over tensors of fixed size; see FixedDecoder."""
+        """A decoder over fixed-size tensors for the tokens after a prompt; see FixedDecoder."""
         return FixedDecoder(self, past_key_values, new_tokens)
 
     def head(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits (B, T, V) of the last layer's output: final norm, then head."""
+        """Logits (B, T, V) of the last layer's output: final norm, then language-model head."""
         return self.lm_head(self.model.norm(hidden_BTD))
 
     @can_return_tuple
@@ -218,13 +220,13 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (B, T, V), and the loss where labels are given.
+        """Logits (B, T, V), and the loss if labels are given.
 
         Args:
-            labels: (B, T), -100 where no loss is taken; shifted inside.
-            logits_to_keep: a number of last tokens (0 for all), or indices of tokens.
+            labels: (B, T), -100 for tokens without a loss; shifted inside.
+            logits_to_keep: a number of last tokens (0 for all), or token indices.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -235,9 +237,11 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        tokens = logits_to_keep
-        if isinstance(tokens, int):
-            tokens = slice(-tokens, None) if tokens else slice(None)
+        tokens: slice | Tensor = slice(None)
+        if not isinstance(logits_to_keep, int):
+            tokens = logits_to_keep
+        elif logits_to_keep:
+            tokens = slice(-logits_to_keep, None)
         logits = self.lm_head(outputs.last_hidden_state[:, tokens])
         loss = None
         if labels is not None:
@@ -251,22 +255,26 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
         )
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        """Gives `generate` a HybridCache where Transformers would build a cache of full layers."""
+    def _prepare_cache_for_generation(  # type: ignore[override] # passes unused arguments on
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Gives `generate` a HybridCache instead of Transformers' cache of full layers."""
         implementation = generation_config.cache_implementation
         if implementation not in (None, "dynamic"):
             raise ValueError(
-                f"cache_implementation={implementation!r} is not supported: a hybrid model makes "
-                "its own cache"
+                f"cache_implementation={implementation!r} is not supported: a hybrid model "
+                "creates its own cache; leave the option out"
             )
-        together = {spec["mixer"]["kind"] for spec in self.config.layer_specs}
-        together = sorted(kind for kind in together if MIXERS[kind].decides_together)
+        kinds = {spec["mixer"]["kind"] for spec in self.config.layer_specs or ()}
+        together = sorted(kind for kind in kinds if MIXERS[kind].decides_together)
         if together and generation_config.prefill_chunk_size is not None:
             raise ValueError(
                 f"prefill_chunk_size={generation_config.prefill_chunk_size} is not supported: "
-                f"{', '.join(together)} decides while it reads the prompt, which must come whole"
+                f"{', '.join(together)} selects layers during prefill and needs the whole prompt"
             )
         if generation_config.use_cache is False or model_kwargs.get("past_key_values") is not None:
-            super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+            super()._prepare_cache_for_generation(  # type: ignore[misc] # a mixin's self type
+                generation_config, model_kwargs, *args, **kwargs
+            )
         else:
             model_kwargs["past_key_values"] = HybridCache(self.config)

@@ -1,6 +1,6 @@
-"""Where the tokens of one forward pass stand: positions, masks and rotary tables, built once.
+"""Positions, masks and rotary tables of the tokens in one forward pass, computed once.
 
-Shapes: B batch, T new tokens, K keys held or new, R is B or 1, d head size.
+Shapes: B batch, T new tokens, K keys (cached and new), R is B or 1, d head size.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Placement:
-    """Positions of the new tokens and of the ones before them.
+    """Positions of the new tokens and of the tokens before them.
 
     Attributes:
-        positions: absolute positions of the new tokens, int64, -1 for padding; one row where the
-            tokens follow each other from 0 in every row.
+        positions: absolute positions of the new tokens, int64, -1 for padding; one row if every row
+            has the same positions without padding.
         rotary: cos and sin tables (R, T, d) at those positions.
-        past_tokens: slots that the cache saw before this pass.
-        past_positions: their positions; None where they are 0 .. past_tokens - 1 in every row.
-        contiguous: no padding anywhere: masks need no positions, and single queries need no mask.
-        rotary_at: positions (R, N) int64 -> cos and sin tables (R, N, d), for mixers that rotate
-            what stands at no new token's position.
+        past_tokens: slots that the cache has seen before this pass.
+        past_positions: their positions; None if they are 0 .. past_tokens - 1 in every row.
+        contiguous: no row has padding. Masks then need no positions, and a single query needs no
+            mask.
+        rotary_at: maps positions (R, N) int64 to cos and sin tables (R, N, d), for mixers that
+            rotate to other positions than those of the new tokens.
     """
 
     positions: Tensor
@@ -35,12 +36,12 @@ class Placement:
 
     @property
     def stored_positions(self) -> Tensor | None:
-        """What a cache must store with the new keys: None where positions follow from the count."""
+        """Positions that a cache must store with new keys; None if they follow from the count."""
         return None if self.contiguous else self.positions
 
     @cached_property
     def key_positions(self) -> Tensor:
-        """Positions (R, K) of all slots, old and new."""
+        """Positions (R, K) of all slots, cached and new."""
         if self.past_positions is not None:
             return torch.cat([self.past_positions, self.positions], dim=1)
         past = torch.arange(self.past_tokens, device=self.positions.device)
@@ -48,24 +49,28 @@ class Placement:
 
     @cached_property
     def causal_mask(self) -> Tensor | None:
-        """Boolean mask (R, 1, T, K) of full attention; None where is_causal says the same."""
+        """Boolean mask (R, 1, T, K) of full attention; None if is_causal is enough."""
         if self.contiguous and (self.past_tokens == 0 or self.positions.shape[1] == 1):
             return None
         queries, keys = self.positions[:, None, :, None], self.key_positions[:, None, None, :]
         visible = (keys >= 0) & (keys <= queries)
-        # A padding query sees nothing; it is let see all, because a softmax of nothing is NaN.
+        # A softmax over no key is NaN, so a padding query attends to all keys.
         return visible | (queries < 0)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Placement":
-        """The same placement on another device (accelerate calls this between layers)."""
+        """The placement on another device; accelerate calls this between layers."""
         if self.positions.device == torch.device(device):
             return self
-        past = self.past_positions
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=non_blocking)
+
+        past, (cos, sin) = self.past_positions, self.rotary
         return replace(
             self,
-            positions=self.positions.to(device, non_blocking=non_blocking),
-            rotary=tuple(x.to(device, non_blocking=non_blocking) for x in self.rotary),
-            past_positions=None if past is None else past.to(device, non_blocking=non_blocking),
+            positions=move(self.positions),
+            rotary=(move(cos), move(sin)),
+            past_positions=None if past is None else move(past),
         )
 
 
@@ -78,11 +83,11 @@ def place_tokens(
     past_tokens: int = 0,
     past_positions: Tensor | None = None,
 ) -> tuple[Tensor, bool]:
-    """Positions of the new tokens and whether they are contiguous.
+    """Positions of the new tokens, and whether they are contiguous (see `Placement`).
 
     Args:
         batch, tokens: shape of the new tokens.
-        attention_mask: (B, past_tokens + tokens), non-zero for real tokens; None means all real.
+        attention_mask: (B, past_tokens + tokens), non-zero for real tokens; None if all are real.
         position_ids: (B or 1, tokens); by default each row counts its real tokens from 0.
         past_tokens, past_positions: as in `Placement`.
 
@@ -90,20 +95,20 @@ def place_tokens(
         positions (R, T) with -1 for padding, and the flag.
 
     Raises:
-        ValueError: a mask that is not 2-D, has the wrong width or contradicts the padding seen so
-            far; positions that do not ascend.
+        ValueError: the mask is not 2-D, has the wrong width or contradicts earlier padding; or the
+            positions of a row do not ascend.
     """
     expected_1T = torch.arange(past_tokens, past_tokens + tokens, device=device)[None]
     if attention_mask is not None:
         if attention_mask.shape != (batch, past_tokens + tokens):
             raise ValueError(
                 f"attention_mask must have shape {(batch, past_tokens + tokens)} (all slots seen "
-                f"so far and the new ones), got {tuple(attention_mask.shape)}"
+                f"so far and the new tokens), got {tuple(attention_mask.shape)}"
             )
         attention_mask = attention_mask.to(device).bool()
-        before = attention_mask[:, :past_tokens]
-        if not (before.all() if past_positions is None else before.equal(past_positions >= 0)):
-            raise ValueError("attention_mask contradicts the padding that the cache has seen")
+        earlier = attention_mask[:, :past_tokens]
+        if not (earlier.all() if past_positions is None else earlier.equal(past_positions >= 0)):
+            raise ValueError("attention_mask contradicts the padding of the tokens in the cache")
         attention_mask = attention_mask[:, past_tokens:]
         if attention_mask.all():
             attention_mask = None
@@ -122,8 +127,8 @@ def place_tokens(
     if attention_mask is not None:
         positions = positions.masked_fill(~attention_mask, -1)
     if position_ids is not None and tokens > 1:
-        before = positions.cummax(1).values[:, :-1]
-        if ((positions[:, 1:] >= 0) & (positions[:, 1:] <= before)).any():
+        earlier = positions.cummax(1).values[:, :-1]
+        if ((positions[:, 1:] >= 0) & (positions[:, 1:] <= earlier)).any():
             raise ValueError(
                 "position_ids must ascend along each row: several sequences packed in one row are "
                 "not supported"

@@ -1,14 +1,15 @@
-"""Which of Transformers' own classes can hold a hybrid model, and what stands in the way.
+"""Finds the class of Transformers that can hold a hybrid model, or the reasons why none can.
 
-A stock model has attention in every layer, full or within a window (in Transformers and in vLLM, a
-window counts the query itself and has no sinks), and one window for the whole model. A removed
-layer leaves no trace in it.
+A stock model has attention in every layer, full or with a sliding window. In Transformers and vLLM
+a window counts the query itself and has no sinks, and all windows of a model are equal. Removed
+layers are left out of the stock model.
 """
 
 from itertools import groupby
 from typing import Any
 
-# The class of a family for layers with and without a window; Ministral is Llama with `layer_types`.
+# A family's class for models that mix windows and full attention; Ministral is Llama with
+# `layer_types`.
 WINDOWED = {"llama": "ministral", "mistral": "ministral", "qwen2": "qwen2", "qwen3": "qwen3"}
 UNBIASED = ("ministral",)
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
@@ -22,51 +23,51 @@ def stock_form(
     Args:
         base_model_type: the family that the weights come from.
         layer_specs: one normalised spec per layer.
-        biases: the fields of the config that say that a projection has a bias.
+        biases: the config's fields that give a projection a bias.
 
     Returns:
-        {"model_type": the class's, or None where no class will do, "obstacles": why not, one line
-        for each run of layers or field}.
+        {"model_type": name of the class, or None if no class fits, "obstacles": the reasons, one
+        line for each run of layers or field}.
     """
     kept = [spec for spec in layer_specs if spec != REMOVED]
     windows = {window for spec in kept if (window := layer_window(spec)) is not None}
     model_type: str | None = base_model_type
-    # Mistral itself has one window for all of its layers, or none.
+    # Mistral has the same window in all layers, or none.
     if windows and not (base_model_type == "mistral" and all(map(layer_window, kept))):
         model_type = WINDOWED.get(base_model_type)
     obstacles = named_runs([layer_obstacle(spec) for spec in layer_specs])
     if not kept:
         obstacles.append("every layer is removed")
     if len(windows) > 1:
-        found = named_runs(
+        by_layer = named_runs(
             [
                 f"a window of {window}" if (window := layer_window(spec)) else None
                 for spec in layer_specs
             ]
         )
-        obstacles.append(f"windows differ, and a stock model has one: {'; '.join(found)}")
+        obstacles.append(f"windows differ, but a stock model has only one: {'; '.join(by_layer)}")
     if model_type is None:
-        obstacles.append(f"no stock class has windows in layers of the family {base_model_type}")
+        obstacles.append(f"the family {base_model_type} has no stock class with sliding windows")
     if model_type in UNBIASED and biases:
         obstacles.append(f"{model_type} has no biases: {', '.join(biases)}")
     return {"model_type": None if obstacles else model_type, "obstacles": obstacles}
 
 
 def layer_window(spec: dict[str, Any]) -> int | None:
-    """The window of a layer that attends to the last tokens alone; None for any other."""
+    """The window of a layer with a sliding window and no sinks; None for other layers."""
     mixer = spec["mixer"]
     return mixer["window"] if mixer["kind"] == "streaming" and not mixer["sinks"] else None
 
 
 def layer_obstacle(spec: dict[str, Any]) -> str | None:
-    """Why no stock class has such a layer; None where one has."""
+    """Why no stock class has such a layer; None if a class has it."""
     mixer, feed_forward = spec["mixer"]["kind"], spec["feed_forward"]["kind"]
     if spec == REMOVED:
         return None
     if feed_forward == "linear":
         return "a linear map"
     if mixer == "none":
-        return "no attention, but a feed-forward"
+        return "a feed-forward without attention"
     if feed_forward == "none":
         return "no feed-forward"
     if mixer == "streaming" and spec["mixer"]["sinks"]:

@@ -1,1 +1,1 @@
-"""A model in memory: loaded, converted and back, without its weights, its parameters counted."""
+"""Models in memory: loading, conversion in place, weightless skeletons, parameter counts."""

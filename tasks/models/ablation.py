@@ -1,4 +1,4 @@
-"""A hybrid model with a branch of its gated recurrences left out, for as long as a block runs."""
+"""Ablation: runs a hybrid model without one branch of its gated recurrences."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ Branch = Literal["window", "recurrence"]
 def ablated(
     model: HybridForCausalLM, branch: Branch, rows_B: Tensor | None = None
 ) -> Iterator[HybridForCausalLM]:
-    """Leave a branch out of every gated recurrence; the other keeps its share.
+    """Switches one branch of every gated recurrence off within the block.
 
-    Hybrids of window and linear attention tend to bypass the linear branch silently: without the
-    window such a model falls apart, without the recurrence it does not change (arXiv 2510.05901).
+    The other branch keeps its share. Hybrids of window and linear attention tend to bypass the
+    linear branch without notice: such a model fails without the window, but does not change without
+    the recurrence (arXiv 2510.05901).
 
     Args:
-        model: changed in place, and put back whatever happens inside; a backward pass that
-            recomputes belongs inside.
-        rows_B: (B,) bool, the rows of the batches that lose the branch; None for all.
+        model: changed in place and always restored. A backward pass that recomputes activations
+            must run inside the block.
+        branch: the branch to switch off.
+        rows_B: (B,) bool, the rows of each batch to change; None for all rows.
     """
     mixers = [m for m in model.modules() if isinstance(m, GatedRecurrence)]
     before = [dict(mixer.shown) for mixer in mixers]

@@ -1,4 +1,4 @@
-"""Conversion in memory and back: what specs and fitted tensors would do, without a second model."""
+"""Converts a model in memory and restores it, without a second copy of its weights."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def converted(
     tensors: Mapping[str, Tensor] | None = None,
     donor: HybridForCausalLM | None = None,
 ) -> Iterator[HybridForCausalLM]:
-    """The model with some layers' specs and tensors replaced, for the length of the block.
+    """Replaces the specs and tensors of some layers within the block.
 
-    The very same layer modules are put back afterwards, whatever happens inside.
+    The original layer modules are always restored afterwards.
 
     Args:
         model: changed in place; its weights are shared, not copied.
         specs: layer index -> the layer's whole spec.
-        tensors: full name -> value, in any float dtype; of layers alone.
-        donor: a model of the same base; the layers in ``specs`` are made of its layers' modules.
+        tensors: full name -> value, in any float dtype; tensors of layers only.
+        donor: a model of the same base; the layers in ``specs`` are built from its layers' modules.
 
     Raises:
-        ValueError: a spec that is not allowed; nothing stays changed.
+        ValueError: a spec is not valid; the model is unchanged.
     """
     before: dict[int, HybridLayer] = {}
     tensors = tensors or {}
@@ -45,7 +45,7 @@ def converted(
             if donor is not None and donor is not model and layer in specs:
                 model.put_layer(layer, donor.model.layers[layer])
             change_layer(model, layer, spec)
-        give_tensors(model, tensors)
+        assign_tensors(model, tensors)
         yield model
     finally:
         for layer, module in before.items():
@@ -53,7 +53,7 @@ def converted(
 
 
 def change_layer(model: HybridForCausalLM, index: int, spec: dict[str, Any]) -> None:
-    """`HybridForCausalLM.set_layer_spec`, of a model that may be streamed."""
+    """Like `HybridForCausalLM.set_layer_spec`; also works for a streamed model."""
     before = model.model.layers[index]
     with at_work(before):
         model.set_layer_spec(index, spec)
@@ -61,22 +61,23 @@ def change_layer(model: HybridForCausalLM, index: int, spec: dict[str, Any]) -> 
 
 
 def shallow_copy(model: HybridForCausalLM) -> HybridForCausalLM:
-    """A model of the same modules whose layers can be changed without touching the original's."""
-    clone = with_own_dicts(model)
+    """A model of the same modules; changing its layers does not change the original."""
+    clone = copy_module(model)
     clone.config = copy.deepcopy(model.config)
-    clone.model = with_own_dicts(model.model)
+    clone.model = copy_module(model.model)
     clone.model.config = clone.config
-    clone.model.layers = nn.ModuleList(map(with_own_dicts, model.model.layers))
+    clone.model.layers = nn.ModuleList(map(copy_module, model.model.layers))
     return clone
 
 
 def unfitted_copy(base: HybridForCausalLM, specs: Sequence[dict[str, Any]]) -> HybridForCausalLM:
-    """The base with these layers, for what does not depend on values, such as time.
+    """The base with the given layer specs and without fitting.
 
-    Tensors that both have are shared; what strategies would fit is as it is made (maps are zero).
+    For measurements that do not depend on values, such as time. Tensors that both models have are
+    shared. Tensors that a strategy would fit keep their initial values (linear maps are zero).
 
     Raises:
-        ValueError: a spec that is not allowed.
+        ValueError: a spec is not valid.
     """
     model = shallow_copy(base)
     for layer, (spec, before) in enumerate(zip(specs, base.config.layer_specs, strict=True)):
@@ -86,22 +87,22 @@ def unfitted_copy(base: HybridForCausalLM, specs: Sequence[dict[str, Any]]) -> H
 
 
 def layer_of(name: str) -> int:
-    """Index of the layer that a tensor belongs to, by its full name."""
+    """Index of the layer that a tensor belongs to, from the tensor's full name."""
     assert name.startswith(LAYERS), name
     return int(name.removeprefix(LAYERS).partition(".")[0])
 
 
-def give_tensors(model: HybridForCausalLM, tensors: Mapping[str, Tensor]) -> None:
-    """Put tensors into their places, in the dtype of what stands there.
+def assign_tensors(model: HybridForCausalLM, tensors: Mapping[str, Tensor]) -> None:
+    """Assigns tensors to the model by full name, in the dtype of the tensors they replace.
 
-    Modules below a layer may be shared with other models: those on the way to a tensor are
-    replaced by copies that hold the same tensors, and nobody else sees the change.
+    Other models may share the modules below a layer. The modules on the path to a tensor are
+    therefore replaced by copies that share all other tensors, so that other models do not change.
     """
     for name, tensor in tensors.items():
         *path, leaf = name.removeprefix(LAYERS).split(".")
         module: nn.Module = model.model.layers[int(path[0])]
         for part in path[1:]:
-            child = with_own_dicts(getattr(module, part))
+            child = copy_module(getattr(module, part))
             setattr(module, part, child)
             module = child
         before = getattr(module, leaf)
@@ -110,8 +111,8 @@ def give_tensors(model: HybridForCausalLM, tensors: Mapping[str, Tensor]) -> Non
         setattr(module, leaf, nn.Parameter(value, requires_grad=before.requires_grad))
 
 
-def with_own_dicts(module: nn.Module) -> nn.Module:
-    """A copy of a module whose parts can be replaced without touching the original's."""
+def copy_module(module: nn.Module) -> Any:
+    """A shallow copy of a module; replacing its parts does not change the original."""
     clone = copy.copy(module)
     clone._modules = dict(module._modules)
     clone._parameters = dict(module._parameters)

@@ -1,10 +1,11 @@
-"""Models and tokenizers from local folders, in the project's own classes."""
+"""Loads models and tokenizers from local folders, as this project's own classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -19,15 +20,15 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 def load_base(
     folder: Path, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> HybridForCausalLM:
-    """A base model as a hybrid whose layers are all full attention, in evaluation mode.
+    """Loads a base model as a hybrid of full-attention layers, in evaluation mode.
 
     Args:
         folder: a normalised checkpoint.
-        dtype: None keeps the checkpoint's.
+        dtype: None keeps the dtype of the checkpoint.
 
     Raises:
-        InputError: the base's family, or something about it, is not supported.
-        IntegrityError: its weights are not those that its config asks for.
+        InputError: the base's family, or a feature of the base, is not supported.
+        IntegrityError: the weights do not match the config.
     """
     return _load(folder, base_config(folder), device, dtype)
 
@@ -35,19 +36,19 @@ def load_base(
 def load_checkpoint(
     folder: Path, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> HybridForCausalLM:
-    """A converted checkpoint, in this tree's classes: the code inside the checkpoint is not run.
+    """Loads a converted checkpoint as this project's classes; code in the checkpoint is not run.
 
     Raises:
-        IntegrityError: its weights are not those that its config asks for.
+        IntegrityError: the weights do not match the config.
     """
     return _load(folder, HybridConfig.from_pretrained(folder), device, dtype)
 
 
 def base_config(folder: Path) -> HybridConfig:
-    """The hybrid configuration of a base model, every layer full.
+    """The hybrid configuration of a base model; every layer stays as in the base.
 
     Raises:
-        InputError: the base's family, or something about it, is not supported.
+        InputError: the base's family, or a feature of the base, is not supported.
     """
     try:
         return from_base_config(AutoConfig.from_pretrained(folder))
@@ -60,13 +61,13 @@ def base_config(folder: Path) -> HybridConfig:
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """What a base's config says that its weights are stored in; fp32 where it says nothing."""
+    """The dtype of the weights according to the base's config; fp32 if it does not say."""
     return AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base or of a converted checkpoint; code inside it is not run."""
-    # without a word on remote code, Transformers asks for leave on stdin
+    """Loads the tokenizer of a base or a converted checkpoint; code in the folder is not run."""
+    # without trust_remote_code, Transformers may ask for permission on stdin
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -74,18 +75,19 @@ def _load(
     folder: Path, config: HybridConfig, device: str, dtype: torch.dtype | None
 ) -> HybridForCausalLM:
     with _no_weight_bar():
-        model, found = HybridForCausalLM.from_pretrained(
+        loaded: Any = HybridForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype or "auto", output_loading_info=True
         )
-    wrong = {part: sorted(found[part]) for part in found if found[part]}
-    if wrong:
-        raise IntegrityError(f"{folder}: the weights do not fit the config: {wrong}")
+    model, info = loaded
+    mismatches = {part: sorted(info[part]) for part in info if info[part]}
+    if mismatches:
+        raise IntegrityError(f"{folder}: the weights do not match the config: {mismatches}")
     return model.to(device).eval()
 
 
 @contextmanager
 def _no_weight_bar() -> Iterator[None]:
-    """Without Transformers' own bar: a step shows one bar, its own."""
+    """Hides Transformers' progress bar; a step shows its own."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -1,4 +1,4 @@
-"""How many parameters a layer has, by its spec, without its weights ever being made."""
+"""Counts the parameters of a layer from its spec, without allocating weights."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 
 class ParameterCounts:
-    """Counts for one base.
+    """Parameter counts for one base model.
 
     Args:
-        config: of the base as a hybrid.
+        config: the base's hybrid configuration.
     """
 
     def __init__(self, config: HybridConfig) -> None:
         self._config = copy.deepcopy(config)
-        self._of = cache(self._count)
+        self._cached_count = cache(self._count)
 
     def layer(self, index: int, spec: dict[str, Any]) -> int:
-        """Of layer ``index`` with this spec."""
-        return self._of(index, json.dumps(spec, sort_keys=True))
+        """Parameters of layer ``index`` with this spec."""
+        return self._cached_count(index, json.dumps(spec, sort_keys=True))
 
     def others(self) -> int:
-        """Embeddings, final norm and head; tied ones once."""
+        """Parameters of embeddings, final norm and head; tied weights count once."""
         with torch.device("meta"):
             model = HybridForCausalLM(self._config)
         total = sum(p.numel() for p in model.parameters())

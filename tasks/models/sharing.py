@@ -1,4 +1,4 @@
-"""One copy of what two loaded models have in common outside their layers."""
+"""Shares the weights that two loaded models have in common outside their layers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 def share_outside_layers(model: HybridForCausalLM, other: HybridForCausalLM) -> None:
     """Makes ``model`` use the embeddings, final norm and head of ``other`` where they are equal.
 
-    A conversion leaves them as they are, and where the vocabulary is large they are more than many
-    layers: 788 MB of 6.4 GB in a Llama of 3 B parameters with 128,256 tokens. Both must be in
-    evaluation mode and on one device; what either computes stays the same.
+    A conversion does not change these weights. With a large vocabulary they are bigger than many
+    layers: 788 MB of 6.4 GB in a Llama of 3 B parameters with 128,256 tokens. Both models must be
+    in evaluation mode and on one device; the outputs of both stay the same.
     """
-    theirs = _outside_layers(other)
+    other_weights = _outside_layers(other)
     for name, own in _outside_layers(model).items():
-        found = theirs.get(name)
-        same = found is not None and own.dtype == found.dtype and torch.equal(own, found)
-        # a copy where they differ: all of them may lie in one buffer, which is to go
-        own.data = found.data if same else own.data.clone()
+        other_weight = other_weights.get(name)
+        if (
+            other_weight is not None
+            and own.dtype == other_weight.dtype
+            and torch.equal(own, other_weight)
+        ):
+            own.data = other_weight.data
+        else:  # a copy, because the weights may share one buffer that is to be freed
+            own.data = own.data.clone()
 
 
 def _outside_layers(model: HybridForCausalLM) -> dict[str, nn.Parameter]:

@@ -114,7 +114,7 @@ def read_skeleton(folder: Path) -> Skeleton:
         del wanted[HEAD]
     _check(folder, wanted, stored, config)
     groups: list[list[str]] = [[] for _ in range(config.num_hidden_layers)]
-    fixed = []
+    fixed: list[str] = []
     for name in wanted:
         place = name.split(".")
         group = groups[int(place[2])] if place[:2] == ["model", "layers"] else fixed

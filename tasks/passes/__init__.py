@@ -1,1 +1,1 @@
-"""Rows of tokens through a model: in batches, block by block, and what is read on the way."""
+"""Forward passes over rows of tokens: batching, layer-by-layer passes, fitting, likelihood."""

@@ -1,4 +1,4 @@
-"""Rows of tokens from a text tree: documents packed end to end and cut without overlap."""
+"""Builds token rows from a text tree: documents are packed end to end and cut without overlap."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def token_rows(
 ) -> Tensor:
     """The first ``rows`` rows of a text.
 
-    The documents' tokens follow one another with EOS between two documents; a text of one document
-    is exactly ``tokenizer(text).input_ids``. Only as many documents are read as are needed.
+    Documents are concatenated with EOS between them; a text of one document is exactly
+    ``tokenizer(text).input_ids``. Only as many documents are read as needed.
 
     Args:
-        text_folder: a text tree, with ``documents.jsonl``.
+        text_folder: a text tree with ``documents.jsonl``.
         seed: shuffles the documents first; None keeps their order.
         what: the text's name, for messages.
 
@@ -42,21 +42,21 @@ def token_rows(
         (rows, row_tokens) int64.
 
     Raises:
-        InputError: the text is too short, or its lines are no documents.
+        InputError: the text is too short, or a line is not a document.
     """
-    wanted = rows * row_tokens
-    tokens = _take(text_folder, tokenizer, seed, what, limit=wanted)
-    if len(tokens) < wanted:
+    needed = rows * row_tokens
+    tokens = _packed_tokens(text_folder, tokenizer, seed, what, limit=needed)
+    if len(tokens) < needed:
         raise InputError(
             f"the text {what!r} has only {len(tokens):,} tokens",
-            expected=f"{rows} rows of {row_tokens} tokens = {wanted:,} tokens",
-            remedy="give it more text, or ask for fewer or shorter rows",
+            expected=f"{rows} rows of {row_tokens} tokens = {needed:,} tokens",
+            remedy="add text, or ask for fewer or shorter rows",
         )
-    return torch.tensor(tokens[:wanted]).view(rows, row_tokens)
+    return torch.tensor(tokens[:needed]).view(rows, row_tokens)
 
 
 def calibration_rows(calibration: Calibration, store: Store, model_folder: Path) -> Tensor:
-    """The rows that strategies are fitted on, (rows, row_tokens) int64.
+    """The calibration rows for fitting strategies, (rows, row_tokens) int64.
 
     Args:
         model_folder: a checkpoint, for its tokenizer.
@@ -76,13 +76,15 @@ def calibration_rows(calibration: Calibration, store: Store, model_folder: Path)
 def rows_beside(
     calibration: Calibration, seen: Calibration, store: Store, model_folder: Path
 ) -> Tensor:
-    """`calibration_rows` without those that hold tokens of ``seen``, on which the fit is judged.
+    """The calibration rows without the rows that share tokens with ``seen``.
+
+    A fit is judged on ``seen``, so it must not use the same tokens.
 
     Args:
-        seen: of the same text or of another one.
+        seen: rows of the same text or of another text.
 
     Raises:
-        InputError: none is left.
+        InputError: no row is left.
     """
     rows = calibration_rows(calibration, store, model_folder)
     if calibration.text.sha256 != seen.text.sha256:
@@ -90,8 +92,7 @@ def rows_beside(
     overlapping = -(-seen.rows * seen.row_tokens // calibration.row_tokens)
     if overlapping >= len(rows):
         raise InputError(
-            f"strategies are fitted on {len(rows)} rows, and all of them are among those that "
-            "plans are tried on",
+            f"all {len(rows)} calibration rows for fitting strategies are also used to try plans",
             where="convert.rows",
             expected=f"more than {overlapping} rows of {calibration.row_tokens} tokens, "
             "or another text",
@@ -99,14 +100,14 @@ def rows_beside(
     return rows[overlapping:]
 
 
-def _take(
+def _packed_tokens(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     seed: int | None,
     what: str,
     limit: int,
 ) -> list[int]:
-    """The packed tokens of the documents, at least ``limit`` of them where there are as many."""
+    """Packed tokens of the documents, at least ``limit`` if the text has as many."""
     tokens: list[int] = []
     for document in documents(folder, what, seed):
         if tokens and tokenizer.eos_token_id is not None:
@@ -118,10 +119,10 @@ def _take(
 
 
 def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict]:
-    """The documents of a text tree, shuffled by a seed where one is given.
+    """The documents of a text tree, shuffled if a seed is given.
 
     Raises:
-        InputError: no text tree, or lines that are no documents.
+        InputError: the folder is not a text tree, or a line is not a document.
     """
     path = folder / DOCUMENTS
     if not path.is_file():
@@ -132,7 +133,7 @@ def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict
             document = json.loads(line)
             if not isinstance(document, dict) or not ({"text", "messages"} & document.keys()):
                 raise InputError(
-                    f"a line of the text {what!r} is no document",
+                    f"a line of the text {what!r} is not a document",
                     where=str(path),
                     expected='{"text": ...} or {"messages": [...]}',
                 )
@@ -145,18 +146,18 @@ def _shuffled(lines: list[str], seed: int) -> list[str]:
 
 
 def encode(document: dict, tokenizer: PreTrainedTokenizerBase, what: str) -> list[int]:
-    """Token ids of one document, chat data rendered with the model's template.
+    """Token ids of one document; chat data is rendered with the model's chat template.
 
     Raises:
-        InputError: chat data, and a model without a chat template.
+        InputError: the document is chat data, but the model has no chat template.
     """
     if "text" in document:
-        # verbose=False: a document longer than the model's positions is cut into rows afterwards
+        # verbose=False hides the warning about long documents; they are cut into rows later
         return tokenizer(document["text"], verbose=False).input_ids
     if tokenizer.chat_template is None:
         raise InputError(
-            f"the text {what!r} is chat data, and the model has no chat template",
-            remedy="give a plain text, or a model with a chat template",
+            f"the text {what!r} is chat data, but the model has no chat template",
+            remedy="use plain text, or a model with a chat template",
         )
     rendered = tokenizer.apply_chat_template(document["messages"], tokenize=False)
     return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids

@@ -1,4 +1,4 @@
-"""Block by block through a model, all rows through one block before the next.
+"""Runs a model block by block: all rows pass one block before the next block runs.
 
 Shapes: B rows in the batch, T tokens a row, D hidden size, H query heads, G key/value heads, d head
 size.
@@ -27,15 +27,15 @@ from layerwright.tasks.passes.stream import Stream
 
 @dataclass(frozen=True)
 class Visit:
-    """One block on one batch of rows, after it was run.
+    """One block and one batch of rows, after the block has run.
 
     Attributes:
         layer: index of the block.
-        block: the module itself, with an attention mixer.
+        block: the module, with an attention mixer.
         placement: positions and rotary tables of the tokens.
         ids: (B, T) token ids.
         first_row: index of the batch's first row among all rows.
-        x_in, x_out: (B, T, D) residual stream before and after the block. Not to be changed.
+        x_in, x_out: (B, T, D) residual stream before and after the block; read-only.
     """
 
     layer: int
@@ -48,11 +48,11 @@ class Visit:
 
     @cached_property
     def keys(self) -> Tensor:
-        """The block's rotated keys, (B, G, T, d), made once for all visitors."""
-        k = self.block.self_attn.k_proj(self._normed)
-        k = k.unflatten(-1, (-1, self.block.self_attn.head_dim))
-        if self.block.self_attn.k_norm is not None:
-            k = self.block.self_attn.k_norm(k)
+        """The block's rotated keys, (B, G, T, d), computed once for all visitors."""
+        attention = self.block.self_attn
+        k = attention.k_proj(self._normed).unflatten(-1, (-1, attention.head_dim))
+        if attention.k_norm is not None:
+            k = attention.k_norm(k)
         k = k.transpose(1, 2)
         return apply_rotary_pos_emb(k, k, *self.placement.rotary)[1]
 
@@ -68,12 +68,12 @@ class Visit:
 
 
 class Visitor(Protocol):
-    """Sees one block on every batch; keeps sums, not states."""
+    """Collects statistics of one block over all batches; it must not keep hidden states."""
 
     def visit(self, visit: Visit) -> None: ...
 
     def record(self) -> Record:
-        """What is left of the block when all rows have passed it."""
+        """The statistics of the block, after all rows have passed it."""
 
 
 @torch.inference_mode()
@@ -87,31 +87,37 @@ def run_blocks(
     folder: Path | None = None,
     after: Callable[[int], None] = lambda visits: None,
 ) -> list[list[Record]]:
-    """Run all blocks over all rows and show each to the visitors; no logits are computed.
+    """Runs all blocks over all rows and calls the visitors; no logits are computed.
 
-    A block's weights are needed once, whatever the number of rows; ``keep`` says where the rows
-    wait between two blocks.
+    A block's weights are needed only once, whatever the number of rows.
 
     Args:
         rows: (R, T) token ids, on any device.
-        visitors: each gives a fresh visitor for a block.
-        batch_rows: rows per batch; as the device likes where left out.
-        keep: `Spill` where a ``folder`` is given.
-        folder: survives a kill; a second attempt goes on behind the last finished block.
-        after: called with the number of rows that have passed a block, blocks that were finished
-            before included.
+        visitors: each creates a new visitor for a block.
+        batch_rows: rows per batch; by default it depends on the device.
+        keep: stores the hidden states between two blocks; must be `Spill` if ``folder`` is given.
+        folder: keeps the results of finished blocks, so that a new attempt resumes after the last
+            finished block.
+        after: called with the number of rows that have passed a block, including blocks that an
+            earlier attempt finished.
 
     Returns:
-        Per visitor, its record of each block.
+        For each visitor, its record of each block.
     """
     finished = FinishedBlocks(folder) if folder else None
-    records, reached = finished.found(model.device) if finished else ([], None)
+    records, reached = finished.load(model.device) if finished else ([], None)
     after(len(rows) * len(records))
     stream = Stream(model, rows, keep, at_once=batch_rows, from_layer=reached)
     for layer in range(len(records), len(model.model.layers)):
         block, fresh = model.model.layers[layer], [begin() for begin in visitors]
 
-        def watch(batch: int, x_in: Tensor, x_out: Tensor, block=block, fresh=fresh) -> None:
+        def watch(
+            batch: int,
+            x_in: Tensor,
+            x_out: Tensor,
+            block: HybridLayer = block,
+            fresh: list[Visitor] = fresh,
+        ) -> None:
             ids = stream.ids[batch]
             first_row = batch * len(stream.ids[0])
             visit = Visit(stream.layer, block, stream.placement, ids, first_row, x_in, x_out)
@@ -119,9 +125,9 @@ def run_blocks(
                 visitor.visit(visit)
             after(len(ids))
 
-        with at_work(block):  # visitors read its weights
+        with at_work(block):  # visitors use the block's weights
             stream.advance(watch)
         records.append([visitor.record() for visitor in fresh])
         if finished:
-            stream.replace(finished.keep(layer, records[-1], stream.states))
+            stream.replace(finished.finish(layer, records[-1], stream.states))
     return [list(of_visitor) for of_visitor in zip(*records, strict=True)]

@@ -1,4 +1,4 @@
-"""A pass through the blocks that survives a kill: what was found of each, and where the rows are.
+"""Saves the progress of a block-by-block pass, so that it can resume after a kill.
 
 Shapes: B rows in a batch, T tokens a row, D hidden size.
 """
@@ -16,36 +16,43 @@ from torch import Tensor
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.passes.states import SpilledStates, States
 
-Record = dict[str, Tensor]  # what one visitor has found of one block
+Record = dict[str, Tensor]  # one visitor's statistics of one block
 
 
 class FinishedBlocks:
-    """A folder with a file of records for each finished block, and the states behind the last.
+    """A folder with the records of each finished block and the hidden states after the last one.
 
-    The states are put down before the records that say that the block is finished, and the states
-    of the block below are removed last: wherever the process dies, one of the two is whole.
+    The order of writes makes a kill safe at any time: first the block's output states, then its
+    records, which mark it as finished; the states before the block are removed last.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def found(self, device: torch.device) -> tuple[list[list[Record]], tuple[int, States] | None]:
-        """Records of the finished blocks, and the next block with its input, if there are any."""
+    def load(self, device: torch.device) -> tuple[list[list[Record]], tuple[int, States] | None]:
+        """Records of the finished blocks, and the index and input of the next block.
+
+        The second is None if no block is finished.
+        """
         records = []
         for layer in count():
             if not self._records(layer).is_file():
                 break
-            records.append(_apart(load_file(self._records(layer))))
+            records.append(_split(load_file(self._records(layer))))
         if not records:
             return [], None
         states = SpilledStates(self._states(len(records)), device=str(device))
         return records, (len(records), states)
 
-    def keep(self, layer: int, records: list[Record], states: States) -> States:
-        """Block ``layer`` is finished; ``states`` (spilled) are its output, kept from now on."""
+    def finish(self, layer: int, records: list[Record], states: States) -> States:
+        """Marks block ``layer`` as finished and keeps its output states, which must be spilled.
+
+        Returns:
+            The states in their permanent folder.
+        """
         assert isinstance(states, SpilledStates)
-        kept = states.kept_as(self._states(layer + 1))
-        write_atomically(self._records(layer), save(_together(records)))
+        kept = states.move_to(self._states(layer + 1))
+        write_atomically(self._records(layer), save(_merge(records)))
         shutil.rmtree(self._states(layer), ignore_errors=True)
         return kept
 
@@ -56,7 +63,7 @@ class FinishedBlocks:
         return self.folder / f"input_{layer:03d}"
 
 
-def _together(records: list[Record]) -> Record:
+def _merge(records: list[Record]) -> Record:
     return {
         f"{visitor}.{name}": tensor.contiguous()
         for visitor, record in enumerate(records)
@@ -64,8 +71,8 @@ def _together(records: list[Record]) -> Record:
     }
 
 
-def _apart(tensors: Record) -> list[Record]:
-    """Every visitor's record is of one tensor at least, so that none is lost here."""
+def _split(tensors: Record) -> list[Record]:
+    """Each visitor's record has at least one tensor, so that no visitor is lost."""
     visitors = 1 + max(int(name.partition(".")[0]) for name in tensors)
     records: list[Record] = [{} for _ in range(visitors)]
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""A whole plan carried out in memory, from the bottom to the top, fitting what must be fitted.
+"""Executes a plan in memory, from the bottom layer to the top, and fits strategies on the way.
 
 Shapes: B rows in a batch, T tokens a row, D hidden size.
 """
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.models.conversion import change_layer, give_tensors, layer_of, shallow_copy
+from layerwright.tasks.models.conversion import assign_tensors, change_layer, layer_of, shallow_copy
 from layerwright.tasks.offload.layer_turn import at_work
 from layerwright.tasks.passes.states import Keep, States
 from layerwright.tasks.passes.stream import Stream, run_rows
 from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatches
 from layerwright.tasks.strategies.specs import Assignment
 
-# gives calibration rows (R, T) when they are needed
+# returns calibration rows (R, T); called only if they are needed
 Rows = Callable[[], Tensor]
 
 
@@ -30,24 +30,25 @@ def convert_in_place(
     after: Callable[[int], None] = lambda layers: None,
     keep: Keep = tuple,
 ) -> dict[str, Tensor]:
-    """Turn a base into the hybrid that a plan describes.
+    """Converts a base model to the hybrid that a plan describes.
 
-    Strategies that fit are given two streams of the calibration rows: the base's, and that of the
-    model as converted so far. Nothing is run above the last of them.
+    Strategies that fit get two residual streams of the calibration rows: the base's and that of the
+    model as converted so far. Layers above the last fitted strategy do not run.
 
     Args:
-        model: a base, every layer as it was; changed in place. Modules that the conversion leaves
-            alone stay the same objects.
-        assignments: the plan's stretches; they cover the layers in order.
-        rows: called at most once, if anything has to be fitted.
-        after: called with the number of layers of each stretch that is done.
-        keep: where the two streams wait between layers.
+        model: a base model; changed in place. Modules that the conversion does not touch stay the
+            same objects.
+        assignments: the plan's strategies with their runs of layers; they cover the layers in
+            order.
+        rows: called at most once, if a strategy fits.
+        after: called after each run of layers with its number of layers.
+        keep: stores the two streams between layers.
 
     Returns:
-        The fitted tensors, by their full names, in the model's dtype and on the CPU.
+        The fitted tensors by full name, in the model's dtype, on the CPU.
 
     Raises:
-        InputError: a strategy cannot be fitted here.
+        InputError: a strategy cannot be fitted on these layers.
     """
     fits = [index for index, (_, _, strategy) in enumerate(assignments) if strategy.fits]
     last_fit = fits[-1] if fits else -1
@@ -64,7 +65,7 @@ def convert_in_place(
         for layer, (spec, before) in enumerate(zip(specs, base_specs, strict=True), start):
             if spec != before:
                 change_layer(model, layer, spec)
-        give_tensors(model, tensors)
+        assign_tensors(model, tensors)
         fitted |= {name: tensor.to("cpu", model.dtype) for name, tensor in tensors.items()}
         if streams and index <= last_fit:
             streams.advance_converted(min(map(layer_of, tensors), default=start), start, stop)
@@ -78,11 +79,11 @@ def converted_copy(
     rows: Rows,
     keep: Keep = tuple,
 ) -> HybridForCausalLM:
-    """The base as a plan wants it; tensors that stay the same are shared.
+    """A copy of the base, converted by a plan; unchanged tensors are shared.
 
     Args:
-        base: left as it is.
-        rows: gives calibration rows, for strategies that fit.
+        base: not changed.
+        rows: returns calibration rows, for strategies that fit.
         keep: as in `convert_in_place`.
     """
     model = shallow_copy(base)
@@ -91,7 +92,7 @@ def converted_copy(
 
 
 class _Streams:
-    """The calibration rows on their way through base and converted model, layer by layer."""
+    """The calibration rows' hidden states in base and converted model, layer by layer."""
 
     def __init__(self, model: HybridForCausalLM, rows: Tensor, keep: Keep) -> None:
         self.model, self.keep = model, keep
@@ -102,13 +103,13 @@ class _Streams:
         self.before: States | None = None
 
     def advance_base(self, start: int, stop: int) -> None:
-        """The base's stream to the output of layer stop - 1, whose layers are the base's still."""
+        """Advances the base's stream to the output of layer stop - 1, before conversion."""
         self.base = self._run(self.base, start, stop)
 
     def advance_converted(self, first: int, start: int, stop: int) -> None:
-        """The converted stream to the output of layer stop - 1.
+        """Advances the converted stream to the output of layer stop - 1.
 
-        ``first`` is the lowest layer that was changed: ``start``, or the one before it.
+        ``first`` is the lowest layer that was changed: ``start`` or the layer below.
         """
         assert start - 1 <= first <= start
         if first < start:

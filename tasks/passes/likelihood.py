@@ -26,6 +26,6 @@ def target_nll(logits: Tensor, targets: Tensor) -> Tensor:
     parts = []
     for start in range(0, targets.shape[1], _POSITIONS_AT_ONCE):
         chunk = logits[:, start : start + _POSITIONS_AT_ONCE].float()
-        wanted = targets[:, start : start + _POSITIONS_AT_ONCE, None]
-        parts.append(chunk.logsumexp(-1) - chunk.gather(-1, wanted).squeeze(-1))
+        target_ids = targets[:, start : start + _POSITIONS_AT_ONCE, None]
+        parts.append(chunk.logsumexp(-1) - chunk.gather(-1, target_ids).squeeze(-1))
     return torch.cat(parts, dim=1)

@@ -1,4 +1,4 @@
-"""Layers of a model changed one stretch at a time, from the bottom to the top.
+"""Measures what one changed run of layers does to a model, from the bottom layer to the top.
 
 Shapes: R rows, T tokens a row.
 """
@@ -17,15 +17,15 @@ from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatches
 
 
 class Scan:
-    """A walk over a model's layers; at each, what would become of the model if it were changed.
+    """A walk over a model's layers that measures, at each layer, the effect of a conversion there.
 
-    The inputs of the layer at hand are kept, and only the layers from it on run again.
+    The input of the current layer is stored, so only the layers from it on run again.
 
     Args:
-        model: left as it is. The base itself, or one that is converted already.
-        base: the base; its layers are what strategies convert and are fitted to. The same object
-            as ``model`` where that is the base.
-        calibration: (R, T) rows that strategies are fitted on; None where none of them fits.
+        model: not changed. The base itself, or a converted model.
+        base: the base model; strategies convert its layers and are fitted to them. The same object
+            as ``model`` if that is the base.
+        calibration: (R, T) rows to fit strategies on; None if no strategy fits.
     """
 
     def __init__(
@@ -38,28 +38,28 @@ class Scan:
         self.model, self.base, self.yardstick = model, base, yardstick
         self.layer = 0
         with torch.no_grad():
-            self._measured = yardstick.streams(model)
-            self._fitted = self._target = None
+            self._evaluation = yardstick.streams(model)
+            self._calibration = self._target = None
             if calibration is not None:
-                self._fitted = self._target = yardstick.stream(model, calibration)
+                self._calibration = self._target = yardstick.stream(model, calibration)
                 if base is not model:
                     self._target = yardstick.stream(base, calibration)
 
     @torch.no_grad()
     def advance(self) -> None:
-        """To the next layer."""
-        streams = {id(s): s for s in (*self._measured, self._fitted, self._target) if s is not None}
-        for stream in streams.values():
-            stream.advance()
+        """Moves to the next layer."""
+        streams = (*self._evaluation, self._calibration, self._target)
+        for stream in {id(stream): stream for stream in streams}.values():
+            if stream is not None:
+                stream.advance()
         self.layer += 1
 
-    # fitted tensors become parameters, which inference mode would not let go
-    @torch.no_grad()
+    @torch.no_grad()  # not inference mode: fitted tensors become parameters
     def figures_with(self, strategy: Strategy, layers: int = 1) -> Figures:
-        """Of the model in which ``layers`` layers from this one on are what ``strategy`` makes.
+        """Figures of the model with ``strategy`` on ``layers`` layers from the current one on.
 
         Raises:
-            InputError: they cannot become this, such as a patch that has no layer below.
+            InputError: the strategy is not possible here, such as a patch without a layer below.
         """
         start, stop = self.layer, self.layer + layers
         base_specs = self.base.config.layer_specs[start:stop]
@@ -67,18 +67,19 @@ class Scan:
         tensors = self._fit(strategy, dict(enumerate(base_specs, start))) if strategy.fits else {}
         with converted(self.model, specs, tensors, donor=self.base):
             lowest = min(map(layer_of, tensors), default=start)
-            return self.yardstick.figures(self._measured, min(lowest, start))
+            return self.yardstick.figures(self._evaluation, min(lowest, start))
 
     def _fit(self, strategy: Strategy, base_specs: dict[int, LayerSpec]) -> dict[str, Tensor]:
         stretch = self._stretch(self.layer + len(base_specs))
         if self.model is self.base:
             return strategy.fit(stretch)
-        with converted(self.model, base_specs, donor=self.base):  # a strategy reads their weights
+        # a strategy may read the base's weights
+        with converted(self.model, base_specs, donor=self.base):
             return strategy.fit(stretch)
 
     def _stretch(self, stop: int) -> Stretch:
-        assert self._fitted is not None
+        assert self._calibration is not None
         assert self._target is not None
-        targets, x = self._target.outputs(stop), self._fitted
+        targets, x = self._target.outputs(stop), self._calibration
         batches = StretchBatches(x.ids, x.placement, x.before, x.states, targets)
         return Stretch(self.model, self.layer, stop, batches, at_work)

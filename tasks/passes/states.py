@@ -1,4 +1,4 @@
-"""Hidden states of many rows between two layers: in memory, or in files where that is short.
+"""Hidden states of many rows between two layers, in memory or in files.
 
 Shapes: B rows in a batch, T tokens a row, D hidden size.
 """
@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 States = Sequence[Tensor]  # (B, T, D) per batch
-Keep = Callable[[Iterable[Tensor]], States]  # takes batches as they come; `tuple` keeps in memory
+# stores batches from an iterator; `tuple` keeps them in memory
+Keep = Callable[[Iterable[Tensor]], States]
 
 
 class Spill:
-    """Keeps states in files: no more than one batch of them is in memory at a time.
+    """Stores hidden states in files, so that at most one batch is in memory at a time.
 
     Args:
-        folder: emptied first; what a killed process left there is of no use.
+        folder: emptied first; files of a killed process are not used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,17 +41,17 @@ class Spill:
 
 
 class SpilledStates(Sequence[Tensor]):
-    """Batches in a folder, one file each; read when they are asked for.
+    """Batches in a folder, one file per batch, read on access.
 
     Args:
-        temporary: the files go when nobody holds this object any more.
+        temporary: deletes the files when this object is garbage-collected.
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", temporary: bool = False) -> None:
         self.folder, self.device = folder, device
-        self._end = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         if not temporary:
-            self._end.detach()
+            self._finalizer.detach()
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.iterdir())
@@ -62,10 +63,10 @@ class SpilledStates(Sequence[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
-    def kept_as(self, folder: Path) -> SpilledStates:
-        """The same batches in a folder that stays, whole or not at all."""
+    def move_to(self, folder: Path) -> SpilledStates:
+        """Moves the batches to a permanent folder with one atomic rename."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self._end.detach()
+        self._finalizer.detach()
         self.folder.rename(folder)
         return SpilledStates(folder, device=self.device)

@@ -1,8 +1,7 @@
-"""Some rows on their way up through a model: the input of one layer, and what lies near it.
+"""Runs rows of tokens up through a model, one layer at a time.
 
-A layer is run on all rows before the next one is: a model that is read from disk as it runs is
-read once, whatever the number of rows.
-
+All rows pass a layer before the next layer runs. A model whose layers are read from disk is
+therefore read only once, whatever the number of rows.
 Shapes: B rows in a batch, T tokens a row, D hidden size, V vocabulary.
 """
 
@@ -13,20 +12,21 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from layerwright.tasks.hybrid.layer import HybridLayer
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.hybrid.placement import Placement
 from layerwright.tasks.offload.layer_turn import at_work
 from layerwright.tasks.passes.states import Keep, States
 
-Watch = Callable[[int, Tensor, Tensor], None]  # batch, input and output of a layer
+Watch = Callable[[int, Tensor, Tensor], None]  # (batch index, layer input, layer output)
 
 
-def look_away(batch: int, x_in: Tensor, x_out: Tensor) -> None:
-    """Nobody watches."""
+def watch_nothing(batch: int, x_in: Tensor, x_out: Tensor) -> None:
+    """The default Watch: does nothing."""
 
 
 def rows_at_once(device: torch.device) -> int:
-    """Rows of a batch: one fills a CPU, and its cache."""
+    """Rows per batch: on a CPU one row is enough to use all cores and fits its cache."""
     return 1 if device.type == "cpu" else 8
 
 
@@ -37,13 +37,13 @@ def run_rows(
     start: int,
     stop: int,
     keep: Keep = tuple,
-    watch: Watch = look_away,
+    watch: Watch = watch_nothing,
 ) -> States:
-    """The output of layer ``stop`` - 1 for all rows, given the input of layer ``start``."""
+    """The output of layer ``stop`` - 1 for all rows, from the input of layer ``start``."""
     for layer in range(start, stop):
         block = model.model.layers[layer]
 
-        def outputs(block=block, states=states) -> Iterator[Tensor]:
+        def outputs(block: HybridLayer = block, states: States = states) -> Iterator[Tensor]:
             for batch, x_in in enumerate(states):
                 x_out = block(x_in, placement)
                 watch(batch, x_in, x_out)
@@ -55,20 +55,21 @@ def run_rows(
 
 
 class Stream:
-    """The input of layer ``layer`` for all rows, and that of the layer below.
+    """The input of the current layer for all rows, and the input of the layer below.
 
-    Outputs of the layers above are kept once they were asked for, until the stream has passed
-    them: ``advance`` then costs nothing.
+    Outputs of layers above are kept once computed, until the stream has passed them; ``advance`` is
+    then free.
 
     Args:
         ids: (R, T) token ids, on any device.
-        keep: where states stay.
-        at_once: rows of a batch; as the device likes where left out.
-        from_layer: where to begin, with the states of its input; at the bottom where left out.
+        keep: stores hidden states.
+        at_once: rows per batch; by default it depends on the device.
+        from_layer: the layer to start at and the states of its input; by default the first layer.
 
     Attributes:
         ids: (B, T) of each batch.
-        placement: of every batch, whose rows are all of one length.
+        placement: shared by all batches, because all rows have the same length.
+        layer: index of the current layer.
     """
 
     def __init__(
@@ -91,29 +92,29 @@ class Stream:
 
     @property
     def states(self) -> States:
-        """The input of ``layer``."""
+        """The input of the current layer."""
         return self._ahead[0]
 
-    def outputs(self, stop: int, watch: Watch = look_away) -> States:
+    def outputs(self, stop: int, watch: Watch = watch_nothing) -> States:
         """The output of layer ``stop`` - 1; ``watch`` sees the layers that have not run yet."""
         while (above := self.layer + len(self._ahead) - 1) < stop:
             self._ahead.append(self._run(self._ahead[-1], above, above + 1, watch))
         return self._ahead[stop - self.layer]
 
-    def advance(self, watch: Watch = look_away) -> None:
-        """To the input of the next layer."""
+    def advance(self, watch: Watch = watch_nothing) -> None:
+        """Moves to the next layer."""
         self.outputs(self.layer + 1, watch)
         self.before = self._ahead.pop(0)
         self.layer += 1
 
     def replace(self, states: States) -> None:
-        """The same states, kept elsewhere; what lies below and above is let go."""
+        """Uses ``states``, the same states stored elsewhere; drops states of other layers."""
         self.before, self._ahead = None, [states]
 
     def logits(self, first: int, last: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """(ids, logits) per batch: layers ``first`` and above run; logits of the last tokens.
+        """Yields (ids, logits of the last tokens) per batch, running layers ``first`` and above.
 
-        ``first`` is the layer whose input is held, or the one below it.
+        ``first`` is the current layer or the layer below.
         """
         states = self.states if first == self.layer else self.before
         assert states is not None
@@ -121,5 +122,5 @@ class Stream:
         for ids, out in zip(self.ids, outputs, strict=True):
             yield ids, self.model.head(out if last is None else out[:, -last:])
 
-    def _run(self, states: States, start: int, stop: int, watch: Watch = look_away) -> States:
+    def _run(self, states: States, start: int, stop: int, watch: Watch = watch_nothing) -> States:
         return run_rows(self.model, states, self.placement, start, stop, self.keep, watch)

@@ -1,1 +1,1 @@
-"""Generated and real prompts that show what a model has lost."""
+"""Generated and real prompts that measure what a model has lost against its base."""

@@ -1,9 +1,10 @@
-"""Greedy text behind many prompts, a batch at a time."""
+"""Greedy continuations of many prompts, generated in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import find_executable_batch_size
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote: ``text`` up to the first stop, ``tokens`` with the one that ended it."""
+    """A generated text up to the first stop, and its ``tokens`` including the one that ended it."""
 
     text: str
     tokens: tuple[int, ...]
@@ -27,29 +28,31 @@ def continuations(
     stops: Sequence[str] = (),
     at_once: int = 8,
 ) -> Iterator[Continuation]:
-    """The likeliest token each time, by the model's own `generate` and cache.
+    """Greedy decoding with the model's own `generate` and KV cache.
 
-    Prompts of one batch are padded on the left. A batch that does not fit into memory is made
-    smaller, and so are all that follow.
+    The prompts of a batch are padded on the left. If a batch does not fit into memory, it and all
+    later batches are made smaller.
 
     Args:
-        prompts: token ids; those of similar length side by side waste the least.
-        stops: a text ends before the first of these, and with the model's end-of-sequence token.
+        prompts: token ids; neighbours of similar length waste the least padding.
+        stops: a text ends before the first of these strings, or with the model's end-of-sequence
+            token.
+        at_once: initial number of prompts per batch.
 
     Yields:
-        One for each prompt, in order.
+        One continuation per prompt, in order.
     """
     start = 0
     while start < len(prompts):
 
-        def some(size: int, start: int = start) -> list[Continuation]:
+        def generate(size: int, start: int = start) -> list[Continuation]:
             batch = prompts[start : start + size]
-            return _batch(model, tokenizer, batch, max_new_tokens, stops)
+            return _generate_batch(model, tokenizer, batch, max_new_tokens, stops)
 
-        found = find_executable_batch_size(some, starting_batch_size=at_once)()
-        at_once = min(at_once, len(found))
-        start += len(found)
-        yield from found
+        batch_texts = find_executable_batch_size(generate, starting_batch_size=at_once)()
+        at_once = min(at_once, len(batch_texts))
+        start += len(batch_texts)
+        yield from batch_texts
 
 
 def continuation(
@@ -59,17 +62,17 @@ def continuation(
     *,
     max_new_tokens: int,
 ) -> Continuation:
-    """As `continuations`, of one prompt, and with nothing around it that takes time: to be timed.
+    """The continuation of one prompt, without the overhead of batching, so that it can be timed.
 
     Raises:
-        Exception: whatever the model raises; memory that does not suffice too.
+        Exception: any error of the model, including lack of memory.
     """
-    (found,) = _batch(model, tokenizer, [prompt], max_new_tokens, ())
-    return found
+    (text,) = _generate_batch(model, tokenizer, [prompt], max_new_tokens, ())
+    return text
 
 
 @torch.inference_mode()
-def _batch(
+def _generate_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
@@ -86,7 +89,8 @@ def _batch(
     for row, prompt in enumerate(prompts):
         ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask_BT[row, longest - len(prompt) :] = 1
-    rows = model.generate(
+    generate: Any = model.generate
+    rows = generate(
         ids_BT.to(model.device),
         attention_mask=mask_BT.to(model.device),
         max_new_tokens=max_new_tokens,
@@ -94,13 +98,13 @@ def _batch(
         pad_token_id=pad,
         **({"stop_strings": list(stops), "tokenizer": tokenizer} if stops else {}),
     )
-    return [_ended(tokenizer, row, ends, stops) for row in rows[:, longest:].tolist()]
+    return [_cut_at_end(tokenizer, row, ends, stops) for row in rows[:, longest:].tolist()]
 
 
-def _ended(
+def _cut_at_end(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int], stops: Sequence[str]
 ) -> Continuation:
-    """The row without what stands behind its end."""
+    """Cuts a row of generated tokens at its end token or first stop."""
     length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
     text = _decoded(tokenizer, ids[:length])
     if any(stop in text for stop in stops):
@@ -113,8 +117,8 @@ def _ended(
     return Continuation(text, tuple(ids[:length]))
 
 
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=True)
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Seeded English sentences to fill a prompt with: plain, varied, about nothing in particular."""
+"""Seeded English sentences that fill a prompt: plain, varied and without a subject."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _TEMPLATES = (
 
 
 def sentence(numbers: random.Random) -> str:
-    """One sentence, drawn with ``numbers``; thousands of different ones are possible."""
+    """One random sentence, drawn with ``numbers``; thousands of different ones are possible."""
     template = numbers.choice(_TEMPLATES)
     drawn = {slot: numbers.choice(words) for slot, words in _SLOTS.items()}
     drawn["other"] = numbers.choice([who for who in _SLOTS["person"] if who != drawn["person"]])

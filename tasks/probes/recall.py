@@ -1,8 +1,8 @@
-"""Generated recall prompts: facts hidden in running English text, and an answer's likelihood.
+"""Recall prompts: facts hidden in generated English text, and the likelihood of the answer.
 
-What is asked for is stated once, far outside every window, and asked for at the end. Scored by
-teacher forcing, without sampling: the mean log-probability per answer token, and whether the
-answer would be decoded greedily.
+Each prompt states a fact once, far outside every window, and asks for it at the end. Scores come
+from teacher forcing, without sampling: the mean log-probability per answer token, and whether
+greedy decoding gives the answer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Probed = Mapping[str, Sequence["RecallPrompt"]]  # prompts by the probe's name
 
 @dataclass(frozen=True)
 class RecallPrompt:
-    """One prompt, its answer included.
+    """One prompt with its answer.
 
     Attributes:
-        ids: (T,) int64, T = ``prompt_tokens``; the key, which is the answer, comes last.
+        ids: (T,) int64, T = ``prompt_tokens``; the key, which is the answer, is at the end.
         key_start, key_stop: the key's tokens are ``ids[key_start:key_stop]``.
-        needle_start, needle_stop: where the text states the key.
-        key: the answer's text, without spaces around it.
+        needle_start, needle_stop: token range of the statement that contains the key.
+        key: the answer's text, without surrounding spaces.
     """
 
     ids: Tensor
@@ -46,14 +46,19 @@ class RecallPrompt:
 
     @property
     def depth(self) -> float:
-        """Where the needle stands, from 0 (start of the prompt) to 1 (its end)."""
+        """Relative position of the needle, from 0 (start of the prompt) to 1 (end)."""
         return self.needle_start / len(self.ids)
 
 
 @dataclass(frozen=True)
 class KeyScore:
-    """``log_prob``: mean per key token, in nats. ``exact``: every key token is the argmax.
-    ``likeliest``: the argmax at each of them, the right ones before it given."""
+    """Score of one answer.
+
+    Attributes:
+        log_prob: mean log-probability per key token, in nats.
+        exact: whether every key token is the argmax.
+        likeliest: the argmax at each key token, given the correct tokens before it.
+    """
 
     log_prob: float
     exact: bool
@@ -69,19 +74,19 @@ def recall_prompts(
     *,
     keep_out_tokens: int,
 ) -> list[RecallPrompt]:
-    """Prompts with what is asked for spread evenly over the depths that are allowed.
+    """Prompts whose needles are spread evenly over the allowed depths.
 
     Args:
-        probe: see tasks/probes/recall_cases.py.
+        probe: the kind of question, see tasks/probes/recall_cases.py.
         count: number of prompts.
-        prompt_tokens: exact length of each, answer included.
-        seed: of facts and filler; prompt i depends on (seed, i) alone but for its depth.
-        keep_out_tokens: sinks + window. All statements begin after the introduction (some twenty
-            tokens, more than any sinks) and end at least this many tokens before the first
-            token of the answer.
+        prompt_tokens: exact length of each prompt, answer included.
+        seed: seed of facts and filler; except for its depth, prompt i depends on (seed, i) only.
+        keep_out_tokens: sinks + window. All statements come after the introduction (about twenty
+            tokens, more than any sinks) and end at least this many tokens before the first token of
+            the answer.
 
     Raises:
-        InputError: the prompt is too short for the statements to stay out of sinks and window.
+        InputError: the prompt is too short to keep the statements outside sinks and window.
     """
     prompts = []
     for index in range(count):
@@ -101,7 +106,7 @@ def probe_prompts(
     *,
     keep_out_tokens: int,
 ) -> dict[str, list[RecallPrompt]]:
-    """`recall_prompts` of each probe, by its name."""
+    """`recall_prompts` of each probe, by the probe's name."""
     return {
         probe: recall_prompts(
             probe, tokenizer, count, prompt_tokens, seed, keep_out_tokens=keep_out_tokens
@@ -124,17 +129,17 @@ def _prompt(
     answer, end = _split_key(tokenizer, case.answer)
     end = _ids(tokenizer, case.question) + end
     filler_tokens = prompt_tokens - sum(map(len, (start, *needles, end, answer)))
-    behind = max(0, keep_out_tokens - len(end))  # filler tokens between needles and question
-    if filler_tokens < behind:
+    least_after = max(0, keep_out_tokens - len(end))  # between needles and question
+    if filler_tokens < least_after:
         raise InputError(
-            f"recall prompts of {prompt_tokens} tokens leave no room for the answer outside "
+            f"recall prompts of {prompt_tokens} tokens are too short to keep the answer outside "
             f"sinks and window ({keep_out_tokens} tokens)",
-            expected=f"at least {prompt_tokens - filler_tokens + behind} tokens a prompt",
+            expected=f"at least {prompt_tokens - filler_tokens + least_after} tokens a prompt",
             remedy="ask for longer prompts or a smaller window",
         )
-    room = filler_tokens - behind
-    # how much filler stands before each needle; the one that is asked for is where depth says
-    # the others are anywhere, or behind it where they keep their order
+    room = filler_tokens - least_after
+    # Filler tokens before each needle. The needle that is asked for is at the given depth. The
+    # others are at random depths; if their order is fixed, they come after it.
     asked_for = round(room * depth)
     lowest = asked_for if case.ordered else 0
     before = [numbers.randint(lowest, room) if i != case.asked else -1 for i in range(len(needles))]
@@ -160,16 +165,16 @@ def _prompt(
 
 
 def score_keys(logits: Tensor, prompts: Sequence[RecallPrompt]) -> list[KeyScore]:
-    """Scores from the last logits of prompts of one length.
+    """Scores of prompts of equal length, from their last logits.
 
     Args:
-        logits: (B, N, V), the logits at the last N positions, N greater than the longest key.
+        logits: (B, N, V), logits at the last N positions; N is greater than the longest key.
         prompts: B prompts.
     """
     scores = []
     for row, prompt in zip(logits, prompts, strict=True):
         keys = prompt.ids[prompt.key_start : prompt.key_stop].to(logits.device)
-        # position t predicts token t + 1, and the key comes last
+        # position t predicts token t + 1, and the key is at the end
         at_key = row[-len(keys) - 1 : -1]
         log_prob = -target_nll(at_key[None], keys[None]).mean().item()
         likeliest = at_key.argmax(-1)
@@ -182,27 +187,27 @@ def score_keys(logits: Tensor, prompts: Sequence[RecallPrompt]) -> list[KeyScore
 def key_scores(
     model: PreTrainedModel, prompts: Sequence[RecallPrompt], *, batch: int = 1
 ) -> list[KeyScore]:
-    """Scores as in use: the prompt is read into a cache, and the key comes token by token.
+    """Scores with a KV cache as in real use: prefill of the prompt, then the key token by token.
 
-    For most models one pass over both would say the same; one that decides while it reads the
-    prompt what its cache keeps shows what that costs here alone.
+    For most models one pass over prompt and key gives the same scores. A model that selects during
+    prefill what its cache keeps shows the cost of this selection only here.
     """
     scores: list[KeyScore] = []
     for start in range(0, len(prompts), batch):
-        some = prompts[start : start + batch]
-        ids = torch.stack([prompt.ids for prompt in some]).to(model.device)
-        first = ids.shape[1] - (last_logits(some) - 1)  # the longest key begins here
+        group = prompts[start : start + batch]
+        ids = torch.stack([prompt.ids for prompt in group]).to(model.device)
+        first = ids.shape[1] - (last_logits(group) - 1)  # start of the longest key
         read = model(ids[:, :first], use_cache=True, logits_to_keep=1)
         logits = [read.logits]
         for token in ids[:, first:].split(1, dim=1):
             step = model(token, past_key_values=read.past_key_values, use_cache=True)
             logits.append(step.logits)
-        scores += score_keys(torch.cat(logits, dim=1), some)
+        scores += score_keys(torch.cat(logits, dim=1), group)
     return scores
 
 
 def last_logits(prompts: Sequence[RecallPrompt]) -> int:
-    """How many positions from the end need logits: the longest key and the position before it."""
+    """Number of last positions that need logits: the longest key and the position before it."""
     return max(prompt.key_stop - prompt.key_start for prompt in prompts) + 1
 
 
@@ -216,14 +221,14 @@ def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _split_key(tokenizer: PreTrainedTokenizerBase, answer: str) -> tuple[list[int], list[int]]:
-    """The answer's own tokens, and those before them that hold nothing of it (a lone space)."""
+    """The answer's tokens, and the tokens before them that hold only a space."""
     ids = _ids(tokenizer, answer)
-    first = next((i for i, token in enumerate(ids) if tokenizer.decode([token]).strip()), 0)
+    first = next((i for i, token in enumerate(ids) if str(tokenizer.decode([token])).strip()), 0)
     return ids[first:], ids[:first]
 
 
 def _filler(tokenizer: PreTrainedTokenizerBase, numbers: random.Random, tokens: int) -> list[int]:
-    """Exactly ``tokens`` tokens of whole sentences; the first one loses its beginning."""
+    """Exactly ``tokens`` tokens of whole sentences; only the first is cut, at its start."""
     ids: list[int] = []
     while len(ids) < tokens:
         ids += _ids(tokenizer, " " + sentence(numbers))

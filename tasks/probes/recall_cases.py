@@ -1,4 +1,4 @@
-"""What the recall probes ask: statements to hide in a text, a question, and its answer."""
+"""The cases of the recall probes: statements to hide in a text, a question and its answer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ THINGS = (
     *("violin", "bicycle", "telescope", "garden", "boat", "camera", "piano", "horse", "kitchen"),
     *("ladder", "mirror", "carpet", "lantern", "basket", "drum", "kite", "hammer", "candle"),
 )
-STATEMENTS = 4  # of the probes that hide several
+STATEMENTS = 4  # per prompt, in probes that hide several statements
 COPIED_WORDS, SHOWN_WORDS = 10, 3
-VARIABLES = 5  # of a chain: four hops behind the value
+VARIABLES = 5  # in a chain: four hops from the value
 
 
 @dataclass(frozen=True)
 class Case:
-    """Attributes:
-    introduction: stands first.
-    needles: statements, each to be hidden somewhere in the filler.
-    asked: index of the needle that the answer is in.
-    question: stands last, before the answer.
-    answer: starts with a space where its first token does.
-    ordered: the needles keep their order, the first at the depth that is asked for.
+    """One question.
+
+    Attributes:
+        introduction: start of the prompt.
+        needles: statements to hide in the filler.
+        asked: index of the needle with the answer.
+        question: end of the prompt, before the answer.
+        answer: starts with a space if its first token does.
+        ordered: the needles keep their order, with the first one at the given depth.
     """
 
     introduction: str
@@ -51,7 +53,7 @@ def _passkey(numbers: random.Random) -> Case:
 
 
 def _multi_key(numbers: random.Random) -> Case:
-    """Several people's keys, one of them asked for (multi-key needles of arXiv 2404.06654)."""
+    """Keys of several people, one of which is asked for (multi-key needles, arXiv 2404.06654)."""
     names = numbers.sample(NAMES, STATEMENTS)
     keys = [f"{key}" for key in numbers.sample(range(10_000, 100_000), STATEMENTS)]
     asked = numbers.randrange(STATEMENTS)
@@ -66,7 +68,7 @@ def _multi_key(numbers: random.Random) -> Case:
 
 
 def _associative(numbers: random.Random) -> Case:
-    """Pairs of a name and a thing, one name given again (associative recall, arXiv 2312.04927)."""
+    """Pairs of name and thing; one name is repeated (associative recall, arXiv 2312.04927)."""
     names, things = numbers.sample(NAMES, STATEMENTS), numbers.sample(THINGS, STATEMENTS)
     asked = numbers.randrange(STATEMENTS)
     return Case(
@@ -79,7 +81,7 @@ def _associative(numbers: random.Random) -> Case:
 
 
 def _copying(numbers: random.Random) -> Case:
-    """A list of random words, begun again (copying, arXiv 2402.01032)."""
+    """A list of random words to repeat from its start (copying, arXiv 2402.01032)."""
     words = numbers.sample(NAMES + THINGS, COPIED_WORDS)
     return Case(
         "There is a list of words hidden inside a lot of irrelevant text. "
@@ -92,7 +94,7 @@ def _copying(numbers: random.Random) -> Case:
 
 
 def _multi_value(numbers: random.Random) -> Case:
-    """Several keys of one person, all asked for (multi-value needles of arXiv 2404.06654)."""
+    """Several keys of one person, all asked for (multi-value needles, arXiv 2404.06654)."""
     name = numbers.choice(NAMES)
     keys = [f"{key}" for key in numbers.sample(range(10_000, 100_000), STATEMENTS)]
     return Case(
@@ -108,14 +110,13 @@ def _multi_value(numbers: random.Random) -> Case:
 
 
 def _variable_tracking(numbers: random.Random) -> Case:
-    """A value handed from variable to variable, all of which are asked for (the one chain of four
-    hops of arXiv 2404.06654, section 3)."""
+    """A value passed along a chain of variables, all asked for (arXiv 2404.06654, section 3)."""
     names = ["".join(numbers.choices(string.ascii_uppercase, k=5)) for _ in range(VARIABLES)]
     value = f"{numbers.randrange(10_000, 100_000)}"
-    given = (value, *(f"VAR {name}" for name in names))
+    assigned = (value, *(f"VAR {name}" for name in names))
     return Case(
         "Memorize and track the chain of variable assignments hidden in the following text.\n\n",
-        tuple(f" VAR {n} = {g}." for n, g in zip(names, given, strict=False)),
+        tuple(f" VAR {n} = {g}." for n, g in zip(names, assigned, strict=False)),
         0,
         f"\n\nFind all variables that are assigned the value {value} in the text above. "
         f"Answer: {VARIABLES} variables are assigned the value {value}, they are:",

@@ -1,4 +1,4 @@
-"""How well a text matches what was wanted."""
+"""Measures of how well a text matches its references."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-# writing without spaces between words counts by characters
+# in scripts without spaces between words, each character is a word
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
@@ -20,9 +20,9 @@ def contains(text: str, references: Sequence[str]) -> bool:
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:
-    """F1 of the longest common subsequence of words, of the best reference; equal texts have 1."""
+    """F1 of the longest common subsequence of words, for the best reference; 1 for equal texts."""
     if exact(text, references):
-        return 1.0  # also where neither has a word
+        return 1.0  # also if neither text has a word
     return _scorer().score_multi(references, text)["rougeL"].fmeasure
 
 
@@ -39,7 +39,7 @@ def _plain(text: str) -> str:
 
 
 class _AnyScript:
-    """Words of any script, where rouge-score's own tokenizer knows a-z and digits alone."""
+    """Tokenizer for words of any script; rouge-score's own knows only a-z and digits."""
 
     def tokenize(self, text: str) -> list[str]:
         return WORD.findall(text.casefold())
@@ -47,6 +47,6 @@ class _AnyScript:
 
 @cache
 def _scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # late: it brings nltk
+    from rouge_score.rouge_scorer import RougeScorer  # a late import, because it imports nltk
 
     return RougeScorer(["rougeL"], tokenizer=_AnyScript())

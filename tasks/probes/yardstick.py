@@ -1,4 +1,4 @@
-"""What a model has lost against its base: language on rows of text, recall on generated prompts.
+"""Measures a model's loss against its base: language on rows of text, recall on generated prompts.
 
 Shapes: B rows in a batch, T tokens a row, V vocabulary.
 """
@@ -19,12 +19,20 @@ from layerwright.tasks.passes.states import Keep, States
 from layerwright.tasks.passes.stream import Stream
 from layerwright.tasks.probes.recall import RecallPrompt, last_logits, score_keys
 
-KL_EVERY = 4  # of the base's distributions this share is kept: 100 MB for 2 x 1,024 tokens of 49 K
+# KL uses every fourth token, to store fewer distributions of the base: 100 MB for 2 x 1,024 tokens
+# and a vocabulary of 49 K
+KL_EVERY = 4
 
 
 class Figures(Contract):
-    """``nll``: mean per predicted token. ``kl``: mean KL(base || model) per token. ``log_prob``:
-    mean per answer token, ``exact``: share of answers that would be decoded, by recall probe."""
+    """Results of one model.
+
+    Attributes:
+        nll: mean negative log-likelihood per predicted token, in nats.
+        kl: mean KL(base || model) per token, in nats.
+        log_prob: mean log-probability per answer token, by probe.
+        exact: share of answers that greedy decoding would give, by probe.
+    """
 
     nll: float
     kl: float
@@ -33,13 +41,13 @@ class Figures(Contract):
 
 
 class Yardstick:
-    """Rows of text and recall prompts, and what the base says to them.
+    """Rows of text and recall prompts, with the base's results on them.
 
     Args:
-        model: the base, every layer as it was; not kept.
+        model: the unconverted base; not kept.
         rows: (R, T) token ids.
-        probes: prompts by the probe's name, all of one length; no probe and no prompt is fine.
-        keep: where states wait between layers, and what the base says meanwhile.
+        probes: prompts by probe name, all of one length; may be empty.
+        keep: stores hidden states between layers, and the base's distributions.
     """
 
     def __init__(
@@ -50,49 +58,49 @@ class Yardstick:
         keep: Keep = tuple,
     ) -> None:
         self.rows, self.keep = rows, keep
-        self.prompts = [(name, prompt) for name, some in probes.items() for prompt in some]
+        self.prompts = [(name, prompt) for name, group in probes.items() for prompt in group]
         self._log_probs: States | None = None  # of the base, per batch
         with torch.no_grad():
             self.base = self.figures(self.streams(model), 0)
 
     def streams(self, model: HybridForCausalLM) -> list[Stream]:
-        """Text and recall prompts at the bottom of a model."""
-        found = [self.stream(model, self.rows)]
+        """Streams of text and recall prompts at the first layer of a model."""
+        streams = [self.stream(model, self.rows)]
         if self.prompts:
             ids = torch.stack([prompt.ids for _, prompt in self.prompts])
-            found.append(self.stream(model, ids))
-        return found
+            streams.append(self.stream(model, ids))
+        return streams
 
     def stream(self, model: HybridForCausalLM, ids: Tensor) -> Stream:
-        """Rows (R, T) at the bottom of a model."""
+        """A stream of rows (R, T) at the first layer of a model."""
         return Stream(model, ids, self.keep)
 
     @torch.no_grad()
     def figures(self, streams: Sequence[Stream], first: int) -> Figures:
-        """Of the model as it stands; layers ``first`` and above are run."""
+        """Results of the model in its current form; layers ``first`` and above are run."""
         text, *recall = streams
         nll = []
 
-        def said() -> Iterator[Tensor]:
+        def language() -> Iterator[Tensor]:
             for ids, logits in text.logits(first):
                 nll.append(token_nll(logits, ids).double().mean(1))
                 yield _log_probs(logits)
 
-        log_qs: Iterable[Tensor] = said()
-        if self._log_probs is None:  # the base itself, the first model to be measured
+        log_qs: Iterable[Tensor] = language()
+        if self._log_probs is None:  # the base, which is measured first
             log_qs = self._log_probs = self.keep(log_qs)
         kl = [
             F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).double()
             for log_q, log_p in zip(log_qs, self._log_probs, strict=True)
         ]
         scores: dict[str, list[Any]] = {}
-        waiting = list(self.prompts)
+        pending = list(self.prompts)
         for stream in recall:
             longest = last_logits([prompt for _, prompt in self.prompts])
             for ids, logits in stream.logits(first, longest):
-                some, waiting = waiting[: len(ids)], waiting[len(ids) :]
-                found = score_keys(logits, [prompt for _, prompt in some])
-                for (name, _), score in zip(some, found, strict=True):
+                group, pending = pending[: len(ids)], pending[len(ids) :]
+                key_scores = score_keys(logits, [prompt for _, prompt in group])
+                for (name, _), score in zip(group, key_scores, strict=True):
                     scores.setdefault(name, []).append(score)
         return Figures(
             nll=torch.cat(nll).mean().item(),
@@ -101,12 +109,14 @@ class Yardstick:
             exact={name: sum(s.exact for s in of) / len(of) for name, of in scores.items()},
         )
 
-    def damage(self, found: Figures) -> dict[str, Any]:
-        """The fields of a Damage, but for what was converted."""
-        probes = {name: self.base.log_prob[name] - value for name, value in found.log_prob.items()}
+    def damage(self, figures: Figures) -> dict[str, Any]:
+        """The fields of a Damage, except for what was converted."""
+        probes = {
+            name: self.base.log_prob[name] - value for name, value in figures.log_prob.items()
+        }
         return {
-            "language_nats": found.nll - self.base.nll,
-            "kl_nats": found.kl,
+            "language_nats": figures.nll - self.base.nll,
+            "kl_nats": figures.kl,
             "probes": probes,
             "recall_nats": sum(probes.values()) / len(probes) if probes else 0.0,
         }

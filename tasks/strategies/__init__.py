@@ -1,1 +1,1 @@
-"""What a layer can become: one strategy per file."""
+"""Strategies: what a layer can become, one strategy per file."""

@@ -1,4 +1,4 @@
-"""What every strategy says: the specs of the layers, tensors of its own, and the cache needed."""
+"""The base class of strategies: layer specs, fitted tensors and KV bytes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LayerSpec = dict[str, Any]
 
 
 class Strategy(Component):
-    """One thing that a layer, or a stretch of layers, can become.
+    """What a layer, or a run of layers, can become.
 
-    A new transform of weights is one file here; a new kind of mixer needs a second one in
+    A new transform of weights is one file here. A new kind of mixer needs a second file in
     tasks/hybrid/mixers/.
 
     Attributes:
-        joins: a plan item of several layers becomes one thing, instead of one thing a layer.
-        merges: neighbouring items of this strategy with the same options are one item.
+        joins: a plan item with several layers is converted as a whole, not layer by layer.
+        merges: neighbouring items with this strategy and the same options count as one item.
     """
 
     kind: ClassVar[str] = "strategy"
@@ -34,52 +34,55 @@ class Strategy(Component):
 
     @abstractmethod
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
-        """The hybrid model's spec for one layer, given the one that the layer has in the base."""
+        """The hybrid spec of one layer, from the layer's spec in the base."""
 
     def layer_specs(self, base_specs: Sequence[LayerSpec]) -> list[LayerSpec]:
-        """The specs of a stretch of layers; each by itself unless the strategy joins them."""
+        """The specs of a run of layers; layer by layer unless the strategy joins them."""
         return [self.layer_spec(spec) for spec in base_specs]
 
     def resolved(self, scores: Mapping[str, float]) -> Strategy:
-        """The strategy with what it takes from one layer's profile filled in; itself by default.
+        """The strategy with the options that depend on a layer's profile; by default itself.
+
+        Args:
+            scores: the layer's scores from the profile.
 
         Raises:
-            InputError: the profile lacks a score that the options ask for.
+            InputError: the profile lacks a score that the options need.
         """
         return self
 
     @property
     def fits(self) -> bool:
-        """Whether `fit` has tensors to give, so that converting needs calibration text."""
+        """Whether `fit` returns tensors, so that a conversion needs calibration rows."""
         return False
 
     @property
     def patches_below(self) -> bool:
-        """Whether it changes the feed-forward of the layer below, which must have kept one."""
+        """Whether the strategy changes the feed-forward of the layer below, which must have one."""
         return False
 
     @property
     def keeps_feed_forward(self) -> bool:
-        """Whether a layer of this strategy has one that the layer above could change."""
+        """Whether a layer with this strategy has a feed-forward that the layer above may change."""
         return self.layer_spec(FULL_LAYER)["feed_forward"]["kind"] == "mlp"
 
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
-        """Tensors that the base does not have, or has with other values, by their full names.
+        """Fits the tensors that differ from the base, by full name.
 
-        Called from the bottom of the model to the top, with everything below already converted.
+        Called from the bottom layer to the top; all layers below are already converted.
 
         Raises:
-            InputError: the stretch's surroundings, or its data, do not allow it.
+            InputError: the neighbouring layers or the calibration rows do not allow a fit.
         """
         return {}
 
     @property
     def decides_together(self) -> bool:
-        """Whether what a layer becomes depends on the other layers of this strategy."""
+        """Whether a layer's form depends on the other layers with this strategy."""
         return MIXERS[self.layer_spec(FULL_LAYER)["mixer"]["kind"]].decides_together
 
     def reach_tokens(self) -> int | None:
-        """How many tokens a query of the layer sees one by one at most; None: all before it."""
+        """Largest number of tokens that a query sees as exact keys; None for all earlier tokens."""
         mixer = self.layer_spec(FULL_LAYER)["mixer"]
         return MIXERS[mixer["kind"]].reach_tokens(mixer)
 
@@ -92,12 +95,12 @@ class Strategy(Component):
         batch: int = 1,
         layer: int = 0,
     ) -> int:
-        """Bytes of the converted layer's cache after ``context_tokens`` tokens of ``batch`` rows.
+        """Bytes of the converted layer's cache after ``context_tokens`` tokens in ``batch`` rows.
 
         Args:
-            config: of the base as a hybrid.
-            element_bytes: of one key element, such as 2 for bfloat16.
-            layer: where layers of the base differ from each other.
+            config: the base's hybrid configuration.
+            element_bytes: bytes of one key element, such as 2 for bfloat16.
+            layer: index of the layer, for bases whose layers differ.
         """
         spec = normalised_spec(self.layer_spec(config.layer_specs[layer]), layer)["mixer"]
         return MIXERS[spec["kind"]].kv_bytes(config, spec, context_tokens, batch, element_bytes)

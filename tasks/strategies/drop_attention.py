@@ -1,4 +1,4 @@
-"""Drop the attention of a layer and keep its feed-forward."""
+"""Removes the attention of a layer and keeps its feed-forward."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 class DropAttention(Strategy):
-    """The layer is x + feed_forward(norm(x)): no queries, keys and values, and nothing cached.
+    """The layer becomes x + feed_forward(norm(x)), without attention and KV cache.
 
-    The cheapest depth cut: attention sublayers are more redundant than whole blocks (LLM-Drop,
-    arXiv 2406.15786).
+    Attention sublayers are more redundant than whole blocks (LLM-Drop, arXiv 2406.15786).
     """
 
     name: ClassVar[str] = "drop_attention"

@@ -1,4 +1,4 @@
-"""Gated recurrence: a decaying state beside a narrow window, from the weights of attention."""
+"""Gated linear attention plus a narrow sliding window, from attention's weights."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 
 class GatedRecurrence(Strategy):
-    """The layer reads the far past through a state of fixed size, and the near past as it is.
+    """The layer reads distant tokens through a fixed-size state and recent tokens through a window.
 
     o_t = alpha y_t + beta attention(q_t, the last ``window`` tokens). With ``gate`` "gla",
     y_t = softmax(q_t) S_t, S_t = G_t ⊙ S_{t-1} + softmax(k_t)ᵀ v_t and log G = logsigmoid(k) / 16;
-    "hgrn2" and "gsa" are given with the mixer. Weights are untouched and nothing is added; the
-    cache stops growing at the window and one fp32 state per key/value head. Without healing the
-    loss is large: the state has never been trained. Liger (arXiv 2503.01496), with its defaults;
-    GLA is arXiv 2312.06635, HGRN2 arXiv 2404.07904, GSA arXiv 2409.07146. Beyond the paper:
-    ``sinks`` keeps the first tokens in the window's sight.
+    the mixer documents "hgrn2" and "gsa". The weights do not change. The KV cache is limited to the
+    window and one fp32 state per key/value head. Without healing the loss is large, because the
+    state was never trained. Liger (arXiv 2503.01496) with its defaults; GLA: arXiv 2312.06635,
+    HGRN2: arXiv 2404.07904, GSA: arXiv 2409.07146. Not in the paper: ``sinks`` keeps the first
+    tokens visible.
 
     Attributes:
-        gate: where the decay and what is written come from.
-        window: last tokens that are attended to, the query's own included.
-        sinks: first tokens that stay visible.
-        alpha: share of the state's answer.
-        beta: share of the window's answer.
-        slots: size of the state of "gsa", per key and value channel; the others have no use for it.
-        decay: "gate" takes the decay from the keys alone, as the paper does; "statistics" adds one
-            bias a head, so that the state forgets as slowly as the layer's attention looks back.
+        gate: how the decay and the written features are computed.
+        window: number of last tokens to attend to, the query's own included.
+        sinks: number of first tokens that stay visible.
+        alpha: share of the state's output.
+        beta: share of the window's output.
+        slots: number of slots of "gsa"; other gates ignore it.
+        decay: "gate" computes the decay from the keys only, as in the paper. "statistics" adds a
+            fitted bias per head, so that the state decays as slowly as the layer's attention looks
+            back.
         learned_mix: "layer" or "head" makes alpha and beta parameters that healing can train
-            (its part ``mix``), one pair for the layer or for each query head.
+            (its part ``mix``): one pair for the layer or for each query head.
     """
 
     name: ClassVar[str] = "gated_recurrence"
@@ -71,12 +72,12 @@ class GatedRecurrence(Strategy):
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
         (layer,) = stretch.layers
         spec = self.layer_spec(layer.spec)["mixer"]
-        found = {}
+        tensors = {}
         with stretch.at_work(layer):
             mixer = Mixer(stretch.model.config, spec, stretch.start, donor=layer.self_attn)
             mixer.to(stretch.model.device)
             if self.decay == "statistics":
-                found["decay_bias"] = decay_bias(stretch, mixer)
+                tensors["decay_bias"] = decay_bias(stretch, mixer)
             if mixer.mix is not None:
-                found["mix"] = mixer.mix.detach()
-        return {f"model.layers.{stretch.start}.self_attn.{k}": v for k, v in found.items()}
+                tensors["mix"] = mixer.mix.detach()
+        return {f"model.layers.{stretch.start}.self_attn.{k}": v for k, v in tensors.items()}

@@ -1,4 +1,4 @@
-"""Keep the layer as it is in the base."""
+"""Keeps the layer as it is in the base."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 class Keep(Strategy):
-    """The layer stays what it is: no damage, no saving."""
+    """The layer does not change: no damage and no saving."""
 
     name: ClassVar[str] = "keep"
 

@@ -1,4 +1,4 @@
-"""One linear map in place of a block, or of a run of blocks."""
+"""Replaces a layer, or a run of layers, by one linear map."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 
 
 class Linear(Strategy):
-    """The stretch becomes x + W x + b at its first layer; its other layers are removed.
+    """The run of layers becomes x + W x + b at its first layer; its other layers are removed.
 
-    W, b = argmin ||X W + b - (Y - X)||² + ridge ||W||², where X is the input of the stretch in the
-    model as it is converted so far, and Y the output of its last layer in the base: what is lost
-    below is corrected here. The ridge is chosen on the ordinary tokens of held-out rows. Your
-    Transformer is Secretly Linear (arXiv 2405.12250, section 5) fits on the base's own stream.
+    W, b = argmin ||X W + b - (Y - X)||² + ridge ||W||². X is the run's input in the model as
+    converted so far, and Y the output of its last layer in the base, so the map also corrects the
+    loss of the layers below. The ridge is chosen on ordinary tokens of held-out rows. Your
+    Transformer is Secretly Linear (arXiv 2405.12250, section 5) fits on the base's own residual
+    stream.
     """
 
     name: ClassVar[str] = "linear"

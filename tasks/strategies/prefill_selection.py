@@ -1,4 +1,4 @@
-"""Lazy layers found anew for each prompt, while it is read."""
+"""Selects lazy layers for each prompt during prefill."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 class PrefillSelection(Strategy):
-    """The layer competes with all others of this strategy for ``full_layers`` full caches.
+    """The layer competes with all layers of this strategy for ``full_layers`` full KV caches.
 
-    A prompt is read with full attention; of the layers that the plan gives to this strategy, the
-    ``full_layers`` with the smallest lazy ratio over the prompt's last ``last_queries`` queries
-    keep all its keys, the others ``sinks`` and ``window``, for the tokens to come. Weights are
-    untouched, and so is a pass over text without a cache, such as perplexity's: what this costs
-    shows in generation alone. LightTransfer's test mode (arXiv 2410.13846), with the defaults of
-    its section 4.
+    The prompt is read with full attention. The ``full_layers`` layers with the smallest lazy ratio
+    over the prompt's last ``last_queries`` queries keep all its keys; the other layers keep
+    ``sinks`` and ``window`` for the tokens to come. The weights do not change, and neither does a
+    pass without a cache, such as for perplexity: the cost shows in generation only. LightTransfer's
+    test mode (arXiv 2410.13846) with the defaults of its section 4.
 
-    ``full_layers`` None, the default, is half of the competing layers, rounded up: the paper's
-    choice on LongBench (it takes three quarters for needle tasks), and one that can be written down
-    before a plan says how many layers compete.
+    ``full_layers`` None, the default, is half of the competing layers, rounded up. It is the
+    paper's choice on LongBench (three quarters for needle tasks) and does not depend on the number
+    of competing layers.
     """
 
     name: ClassVar[str] = "prefill_selection"

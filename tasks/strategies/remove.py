@@ -1,4 +1,4 @@
-"""Remove blocks; optionally fold a correction into the feed-forward below them."""
+"""Removes layers; optionally folds a correction into the feed-forward below."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 
 class Remove(Strategy):
-    """The layers are gone: the stream passes unchanged (ShortGPT, arXiv 2403.03853).
+    """The layers are removed; the residual stream passes unchanged (ShortGPT, arXiv 2403.03853).
 
-    With ``patch``, the feed-forward of the layer below answers for them, at no new parameter:
-    T = argmin ||M T - (Y - H)||² + ridge ||T||², where M is that feed-forward's output and H the
-    stream that it is added to, both in the model as converted so far, and Y the base's output of
-    the last removed layer; T is folded into the down projection, W' = Tᵀ W (ReplaceMe,
-    arXiv 2505.02819, eq. 8). Deviations: the ridge is a share of each channel's variance instead
-    of one constant, and is chosen on held-out rows. It needs a feed-forward below whose output is
-    added to the stream as it is, as in all pre-norm families here.
+    With ``patch``, the feed-forward of the layer below compensates, without new parameters:
+    T = argmin ||M T - (Y - H)||² + ridge ||T||². M is the feed-forward's output and H the residual
+    stream that it is added to, both in the model as converted so far; Y is the base's output of the
+    last removed layer. T is folded into the down projection, W' = Tᵀ W (ReplaceMe, arXiv
+    2505.02819, eq. 8). Differences from the paper: the ridge is a share of each channel's variance
+    instead of one constant, and is chosen on held-out rows. The layer below must add its
+    feed-forward's output to the residual stream directly, as all pre-norm families here do.
     """
 
     name: ClassVar[str] = "remove"
@@ -47,10 +47,10 @@ class Remove(Strategy):
         below = stretch.layer_before
         if below is None or below.mlp is None:
             raise InputError(
-                f"removed layers {stretch.start} to {stretch.stop - 1} have no feed-forward below "
-                "them that could take a patch",
+                f"there is no feed-forward below the removed layers {stretch.start} to "
+                f"{stretch.stop - 1} that could take a patch",
                 where=f"plan layer {stretch.start}",
-                expected="a layer before them that keeps its feed-forward",
+                expected="a layer below them that keeps its feed-forward",
                 remedy="remove them without `patch`, or use `linear`",
             )
         width = stretch.model.config.hidden_size
@@ -58,21 +58,22 @@ class Remove(Strategy):
         with stretch.at_work(below):
             map_DD, _, _ = fit_ridge(_samples(stretch, below), width, stretch.rows, intercept=False)
             projection = below.mlp.down_proj
-            found = {f"{name}.weight": map_DD.T @ projection.weight.double()}
+            tensors = {f"{name}.weight": map_DD.T @ projection.weight.double()}
             if projection.bias is not None:
-                found[f"{name}.bias"] = map_DD.T @ projection.bias.double()
-        return found
+                tensors[f"{name}.bias"] = map_DD.T @ projection.bias.double()
+        return tensors
 
 
 def _samples(stretch: Stretch, below: HybridLayer) -> Iterator[Sample]:
-    """Rows of M and of Y - H."""
+    """Inputs M and outputs Y - H of the fit, row by row."""
     for batch in stretch.batches:
+        assert batch.before is not None  # there is a layer below
         stream = batch.before
         if below.self_attn is not None:
             normed = below.input_layernorm(stream)
             stream = stream + below.self_attn(normed, batch.placement)
-        added = below.mlp(below.post_attention_layernorm(stream)).float()
-        wanted = batch.target.float() - stream.float()
+        output = below.mlp(below.post_attention_layernorm(stream)).float()
+        missing = batch.target.float() - stream.float()
         ordinary = stretch.ordinary(batch)[..., None].float()
-        for row in range(len(added)):
-            yield batch.first_row + row, added[row], wanted[row], ordinary[row]
+        for row in range(len(output)):
+            yield batch.first_row + row, output[row], missing[row], ordinary[row]

@@ -1,4 +1,4 @@
-"""Streaming attention: sinks and a recent window, at their original positions."""
+"""Streaming attention: attention sinks and a sliding window, at their original positions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from layerwright.tasks.strategies.base import LayerSpec, Strategy
 class Streaming(Strategy):
     """The layer attends to the first ``sinks`` and the last ``window`` tokens only.
 
-    Key j is visible to query i where 0 <= j <= i and (i - j < window or j < sinks); the window
-    counts the query's own position. Weights are untouched; the cache stops growing at
-    sinks + window - 1 tokens. StreamingLLM (arXiv 2309.17453) without its re-numbering of
-    positions, as LightTransfer uses it (arXiv 2410.13846, defaults from its section 4).
+    Key j is visible to query i if 0 <= j <= i and (i - j < window or j < sinks); the window
+    includes the query's own position. The weights do not change. The KV cache is limited to sinks +
+    window - 1 tokens. StreamingLLM (arXiv 2309.17453) without its re-numbering of positions, as
+    LightTransfer uses it (arXiv 2410.13846, defaults from its section 4).
     """
 
     name: ClassVar[str] = "streaming"

@@ -1,1 +1,1 @@
-"""Times and peak memory of models."""
+"""Measures times and peak memory of models."""

@@ -1,8 +1,8 @@
-"""The most memory that a piece of work takes, beyond what was held before it.
+"""Peak memory of a block of code, beyond the memory in use before it.
 
-It is what PyTorch's allocator hands out, on CUDA by its own count, on a CPU by the profiler's
-record of every block taken and given back. So it is the same in each run and on both: pages that
-the C library keeps to itself once they are free, and scratch space of BLAS, are no part of it.
+Measured as PyTorch's allocations: on CUDA by the allocator's statistics, on a CPU by the profiler's
+record of every allocation. The result is therefore the same in every run. It does not include pages
+that the C library keeps after a free, or scratch space of BLAS.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-BLOCK = "[memory]"  # the profiler's name of a block that was taken or given back
+BLOCK = "[memory]"  # the profiler's name of an allocation or a free
 
 
 @dataclass
 class Peak:
-    """``nbytes`` is known once the work is done."""
+    """Peak memory; ``nbytes`` is set when the block ends."""
 
     nbytes: int = 0
 
 
 @contextmanager
 def peak_memory(device: str) -> Iterator[Peak]:
-    """What the block takes at its peak on ``device``. It slows the work on a CPU down."""
+    """Measures the block's peak memory on ``device``. On a CPU this slows the block down."""
     peak = Peak()
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -37,7 +37,7 @@ def peak_memory(device: str) -> Iterator[Peak]:
         yield peak
         peak.nbytes = torch.cuda.max_memory_allocated(device) - before
         return
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells its start and stop on stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # hides the profiler's messages on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         yield peak
     events = recorded.profiler.kineto_results.events()
@@ -46,7 +46,7 @@ def peak_memory(device: str) -> Iterator[Peak]:
 
 
 def weight_bytes(model: nn.Module) -> int | None:
-    """Of parameters and buffers, shared ones once; None where layers are read in turn."""
+    """Bytes of parameters and buffers, shared ones once; None if layers are offloaded."""
     tensors = [*model.parameters(), *model.buffers()]
     if any(tensor.is_meta for tensor in tensors):
         return None

@@ -1,4 +1,4 @@
-"""How long models take to read a prompt and to write behind it, and how much memory.
+"""Measures prefill and decode times of models, and their peak memory.
 
 Shapes: B rows, N tokens of context, V vocabulary.
 """
@@ -15,21 +15,21 @@ from torch import Tensor
 from layerwright.tasks.hybrid.cache import HybridCache
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.timing.memory import peak_memory
-from layerwright.tasks.timing.timer import in_turn, now
+from layerwright.tasks.timing.timer import now, rotated
 
-SHORT = 64  # tokens of a pass that takes what a model takes once and keeps
+SHORT = 64  # tokens of the first pass, which allocates the memory that a model keeps
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Samples of one model, one a round, in seconds.
+    """Samples of one model in seconds, one per round.
 
     Attributes:
-        prefill_seconds: to read the whole prompt.
-        first_token_seconds: to read it and choose a token.
-        decode_seconds_per_token: each token behind the first.
-        request_seconds: all of that, from the prompt to the last token.
-        peak_bytes: what a request takes at its peak beyond the weights, from the uncounted round.
+        prefill_seconds: time to read the whole prompt.
+        first_token_seconds: prefill and the choice of the first token.
+        decode_seconds_per_token: time per token after the first.
+        request_seconds: the whole request, from the prompt to the last token.
+        peak_bytes: peak memory of a request beyond the weights, from the warm-up round.
     """
 
     prefill_seconds: tuple[float, ...]
@@ -48,23 +48,24 @@ def interleaved_speeds(
     batch: int = 1,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> dict[str, Speed]:
-    """Prefill and decode of every model, in turns, in ``repeats`` rounds behind an uncounted one.
+    """Prefill and decode times of every model, in ``repeats`` rounds after one warm-up round.
 
-    A slow minute of the machine hits all models alike. Each sample has a prefill and a cache of its
-    own, so that none starts with a longer context. The uncounted round measures memory.
+    Each round runs every model once, so that a slow minute of the machine affects all models alike.
+    Each sample has its own prefill and cache, so that all start with the same context. The warm-up
+    round measures memory.
 
     Args:
-        context_tokens: N, which are read at once.
-        decode_tokens: greedy steps behind the first token, one token for each of B rows.
-        track: shows the rounds as they pass.
+        context_tokens: N, the tokens of the prompt, read in one pass.
+        decode_tokens: greedy steps after the first token, one token for each of B rows.
+        track: wraps the iterator of rounds, to show progress.
 
     Returns:
-        name -> its samples, in the order of the rounds.
+        Model name -> its samples, in the order of the rounds.
     """
     rounds: dict[str, list[_Request]] = {name: [] for name in models}
     peaks: dict[str, int] = {}
     for turn in track(range(repeats + 1)):
-        for name in in_turn(list(models), turn):
+        for name in rotated(list(models), turn):
             model = models[name]
             if turn:
                 rounds[name].append(_request(model, context_tokens, decode_tokens, batch))
@@ -75,21 +76,21 @@ def interleaved_speeds(
             peaks[name] = peak.nbytes
     return {
         name: Speed(
-            prefill_seconds=tuple(one.read for one in taken),
-            first_token_seconds=tuple(one.chosen for one in taken),
+            prefill_seconds=tuple(r.prefill for r in requests),
+            first_token_seconds=tuple(r.first_token for r in requests),
             decode_seconds_per_token=tuple(
-                (one.finished - one.chosen) / decode_tokens for one in taken
+                (r.last_token - r.first_token) / decode_tokens for r in requests
             ),
-            request_seconds=tuple(one.finished for one in taken),
+            request_seconds=tuple(r.last_token for r in requests),
             peak_bytes=peaks[name],
         )
-        for name, taken in rounds.items()
+        for name, requests in rounds.items()
     }
 
 
 @torch.inference_mode()
 def prefill(model: HybridForCausalLM, tokens: int, batch: int = 1) -> tuple[HybridCache, Tensor]:
-    """The cache and the last logits (B, 1, V) after ``tokens`` tokens, whichever they are."""
+    """The cache and the last logits (B, 1, V) after a prompt of ``tokens`` arbitrary tokens."""
     ids = torch.arange(tokens, device=model.device).expand(batch, tokens) % model.config.vocab_size
     cache = HybridCache(model.config)
     logits = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
@@ -97,11 +98,11 @@ def prefill(model: HybridForCausalLM, tokens: int, batch: int = 1) -> tuple[Hybr
 
 
 class _Request(NamedTuple):
-    """Seconds after its start at which the prompt was read, a token chosen, the last one chosen."""
+    """Seconds from the start to the end of prefill, to the first token and to the last token."""
 
-    read: float
-    chosen: float
-    finished: float
+    prefill: float
+    first_token: float
+    last_token: float
 
 
 @torch.inference_mode()
@@ -111,10 +112,10 @@ def _request(
     device = str(model.device)
     started = now(device)
     cache, logits = prefill(model, context_tokens, batch)
-    read = now(device)
+    prefilled = now(device)
     token = logits[:, -1].argmax(-1, keepdim=True)
-    chosen = now(device)
+    first_token = now(device)
     for _ in range(decode_tokens):
         logits = model(token, past_key_values=cache, use_cache=True).logits
         token = logits[:, -1].argmax(-1, keepdim=True)
-    return _Request(read - started, chosen - started, now(device) - started)
+    return _Request(prefilled - started, first_token - started, now(device) - started)

@@ -1,4 +1,4 @@
-"""Times of several arms, interleaved so that a slow minute of the machine hits all of them."""
+"""Times arms in interleaved rounds, so that a slow minute of the machine affects all arms."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ class Timing:
         return max(self.samples_ms)
 
 
-def in_turn(names: Sequence[str], turn: int) -> list[str]:
-    """The names in the order of one round: moved on by one each, so that none always follows the
-    same other."""
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """The names in the order of round ``turn``, rotated by one place each round.
+
+    This way no arm always runs after the same other arm.
+    """
     first = turn % len(names)
     return [*names[first:], *names[:first]]
 
 
 def now(device: str) -> float:
-    """Seconds of a clock, read on ``cuda`` after the device has finished."""
+    """Clock time in seconds; on ``cuda`` it first waits for the device to finish."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -50,21 +52,24 @@ def interleaved(
     warmup: int = 1,
     device: str = "cpu",
 ) -> dict[str, Timing]:
-    """Run every arm once a round, for ``warmup`` unmeasured and ``repeats`` measured rounds.
+    """Runs every arm once per round, in ``warmup`` unmeasured and ``repeats`` measured rounds.
 
     Args:
-        arms: name -> call to be timed.
+        arms: name -> function to time.
         device: on ``cuda`` the clock is read after the device has finished.
 
     Returns:
         name -> its ``repeats`` samples.
+
+    Raises:
+        ValueError: ``repeats`` is less than 1.
     """
     if repeats < 1:
-        raise ValueError(f"at least one repeat, not {repeats}")
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
 
     samples: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(warmup + repeats):
-        for name in in_turn(list(arms), turn):
+        for name in rotated(list(arms), turn):
             started = now(device)
             arms[name]()
             if turn >= warmup:

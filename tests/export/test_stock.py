@@ -217,7 +217,7 @@ def test_a_mixer_that_no_stock_class_knows_is_an_obstacle(kind):
 def test_a_family_without_windows_keeps_only_full_layers():
     assert stock_form("another", [FULL, REMOVED], [])["model_type"] == "another"
     assert stock_form("another", [WINDOW], [])["obstacles"] == [
-        "no stock class has windows in layers of the family another"
+        "the family another has no stock class with sliding windows"
     ]
 
 

@@ -118,7 +118,7 @@ def test_older_rope_fields_are_understood():
         ),
         (
             tiny_llama_config(rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5}),
-            "rotation of a part of the head only",
+            "partial_rotary_factor",
         ),
         (tiny_llama_config(attention_dropout=0.1), "attention_dropout above 0"),
         (

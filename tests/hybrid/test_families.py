@@ -103,7 +103,7 @@ def test_generation_from_a_sliding_base_is_the_bases(family):
 def test_layers_of_another_type_are_refused_by_name():
     config = tiny_config("qwen3")
     config.layer_types = ["full_attention"] * 3 + ["linear_attention"]
-    with pytest.raises(ValueError, match="layers of the types linear_attention"):
+    with pytest.raises(ValueError, match="layer types linear_attention"):
         from_base_config(config)
 
 

@@ -196,8 +196,8 @@ def test_it_cannot_be_rolled_back(gate):
     ("options", "message"),
     [
         ({"gate": "mamba"}, r"gate must be one of \['gla', 'gsa', 'hgrn2'\]"),
-        ({"slots": 5}, "with gate 'gla' it takes"),
-        ({"gate": "gsa"}, "with gate 'gsa' it takes .*'slots'"),
+        ({"slots": 5}, "gate 'gla' takes"),
+        ({"gate": "gsa"}, "gate 'gsa' takes .*'slots'"),
         ({"gate": "gsa", "slots": 0}, "slots must be a whole number >= 1"),
         ({"window": 0}, "window must be a whole number >= 1"),
         ({"sinks": -1}, "sinks must be a whole number >= 0"),

@@ -113,7 +113,7 @@ def test_far_keys_are_kept_only_for_widening(widen):
         predicted = predicted_kv_bytes(model.config, step + 1, 2, 4)
         assert cache.nbytes() == predicted
     assert relative_rms(torch.cat(pieces, 1), model(ids).logits) <= LIMIT
-    rings = cache.layers[0].rings
+    rings = cache.layers[0].windows
     assert [ring.far is not None for ring in rings] == [widen is not None] * 2
     assert [ring.keys.shape[1:3] for ring in rings] == [(1, 2 + 5), (1, 2 + 8)]
 
@@ -214,10 +214,10 @@ def test_the_cache_cannot_be_cropped():
         ("local", {"spans": [4, 5, 6]}, "3 spans for 2 key/value heads"),
         ("local", {"sinks": -1}, "sinks must be a whole number >= 0"),
         ("local", {"correction": "linear"}, "correction must be one of"),
-        ("local", {"widen": 0.9}, r"with correction 'none' it takes .*'ramp'"),
-        ("local", {"ramp": 7}, "ramp must lie between 1 and the least span"),
-        ("local", {"ramp": 0}, "ramp must lie between 1 and the least span"),
-        ("local_corrected", {"ramp": 2}, "with correction 'block_mean' it takes"),
+        ("local", {"widen": 0.9}, r"correction 'none' takes .*'ramp'"),
+        ("local", {"ramp": 7}, "ramp must be between 1 and the smallest span"),
+        ("local", {"ramp": 0}, "ramp must be between 1 and the smallest span"),
+        ("local_corrected", {"ramp": 2}, "correction 'block_mean' takes"),
         ("local_corrected", {"block": 0}, "block must be a whole number >= 1"),
         ("local_corrected", {"key_mean": "half"}, "key_mean must be one of"),
         ("local_corrected", {"widen": 1.0}, "widen must be a share between 0 and 1"),

@@ -21,7 +21,7 @@ def model():
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ([(0, 2)], r"row 0: expected 2 different ones of the layers \[0, 1, 3\], got \[0, 2\]"),
+        ([(0, 2)], r"row 0: expected 2 distinct layers out of \[0, 1, 3\], got \[0, 2\]"),
         ([(0, 1), (3,)], "row 1: expected 2"),
         ([(1, 1)], "row 0: expected 2"),
         ([(0, 1, 3)], "row 0: expected 2"),
@@ -36,7 +36,7 @@ def test_selections_for_other_batches_and_other_models_are_refused(model):
     cache = HybridCache(model.config, selection=[(0, 1)])
     with pytest.raises(ValueError, match="selection has 1 rows for a batch of 2"):
         model(tiny_tokens(2, 9), past_key_values=cache)
-    with pytest.raises(ValueError, match="for models with layers of prefill selection only"):
+    with pytest.raises(ValueError, match="no prefill_selection layer"):
         HybridCache(tiny_hybrid(FULL_LAYER).config, selection=[()])
 
 

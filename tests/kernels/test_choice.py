@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from layerwright.kernels.choice import chosen, fused_obstacle, implementations_run
+from layerwright.kernels.choice import choose_implementation, implementations_run, triton_obstacle
 
 THREE = {name: name.upper for name in ("reference", "blockwise", "triton")}
 TWO = {name: name.upper for name in ("reference", "blockwise")}
@@ -13,7 +13,7 @@ HALF = torch.zeros(1, dtype=torch.bfloat16)
 
 
 def choice(offered=THREE, tensor=HALF, channels=64) -> str:
-    return chosen("some_operator", offered, tensor, channels)().lower()
+    return choose_implementation("some_operator", offered, tensor, channels)().lower()
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +42,9 @@ def test_unknown_names_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("interpreted", "tensor", "channels", "reason"),
     [
-        ("0", HALF, 64, "it has no cpu, except in its interpreter"),
-        ("1", HALF.double(), 64, "it has no float64"),
-        ("1", HALF, 257, "heads of 257 channels are larger than 256"),
+        ("0", HALF, 64, "on cpu .* interpreter"),
+        ("1", HALF.double(), 64, ".*float64"),
+        ("1", HALF, 257, ".*257 .*256"),
     ],
 )
 def test_triton_is_refused_where_it_cannot_run(monkeypatch, interpreted, tensor, channels, reason):
@@ -55,12 +55,12 @@ def test_triton_is_refused_where_it_cannot_run(monkeypatch, interpreted, tensor,
 
 
 def test_the_interpreter_is_not_for_a_gpu():
-    assert "is for tensors on a CPU" in fused_obstacle("cuda")
+    assert "interpreter" in triton_obstacle("cuda")
 
 
 def test_without_triton_torch_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    assert fused_obstacle("cuda") == "the package triton is not installed"
+    assert triton_obstacle("cuda") == "the package triton is not installed"
     assert choice() == "blockwise"
 
 

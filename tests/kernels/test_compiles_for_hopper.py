@@ -47,6 +47,7 @@ JITFunction.run, Autotuner.run = compile_only, first_setting
 from layerwright.kernels.covered_mass.fused import covered_mass_fused
 from layerwright.kernels.gated_recurrence.fused import gated_recurrence_fused
 from layerwright.kernels.gated_recurrence.triton_step import gated_recurrence_step_fused
+from layerwright.kernels.liger_decode import LigerMix, NewToken
 from layerwright.kernels.liger_decode.fused import liger_decode_fused
 from layerwright.kernels.ring import Ring
 from layerwright.kernels.streaming_attention.fused import streaming_attention_fused
@@ -64,9 +65,10 @@ for dtype, size in ((torch.bfloat16, 128), (torch.float32, 256)):  # and the lar
         covered_mass_fused(q[:, :, -32:], k, (32, 64), 4, at[:, -32:], at)
         held = (x[:, :, :64].contiguous() for x in (k, v))
         ring, state = Ring(*held, at[:, :64].contiguous(), 0), torch.zeros(2, 2, size, size)
-        one, shares = [x[:, :, :1] for x in (q, k, v, q, k)], torch.zeros(2, 8)
-        liger_decode_fused(*one, ring, at[:, :1], state, "gla", state[0, :, 0], shares, 64)
-        gated_recurrence_step_fused(*one[:3], one[1], state, "key")
+        token = NewToken(*(x[:, :, :1] for x in (q, k, v, q, k)), at[:, :1])
+        mix = LigerMix("gla", state[0, :, 0], torch.zeros(2, 8), 64)
+        liger_decode_fused(token, ring, state, mix)
+        gated_recurrence_step_fused(*token[:3], token[1], state, "key")
 q, k, v, g = draw(8, 300, torch.float32), *(draw(2, 300, torch.float32) for _ in range(3))
 state = torch.zeros(2, 2, 128, 128, requires_grad=True)
 for decayed in ("key", "value"):
@@ -89,7 +91,7 @@ def test_every_kernel_compiles_and_fits(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     written = {
-        f"kernels.{'.'.join(path.relative_to(ROOT / 'kernels').with_suffix('').parts)}.{name}"
+        f"layerwright.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}"
         for path in (ROOT / "kernels").rglob("*.py")
         for line in path.read_text().splitlines()
         if line.startswith("def _") and (name := line[4:].split("(")[0]).endswith("_kernel")

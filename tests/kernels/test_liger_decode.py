@@ -4,7 +4,7 @@ import pytest
 import torch
 from tolerance import KERNEL, relative_rms
 
-from layerwright.kernels.liger_decode import liger_decode
+from layerwright.kernels.liger_decode import LigerMix, NewToken, liger_decode
 from layerwright.kernels.ring import Ring
 
 G, H, SINKS, WINDOW = 2, 6, 2, 5
@@ -51,9 +51,9 @@ def test_token_by_token_is_the_formula(gate, with_bias, size, dtype, device):
     )
     state = torch.zeros(2, G, size, size, device=device)
     for t in range(10):
-        one = (x[:, :, t : t + 1] for x in (q, k, v, rotated_q, rotated_k))
-        place = torch.tensor([[t]], device=device)
-        out = liger_decode(*one, ring, place, state, gate, bias, shares, WINDOW)
+        vectors = (x[:, :, t : t + 1] for x in (q, k, v, rotated_q, rotated_k))
+        token = NewToken(*vectors, torch.tensor([[t]], device=device))
+        out = liger_decode(token, ring, state, LigerMix(gate, bias, shares, WINDOW))
         expected = by_the_formula(q, k, v, rotated_q, rotated_k, gate, bias, shares.double(), t)
         assert out.dtype == dtype
         assert relative_rms(out[:, :, 0], expected) <= KERNEL[dtype], t
@@ -67,12 +67,12 @@ def test_compiles_whole(device):
     q, rotated_q, k, rotated_k, v = (
         torch.randn(1, heads, 1, 8, generator=generator).to(device) for heads in (H, H, G, G, G)
     )
-    shares, place = torch.rand(2, H).to(device), torch.tensor([[3]], device=device)
+    shares, position = torch.rand(2, H).to(device), torch.tensor([[3]], device=device)
 
     def step(keys, values, there, state):
         ring = Ring(keys, values, there, SINKS)
-        one = q, k, v, rotated_q, rotated_k, ring, place, state
-        return liger_decode(*one, "gla", None, shares, WINDOW)
+        token = NewToken(q, k, v, rotated_q, rotated_k, position)
+        return liger_decode(token, ring, state, LigerMix("gla", None, shares, WINDOW))
 
     held = [torch.randn(1, G, 7, 8).to(device), torch.randn(1, G, 7, 8).to(device)]
     held += [torch.tensor([[0, 1, 2, -1, -1, -1, -1]], device=device)]
@@ -88,4 +88,4 @@ def test_compiles_whole(device):
 
 def test_other_gates_are_refused():
     with pytest.raises(ValueError, match="gate must be 'gla' or 'hgrn2', got 'gsa'"):
-        liger_decode(*[None] * 8, "gsa", None, None, 4)
+        liger_decode(None, None, None, LigerMix("gsa", None, None, 4))

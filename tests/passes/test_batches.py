@@ -87,7 +87,7 @@ def test_only_the_documents_that_are_needed_are_read(tmp_path: Path) -> None:
 
 def test_a_line_that_is_no_document_is_named(tmp_path: Path) -> None:
     (tmp_path / "documents.jsonl").write_text('{"body": "x"}\n')
-    with pytest.raises(InputError, match="is no document"):
+    with pytest.raises(InputError, match="is not a document"):
         token_rows(tmp_path, TOKENIZER, 1, 4, what="news")
 
 

@@ -7,7 +7,7 @@ from scipy.linalg import lstsq
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.models.conversion import converted, give_tensors
+from layerwright.tasks.models.conversion import assign_tensors, converted
 from layerwright.tasks.passes.fitting import convert_in_place
 from layerwright.tasks.strategies.fitting.ridge import RIDGES, fit_ridge
 from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
@@ -179,7 +179,7 @@ def test_given_tensors_do_not_reach_models_that_share_the_module():
         assert model.model.layers[2].mlp is None
     assert model.get_parameter(name).equal(before)
     assert model.model.layers[2].mlp is not None
-    give_tensors(model, {name: torch.ones(before.shape, dtype=torch.float64)})
+    assign_tensors(model, {name: torch.ones(before.shape, dtype=torch.float64)})
     assert model.get_parameter(name).dtype == torch.float32
 
 

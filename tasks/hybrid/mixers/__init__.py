@@ -1,4 +1,7 @@
-"""What mixes tokens in a layer, by kind. A new mixer is one file here and one line in the table."""
+"""The mixers by kind: the part of a layer that mixes tokens.
+
+A new mixer is one file here and one line in the table.
+"""
 
 from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
 from layerwright.tasks.hybrid.mixers.full import FullAttention

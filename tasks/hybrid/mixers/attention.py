@@ -1,4 +1,4 @@
-"""What all attention mixers share: projections under the base's names, norms, rotation, output.
+"""Base class of the mixers: projections under the base's names, norms, rotation, output.
 
 Shapes: B batch, T new tokens, K keys, D hidden size, H query heads, G key/value heads, d head size.
 """
@@ -6,31 +6,32 @@ Shapes: B batch, T new tokens, K keys, D hidden size, H query heads, G key/value
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from transformers.cache_utils import CacheLayerMixin
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from layerwright.tasks.hybrid.placement import Placement
 
 
 class AttentionMixer(nn.Module):
-    """Base of the mixers; a subclass says how queries attend and what its cache layer keeps.
+    """Base class of the mixers; a subclass defines how queries attend and its cache layer.
 
     Args:
         config: HybridConfig.
-        spec: the mixer's part of the layer's spec, checked.
-        layer_idx: which layer this is, for the cache.
-        donor: a mixer whose projections and norms this one shares instead of building its own.
+        spec: the mixer's part of the layer spec, already checked.
+        layer_idx: index of the layer, for the cache.
+        donor: a mixer whose projections and norms this mixer shares instead of creating its own.
     """
 
     kind: ClassVar[str]
-    stateful: ClassVar[bool] = False  # its cache holds a state that is not keys and values
-    croppable: ClassVar[bool] = False  # its cache can forget the last tokens
-    decides_together: ClassVar[bool] = False  # its layers in a model share a decision: one spec
+    stateful: ClassVar[bool] = False  # its cache holds a state besides keys and values
+    croppable: ClassVar[bool] = False  # its cache can drop the last tokens
+    decides_together: ClassVar[bool] = (
+        False  # all its layers in a model select together and share one spec
+    )
     parts: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
 
     def __init__(
         self,
-        config,
+        config: Any,
         spec: dict[str, Any],
         layer_idx: int,
         donor: "AttentionMixer | None" = None,
@@ -55,100 +56,108 @@ class AttentionMixer(nn.Module):
         self.k_norm = LlamaRMSNorm(d, eps=config.rms_norm_eps) if normed else None
 
     def heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, d), keys and values (B, G, T, d): normed, but not rotated."""
+        """Queries (B, H, T, d), keys and values (B, G, T, d): normed, not rotated."""
         shape = (*hidden_BTD.shape[:-1], -1, self.head_dim)
         q, k, v = (
             projection(hidden_BTD).view(shape)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def project(
         self, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, d) and keys (B, G, T, d), rotated, and values (B, G, T, d)."""
+        """Rotated queries (B, H, T, d), rotated keys and values (B, G, T, d)."""
         q, k, v = self.heads(hidden_BTD)
         q, k = apply_rotary_pos_emb(q, k, *rotary)
         return q, k, v
 
-    def forward(self, hidden_BTD: Tensor, placement: Placement, cache=None) -> Tensor:
-        """Mixes the new tokens with what the cache holds; returns (B, T, D)."""
+    def forward(self, hidden_BTD: Tensor, placement: Placement, cache: Any = None) -> Tensor:
+        """Mixes the new tokens with the tokens in the cache; returns (B, T, D)."""
         q, k, v = self.project(hidden_BTD, placement.rotary)
         out_BHTd = self.attend(q, k, v, placement, cache)
         return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
 
     def attend(
-        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache=None
+        self,
+        q_BHTd: Tensor,
+        k_BGTd: Tensor,
+        v_BGTd: Tensor,
+        placement: Placement,
+        cache: Any = None,
     ) -> Tensor:
-        """Attention output (B, H, T, d) of rotated queries and keys; updates the cache if any."""
+        """Attention output (B, H, T, d) of rotated queries and keys; updates the cache."""
         raise NotImplementedError
 
     @classmethod
     def check_parameters(cls, parameters: dict[str, Any]) -> None:
-        """Raises ValueError where the spec's parameters (all but its kind) are not this mixer's."""
+        """Raises ValueError if the spec's parameters (without `kind`) are not valid."""
         if parameters:
             raise ValueError(f"takes no parameters, got {sorted(parameters)}")
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int | None:
-        """How many tokens a query can see one by one, at most; None: all before it.
+        """Largest number of tokens that a query sees as exact keys; None for all earlier tokens.
 
-        Recall is tested on keys that lie further back than this.
+        Recall is tested on keys further back than this.
         """
         return None
 
     @classmethod
-    def cache_layer(cls, spec: dict[str, Any]) -> CacheLayerMixin:
-        """An empty cache layer for this mixer."""
+    def cache_layer(cls, spec: dict[str, Any]) -> Any:
+        """An empty cache layer (CacheLayerMixin) for this mixer."""
         raise NotImplementedError
 
     @classmethod
     def kv_bytes(
         cls,
-        config,
+        config: Any,
         spec: dict[str, Any],
         context_tokens: int,
         batch: int,
         element_bytes: int,
         padded: bool = False,
     ) -> int:
-        """Bytes that the cache layer holds after `context_tokens` slots of `batch` rows.
+        """Bytes that the cache layer holds after `context_tokens` slots in each of `batch` rows.
 
-        Slots include padding. `element_bytes` is the size of a key's element; `padded` says that
-        rows were padded, which makes streaming layers keep positions.
+        Args:
+            context_tokens: slots per row, padding included.
+            element_bytes: bytes of one element of a key or value.
+            padded: the batch has padding, so that streaming layers store positions.
         """
         raise NotImplementedError
 
     @classmethod
     def all_kv_bytes(
         cls,
-        config,
+        config: Any,
         specs: list[dict[str, Any]],
         context_tokens: int,
         batch: int,
         element_bytes: int,
         padded: bool = False,
     ) -> int:
-        """The same for all layers of this kind in a model, given the spec of each."""
+        """Bytes of all layers of this kind in a model; `specs` has the spec of each layer."""
         return sum(
             cls.kv_bytes(config, spec, context_tokens, batch, element_bytes, padded)
             for spec in specs
         )
 
 
-def key_value_bytes(config, element_bytes: int) -> int:
+def key_value_bytes(config: Any, element_bytes: int) -> int:
     """Bytes of one token's key and value in one layer."""
     return 2 * config.num_key_value_heads * config.head_dim * element_bytes
 
 
-def one_query_attention(q_BH1d: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, mask=None) -> Tensor:
-    """Attention of a single query per row, (B, H, 1, d); `mask` is (B or 1, 1, 1, K) or None.
+def one_query_attention(
+    q_BH1d: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Attention of one query per row, (B, H, 1, d); `mask` is (B or 1, 1, 1, K) or None.
 
-    The query heads that share a key head become the rows of one product: nothing is repeated, which
-        is
-    ten times faster on a CPU than the general path.
+    The query heads that share a key head become the rows of one product, so keys are not repeated.
+    On a CPU this is ten times faster than the general path.
     """
     B, H, _, d = q_BH1d.shape
     q_BGgd = q_BH1d.reshape(B, k_BGKd.shape[1], -1, d)

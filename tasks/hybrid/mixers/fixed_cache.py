@@ -1,7 +1,9 @@
-"""Cache layers whose tensors keep their size and place, for decoding token by token.
+"""Cache layers with tensors of fixed size, updated in place, for token-by-token decoding.
 
 Shapes: B batch, G key/value heads, K slots held, N slots of the ring, d head size, R is B or 1.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,16 +13,16 @@ from layerwright.kernels.ring import Ring, ring_slots
 
 
 class FixedLayer(CacheLayerMixin):
-    """Keys and values in a ring, where a new token of each row takes the place of one out of sight.
+    """Keys and values in a ring buffer; a new token replaces one outside the window.
 
     Args:
-        keys, values: (B, G, K, d), what later tokens can see.
+        keys, values: (B, G, K, d), the tokens that later tokens can see.
         positions_RK: their positions, -1 for padding.
         sinks, window: what a token can see.
-        tokens: positions that there will be at most.
+        tokens: largest number of positions in the context.
 
     Attributes:
-        ring: of `sinks` + `window` slots, or of `tokens` where that is less.
+        ring: has `sinks` + `window` slots, or `tokens` if that is less.
     """
 
     def __init__(
@@ -36,23 +38,27 @@ class FixedLayer(CacheLayerMixin):
         B, G, _, d = keys.shape
         slots = min(sinks + window, tokens)
         kept = sinks if slots < tokens else slots
-        # padding goes to one slot more, which is cut off
-        places = ring_slots(positions_RK, kept, slots).masked_fill(positions_RK < 0, slots)
-        there = positions_RK.new_full((len(positions_RK), slots + 1), -1)
-        there.scatter_(1, places, positions_RK)
-        index = places[:, None, :, None].expand(B, G, -1, d)
-        held = (
-            x.new_zeros(B, G, slots + 1, d).scatter_(2, index, x)[:, :, :slots].contiguous()
-            for x in (keys, values)
-        )
-        self.ring = Ring(*held, there[:, :slots].contiguous(), kept)
+        # padding is written to one extra slot, which is cut off
+        slots_RK = ring_slots(positions_RK, kept, slots).masked_fill(positions_RK < 0, slots)
+        ring_positions = positions_RK.new_full((len(positions_RK), slots + 1), -1)
+        ring_positions.scatter_(1, slots_RK, positions_RK)
+        index = slots_RK[:, None, :, None].expand(B, G, -1, d)
+
+        def in_ring(x: Tensor) -> Tensor:
+            ring = x.new_zeros(B, G, slots + 1, d).scatter_(2, index, x)
+            return ring[:, :, :slots].contiguous()
+
+        positions = ring_positions[:, :slots].contiguous()
+        self.ring = Ring(in_ring(keys), in_ring(values), positions, kept)
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: the layer is made from one that is filled."""
+        """Does nothing: the layer is created from a filled one."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, positions: Tensor):
-        """Writes a token of each row (B, G, 1, d) at (R, 1); returns all that the ring holds."""
+    def update(  # type: ignore[override] # Transformers' layers return keys and values only
+        self, key_states: Tensor, value_states: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Writes one token per row (B, G, 1, d) at positions (R, 1); returns the whole ring."""
         self.ring.write(key_states, value_states, positions)
         return self.ring.keys, self.ring.values, self.ring.positions
 
@@ -66,24 +72,27 @@ class FixedLayer(CacheLayerMixin):
         return self.ring.keys.shape[2], 0
 
     def tensors(self) -> list[Tensor]:
-        """All that a token changes."""
+        """All tensors that a new token changes."""
         return list(self.ring[:3])
 
 
 class FixedRecurrentLayer(FixedLayer):
-    """The same with the states of a recurrence, which are updated where they lie.
+    """A FixedLayer with the states of a recurrence, which are updated in place.
 
     Args:
-        state, slot_keys: as in RecurrentCacheLayer; the others as in FixedLayer.
+        states: the arguments of FixedLayer.
+        state, slot_keys: as in RecurrentCacheLayer.
 
     Attributes:
-        shares: alpha and beta of each query head (2, H), once the mixer has decoded a token.
+        shares: alpha and beta of each query head (2, H), set when the mixer decodes the first
+            token.
     """
 
-    def __init__(self, *held, state: Tensor, slot_keys: Tensor | None):
-        super().__init__(*held)
+    def __init__(self, *states: Any, state: Tensor, slot_keys: Tensor | None) -> None:
+        super().__init__(*states)
         self.state = state.clone(memory_format=torch.contiguous_format)
-        self.slot_keys = self.shares = None
+        self.slot_keys: Tensor | None = None
+        self.shares: Tensor | None = None
         if slot_keys is not None:
             self.slot_keys = slot_keys.clone(memory_format=torch.contiguous_format)
 

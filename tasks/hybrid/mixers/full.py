@@ -1,7 +1,9 @@
-"""Full causal attention: what every layer of the base is. Its cache grows with the context.
+"""Full causal attention, as in the base model. Its KV cache grows with the context.
 
 Shapes: B batch, T new tokens, K keys, H query heads, G key/value heads, d head size.
 """
+
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,19 +17,24 @@ from layerwright.tasks.hybrid.mixers.attention import (
 )
 from layerwright.tasks.hybrid.placement import Placement
 
-EVERYTHING = 1 << 62  # a window that no position reaches
+UNLIMITED = 1 << 62  # a window larger than any context
 
 
 class FullCacheLayer(DynamicLayer):
     """Keys and values (B, G, K, d) of every slot seen so far."""
 
-    def update(self, key_states, value_states, positions=None):
-        """Appends; returns all keys, all values and None: positions are the placement's."""
+    keys: Any  # None until the first update
+    values: Any
+
+    def update(  # type: ignore[override] # Transformers' layers return keys and values only
+        self, key_states: Tensor, value_states: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, None]:
+        """Appends; returns all keys, all values, and None: the placement has the positions."""
         keys, values = super().update(key_states, value_states)
         return keys, values, None
 
     def reset(self) -> None:
-        """Drops everything; Transformers 5.17 would leave zeros of the old length behind."""
+        """Drops all tokens; Transformers 5.17 would keep zeros of the old length."""
         self.keys = self.values = None
         self.is_initialized = False
 
@@ -39,15 +46,20 @@ class FullAttention(AttentionMixer):
     croppable = True
 
     def attend(
-        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache=None
+        self,
+        q_BHTd: Tensor,
+        k_BGTd: Tensor,
+        v_BGTd: Tensor,
+        placement: Placement,
+        cache: Any = None,
     ) -> Tensor:
         k, v, k_positions = k_BGTd, v_BGTd, None
         if cache is not None:
-            places = placement.stored_positions
-            k, v, k_positions = cache.update(k, v, self.layer_idx, positions=places)
-        if k_positions is not None:  # slots in an order of their own
+            stored = placement.stored_positions
+            k, v, k_positions = cache.update(k, v, self.layer_idx, positions=stored)
+        if k_positions is not None:  # a fixed cache, whose ring is not in order of position
             return streaming_attention(
-                q_BHTd, k, v, placement.positions, k_positions, sinks=0, window=EVERYTHING
+                q_BHTd, k, v, placement.positions, k_positions, sinks=0, window=UNLIMITED
             )
         mask = placement.causal_mask
         if q_BHTd.shape[2] == 1:
@@ -58,9 +70,17 @@ class FullAttention(AttentionMixer):
         )
 
     @classmethod
-    def cache_layer(cls, spec) -> FullCacheLayer:
+    def cache_layer(cls, spec: dict[str, Any]) -> Any:
         return FullCacheLayer()
 
     @classmethod
-    def kv_bytes(cls, config, spec, context_tokens, batch, element_bytes, padded=False) -> int:
+    def kv_bytes(
+        cls,
+        config: Any,
+        spec: dict[str, Any],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
         return batch * context_tokens * key_value_bytes(config, element_bytes)

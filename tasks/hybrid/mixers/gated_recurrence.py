@@ -1,10 +1,11 @@
-"""Gated recurrence beside a window, from the weights of attention (Liger, arXiv 2503.01496).
+"""Gated linear attention plus a sliding window, from attention's weights (Liger, arXiv 2503.01496).
 
 Shapes: B batch, T new tokens, H query heads, G key/value heads, d head size, m slots, c channels of
 a gate (d, or m for slots).
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from layerwright.kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
-from layerwright.kernels.liger_decode import liger_decode
-from layerwright.kernels.liger_decode.maps import features, log_decay, written
+from layerwright.kernels.liger_decode import LigerMix, NewToken, liger_decode
+from layerwright.kernels.liger_decode.maps import features, input_gate, log_decay
 from layerwright.tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
 from layerwright.tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
@@ -27,9 +28,9 @@ STATE_BYTES = 4  # fp32
 class GatedRecurrence(StreamingAttention):
     """o = alpha y + beta attention(q, k, v) over sinks and window, then the layer's own o_proj.
 
-    y is read from a state that every token passes through; it takes queries and keys before the
-    rotation, the window after it. With b the decay bias (zero unless the spec asks for it), each
-    key/value head has one state, in fp32, read by all query heads of its group:
+    y is read from a state that has seen every token. The recurrence uses queries and keys before
+    the rotation, the window uses them after it. Each key/value head has one state in fp32, which
+    all query heads of its group read. With the decay bias b (zero unless the spec enables it):
 
         gla    S_t = G_t ⊙ S_{t-1} + softmax(k_t)ᵀ v_t   log G = logsigmoid(k + b) / 16
                y_t = softmax(q_t) S_t
@@ -39,53 +40,58 @@ class GatedRecurrence(StreamingAttention):
                V_t = g_t ⊙ V_{t-1} + (1 - g_t)ᵀ v_t
                y_t = softmax(q_t K_tᵀ) V_t
 
-    The softmax of q and k runs over the head dimension, that of gsa over the m slots; there is no
-    denominator and no scale 1 / sqrt(d), as in Liger's published code (gsa: arXiv 2409.07146,
-    section 3). pool_m averages neighbouring channels of a head into m (adaptive average pooling).
+    The softmax of q and k runs over the head dimension, the softmax of gsa over the m slots. There
+    is no denominator and no scale 1 / sqrt(d), as in Liger's published code
+    (gsa: arXiv 2409.07146, section 3). pool_m averages neighbouring channels of a head into m
+    (adaptive average pooling).
 
     Spec: {"kind": "gated_recurrence", "gate": "gla", "hgrn2" or "gsa", "window": W >= 1 (the
     query's own position included), "sinks": S >= 0 (0 in the paper), "alpha", "beta": the shares
-    (0.5 each in the paper), "decay_bias": whether there is a b (G, c), "slots": m >= 1 (gsa only)}.
-    With "learned_mix": "layer" or "head" the shares are a parameter `mix`, alpha and beta for the
-    whole layer (2, 1) or for each query head (2, H), which starts at the spec's.
+    (0.5 each in the paper), "decay_bias": whether there is a bias b (G, c), "slots": m >= 1
+    (gsa only)}. With "learned_mix": "layer" or "head" the shares are a parameter `mix`: alpha and
+    beta for the whole layer (2, 1) or for each query head (2, H), initialised from the spec.
 
     Attributes:
-        shown: what is let through of each branch, 1.0 or (B, 1, 1, 1): for training with windows
-            dropped and for ablations; never anything but 1.0 elsewhere.
+        shown: factor on each branch's output, 1.0 or (B, 1, 1, 1). It is 1.0 except in training
+            with window dropout and in ablations.
     """
 
     kind = "gated_recurrence"
     stateful = True
 
-    def __init__(self, config, spec, layer_idx: int, donor=None):
+    def __init__(
+        self, config: Any, spec: dict[str, Any], layer_idx: int, donor: Any = None
+    ) -> None:
         super().__init__(config, spec, layer_idx, donor)
         self.decay_bias: nn.Parameter | None = None
         if spec["decay_bias"]:
             shape = config.num_key_value_heads, spec.get("slots", config.head_dim)
-            given = getattr(donor, "decay_bias", None)
-            shared = given is not None and given.shape == shape
-            self.decay_bias = given if shared else nn.Parameter(torch.zeros(shape))
+            donated = getattr(donor, "decay_bias", None)
+            shared = donated is not None and donated.shape == shape
+            self.decay_bias = donated if shared else nn.Parameter(torch.zeros(shape))
         self.mix: nn.Parameter | None = None
         if kind := spec.get("learned_mix"):
             heads = config.num_attention_heads if kind == "head" else 1
-            given = getattr(donor, "mix", None)
-            shared = given is not None and given.shape == (2, heads)
-            self.mix = given if shared else nn.Parameter(self.initial_mix(spec, heads))
+            donated = getattr(donor, "mix", None)
+            shared = donated is not None and donated.shape == (2, heads)
+            self.mix = donated if shared else nn.Parameter(self.initial_mix(spec, heads))
         self.shown: dict[str, float | Tensor] = {"recurrence": 1.0, "window": 1.0}
 
     @staticmethod
-    def initial_mix(spec, heads: int) -> Tensor:
-        """The spec's shares as the parameter has them, (2, heads)."""
+    def initial_mix(spec: dict[str, Any], heads: int) -> Tensor:
+        """The spec's shares in the shape of `mix`, (2, heads)."""
         return torch.tensor([[spec["alpha"]], [spec["beta"]]]).repeat(1, heads)
 
-    def forward(self, hidden_BTD: Tensor, placement: Placement, cache=None) -> Tensor:
+    def forward(self, hidden_BTD: Tensor, placement: Placement, cache: Any = None) -> Tensor:
         q, k, v = self.heads(hidden_BTD)
-        rotated = apply_rotary_pos_emb(q, k, *placement.rotary)
+        rotated_q, rotated_k = apply_rotary_pos_emb(q, k, *placement.rotary)
         layer = None if cache is None else cache.layers[self.layer_idx]
         if isinstance(layer, FixedRecurrentLayer) and self.spec["gate"] != "gsa":
-            out_BHTd = self.decode(q, k, v, *rotated, placement, layer)
+            out_BHTd = self.decode(
+                NewToken(q, k, v, rotated_q, rotated_k, placement.positions), layer
+            )
         else:
-            window_BHTd = self.attend(*rotated, v, placement, cache)
+            window_BHTd = self.attend(rotated_q, rotated_k, v, placement, cache)
             mask_BT = None if placement.contiguous else placement.positions >= 0
             memory_BHTd = self.recur(q, k, v, mask_BT, layer)
             alpha, beta = self.spec["alpha"], self.spec["beta"]
@@ -95,26 +101,14 @@ class GatedRecurrence(StreamingAttention):
             out_BHTd = (alpha * memory_BHTd + beta * window_BHTd).to(v.dtype)
         return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
 
-    def decode(
-        self,
-        q_BH1d: Tensor,
-        k_BG1d: Tensor,
-        v_BG1d: Tensor,
-        rotated_q_BH1d: Tensor,
-        rotated_k_BG1d: Tensor,
-        placement: Placement,
-        layer: FixedRecurrentLayer,
-    ) -> Tensor:
-        """Output (B, H, 1, d) of one new token, window and recurrence by one operator."""
-        if layer.shares is None:  # once: a recorded step cannot copy from the host
+    def decode(self, token: NewToken, layer: FixedRecurrentLayer) -> Tensor:
+        """Output (B, H, 1, d) of one new token per row, by one operator."""
+        if layer.shares is None:  # only once: a CUDA graph cannot copy from the host
             shares = self.initial_mix(self.spec, 1) if self.mix is None else self.mix.detach()
             shares = shares.to(layer.state.device, layer.state.dtype)
-            layer.shares = shares.expand(2, q_BH1d.shape[1]).contiguous()
-        return liger_decode(
-            *(q_BH1d, k_BG1d, v_BG1d, rotated_q_BH1d, rotated_k_BG1d, layer.ring),
-            *(placement.positions, layer.state, self.spec["gate"], self.decay_bias),
-            *(layer.shares, self.spec["window"]),
-        )
+            layer.shares = shares.expand(2, token.q.shape[1]).contiguous()
+        mix = LigerMix(self.spec["gate"], self.decay_bias, layer.shares, self.spec["window"])
+        return liger_decode(token, layer.ring, layer.state, mix)
 
     def recur(
         self,
@@ -124,50 +118,52 @@ class GatedRecurrence(StreamingAttention):
         mask_BT: Tensor | None = None,
         layer: RecurrentCacheLayer | None = None,
     ) -> Tensor:
-        """y (B, H, T, d) in fp32 of queries and keys before the rotation; moves the cache on.
+        """y (B, H, T, d) in fp32, from queries and keys before the rotation; updates the states.
 
         Args:
-            mask_BT: False for padding, which leaves the state as it is; None for none.
-            layer: where the state comes from and is left; None starts from nothing.
+            mask_BT: False for padding, which leaves the state unchanged; None for no padding.
+            layer: cache layer with the states; None starts from zero and stores nothing.
         """
         dtype = torch.promote_types(k_BGTd.dtype, torch.float32)
         q, k, v = (x.to(dtype) for x in (q_BHTd, k_BGTd, v_BGTd))
         log_decay_BGTc = self.log_decay(k)
 
-        def run(q, k, v, state: str, decayed: str = "key") -> Tensor:
-            before = None if layer is None else getattr(layer, state)
-            if before is not None and q.shape[2] == 1 and _may_change(before):
+        def run_recurrence(
+            q: Tensor, k: Tensor, v: Tensor, state: str, decayed: str = "key"
+        ) -> Tensor:
+            state_before = None if layer is None else getattr(layer, state)
+            if state_before is not None and q.shape[2] == 1 and _may_update_in_place(state_before):
                 return gated_recurrence_step(
-                    *(q, k, v, log_decay_BGTc, before), decayed=decayed, mask_B1=mask_BT
+                    *(q, k, v, log_decay_BGTc, state_before), decayed=decayed, mask_B1=mask_BT
                 )
-            out, after = gated_recurrence(
-                *(q, k, v, log_decay_BGTc, before),
+            out, state_after = gated_recurrence(
+                *(q, k, v, log_decay_BGTc, state_before),
                 decayed=decayed,
                 mask_BT=mask_BT,
                 return_state=True,
             )
             if layer is not None:
-                setattr(layer, state, after)
+                setattr(layer, state, state_after)
             return out
 
         gate = self.spec["gate"]
         if gate != "gsa":
-            return run(*features(q, k, log_decay_BGTc, gate), v, "state")
-        written_BGTc = written(log_decay_BGTc)
-        scores_BHTm = run(q, k, written_BGTc, "slot_keys", decayed="value")
-        return run(scores_BHTm.softmax(-1), written_BGTc, v, "state")
+            return run_recurrence(*features(q, k, log_decay_BGTc, gate), v, "state")
+        input_gate_BGTc = input_gate(log_decay_BGTc)
+        scores_BHTm = run_recurrence(q, k, input_gate_BGTc, "slot_keys", decayed="value")
+        return run_recurrence(scores_BHTm.softmax(-1), input_gate_BGTc, v, "state")
 
     def log_decay(self, k_BGTd: Tensor) -> Tensor:
-        """The gate (B, G, T, c) of keys before the rotation, as a logarithm."""
+        """Log of the gate (B, G, T, c), from keys before the rotation."""
         logits_BGTc = k_BGTd
         if self.spec["gate"] == "gsa":
-            # Only the last dimension is pooled, but the pooling takes no more than two before it.
+            # adaptive_avg_pool1d accepts only two dimensions before the pooled one.
             pooled = F.adaptive_avg_pool1d(k_BGTd.flatten(0, 1), self.spec["slots"])
             logits_BGTc = pooled.unflatten(0, k_BGTd.shape[:2])
         return log_decay(logits_BGTc, self.spec["gate"], self.decay_bias)
 
     @classmethod
-    def check_parameters(cls, parameters) -> None:
+    def check_parameters(cls, parameters: dict[str, Any]) -> None:
         names = {"gate", "window", "sinks", "alpha", "beta", "decay_bias"}
         gate = parameters.get("gate")
         if gate not in GATES:
@@ -178,12 +174,12 @@ class GatedRecurrence(StreamingAttention):
             names |= {"learned_mix"}
             if parameters["learned_mix"] not in LEARNED_MIXES:
                 raise ValueError(
-                    f"learned_mix must be one of {list(LEARNED_MIXES)}, or not be there, got "
+                    f"learned_mix must be one of {list(LEARNED_MIXES)}, or be left out, got "
                     f"{parameters['learned_mix']!r}"
                 )
         if set(parameters) != names:
             raise ValueError(
-                f"with gate {gate!r} it takes {sorted(names)}, got {sorted(parameters)}"
+                f"gate {gate!r} takes the parameters {sorted(names)}, got {sorted(parameters)}"
             )
         super().check_parameters({name: parameters[name] for name in ("sinks", "window")})
         for name in ("alpha", "beta"):
@@ -197,22 +193,30 @@ class GatedRecurrence(StreamingAttention):
             raise ValueError(f"slots must be a whole number >= 1, got {slots!r}")
 
     @classmethod
-    def cache_layer(cls, spec) -> RecurrentCacheLayer:
+    def cache_layer(cls, spec: dict[str, Any]) -> RecurrentCacheLayer:
         return RecurrentCacheLayer(spec["sinks"], spec["window"])
 
     @classmethod
-    def kv_bytes(cls, config, spec, context_tokens, batch, element_bytes, padded=False) -> int:
+    def kv_bytes(
+        cls,
+        config: Any,
+        spec: dict[str, Any],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
         window = super().kv_bytes(config, spec, context_tokens, batch, element_bytes, padded)
         if not context_tokens:
             return window
         size = config.head_dim
         numbers = 2 * size * spec["slots"] if spec["gate"] == "gsa" else size * size
-        state_bytes = max(STATE_BYTES, element_bytes)  # a model in fp64 has states in fp64
+        state_bytes = max(STATE_BYTES, element_bytes)  # fp64 models have fp64 states
         return window + batch * config.num_key_value_heads * numbers * state_bytes
 
 
-def _may_change(state: Tensor) -> bool:
-    """Whether the state can be updated in place: no gradient may need what it was."""
+def _may_update_in_place(state: Tensor) -> bool:
+    """Whether the state may be updated in place, that is no gradient needs its old value."""
     if torch.is_grad_enabled():
         return False
     return torch.is_inference_mode_enabled() or not state.is_inference()

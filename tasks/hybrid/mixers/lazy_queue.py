@@ -1,4 +1,4 @@
-"""Which layers keep the whole prompt: for each row a bounded priority queue of layers."""
+"""Selects the layers that keep the whole prompt: one bounded priority queue of layers per row."""
 
 from collections.abc import Sequence
 from heapq import heappush, heappushpop
@@ -6,20 +6,19 @@ from typing import Any
 
 
 class LazyQueue:
-    """Decides, row by row, which competing layers keep all keys: the least lazy `full_layers`.
+    """Selects in each row the `full_layers` least lazy layers; these keep all keys.
 
-    A priority queue per row, bounded: a layer enters with its lazy ratio, and when more than
-    `full_layers` are in, the laziest leaves (LightTransfer's test mode, arXiv 2410.13846). Of
-    equally lazy layers the highest leaves: it is the one that just came, so nothing held is cut.
+    Each row has a priority queue. A layer enters with its lazy ratio; when the queue has more than
+    `full_layers` layers, the laziest leaves (LightTransfer's test mode, arXiv 2410.13846). Of
+    equally lazy layers the highest leaves: it came last, so no stored keys must be trimmed.
 
     Args:
-        layers: the competing cache layers (SelectiveCacheLayer), by their index in the model,
-            ascending.
+        layers: the competing cache layers (SelectiveCacheLayer) by layer index, ascending.
         full_layers: how many of them keep all keys.
-        fixed: per row, the layers to trim, in place of a decision by laziness.
+        fixed: for each row, the layers to trim; replaces the selection by lazy ratio.
 
     Raises:
-        ValueError: a fixed selection of other layers, or of more or fewer, than could be decided.
+        ValueError: `fixed` names other layers, or more or fewer layers, than a selection can have.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class LazyQueue:
         for row, trimmed in enumerate(fixed or []):
             if not len(trimmed) == len(set(trimmed) & set(layers)) == count:
                 raise ValueError(
-                    f"selection, row {row}: expected {count} different ones of the layers "
+                    f"selection, row {row}: expected {count} distinct layers out of "
                     f"{list(layers)}, got {list(trimmed)}"
                 )
         for index, layer in layers.items():
@@ -41,18 +40,18 @@ class LazyQueue:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets a prompt, be it read to its end or not."""
-        self.kept: list[list[tuple[float, int]]] = []  # per row a heap, the next to leave on top
+        """Discards the selection of a prompt, even in the middle of the prompt."""
+        self.kept: list[list[tuple[float, int]]] = []  # one heap per row; its top leaves next
         self.entered = 0
 
     def enter(self, layer: int, lazy_ratios: Sequence[float]) -> dict[int, list[int]]:
-        """Lets a layer in, with its lazy ratio in each row.
+        """Adds a layer with its lazy ratio in each row.
 
         Returns:
-            The rows, ascending, in which layers leave now, by the layer's index.
+            By layer index, the rows (ascending) in which this layer now leaves the queue.
 
         Raises:
-            ValueError: a fixed selection for another number of rows.
+            ValueError: `fixed` has another number of rows.
         """
         if self.fixed is not None:
             if len(self.fixed) != len(lazy_ratios):
@@ -67,15 +66,15 @@ class LazyQueue:
             if len(self.kept[row]) < self.full_layers:
                 heappush(self.kept[row], entry)
             else:
-                _, left = heappushpop(self.kept[row], entry)
-                leaving.setdefault(-left, []).append(row)
+                _, evicted = heappushpop(self.kept[row], entry)
+                leaving.setdefault(-evicted, []).append(row)
         self.entered += 1
         if self.entered == len(self.layers):
             self.reset()
         return leaving
 
     def selection(self) -> list[tuple[int, ...]]:
-        """Per row, the layers that were trimmed; no rows before a prompt."""
+        """For each row, the layers that were trimmed; empty before a prompt."""
         batch = max(layer.batch for layer in self.layers.values())
         return [
             tuple(i for i, layer in self.layers.items() if row in layer.trimmed_rows)

@@ -1,10 +1,11 @@
-"""The cache layer of local attention: a ring for each span, sums of blocks, and far keys.
+"""The cache layer of local attention: a sliding window per span, block sums and far keys.
 
 Shapes: B batch, G key/value heads, g heads of one span, T new tokens, K keys, N kept keys, M far
 keys, F blocks, d head size.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,56 +14,63 @@ from transformers.cache_utils import CacheLayerMixin
 from layerwright.kernels.local_attention import add_to_blocks
 from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
-FAR_STEP = 64  # slots by which the room for far keys grows
+FAR_STEP = 64  # far slots are allocated in multiples of this
 
 
 class Seen(NamedTuple):
-    """What the queries of one pass can see in the heads of one span."""
+    """The keys that the queries of one pass can see in the heads of one span."""
 
-    keys: Tensor  # (B, g, K, d), those of the ring before the new ones
+    keys: Tensor  # (B, g, K, d), kept keys before new keys
     values: Tensor
-    positions: Tensor | None  # (B, K), once a batch has padding
-    far: Tensor | None = None  # (M, 2, B, g, d), keys and values that had left the ring
-    far_positions: Tensor | None = None  # (B, M), once a batch has padding
+    positions: Tensor | None  # (B, K) if a batch has had padding
+    far: Tensor | None = None  # (M, 2, B, g, d), keys and values outside the window
+    far_positions: Tensor | None = None  # (B, M) if a batch has had padding
 
 
-class SpanRing(StreamingCacheLayer):
-    """Sinks and the last window - 1 tokens of some heads; keeps what leaves them, if asked to.
+class SpanWindow(StreamingCacheLayer):
+    """Sinks and the last window - 1 tokens of some heads; with `keep_far` also all other tokens.
 
     Attributes:
-        far: (slots, 2, B, g, d) keys and values that left, in order, in host memory; pinned where
-            the model is on a CUDA device. The slots are a multiple of FAR_STEP, of which
-            `far_slots` are taken. None before anything left.
-        far_positions: (B, far_slots), once a batch has padding.
+        far: (slots, 2, B, g, d) keys and values outside the window, in order, in host memory;
+            pinned if the model is on a CUDA device. The number of slots is a multiple of FAR_STEP,
+            of which `far_slots` are in use. None while there are none.
+        far_positions: (B, far_slots) if a batch has had padding.
     """
 
     def __init__(self, sinks: int, window: int, keep_far: bool):
         super().__init__(sinks, window)
         self.keep_far = keep_far
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.far: Tensor | None = None
         self.far_slots = 0
         self.far_positions: Tensor | None = None
-        self._arriving: tuple[Tensor, torch.cuda.Event] | None = None
+        self._prefetched: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def update(self, key_states, value_states, positions: Tensor | None = None) -> Seen:
-        """Keeps what later queries can see; returns what these queries can, far keys apart."""
-        far = self._far_here()
+    def update(  # type: ignore[override] # Transformers' layers return keys and values only
+        self, key_states: Tensor, value_states: Tensor, positions: Tensor | None = None
+    ) -> Seen:
+        """Keeps what later queries can see; returns what the new queries can see."""
+        far = self._far_on_device()
         if positions is not None and self.far_positions is None:
-            left = torch.arange(self.sinks, self.sinks + self.far_slots, device=positions.device)
-            self.far_positions = left.expand(len(positions), -1)
+            far_range = torch.arange(
+                self.sinks, self.sinks + self.far_slots, device=positions.device
+            )
+            self.far_positions = far_range.expand(len(positions), -1)
         far_positions = self.far_positions
         keys, values, positions = super().update(key_states, value_states, positions)
         leaving = keys.shape[2] - self.capacity
         if self.keep_far and positions is None and leaving > 0:
             left = slice(self.sinks, self.sinks + leaving)
-            self._send_far(keys[:, :, left], values[:, :, left])
+            self._append_far(keys[:, :, left], values[:, :, left])
         return Seen(keys, values, positions, far, far_positions)
 
     def _keep(self, keys: Tensor, values: Tensor, positions_BK: Tensor) -> None:
-        """As in the base class, but nothing real is lost: padding fills a ring before far keys."""
+        """As in the base class, but no real token is lost.
+
+        Padding fills the window before far keys.
+        """
         newest_B1 = positions_BK.amax(dim=1, keepdim=True)
         padding = positions_BK < 0
         visible_later = (positions_BK < self.sinks) | (positions_BK > newest_B1 + 1 - self.window)
@@ -76,53 +84,53 @@ class SpanRing(StreamingCacheLayer):
             )
         (self.keys, self.values, self.positions), left = parts
         if self.keep_far:
-            self._send_far(*left)
+            self._append_far(*left)
 
-    def _send_far(self, keys: Tensor, values: Tensor, positions: Tensor | None = None) -> None:
-        if positions is not None:
+    def _append_far(self, keys: Tensor, values: Tensor, positions: Tensor | None = None) -> None:
+        if positions is not None and self.far_positions is not None:
             self.far_positions = torch.cat([self.far_positions, positions], dim=1)
         taken = self.far_slots + keys.shape[2]
         states = torch.stack([keys, values]).permute(3, 0, 1, 2, 4)
         if self.far is None or taken > len(self.far):
-            room = states.new_empty(
-                (far_room(taken), *states.shape[1:]),
+            grown = states.new_empty(
+                (far_capacity(taken), *states.shape[1:]),
                 device="cpu",
                 pin_memory=self.device.type == "cuda",
             )
             if self.far is not None:
-                room[: self.far_slots] = self.far[: self.far_slots]
-            self.far = room
-        # Waits for the copy, so that no later read of the host's memory can come too early.
+                grown[: self.far_slots] = self.far[: self.far_slots]
+            self.far = grown
+        # A blocking copy, so that no later read of host memory can precede it.
         self.far[self.far_slots : taken] = states
         self.far_slots = taken
 
     def prefetch(self) -> None:
-        """Starts to copy the far keys to the layer's device, beside what runs there."""
-        if self.far is None or self.device.type != "cuda" or self._arriving is not None:
+        """Starts to copy the far keys to the layer's device, in parallel with the work there."""
+        if self.far is None or self.device.type != "cuda" or self._prefetched is not None:
             return
         stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(stream):
             states = self.far[: self.far_slots].to(self.device, non_blocking=True)
-            self._arriving = states, stream.record_event()
+            self._prefetched = states, stream.record_event()
 
-    def _far_here(self) -> Tensor | None:
-        """The far keys on the layer's device, for work that is queued from now on."""
+    def _far_on_device(self) -> Tensor | None:
+        """The far keys on the layer's device, usable by work queued from now on."""
         self.prefetch()
-        if self._arriving is None:
+        if self._prefetched is None:
             return None if self.far is None else self.far[: self.far_slots]
-        (states, arrived), self._arriving = self._arriving, None
+        (states, copied), self._prefetched = self._prefetched, None
         stream = torch.cuda.current_stream(self.device)
-        stream.wait_event(arrived)
+        stream.wait_event(copied)
         states.record_stream(stream)
         return states
 
     def reset(self) -> None:
         super().reset()
-        self._forget()
+        self._clear()
 
-    def _map_rows(self, change) -> None:
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         super()._map_rows(change)
-        self._arriving = None
+        self._prefetched = None
         if self.far is not None:
             far = change(self.far.transpose(0, 2)).transpose(0, 2).contiguous()
             self.far = far.pin_memory() if self.device.type == "cuda" else far
@@ -130,25 +138,25 @@ class SpanRing(StreamingCacheLayer):
             self.far_positions = change(self.far_positions)
 
 
-def far_room(slots: int) -> int:
-    """Slots that are held for `slots` far keys."""
+def far_capacity(slots: int) -> int:
+    """Number of slots allocated for `slots` far keys."""
     return -(-slots // FAR_STEP) * FAR_STEP
 
 
 class LocalCacheLayer(CacheLayerMixin):
-    """One ring for each distinct span, and the sums of blocks of all heads.
+    """One window for each distinct span, and the block sums of all heads.
 
     Args:
-        sinks: first tokens that are kept.
-        windows: per ring, the tokens that it lets a query see, the query's own included.
-        heads: per ring, its key/value heads; None for all of them.
-        block: positions of a block; None keeps no sums.
-        keep_far: whether rings keep what leaves them.
+        sinks: number of first tokens to keep.
+        windows: for each span, the tokens that a query sees, its own position included.
+        heads: for each span, its key/value heads; None for all.
+        block: positions per block; None for no sums.
+        keep_far: whether to keep the tokens outside the windows.
 
     Attributes:
         key_sums, value_sums: (B, G, F, d) in fp32, over each block's tokens that are not sinks.
-        counts: (B, 1, F, 1) how many these are, once a batch has padding; before that they follow
-            from `cumulative_length`.
+        counts: (B, 1, F, 1) tokens in each sum, if a batch has had padding; else None, and they
+            follow from `cumulative_length`.
         cumulative_length: slots seen so far, padding included.
     """
 
@@ -161,13 +169,14 @@ class LocalCacheLayer(CacheLayerMixin):
         keep_far: bool,
     ):
         super().__init__()
-        self.sinks, self.heads, self.block = sinks, heads, block
-        self.rings = [SpanRing(sinks, window, keep_far) for window in windows]
-        self._forget()
+        self.sinks, self.heads = sinks, heads
+        self.block: Any = block  # an int in all methods that sum blocks
+        self.windows = [SpanWindow(sinks, window, keep_far) for window in windows]
+        self._clear()
 
-    def _forget(self) -> None:
-        self.key_sums: Tensor | None = None
-        self.value_sums: Tensor | None = None
+    def _clear(self) -> None:
+        self.key_sums: Any = None
+        self.value_sums: Any = None
         self.counts: Tensor | None = None
         self.cumulative_length = 0
 
@@ -175,16 +184,20 @@ class LocalCacheLayer(CacheLayerMixin):
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
-    def update(
+    def update(  # type: ignore[override] # Transformers' layers return keys and values only
         self,
         key_states: Tensor,
         value_states: Tensor,
         positions: Tensor | None = None,
         summed_keys: Tensor | None = None,
     ) -> list[Seen]:
-        """Takes new tokens (B, G, T, d) at positions (B, T), None while no row was ever padded.
+        """Adds new tokens (B, G, T, d) at positions (B, T), or None if no row has had padding.
 
-        `summed_keys` are what the blocks sum; None with no blocks. Returns what is seen, per ring.
+        Args:
+            summed_keys: keys to add to the block sums; None if there are no blocks.
+
+        Returns:
+            What the new queries see, for each span.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -192,18 +205,19 @@ class LocalCacheLayer(CacheLayerMixin):
             self.add_to_sums(summed_keys, value_states, positions)
         self.cumulative_length += key_states.shape[2]
         return [
-            ring.update(*of_heads(key_states, value_states, heads), positions)
-            for ring, heads in zip(self.rings, self.heads, strict=True)
+            window.update(*select_heads(key_states, value_states, heads), positions)
+            for window, heads in zip(self.windows, self.heads, strict=True)
         ]
 
     def add_to_sums(self, keys: Tensor, values: Tensor, positions: Tensor | None) -> None:
-        """Adds new tokens to the blocks of their positions."""
+        """Adds new tokens to the sums of their blocks."""
         start, T = self.cumulative_length, keys.shape[2]
         blocks = self.blocks(start + T)
         if positions is None:
             positions = torch.arange(start, start + T, device=keys.device)[None]
         else:
-            blocks = max(blocks, int(positions.amax()) // self.block + 1)  # positions with gaps
+            # position_ids may have gaps
+            blocks = max(blocks, int(positions.amax()) // self.block + 1)
             ones = torch.ones(len(positions), 1, T, 1, device=keys.device)
             if self.counts is None:
                 self.counts = self.counts_of(start, keys.device).expand(len(ones), 1, -1, 1)
@@ -211,15 +225,15 @@ class LocalCacheLayer(CacheLayerMixin):
         self.key_sums = self._add(self.key_sums, keys, positions, blocks)
         self.value_sums = self._add(self.value_sums, values, positions, blocks)
 
-    def _add(self, sums, x, positions, blocks: int) -> Tensor:
+    def _add(self, sums: Tensor | None, x: Tensor, positions: Tensor, blocks: int) -> Tensor:
         return add_to_blocks(sums, x, positions, self.sinks, self.block, blocks)
 
     def blocks(self, tokens: int) -> int:
-        """Blocks that `tokens` positions reach into."""
+        """Number of blocks that cover `tokens` positions."""
         return -(-tokens // self.block)
 
-    def counts_of(self, tokens: int, device) -> Tensor:
-        """(1, 1, F, 1) tokens in each block when the first `tokens` positions are taken."""
+    def counts_of(self, tokens: int, device: torch.device) -> Tensor:
+        """(1, 1, F, 1) tokens in each block, without sinks, after `tokens` positions."""
         starts = torch.arange(self.blocks(tokens), device=device) * self.block
         taken = (starts + self.block).clamp_max(tokens) - starts.clamp_min(self.sinks)
         return taken.clamp_min(0).float()[None, None, :, None]
@@ -228,49 +242,49 @@ class LocalCacheLayer(CacheLayerMixin):
         return self.cumulative_length
 
     def get_max_length(self) -> int:
-        return -1  # the context is unbounded
+        return -1  # no limit on the context
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cumulative_length + query_length, 0
 
     def prefetch(self) -> None:
-        for ring in self.rings:
-            ring.prefetch()
+        for window in self.windows:
+            window.prefetch()
 
     def reset(self) -> None:
-        for ring in self.rings:
-            ring.reset()
-        self._forget()
+        for window in self.windows:
+            window.reset()
+        self._clear()
         self.is_initialized = False
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refused, except for no tokens: what left a span is gone, or its block summed.
+        """Always refused unless the count is 0: tokens outside a span are lost or summed.
 
         Raises:
-            RuntimeError: always, unless tokens_to_remove is 0.
+            RuntimeError: tokens_to_remove is not 0.
         """
-        for ring in self.rings:
-            ring.crop(tokens_to_remove)
+        for window in self.windows:
+            window.crop(tokens_to_remove)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        for ring in self.rings:
-            ring.batch_select_indices(indices)
+        for window in self.windows:
+            window.batch_select_indices(indices)
         self._map_rows(lambda x: x[indices.to(x.device)])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        for ring in self.rings:
-            ring.batch_repeat_interleave(repeats)
+        for window in self.windows:
+            window.batch_repeat_interleave(repeats)
         self._map_rows(lambda x: x.repeat_interleave(repeats, dim=0))
 
-    def _map_rows(self, change) -> None:
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         for name in ("key_sums", "value_sums", "counts"):
             if getattr(self, name) is not None:
                 setattr(self, name, change(getattr(self, name)))
 
 
-def of_heads(keys: Tensor, values: Tensor, heads: list[int] | None) -> tuple[Tensor, Tensor]:
+def select_heads(keys: Tensor, values: Tensor, heads: list[int] | None) -> tuple[Tensor, Tensor]:
     """The keys and values (B, g, T, d) of some heads; None for all."""
     return (keys, values) if heads is None else (keys[:, heads], values[:, heads])

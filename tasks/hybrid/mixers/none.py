@@ -1,18 +1,21 @@
-"""No mixer: the layer's tokens do not see each other. Nothing is projected, nothing is cached."""
+"""No mixer: the layer does not mix tokens. It has no projections and caches nothing."""
 
+from typing import Any, NoReturn
+
+from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
 
 
 class EmptyCacheLayer(CacheLayerMixin):
-    """The place of a layer without a mixer in the cache: it holds nothing."""
+    """The cache layer of a layer without a mixer; it holds nothing."""
 
-    def lazy_initialization(self, key_states, value_states) -> None:
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.is_initialized = True
 
-    def update(self, key_states, value_states, positions=None):
-        raise RuntimeError("a layer without a mixer has nothing to cache")
+    def update(self, *states: Any, **options: Any) -> NoReturn:
+        raise RuntimeError("a layer without a mixer does not cache tokens")
 
     def get_seq_length(self) -> int:
         return 0
@@ -29,10 +32,10 @@ class EmptyCacheLayer(CacheLayerMixin):
     def crop(self, tokens_to_remove: int) -> None:
         pass
 
-    def reorder_cache(self, beam_idx) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         pass
 
-    def batch_select_indices(self, indices) -> None:
+    def batch_select_indices(self, indices: Tensor) -> None:
         pass
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -40,19 +43,27 @@ class EmptyCacheLayer(CacheLayerMixin):
 
 
 class NoMixer(AttentionMixer):
-    """Spec: {"kind": "none"}. It is never built: a layer without a mixer has no `self_attn`."""
+    """Spec: {"kind": "none"}. It is never instantiated: such a layer has no `self_attn`."""
 
     kind = "none"
     croppable = True
 
     @classmethod
-    def reach_tokens(cls, spec) -> int:
+    def reach_tokens(cls, spec: dict[str, Any]) -> int:
         return 0
 
     @classmethod
-    def cache_layer(cls, spec) -> EmptyCacheLayer:
+    def cache_layer(cls, spec: dict[str, Any]) -> EmptyCacheLayer:
         return EmptyCacheLayer()
 
     @classmethod
-    def kv_bytes(cls, config, spec, context_tokens, batch, element_bytes, padded=False) -> int:
+    def kv_bytes(
+        cls,
+        config: Any,
+        spec: dict[str, Any],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
         return 0

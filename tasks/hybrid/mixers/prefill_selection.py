@@ -1,11 +1,13 @@
-"""Lazy layers found while a prompt is read: all but the P least lazy lose what is far away.
+"""Selects lazy layers during prefill: all but the P least lazy layers keep sinks and window only.
 
-LightTransfer's test mode (arXiv 2410.13846, section 3): the prompt is read with full attention in
-every layer; what is decided is which layers decode with sinks and window alone. So what a cache
-says after a prompt is not what one pass over prompt and answer would say: the contract is that
-deciding gives the numbers of the same selection made beforehand (`HybridCache(selection=...)`).
+LightTransfer's test mode (arXiv 2410.13846, section 3): every layer reads the prompt with full
+attention; the selected layers then decode with sinks and window only. The logits after a prompt
+therefore differ from one pass over prompt and answer. The contract is: a selection made during
+prefill gives the same numbers as the same selection passed to `HybridCache(selection=...)`.
 Shapes: B batch, T new tokens, K slots, Q queries, H query heads, G key/value heads, d head size.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,23 +20,25 @@ from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer,
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
 from layerwright.tasks.hybrid.placement import Placement
 
-LEAST = {"full_layers": 0, "sinks": 0, "window": 1, "last_queries": 1}
+MINIMUM = {"full_layers": 0, "sinks": 0, "window": 1, "last_queries": 1}
 
 
-def full_layer_count(spec: dict, layers: int) -> int:
-    """How many of `layers` competing layers keep all keys; half, rounded up, by default."""
-    wanted = spec["full_layers"]
-    return min(layers - layers // 2 if wanted is None else wanted, layers)
+def full_layer_count(spec: dict[str, Any], layers: int) -> int:
+    """How many of `layers` competing layers keep all keys; by default half, rounded up."""
+    requested = spec["full_layers"]
+    return min(layers - layers // 2 if requested is None else requested, layers)
 
 
 class PrefillSelection(FullAttention):
-    """Spec: {"kind": "prefill_selection", "full_layers": P, "sinks": S, "window": W,
-    "last_queries": w}, the same in all layers of this kind; P None means half of them, rounded up.
+    """Full attention in prefill; sinks and window in decode, except in the P least lazy layers.
 
-    Without a cache it is full attention. With one, the first pass is the prompt, whole; after that
-    come single tokens, each row of which sees all keys in P of the layers and the first S and last
-    W in the others, at their original positions. Several tokens at once would need a decision that
-    was made without them, and are refused (HybridCache.update).
+    Spec: {"kind": "prefill_selection", "full_layers": P, "sinks": S, "window": W, "last_queries":
+    w}, the same in all layers of this kind; P = None means half of them, rounded up.
+
+    Without a cache this is full attention. With a cache, the first pass is the whole prompt. After
+    it come single tokens; in each row they see all keys in P of the layers, and the first S and
+    last W keys in the others, at their original positions. HybridCache.update refuses several
+    tokens at once: they would need a new selection.
     """
 
     kind = "prefill_selection"
@@ -42,7 +46,12 @@ class PrefillSelection(FullAttention):
     decides_together = True
 
     def attend(
-        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache=None
+        self,
+        q_BHTd: Tensor,
+        k_BGTd: Tensor,
+        v_BGTd: Tensor,
+        placement: Placement,
+        cache: Any = None,
     ) -> Tensor:
         if cache is None:
             return super().attend(q_BHTd, k_BGTd, v_BGTd, placement)
@@ -54,16 +63,17 @@ class PrefillSelection(FullAttention):
         full, trimmed = cache.update(*states)
         out_BH1d = torch.empty_like(q_BHTd)
         if full is not None:
-            q, mask = _of_rows(full, q_BHTd, placement.causal_mask)
-            _put_rows(out_BH1d, full, one_query_attention(q, full.keys, full.values, mask))
+            q, mask = _select_rows(full, q_BHTd, placement.causal_mask)
+            _set_rows(out_BH1d, full, one_query_attention(q, full.keys, full.values, mask))
         if trimmed is not None:
-            _put_rows(out_BH1d, trimmed, self._streaming(trimmed, q_BHTd, placement))
+            _set_rows(out_BH1d, trimmed, self._streaming(trimmed, q_BHTd, placement))
         return out_BH1d
 
     def _streaming(self, seen: VisibleRows, q_BH1d: Tensor, placement: Placement) -> Tensor:
-        if placement.contiguous:  # the cache keeps exactly what a single query sees
-            return one_query_attention(*_of_rows(seen, q_BH1d), seen.keys, seen.values)
-        q, positions = _of_rows(seen, q_BH1d, placement.positions)
+        if seen.positions is None:  # a single query sees all keys in the cache
+            (q,) = _select_rows(seen, q_BH1d)
+            return one_query_attention(q, seen.keys, seen.values)
+        q, positions = _select_rows(seen, q_BH1d, placement.positions)
         sinks, window = self.spec["sinks"], self.spec["window"]
         return streaming_attention(
             q, seen.keys, seen.values, positions, seen.positions, sinks, window
@@ -73,26 +83,26 @@ class PrefillSelection(FullAttention):
     def lazy_ratios(self, q_BHTd: Tensor, k_BGTd: Tensor, placement: Placement) -> list[float]:
         """Lazy ratio of each row of a prompt: mean of `covered_mass` over heads and last queries.
 
-        The last queries are each row's own last w real tokens, or all where it has fewer.
+        The last queries are the row's own last w real tokens, or all of them if it has fewer.
         """
         sinks, window = self.spec["sinks"], self.spec["window"]
         count = min(self.spec["last_queries"], q_BHTd.shape[2])
         if placement.contiguous:
             (mass_BHQ,) = covered_mass(q_BHTd[:, :, -count:], k_BGTd, (window,), sinks)
             return mass_BHQ.mean((1, 2)).tolist()
-        last_BQ, slots_BQ = placement.positions.topk(count, dim=1)  # padding, -1, comes last
+        last_BQ, slots_BQ = placement.positions.topk(count, dim=1)  # padding (-1) comes last
         index = slots_BQ[:, None, :, None].expand(-1, q_BHTd.shape[1], -1, q_BHTd.shape[3])
         q_BHQd = q_BHTd.gather(2, index)
-        places = last_BQ, placement.positions
-        (mass_BHQ,) = covered_mass(q_BHQd, k_BGTd, (window,), sinks, *places)
+        positions = last_BQ, placement.positions
+        (mass_BHQ,) = covered_mass(q_BHQd, k_BGTd, (window,), sinks, *positions)
         real_B = (last_BQ >= 0).sum(1).clamp_min(1)
         return (mass_BHQ.mean(1).sum(1) / real_B).tolist()
 
     @classmethod
-    def check_parameters(cls, parameters) -> None:
-        if set(parameters) != set(LEAST):
-            raise ValueError(f"takes {', '.join(map(repr, LEAST))}, got {sorted(parameters)}")
-        for name, least in LEAST.items():
+    def check_parameters(cls, parameters: dict[str, Any]) -> None:
+        if set(parameters) != set(MINIMUM):
+            raise ValueError(f"takes {', '.join(map(repr, MINIMUM))}, got {sorted(parameters)}")
+        for name, least in MINIMUM.items():
             value = parameters[name]
             if name == "full_layers" and value is None:
                 continue
@@ -100,18 +110,26 @@ class PrefillSelection(FullAttention):
                 raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
     @classmethod
-    def reach_tokens(cls, spec) -> int:
+    def reach_tokens(cls, spec: dict[str, Any]) -> int:
         return spec["sinks"] + spec["window"]
 
     @classmethod
-    def cache_layer(cls, spec) -> SelectiveCacheLayer:
+    def cache_layer(cls, spec: dict[str, Any]) -> SelectiveCacheLayer:
         return SelectiveCacheLayer(spec["sinks"], spec["window"])
 
     @classmethod
-    def kv_bytes(cls, config, spec, context_tokens, batch, element_bytes, padded=False) -> int:
-        """One layer's share of what the competing layers hold together, rounded.
+    def kv_bytes(
+        cls,
+        config: Any,
+        spec: dict[str, Any],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
+        """One layer's share of the bytes of all competing layers, rounded.
 
-        In a model without such layers, the share if all its layers competed.
+        If the model has no such layers, the share as if all its layers competed.
         """
         competing = sum(other["mixer"]["kind"] == cls.kind for other in config.layer_specs)
         layers = competing or config.num_hidden_layers
@@ -119,7 +137,15 @@ class PrefillSelection(FullAttention):
         return round(cls.all_kv_bytes(config, [spec] * layers, *sizes) / layers)
 
     @classmethod
-    def all_kv_bytes(cls, config, specs, context_tokens, batch, element_bytes, padded=False) -> int:
+    def all_kv_bytes(
+        cls,
+        config: Any,
+        specs: list[dict[str, Any]],
+        context_tokens: int,
+        batch: int,
+        element_bytes: int,
+        padded: bool = False,
+    ) -> int:
         full = full_layer_count(specs[0], len(specs))
         sizes = (context_tokens, batch, element_bytes, padded)
         return full * FullAttention.kv_bytes(config, specs[0], *sizes) + (
@@ -127,12 +153,12 @@ class PrefillSelection(FullAttention):
         ) * StreamingAttention.kv_bytes(config, specs[0], *sizes)
 
 
-def _of_rows(seen: VisibleRows, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The rows' part of each tensor (B, ...); None stays None."""
+def _select_rows(seen: VisibleRows, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """The given rows of each tensor (B, ...); None stays None."""
     if seen.rows is None:
         return tensors
     return tuple(None if x is None else x[seen.rows] for x in tensors)
 
 
-def _put_rows(out_BH1d: Tensor, seen: VisibleRows, values: Tensor) -> None:
+def _set_rows(out_BH1d: Tensor, seen: VisibleRows, values: Tensor) -> None:
     out_BH1d[slice(None) if seen.rows is None else seen.rows] = values

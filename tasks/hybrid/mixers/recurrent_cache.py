@@ -1,4 +1,6 @@
-"""The cache layer of mixers that carry a state beside a window of keys and values."""
+"""The cache layer of mixers that keep a recurrent state besides a window of keys and values."""
+
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -6,14 +8,14 @@ from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
 
 class RecurrentCacheLayer(StreamingCacheLayer):
-    """A streaming layer's window and the state after the last token, whatever the context.
+    """A sliding window and the state after the last token; its size does not depend on the context.
 
-    The states are set by the mixer. Their last token cannot be taken out again, so the layer can no
-    more be cropped than its window.
+    The mixer sets the states. A token cannot be removed from a state, so the layer cannot be
+    cropped.
 
     Attributes:
-        state: (B, G, keys or slots, values) in fp32, None before the first token.
-        slot_keys: (B, G, d, slots) in fp32, gated slot attention's second state; else None.
+        state: (B, G, keys or slots, values) in fp32; None before the first token.
+        slot_keys: (B, G, d, slots) in fp32, the second state of gated slot attention; else None.
     """
 
     def __init__(self, sinks: int, window: int):
@@ -25,7 +27,7 @@ class RecurrentCacheLayer(StreamingCacheLayer):
         super().reset()
         self.state = self.slot_keys = None
 
-    def _map_rows(self, change) -> None:
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         super()._map_rows(change)
         if self.state is not None:
             self.state = change(self.state)

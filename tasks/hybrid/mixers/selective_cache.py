@@ -1,4 +1,4 @@
-"""Cache layers that compete, while a prompt is read, for the right to keep all of its keys.
+"""Cache layers of prefill selection: layers compete during prefill to keep all keys of a prompt.
 
 Shapes: B batch, G key/value heads, T new tokens, K slots, d head size; rows are some of the B.
 """
@@ -16,14 +16,14 @@ from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
 
 class TrimmedRows(StreamingCacheLayer):
-    """Rows that kept the sinks and the last window - 1 tokens of a prompt."""
+    """Rows that keep only the sinks and the last window - 1 tokens of a prompt."""
 
     def trim(
         self, keys: Tensor, values: Tensor, positions: Tensor | None, rows: Sequence[int]
     ) -> None:
         """Takes `rows` of a prompt's keys and values (B, G, K, d), at positions (B, K) or None.
 
-        All are cut before the rows are chosen, so that no copy is longer than what is kept.
+        All rows are trimmed before the rows are selected, so that no full-length copy is made.
         """
         self.lazy_initialization(keys, values)
         self.cumulative_length = keys.shape[2]
@@ -34,31 +34,32 @@ class TrimmedRows(StreamingCacheLayer):
         self.batch_select_indices(torch.tensor(rows))
 
     def join(self, other: "TrimmedRows", order: Sequence[int]) -> None:
-        """Takes in other rows of the same prompt, and brings them all into `order`."""
+        """Adds other rows of the same prompt, then puts all rows into `order`."""
         self.keys = torch.cat([self.keys, other.keys])[order]
         self.values = torch.cat([self.values, other.values])[order]
-        if self.positions is not None:
+        if self.positions is not None and other.positions is not None:
             self.positions = torch.cat([self.positions, other.positions])[order]
 
 
 class VisibleRows(NamedTuple):
-    """What the next token of some rows sees."""
+    """The keys that the next token sees in some rows."""
 
-    rows: list[int] | None  # None: the whole batch
+    rows: list[int] | None  # None for the whole batch
     keys: Tensor  # (rows, G, K, d)
     values: Tensor
     positions: Tensor | None  # (rows, K) of trimmed rows in a padded batch
 
 
 class SelectiveCacheLayer(CacheLayerMixin):
-    """All keys and values of some rows, and those of sinks and window of the others.
+    """All keys and values of some rows; sinks and window of the other rows.
 
     Attributes:
         full, trimmed: the two parts.
-        full_rows, trimmed_rows: the rows of the batch that each holds, ascending; on the host,
-            because they decide on shapes.
+        full_rows, trimmed_rows: the rows of the batch in each part, ascending; on the host, because
+            tensor shapes depend on them.
         batch: number of rows, 0 before a prompt.
-        index, queue: which layer this is, and who decides; set by the queue.
+        index: index of this layer; the queue sets it.
+        queue: selects the rows to trim; the queue sets itself.
     """
 
     supports_early_init = False
@@ -66,8 +67,8 @@ class SelectiveCacheLayer(CacheLayerMixin):
     def __init__(self, sinks: int, window: int):
         super().__init__()
         self.sinks, self.window = sinks, window
-        self.index: int | None = None
-        self.queue: LazyQueue | None = None
+        self.index: int
+        self.queue: LazyQueue
         self._clear()
 
     def _clear(self) -> None:
@@ -81,23 +82,24 @@ class SelectiveCacheLayer(CacheLayerMixin):
         self.dtype, self.device = key_states.dtype, key_states.device
         self.batch, self.is_initialized = key_states.shape[0], True
 
-    def update(
+    def update(  # type: ignore[override] # Transformers' layers return keys and values only
         self,
         key_states: Tensor,
         value_states: Tensor,
         positions: Tensor | None = None,
         lazy_ratios: Sequence[float] | None = None,
     ) -> list[VisibleRows | None]:
-        """Takes a prompt, upon which rows here or in other layers are trimmed; or one more token.
+        """Takes a prompt, after which this or other layers trim some rows; or takes one more token.
 
         Args:
             key_states, value_states: (B, G, T, d); T is 1 after the prompt.
-            positions: (B, T), -1 for padding; None while no row was ever padded.
-            lazy_ratios: of the prompt in each row; where left out, all layers count as alike.
+            positions: (B, T), -1 for padding; None if no row has had padding.
+            lazy_ratios: lazy ratio of the prompt in each row; by default all layers are equally
+                lazy.
 
         Returns:
-            After the prompt: what the token sees in the full rows and in the trimmed ones, None
-            where there are no such rows.
+            After the prompt: the keys that the token sees in the full rows and in the trimmed rows,
+            None if there are no such rows.
         """
         if self.is_initialized:
             states = (key_states, value_states, positions)
@@ -108,7 +110,7 @@ class SelectiveCacheLayer(CacheLayerMixin):
         self.lazy_initialization(key_states, value_states)
         leaving = self.queue.enter(self.index, lazy_ratios or [1.0] * self.batch)
         own = leaving.pop(self.index, [])
-        for layer, rows in leaving.items():  # first, so that there is room for this layer's keys
+        for layer, rows in leaving.items():  # first, to free memory for this layer's keys
             self.queue.layers[layer].trim(rows, positions)
         if own:
             self._add_trimmed(own, key_states, value_states, positions, own)
@@ -117,8 +119,15 @@ class SelectiveCacheLayer(CacheLayerMixin):
             self._extend(self.full, self.full_rows, key_states, value_states, None)
         return [None, None]
 
-    def _extend(self, part, rows, keys, values, positions) -> VisibleRows | None:
-        """Gives the rows' new keys, values and positions to the part that holds them."""
+    def _extend(
+        self,
+        part: FullCacheLayer | TrimmedRows,
+        rows: Sequence[int],
+        keys: Tensor,
+        values: Tensor,
+        positions: Tensor | None,
+    ) -> VisibleRows | None:
+        """Appends the rows' new keys, values and positions to one of the two parts."""
         if not rows:
             return None
         if len(rows) == self.batch:
@@ -128,11 +137,11 @@ class SelectiveCacheLayer(CacheLayerMixin):
         return VisibleRows(index, *part.update(keys[index], values[index], positions))
 
     def trim(self, rows: Sequence[int], positions: Tensor | None) -> None:
-        """Cuts rows that were full to sinks and window; the memory of the rest is free at once.
+        """Trims full rows to sinks and window and frees the memory of their other keys.
 
         Args:
             rows: indices in the batch, ascending.
-            positions: (B, K) of the prompt, -1 for padding; None where no row is padded.
+            positions: (B, K) of the prompt, -1 for padding; None if no row has padding.
         """
         slots = [self.full_rows.index(row) for row in rows]
         if positions is not None:
@@ -142,8 +151,15 @@ class SelectiveCacheLayer(CacheLayerMixin):
         _keep_slots(self.full, remaining)
         self.full_rows = tuple(self.full_rows[slot] for slot in remaining)
 
-    def _add_trimmed(self, rows, keys, values, positions, slots) -> None:
-        """Adds rows of the batch, which stand at `slots` of the keys, to the trimmed ones."""
+    def _add_trimmed(
+        self,
+        rows: Sequence[int],
+        keys: Tensor,
+        values: Tensor,
+        positions: Tensor | None,
+        slots: Sequence[int],
+    ) -> None:
+        """Adds rows of the batch to the trimmed rows; `slots` are their indices in `keys`."""
         added = TrimmedRows(self.sinks, self.window)
         added.trim(keys, values, positions, slots)
         joined = [*self.trimmed_rows, *rows]
@@ -167,14 +183,14 @@ class SelectiveCacheLayer(CacheLayerMixin):
         self.queue.reset()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refused, except for no tokens: what was trimmed is gone.
+        """Always refused unless the count is 0: trimmed tokens are lost.
 
         Raises:
-            RuntimeError: always, unless tokens_to_remove is 0.
+            RuntimeError: tokens_to_remove is not 0.
         """
         if tokens_to_remove:
             raise RuntimeError(
-                "the cache of a prefill_selection layer cannot be cropped: what was trimmed is gone"
+                "a prefill_selection layer's cache cannot be cropped: trimmed tokens are lost"
             )
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -187,21 +203,23 @@ class SelectiveCacheLayer(CacheLayerMixin):
         self._select(torch.arange(self.batch).repeat_interleave(repeats).tolist())
 
     def _select(self, sources: list[int]) -> None:
-        """Row i becomes what row sources[i] was."""
-        self.full_rows = _selected(self.full, self.full_rows, sources)
-        self.trimmed_rows = _selected(self.trimmed, self.trimmed_rows, sources)
+        """Replaces the rows: row i becomes the old row sources[i]."""
+        self.full_rows = _select_part(self.full, self.full_rows, sources)
+        self.trimmed_rows = _select_part(self.trimmed, self.trimmed_rows, sources)
         self.batch = len(sources) if self.is_initialized else 0
 
 
-def _selected(part: CacheLayerMixin, rows: Sequence[int], sources: list[int]) -> tuple[int, ...]:
-    """Which rows the part, which held `rows`, holds after row i became what sources[i] was."""
+def _select_part(
+    part: FullCacheLayer | TrimmedRows, rows: Sequence[int], sources: list[int]
+) -> tuple[int, ...]:
+    """Applies `sources` to a part that holds `rows`; returns the rows it holds now."""
     slot_of = {row: slot for slot, row in enumerate(rows)}
-    chosen = [row for row, source in enumerate(sources) if source in slot_of]
-    _keep_slots(part, [slot_of[sources[row]] for row in chosen])
-    return tuple(chosen)
+    kept = [row for row, source in enumerate(sources) if source in slot_of]
+    _keep_slots(part, [slot_of[sources[row]] for row in kept])
+    return tuple(kept)
 
 
-def _keep_slots(part: CacheLayerMixin, slots: list[int]) -> None:
+def _keep_slots(part: FullCacheLayer | TrimmedRows, slots: list[int]) -> None:
     if slots:
         part.batch_select_indices(torch.tensor(slots))
     else:

@@ -1,1 +1,1 @@
-"""What strategies fit their tensors with."""
+"""Methods and data for fitting a strategy's tensors."""

@@ -1,4 +1,4 @@
-"""How slowly a recurrent state should forget, from where the layer's attention looks.
+"""Fits how slowly a recurrent state decays, from the distances that the layer's attention spans.
 
 Shapes: B rows, T tokens, H query heads, G key/value heads, d head size, c channels of a gate.
 """
@@ -13,42 +13,49 @@ from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
 from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
 from layerwright.tasks.strategies.fitting.stretch import Stretch
 
-LAST_QUERIES = 32  # of each row, as for the lazy ratio
-LAST_KEYS = 256  # of each row: enough to average a gate over
-WIDEST = 60.0  # of a bias; sigmoid has no more to give beyond
+LAST_QUERIES = 32  # per row, as for the lazy ratio
+LAST_KEYS = 256  # per row, enough to average the gate
+MAX_BIAS = 60.0  # limit of a bias, where sigmoid saturates
 
 
 def decay_bias(stretch: Stretch, mixer: GatedRecurrence) -> Tensor:
-    """A bias on the gate's logits (G, c), by which each head's state forgets as its attention does.
+    """A bias on the gate's logits (G, c), fitted so that the state decays as attention does.
 
-    With D_g the mean distance, in tokens, of the attention mass that head group g puts outside
-    ``mixer``'s sinks and window, b_g solves mean over tokens and channels of -log G(k + b_g) =
-    1 / D_g: the state's time constant is that distance. One number a head, so that the channels
-    keep their differences. A head without such mass keeps its gate. Initialisation from statistics
-    of attention: arXiv 2606.16429.
+    D_g is the mean distance, in tokens, of the attention mass that the heads of group g put outside
+    ``mixer``'s sinks and window. b_g solves: mean over tokens and channels of -log G(k + b_g) = 1 /
+    D_g, so that the state's time constant is that distance. All channels of a head get the same
+    bias and keep their differences. A head without such mass keeps its gate. Initialisation from
+    statistics of attention: arXiv 2606.16429.
 
     Args:
-        stretch: one layer, full attention in the model as it is.
-        mixer: what the layer becomes, sharing its projections, with a decay bias.
+        stretch: one layer, which is full attention in the current model.
+        mixer: the layer's new mixer, which shares its projections and has a decay bias.
     """
     ((layer,), spec) = stretch.layers, mixer.spec
-    mass = distance = None
+    sums: list[tuple[Tensor, Tensor]] = []
     keys = []
     for batch in stretch.batches:
         hidden = layer.input_layernorm(batch.x)
-        found = far_attention(mixer, hidden, batch.placement.rotary, spec["sinks"], spec["window"])
-        mass, distance = found if mass is None else (mass + found[0], distance + found[1])
+        rotary = batch.placement.rotary
+        sums.append(far_attention(mixer, hidden, rotary, spec["sinks"], spec["window"]))
         keys.append(mixer.heads(hidden)[1][:, :, -LAST_KEYS:].float())
+    mass, distance = (sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True))
     k_BGTd = torch.cat(keys)
+    bias = mixer.decay_bias
+    assert bias is not None
 
-    def rate(bias: float, head: int) -> float:
-        mixer.decay_bias.data.fill_(bias)
+    def rate(value: float, head: int) -> float:
+        bias.data.fill_(value)
         return -mixer.log_decay(k_BGTd)[:, head].double().mean().item()
 
-    bias_Gc = torch.zeros_like(mixer.decay_bias)
-    for head, wanted in enumerate((mass / distance).tolist()):
-        if wanted == wanted and rate(WIDEST, head) < wanted < rate(-WIDEST, head):
-            bias_Gc[head] = brentq(lambda b, h=head, w=wanted: rate(b, h) - w, -WIDEST, WIDEST)
+    bias_Gc = torch.zeros_like(bias)
+    for head, target_rate in enumerate((mass / distance).tolist()):
+        if target_rate == target_rate and rate(MAX_BIAS, head) < target_rate < rate(
+            -MAX_BIAS, head
+        ):
+            bias_Gc[head] = brentq(
+                lambda b, h=head, w=target_rate: rate(b, h) - w, -MAX_BIAS, MAX_BIAS
+            )
     return bias_Gc
 
 
@@ -61,7 +68,7 @@ def far_attention(
 ) -> tuple[Tensor, Tensor]:
     """Sums of A and of A · distance outside sinks and window, per key/value head: (G,) fp64 each.
 
-    A is full attention of each row's last queries; nothing T × T is made.
+    A is full attention of each row's last queries; no T × T matrix is allocated.
     """
     q, k, _ = mixer.project(hidden_BTD, rotary)
     T, G = k.shape[2], k.shape[1]

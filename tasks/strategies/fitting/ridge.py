@@ -1,4 +1,4 @@
-"""Least squares from streaming sums, with the ridge chosen on rows that were held out.
+"""Ridge regression from running sums, with the ridge chosen on held-out rows.
 
 Shapes: N tokens, D inputs, E = D outputs.
 """
@@ -13,10 +13,10 @@ from torch import Tensor
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.strategies.fitting.moments import Centred, Moments
 
-# shares of each channel's variance; below the least, rounding decides
+# shares of each channel's variance; below the smallest, rounding errors dominate
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 HELD_OUT_EVERY = 4
-TIE = 0.01  # of the least error: between equals the smaller ridge, which biases less
+TIE = 0.01  # errors within this share of the least count as equal; the smallest ridge wins
 
 Sample = tuple[int, Tensor, Tensor, Tensor]  # row, x (T, D), e (T, D), ordinary (T, 1)
 
@@ -24,19 +24,22 @@ Sample = tuple[int, Tensor, Tensor, Tensor]  # row, x (T, D), e (T, D), ordinary
 def fit_ridge(
     samples: Iterable[Sample], width: int, rows: int, *, intercept: bool
 ) -> tuple[Tensor, Tensor, float]:
-    """A and b with the least ||X A + b - E||² + ridge ||A||², channels scaled to variance one.
+    """A and b that minimise ||X A + b - E||² + ridge ||A||², with channels scaled to variance one.
 
-    The ridge is the one of RIDGES with the least error on every fourth row, fitted on the others,
-    or the smallest that comes within a hundredth of it; then all rows are fitted with it. All
-    tokens are fitted, because a map that has never seen the first token of a row, whose activations
-    are massive, sends it astray, and every later token attends to it; the error is that on ordinary
-    tokens, which the massive ones would drown. Sums are taken in fp64, each row's products in fp32.
+    The ridge from RIDGES has the least error on every fourth row, fitted on the other rows. Of
+    ridges within a hundredth of the least error, the smallest is taken, because it biases least.
+    The final fit uses all rows.
+
+    All tokens are fitted. The first token of a row has massive activations; a map that has not seen
+    it gives a wrong output, and every later token attends to it. The error is measured on ordinary
+    tokens, because massive activations would dominate it. Sums are in fp64, each row's products in
+    fp32.
 
     Args:
-        samples: rows of inputs X and outputs E, and 1 or 0 for tokens that are ordinary or not.
+        samples: row index, inputs X, outputs E, and 1 for ordinary or 0 for other tokens.
         width: D.
         rows: number of rows in ``samples``.
-        intercept: fit b; without it the sums are not centred and b is zero.
+        intercept: fit b; otherwise the sums are not centred and b is zero.
 
     Returns:
         A (D, D) and b (D,) in fp64, and the ridge.
@@ -46,7 +49,7 @@ def fit_ridge(
     """
     if rows < 2:
         raise InputError(
-            f"{rows} calibration row leaves none to choose the ridge on",
+            f"{rows} calibration row is too few: choosing the ridge needs a held-out row",
             where="convert.rows",
             expected="at least 2 rows",
         )
@@ -66,7 +69,7 @@ def fit_ridge(
     everything = kept + held_out
     if everything.n <= 2 * width:
         raise InputError(
-            f"{int(everything.n):,} calibration tokens fit any map of {width} x {width}",
+            f"{int(everything.n):,} calibration tokens are too few for a map of {width} x {width}",
             where="convert.rows",
             expected=f"more than {2 * width:,} tokens, twice the hidden size",
         )
@@ -75,12 +78,14 @@ def fit_ridge(
         return sums.about(*means)
 
     def means(sums: Moments) -> tuple[Tensor, Tensor]:
-        found = sums.means()
-        return found if intercept else (torch.zeros_like(found[0]), torch.zeros_like(found[1]))
+        mean_x, mean_e = sums.means()
+        return (
+            (mean_x, mean_e) if intercept else (torch.zeros_like(mean_x), torch.zeros_like(mean_e))
+        )
 
     fitted, unseen = about(kept, means(kept)), about(scored, means(kept))
     errors = {ridge: unseen.error(fitted.ridge_map(ridge)).item() for ridge in RIDGES}
-    least = min(errors.values())  # below zero by rounding, where the fit is exact
+    least = min(errors.values())  # rounding may make it negative if the fit is exact
     ridge = min(r for r, error in errors.items() if error <= least + TIE * abs(least))
     mean_x, mean_e = means(everything)
     map_DD = about(everything, (mean_x, mean_e)).ridge_map(ridge)

@@ -1,4 +1,4 @@
-"""What a strategy fits on: a stretch of layers, with the streams of base and converted model.
+"""The data for a fit: a run of layers, with the residual streams of base and converted model.
 
 Shapes: B rows, T tokens a row, D hidden size.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,13 +20,13 @@ from layerwright.tasks.hybrid.placement import Placement
 
 @dataclass(frozen=True)
 class StretchBatch:
-    """Some calibration rows around a stretch of layers.
+    """One batch of calibration rows around a run of layers.
 
     Attributes:
         ids: (B, T) token ids.
         placement: positions and rotary tables of the tokens.
         first_row: index of the batch's first row among all rows.
-        before: (B, T, D) input of layer start - 1 in the converted model; None where start is 0.
+        before: (B, T, D) input of layer start - 1 in the converted model; None if start is 0.
         x: (B, T, D) input of layer start in the converted model.
         target: (B, T, D) output of layer stop - 1 in the base.
     """
@@ -40,11 +41,11 @@ class StretchBatch:
 
 @dataclass(frozen=True)
 class StretchBatches:
-    """The batches of a stretch; states that lie in files are read as each batch is asked for.
+    """The batches of a run of layers; states in files are read batch by batch.
 
     Attributes:
         ids: (B, T) token ids per batch.
-        before, x, target: what a batch has of these, per batch; no ``before`` at the bottom.
+        before, x, target: these tensors of StretchBatch, per batch; ``before`` is None at layer 0.
     """
 
     ids: Sequence[Tensor]
@@ -55,29 +56,29 @@ class StretchBatches:
 
     def __iter__(self) -> Iterator[StretchBatch]:
         first_row = 0
-        before = self.before or (None,) * len(self.ids)
-        for ids, *states in zip(self.ids, before, self.x, self.target, strict=True):
-            yield StretchBatch(ids, self.placement, first_row, *states)
+        all_before = self.before or (None,) * len(self.ids)
+        for ids, before, x, target in zip(self.ids, all_before, self.x, self.target, strict=True):
+            yield StretchBatch(ids, self.placement, first_row, before, x, target)
             first_row += len(ids)
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Layers start .. stop - 1, still as in the base; everything below is converted already.
+    """A run of layers start .. stop - 1, still as in the base; all layers below are converted.
 
     Attributes:
-        model: the model on its way from base to hybrid; to be left as it is.
+        model: the partly converted model; not to be changed.
         batches: the calibration rows.
-        at_work: with a layer, a context in which its weights can be read: a model may be larger
+        at_work: returns a context in which a layer's weights are in memory; the model may be larger
             than memory.
-        rows: how many there are.
+        rows: number of calibration rows.
     """
 
     model: HybridForCausalLM
     start: int
     stop: int
     batches: StretchBatches
-    at_work: Callable[[HybridLayer], AbstractContextManager[None]] = nullcontext
+    at_work: Callable[[HybridLayer], AbstractContextManager[Any]] = nullcontext
 
     @property
     def rows(self) -> int:
@@ -92,7 +93,7 @@ class Stretch:
         return self.model.model.layers[self.start - 1] if self.start else None
 
     def ordinary(self, batch: StretchBatch, massive: float = 10.0) -> Tensor:
-        """(B, T) bool: no first token, no BOS, no massive activation in or out."""
+        """(B, T) bool: no first token, no BOS, no massive activation in input or output."""
         bos = self.model.config.bos_token_id
         return ordinary_tokens(batch.ids, (batch.x, batch.target), bos, massive)
 
@@ -100,10 +101,11 @@ class Stretch:
 def ordinary_tokens(
     ids_BT: Tensor, streams: tuple[Tensor, ...], bos: int | None, massive: float
 ) -> Tensor:
-    """Tokens that a fit should be made on, (B, T) bool.
+    """Tokens to fit on, (B, T) bool.
 
-    Left out: the first token of each row, BOS tokens, and tokens of massive activation (norm above
-    ``massive`` times the row's median in any of the streams (B, T, D)), which alone would fit.
+    Left out: the first token of each row, BOS tokens, and tokens with massive activations (norm
+    above ``massive`` times the row's median in any of the streams (B, T, D)), which would dominate
+    the fit.
     """
     ordinary = torch.ones_like(ids_BT, dtype=torch.bool)
     ordinary[:, 0] = False
