@@ -1,6 +1,6 @@
-"""HybridConfig: the base family's fields, one spec per layer, and what a loader needs."""
+"""HybridConfig: the base's config fields, one spec per layer, and requirements for loaders."""
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PretrainedConfig
@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.hybrid.stock import stock_form
 
-FORMAT = 1  # of the specs and the shipped code
+FORMAT = 1  # version of the specs and the shipped code
 FEED_FORWARDS = ("linear", "mlp", "none")
 BIASES = ("attention_bias", "attention_output_bias", "mlp_bias")
 FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
@@ -16,22 +16,22 @@ FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 
 @strict
 class HybridConfig(PretrainedConfig):
-    """Configuration of a decoder whose layers are each built from a spec.
+    """Configuration of a decoder in which each layer is built from its own spec.
 
     Attributes:
-        base_model_type: the family that the weights come from, such as "llama".
+        base_model_type: the family of the weights, such as "llama".
         layer_specs: one dict per layer, {"mixer": {"kind": ..., parameters}, "feed_forward":
-            {"kind": "mlp", "linear" or "none"}}; None means that every layer is full attention.
-            A layer keeps its index whatever it becomes: a removed one has neither part.
-        capabilities: derived from layer_specs, never set by hand; see `derive_capabilities`.
+            {"kind": "mlp", "linear" or "none"}}; None makes every layer full attention. A removed
+            layer keeps its index and has neither part.
+        capabilities: derived from layer_specs, see `derive_capabilities`; do not set it.
         attention_bias: biases on the query, key and value projections.
         attention_output_bias: bias on the output projection.
         query_key_norm: RMS norm over the head dimension of queries and keys, before the rotation.
-        Other fields have the meaning that they have in Transformers.
+            All other fields mean the same as in Transformers.
 
     Raises:
-        ValueError: a spec with an unknown kind or parameter (the message names the layer), or a
-            checkpoint of another format.
+        ValueError: a spec has an unknown kind or parameter (the message names the layer), or the
+            checkpoint has another format.
     """
 
     model_type = "layerwright"
@@ -59,10 +59,14 @@ class HybridConfig(PretrainedConfig):
     attention_output_bias: bool = False
     mlp_bias: bool = False
     query_key_norm: bool = False
-    layer_specs: list[dict] | None = None
-    capabilities: dict | None = None
+    if TYPE_CHECKING:  # None only until __post_init__
+        layer_specs: list[dict[str, Any]]
+        capabilities: dict[str, Any]
+    else:
+        layer_specs: list[dict] | None = None
+        capabilities: dict | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.layer_specs is None:
             self.layer_specs = [FULL_LAYER] * self.num_hidden_layers
         self.layer_specs = [normalised_spec(spec, i) for i, spec in enumerate(self.layer_specs)]
@@ -72,14 +76,14 @@ class HybridConfig(PretrainedConfig):
                 "layers"
             )
         check_decided_together(self.layer_specs)
-        found = (self.capabilities or {}).get("format", FORMAT)
-        if found != FORMAT:
-            raise ValueError(f"checkpoint format {found} is not the one this code reads, {FORMAT}")
+        given = (self.capabilities or {}).get("format", FORMAT)
+        if given != FORMAT:
+            raise ValueError(f"checkpoint format {given} is not supported, expected {FORMAT}")
         self.capabilities = derive_capabilities(self)
         super().__post_init__(**kwargs)
 
     def replace_layer_spec(self, index: int, spec: dict[str, Any]) -> None:
-        """Sets the spec of layer `index` and derives the capabilities again."""
+        """Sets the spec of layer `index` and updates the capabilities."""
         specs = list(self.layer_specs)
         specs[index] = normalised_spec(spec, index)
         check_decided_together(specs)
@@ -88,16 +92,16 @@ class HybridConfig(PretrainedConfig):
 
 
 def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
-    """A copy of a layer's spec, checked and with its defaults filled in.
+    """A checked copy of a layer's spec, with its defaults filled in.
 
     Raises:
-        ValueError: unknown part, kind or parameter; the message names the layer and what is
+        ValueError: a part, kind or parameter is unknown; the message names the layer and what is
             allowed.
     """
     unknown = set(spec) - {"mixer", "feed_forward"}
     if unknown or "mixer" not in spec:
         raise ValueError(
-            f"layer {index}: a spec has the parts 'mixer' and 'feed_forward', got {sorted(spec)}"
+            f"layer {index}: expected the parts 'mixer' and 'feed_forward', got {sorted(spec)}"
         )
     mixer, feed_forward = spec["mixer"], spec.get("feed_forward", {"kind": "mlp"})
     kind = mixer.get("kind")
@@ -109,7 +113,9 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
             f"{sorted(FEED_FORWARDS)}"
         )
     if len(feed_forward) > 1:
-        raise ValueError(f"layer {index}: a feed-forward has a kind alone, got {feed_forward}")
+        raise ValueError(
+            f"layer {index}: a feed-forward has no options except kind, got {feed_forward}"
+        )
     parameters = {key: value for key, value in mixer.items() if key != "kind"}
     try:
         MIXERS[kind].check_parameters(parameters)
@@ -119,25 +125,29 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def check_decided_together(layer_specs: list[dict[str, Any]]) -> None:
-    """Raises ValueError where layers that share a decision disagree; the message names them."""
+    """Checks that layers which select together have equal parameters.
+
+    Raises:
+        ValueError: they differ; the message names the layers.
+    """
     first: dict[str, int] = {}
     for layer, mixer in enumerate(spec["mixer"] for spec in layer_specs):
         other = first.setdefault(mixer["kind"], layer)
         if MIXERS[mixer["kind"]].decides_together and mixer != layer_specs[other]["mixer"]:
             raise ValueError(
-                f"layers {other} and {layer}: mixer {mixer['kind']!r} decides over all its layers "
-                f"together, so they need the same parameters, got {layer_specs[other]['mixer']} "
-                f"and {mixer}. To change them, make the layers full first."
+                f"layers {other} and {layer}: mixer {mixer['kind']!r} selects among all its "
+                f"layers, so they need the same parameters, got {layer_specs[other]['mixer']} "
+                f"and {mixer}. To change the parameters, set the layers to full attention first."
             )
 
 
 def derive_capabilities(config: HybridConfig) -> dict[str, Any]:
-    """What a loader must have and may expect, so that it can refuse before it loads a weight.
+    """What a loader needs and may expect, to refuse a checkpoint before loading weights.
 
-    Keys: format, mixers and feed_forwards (the kinds in use), needs (trust_remote_code,
-    transformers), stateful (a layer carries a state that is not keys and values), crop (the cache
-    can be rolled back), padding (sides that batches may be padded on), serving (which engines can
-    run the checkpoint as it is), stock (which of Transformers' own classes can hold it, see
+    Keys: format; mixers and feed_forwards (the kinds in use); needs
+    (trust_remote_code, transformers); stateful (a layer has a state besides keys and values); crop
+    (the cache can be rolled back); padding (sides on which batches may be padded); serving (engines
+    that can run the checkpoint directly); stock (the class of Transformers that can hold it, see
     `stock_form`).
     """
     layer_specs = config.layer_specs

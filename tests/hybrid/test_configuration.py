@@ -34,8 +34,8 @@ def specs_with(index: int, spec: dict) -> list[dict]:
         ({"mixer": {"kind": "streaming", "sinks": 1, "window": 1.5}}, "window must be .* got 1.5"),
         (FULL | {"feed_forward": {"kind": "moe"}}, r"'moe' is not one of \['linear', 'mlp'"),
         (FULL | {"feed_forward": {"kind": "mlp", "wide": 3}}, "layer 2: a feed-forward has a kind"),
-        ({"attention": "full"}, "layer 2: a spec has the parts"),
-        ({}, "layer 2: a spec has the parts"),
+        ({"attention": "full"}, "layer 2: expected the parts"),
+        ({}, "layer 2: expected the parts"),
     ],
 )
 def test_bad_specs_name_the_layer(spec, message):

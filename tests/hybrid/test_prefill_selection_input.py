@@ -45,7 +45,7 @@ def test_layers_must_agree(model):
     with pytest.raises(ValueError, match="layers 0 and 2: mixer 'prefill_selection' decides over"):
         from_base_config(tiny_llama_config(), specs)
     before = [dict(spec) for spec in model.config.layer_specs]
-    with pytest.raises(ValueError, match="make the layers full first"):
+    with pytest.raises(ValueError, match="full attention first"):
         model.set_layer_spec(3, spec_of(1, window=9))
     assert model.config.layer_specs == before
 
