@@ -24,12 +24,12 @@ def gated_recurrence_chunked(
     """Computes the recurrence block by block and updates the state once per block.
 
     A single token is the plain recurrent step. Differentiable. No exponent is positive and no sum
-    of log decays is subtracted from another (README.md).
+    of log decays is subtracted from another (README.md). The results and the arguments that are not
+    listed here are those of `gated_recurrence_reference`.
 
     Args:
         block: tokens between two states, a power of two.
-        span: tokens whose intermediate tensors are in memory at a time, a multiple of `block`. The
-            other arguments and the results are those of `gated_recurrence_reference`.
+        span: tokens whose intermediate tensors are in memory at a time, a multiple of `block`.
     """
     tokens, groups = q_BHTd.shape[2], k_BGTd.shape[1]
     block = min(block, 1 << (tokens - 1).bit_length())

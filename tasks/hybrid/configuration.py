@@ -18,6 +18,8 @@ FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 class HybridConfig(PretrainedConfig):
     """Configuration of a decoder in which each layer is built from its own spec.
 
+    Fields that are not listed here mean the same as in Transformers.
+
     Attributes:
         base_model_type: the family of the weights, such as "llama".
         layer_specs: one dict per layer, {"mixer": {"kind": ..., parameters}, "feed_forward":
@@ -27,7 +29,6 @@ class HybridConfig(PretrainedConfig):
         attention_bias: biases on the query, key and value projections.
         attention_output_bias: bias on the output projection.
         query_key_norm: RMS norm over the head dimension of queries and keys, before the rotation.
-            All other fields mean the same as in Transformers.
 
     Raises:
         ValueError: a spec has an unknown kind or parameter (the message names the layer), or the

@@ -1,4 +1,4 @@
-"""A model without its weights, and where in the checkpoint's files each of them lies."""
+"""A model without its weights, and the positions of its weights in the checkpoint's files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import base_config
 from layerwright.tasks.offload.weight_files import StoredTensor, find_tensors
 
-ALIGNMENT = 64  # bytes, as of a tensor that has its memory to itself
+ALIGNMENT = 64  # bytes; the alignment of separately allocated tensors
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -26,7 +26,7 @@ class Part:
 
     owner: nn.Module
     leaf: str
-    empty: Tensor  # on the meta device; its place while the weight is away
+    empty: Tensor  # on the meta device; stands in while the weight is unloaded
     stored: StoredTensor
     start: int
 
@@ -59,13 +59,13 @@ class FlatWeights:
             part.stored.read_into(part.view(flat))
 
     def read(self, pinned: bool = False) -> Tensor:
-        """All weights in a new CPU buffer."""
+        """Reads all weights into a new CPU buffer."""
         flat = torch.empty(self.nbytes, dtype=torch.uint8, pin_memory=pinned)
         self.read_into(flat)
         return flat
 
     def put(self, flat: Tensor) -> None:
-        """Makes the modules use the weights in a buffer, on whatever device that is."""
+        """Makes the modules use the weights in a buffer, on any device."""
         for part in self.parts:
             if part.leaf in part.owner._parameters:
                 weight = nn.Parameter(part.view(flat), requires_grad=False)
@@ -74,19 +74,19 @@ class FlatWeights:
                 part.owner._buffers[part.leaf] = part.view(flat)
 
     def take(self) -> None:
-        """Leaves the modules without weights."""
+        """Removes the weights from the modules."""
         for part in self.parts:
             setattr(part.owner, part.leaf, part.empty)
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model on the meta device and its weights in files.
+    """A model on the meta device, with its weights in files.
 
     Attributes:
         model: HybridForCausalLM in evaluation mode.
-        fixed: embeddings, final norm, and the head where it is not tied to the embeddings.
-        layers: one each; without parts where a layer has no weights.
+        fixed: embeddings, final norm, and the head if it is not tied to the embeddings.
+        layers: the weights of each layer; a layer without weights has no parts.
     """
 
     model: HybridForCausalLM
@@ -95,11 +95,11 @@ class Skeleton:
 
 
 def read_skeleton(folder: Path) -> Skeleton:
-    """The model of a converted checkpoint or of a base, from its config and its files' headers.
+    """The model of a converted checkpoint or a base, from its config and its files' headers.
 
     Raises:
-        InputError: not a checkpoint, or a base of a family that is not supported.
-        IntegrityError: the files do not hold the weights that the config asks for; the message
+        InputError: the folder is not a checkpoint, or the base's family is not supported.
+        IntegrityError: the files do not hold the weights that the config requires; the message
             names file and tensor.
     """
     config = read_config(folder)
@@ -109,29 +109,29 @@ def read_skeleton(folder: Path) -> Skeleton:
         model = HybridForCausalLM._from_config(config, dtype=dtype).eval()
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    wanted = dict(model.state_dict())
+    expected = dict(model.state_dict())
     if config.tie_word_embeddings:
-        del wanted[HEAD]
-    _check(folder, wanted, stored, config)
+        del expected[HEAD]
+    _check(folder, expected, stored, config)
     groups: list[list[str]] = [[] for _ in range(config.num_hidden_layers)]
     fixed: list[str] = []
-    for name in wanted:
-        place = name.split(".")
-        group = groups[int(place[2])] if place[:2] == ["model", "layers"] else fixed
+    for name in expected:
+        path = name.split(".")
+        group = groups[int(path[2])] if path[:2] == ["model", "layers"] else fixed
         group.append(name)
     layers = [FlatWeights(model, names, stored) for names in groups]
     return Skeleton(model, FlatWeights(model, fixed, stored), layers)
 
 
 def read_config(folder: Path) -> HybridConfig:
-    """The hybrid configuration of a converted checkpoint or of a base.
+    """The hybrid configuration of a converted checkpoint or a base.
 
     Raises:
-        InputError: not a checkpoint, or a base of a family that is not supported.
+        InputError: the folder is not a checkpoint, or the base's family is not supported.
     """
     if not (folder / "config.json").is_file():
         raise InputError(
-            "not a checkpoint: there is no config.json in it",
+            "not a checkpoint: the folder has no config.json",
             where=str(folder),
             expected="the folder of a converted checkpoint or of a base model",
         )
@@ -143,30 +143,32 @@ def read_config(folder: Path) -> HybridConfig:
 
 def _check(
     folder: Path,
-    wanted: dict[str, Tensor],
+    expected: dict[str, Tensor],
     stored: dict[str, StoredTensor],
     config: HybridConfig,
 ) -> None:
     files = sorted({tensor.file.name for tensor in stored.values()})
-    for name, empty in wanted.items():
+    for name, empty in expected.items():
         if name not in stored:
             raise IntegrityError(f"{folder}: {name} is missing from {', '.join(files)}")
         if stored[name].shape != tuple(empty.shape):
             raise IntegrityError(
-                f"{stored[name].file}: {name} has the shape {stored[name].shape}, the config asks "
-                f"for {tuple(empty.shape)}"
+                f"{stored[name].file}: {name} has the shape {stored[name].shape}, but the config "
+                f"requires {tuple(empty.shape)}"
             )
-    # Old Llama checkpoints hold tables that follow from the config.
-    extra = sorted(n for n in set(stored) - set(wanted) if not n.endswith("rotary_emb.inv_freq"))
+    # Old Llama checkpoints store tables that are computed from the config.
+    extra = sorted(n for n in set(stored) - set(expected) if not n.endswith("rotary_emb.inv_freq"))
     if config.tie_word_embeddings and HEAD in extra:
         extra.remove(HEAD)
-        one, other = (stored[name] for name in (HEAD, EMBEDDINGS))
-        if not torch.equal(_load(one), _load(other)):
+        head, embeddings = (stored[name] for name in (HEAD, EMBEDDINGS))
+        if not torch.equal(_load(head), _load(embeddings)):
             raise IntegrityError(
-                f"{one.file}: {HEAD} differs from {EMBEDDINGS}, to which the config ties it"
+                f"{head.file}: {HEAD} differs from {EMBEDDINGS}, but the config ties them"
             )
     if extra:
-        raise IntegrityError(f"{stored[extra[0]].file}: the config has no place for {extra}")
+        raise IntegrityError(
+            f"{stored[extra[0]].file}: the config does not expect the tensors {extra}"
+        )
 
 
 def _load(stored: StoredTensor) -> Tensor:

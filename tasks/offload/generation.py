@@ -1,4 +1,4 @@
-"""Greedy text from a checkpoint, with its weights under a bound of memory."""
+"""Greedy text generation from a checkpoint, with a memory bound on its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from layerwright.tasks.progress import Bar, progress
 
 
 class TokenBar(BaseStreamer):
-    """Advances a progress bar by each token that `generate` hands over."""
+    """Advances a progress bar for each token that `generate` produces."""
 
     def __init__(self, bar: Bar, total: int):
         self.bar, self.job = bar, bar.add_task("generate", total=total)
@@ -47,24 +47,24 @@ def generate_text(
     source: Source = "disk",
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Continues a prompt, always with the likeliest token.
+    """Continues a prompt by greedy decoding.
 
     Args:
         folder: a converted checkpoint or a base model.
-        chat: the prompt is a user's message, put into the tokenizer's chat template.
-        memory: bound on the weights that the device holds, such as "300MB" or "2GiB".
+        chat: treat the prompt as a user's message and apply the tokenizer's chat template.
+        memory: bound on the weights in the device's memory, such as "300MB" or "2GiB".
         resident_layers, source: as in `load_streamed`.
 
     Returns:
-        text (without the prompt), new_tokens, seconds (prompt and new tokens, without loading),
-        tokens_per_s, peak_weight_bytes (on the device), kv_bytes (of the cache at the end).
+        text (without the prompt), new_tokens, seconds (prefill and decode, without loading),
+        tokens_per_s, peak_weight_bytes (on the device), kv_bytes (of the KV cache at the end).
 
     Raises:
-        InputError: not a checkpoint, no tokenizer or chat template in it, an empty prompt, a size
-            that cannot be read, or a bound that is too small.
+        InputError: the folder is not a checkpoint, or has no tokenizer or chat template; the prompt
+            is empty; the size is invalid or too small.
     """
     resident_bytes = None if memory is None else size_in_bytes(memory)
-    read_config(folder)  # says what is wrong with the folder better than the tokenizer would
+    read_config(folder)  # its error about the folder is clearer than the tokenizer's
     tokenizer = find_tokenizer(folder)
     ids_1T = encode(tokenizer, prompt, chat).to(device)
     loaded = load_streamed(
@@ -77,7 +77,8 @@ def generate_text(
     with loaded, progress() as bar:
         cache = HybridCache(loaded.model.config)
         started = time.perf_counter()
-        row = loaded.model.generate(
+        model: Any = loaded.model
+        row = model.generate(
             ids_1T,
             attention_mask=torch.ones_like(ids_1T),
             past_key_values=cache,
@@ -98,15 +99,17 @@ def generate_text(
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt itself, or what a file holds.
+    """The prompt itself, or the content of a file.
 
     Raises:
-        InputError: not exactly one of the two, or a file that is no text.
+        InputError: not exactly one of the two is given, or the file is not text.
     """
     if (prompt is None) == (file is None):
-        raise InputError("give a prompt or a file with one", expected="--prompt or --prompt-file")
+        raise InputError(
+            "give either a prompt or a file with a prompt", expected="--prompt or --prompt-file"
+        )
     if file is None:
-        return prompt
+        return str(prompt)
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -117,13 +120,15 @@ def find_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer.
 
     Raises:
-        InputError: there is none.
+        InputError: the folder has no tokenizer.
     """
     try:
         return load_tokenizer(folder)
     except (OSError, ValueError) as error:
         raise InputError(
-            "no tokenizer can be loaded from it", where=str(folder), expected="tokenizer.json"
+            "no tokenizer can be loaded from this folder",
+            where=str(folder),
+            expected="tokenizer.json",
         ) from error
 
 
@@ -131,7 +136,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool) -> Tenso
     """Token ids (1, T) of a prompt.
 
     Raises:
-        InputError: no tokens, or a chat is wanted of a tokenizer without a template.
+        InputError: the prompt has no tokens, or ``chat`` is set and there is no chat template.
     """
     if not chat:
         ids = tokenizer(prompt).input_ids
@@ -139,22 +144,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool) -> Tenso
         raise InputError("this checkpoint's tokenizer has no chat template", remedy="omit --chat")
     else:
         messages = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(
+        encoded: Any = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True
-        ).input_ids
+        )
+        ids = encoded.input_ids
     if not ids:
         raise InputError("the prompt has no tokens", where="prompt")
     return torch.tensor([ids])
 
 
 def size_in_bytes(size: str) -> int:
-    """Bytes of a size such as 300MB, 1.5GB (powers of ten) or 2GiB (of two).
+    """Bytes of a size such as 300MB, 1.5GB (powers of ten) or 2GiB (powers of two).
 
     Raises:
-        InputError: not a size.
+        InputError: the text is not a size.
     """
     try:
-        # In capitals: it would take the small b of "300mb" for bits.
+        # upper case, because accelerate reads the lower-case b of "300mb" as bits
         return convert_file_size_to_int(size.strip().upper())
     except (ValueError, OverflowError):
         raise InputError(

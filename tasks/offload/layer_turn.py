@@ -1,24 +1,24 @@
-"""When a layer of a streamed model has its weights: while it runs, or for as long as a block asks.
+"""Loads an offloaded layer's weights while it runs, or for the length of a block (`at_work`).
 
-Other code asks for `at_work` and need not know whether the model is streamed.
+Callers use `at_work` for any model; it does nothing for layers that are not offloaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from layerwright.tasks.hybrid.layer import HybridLayer
 
-TURN = "turn"  # attribute of a layer that takes turns
+TURN = "turn"  # attribute of an offloaded layer
 
 
 class Ring(Protocol):
-    """Gives layers their weights by index and takes them away: `LayerRing`."""
+    """Loads and unloads layers' weights by index; see `LayerRing`."""
 
     def swap_in(self, layer: int) -> None: ...
 
@@ -26,10 +26,12 @@ class Ring(Protocol):
 
 
 class LayerTurn:
-    """Weights of one layer, whatever the layer has been turned into, as its modules stay shared.
+    """Loads one offloaded layer's weights when the layer runs.
+
+    It stays valid when the layer is converted, because the modules stay shared.
 
     Attributes:
-        held: somebody keeps the weights in place; running the layer then swaps nothing.
+        held: `at_work` keeps the weights loaded; running the layer then swaps nothing.
     """
 
     def __init__(self, ring: Ring, index: int) -> None:
@@ -38,30 +40,32 @@ class LayerTurn:
         self._running = False
 
     def attach(self, layer: HybridLayer) -> None:
-        """Let the layer fetch its weights whenever it runs."""
+        """Registers hooks so that the layer loads its weights whenever it runs."""
         setattr(layer, TURN, self)
         layer.register_forward_pre_hook(self._before)
         layer.register_forward_hook(self._after, always_call=True)
 
-    def _before(self, layer: nn.Module, inputs: tuple) -> None:
+    def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self.held:
             return
         if torch.is_grad_enabled() and inputs[0].requires_grad:
-            raise RuntimeError("a gradient would look for weights that have gone: hold the layer")
+            raise RuntimeError(
+                "a backward pass needs this layer's weights, which are unloaded: use at_work(layer)"
+            )
         self.ring.swap_in(self.index)
         self._running = True
 
-    def _after(self, layer: nn.Module, inputs: tuple, output: object) -> None:
-        if self._running and not self.held:  # not after weights that never came
+    def _after(self, layer: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+        if self._running and not self.held:  # not if loading failed
             self._running = False
             self.ring.swap_out(self.index)
 
 
 @contextmanager
 def at_work(layer: HybridLayer) -> Iterator[None]:
-    """The layer's weights are in place for the length of the block, gradients through it included.
+    """Keeps the layer's weights loaded within the block, also for gradients through it.
 
-    One layer of a model at a time; asking again for the same one is free.
+    Only one layer of a model at a time. Nested calls for the same layer do nothing.
     """
     turn: LayerTurn | None = getattr(layer, TURN, None)
     if turn is None or turn.held:
@@ -76,8 +80,8 @@ def at_work(layer: HybridLayer) -> Iterator[None]:
         turn.ring.swap_out(turn.index)
 
 
-def follow(before: HybridLayer, after: HybridLayer) -> None:
-    """Give a layer that was made of another one's modules the other's turn."""
-    turn: LayerTurn | None = getattr(before, TURN, None)
-    if turn is not None and getattr(after, TURN, None) is None:
-        turn.attach(after)
+def follow(old: HybridLayer, new: HybridLayer) -> None:
+    """Makes a layer that shares another layer's modules use its offloading too."""
+    turn: LayerTurn | None = getattr(old, TURN, None)
+    if turn is not None and getattr(new, TURN, None) is None:
+        turn.attach(new)

@@ -1,9 +1,9 @@
-"""Inference beyond the device: a model of which some layers have weights only while they work.
+"""Layer-wise weight offloading: some layers have their weights in memory only while they run.
 
-The output is that of the resident model, bit for bit: the same weights meet the same kernels.
-Accelerate runs layers from disk too, but loads each one, tensor by tensor, when its turn has come.
-Here the layer that comes next is read meanwhile, memory has a bound, and a layer can keep its
-weights for as long as many rows pass through it (`at_work`).
+The output is bit-identical to the resident model's, because the same kernels use the same weights.
+Accelerate can also run layers from disk, but loads each layer tensor by tensor when it is needed.
+Here the next layer is read in advance, memory has a bound, and a layer can keep its weights while
+many rows pass through it (`at_work`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Source = Literal["disk", "host"]
 
 @dataclass(frozen=True)
 class StreamedModel:
-    """What `load_streamed` returns; a context manager that ends the reading thread.
+    """An offloaded model; as a context manager it stops the reading thread at the end.
 
     Attributes:
-        model: HybridForCausalLM in evaluation mode, to be called or to generate with as any other,
-            one forward pass at a time.
-        residency: which layers stay and which are streamed.
-        ring: through which they are; None where all stay.
-        peak_resident_bytes: most bytes of weights that the device holds at any time. Where the
-            source is the host, its copies are not in it; on a CPU they lie in the same memory.
+        model: HybridForCausalLM in evaluation mode, used like any other model, but for one forward
+            pass at a time.
+        residency: which layers stay in memory and which are offloaded.
+        ring: the buffers of the offloaded layers; None if all layers stay.
+        peak_resident_bytes: largest number of bytes of weights in the device's memory. Copies in
+            host memory (source "host") are not included, even if the device is the CPU.
     """
 
     model: HybridForCausalLM
@@ -50,11 +50,11 @@ class StreamedModel:
         self.close()
 
     def keep_states(self, folder: Path) -> Keep:
-        """Where hidden states of many rows wait: in files where the weights too are too many."""
+        """Where to store hidden states of many rows: in files if layers are offloaded."""
         return tuple if self.ring is None else Spill(folder)
 
     def close(self) -> None:
-        """Ends the thread; the model cannot be run again if it has streamed layers."""
+        """Stops the reading thread; a model with offloaded layers cannot run afterwards."""
         if self.ring is not None:
             self.ring.close()
 
@@ -68,23 +68,25 @@ def load_streamed(
     source: Source = "disk",
     prefetch: bool = True,
 ) -> StreamedModel:
-    """Loads a converted checkpoint or a base so that its weights stay within a bound.
+    """Loads a converted checkpoint or a base model with its weights under a memory bound.
 
-    Embeddings, final norm and head stay; of the layers as many as the bound allows, see
-    `plan_residency`; the others pass through a ring of two slots, or of one where two do not fit.
-    Activations and the cache of keys and values are not part of the bound.
+    Embeddings, final norm and head stay in memory, and as many layers as the bound allows
+    (see `plan_residency`). The other layers share two buffers, or one if two do not fit. The bound
+    does not include activations and the KV cache.
 
     Args:
         folder: a checkpoint; its own code is not run.
         device: where the model computes.
-        resident_bytes, resident_layers: the bound; at most one. Without it everything stays.
-        source: where streamed layers come from: "disk", the checkpoint's own files, or "host",
-            memory of the host (pinned where the device is CUDA).
-        prefetch: False loads each streamed layer when its turn has come, for comparison.
+        resident_bytes, resident_layers: the bound; at most one of them. Without a bound all layers
+            stay in memory.
+        source: where offloaded layers are read from: "disk", the checkpoint's files, or "host",
+            host memory (pinned if the device is CUDA).
+        prefetch: False loads each offloaded layer only when it is needed, for comparison.
 
     Raises:
-        InputError: not a supported checkpoint, or a bound in which no layer fits; nothing was read.
-        IntegrityError: the files do not hold the weights that the config asks for.
+        InputError: the folder is not a supported checkpoint, or no layer fits within the bound; no
+            weights were read.
+        IntegrityError: the files do not hold the weights that the config requires.
     """
     skeleton = read_skeleton(folder)
     residency = plan_residency(
@@ -93,35 +95,35 @@ def load_streamed(
         resident_bytes,
         resident_layers,
     )
-    model, place = skeleton.model, torch.device(device)
-    held_bytes = _put(skeleton.fixed, place)
+    model, torch_device = skeleton.model, torch.device(device)
+    resident_total = _put(skeleton.fixed, torch_device)
     if model.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     for layer, weights in enumerate(skeleton.layers):
         if layer not in residency.streamed:
-            held_bytes += _put(weights, place)
-    for module in model.modules():  # tables that follow from the config, such as the rotation's
+            resident_total += _put(weights, torch_device)
+    for module in model.modules():  # tables computed from the config, such as RoPE's
         for name, buffer in module.named_buffers(recurse=False):
             if not buffer.is_meta:
-                module._buffers[name] = buffer.to(place)
+                module._buffers[name] = buffer.to(torch_device)
     if not residency.streamed:
-        return StreamedModel(model, residency, None, held_bytes)
+        return StreamedModel(model, residency, None, resident_total)
     return_freed_memory()
     ring = LayerRing(
         {layer: skeleton.layers[layer] for layer in residency.streamed},
         residency.slots,
         residency.slot_bytes,
-        place,
+        torch_device,
         on_host=source == "host",
         prefetch=prefetch,
     )
     for layer in residency.streamed:
         LayerTurn(ring, layer).attach(model.model.layers[layer])
-    return StreamedModel(model, residency, ring, held_bytes + ring.nbytes())
+    return StreamedModel(model, residency, ring, resident_total + ring.nbytes())
 
 
 def _put(weights: FlatWeights, device: torch.device) -> int:
-    """Reads weights and puts them in place for good; returns the bytes that they take."""
+    """Reads weights and assigns them permanently; returns the bytes they take."""
     flat = weights.read().to(device)
     weights.put(flat)
     return flat.untyped_storage().nbytes()

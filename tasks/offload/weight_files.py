@@ -1,7 +1,7 @@
-"""Where each tensor of a checkpoint lies in its safetensors files, and reading one into memory.
+"""Finds the tensors of a checkpoint in its safetensors files and reads single tensors.
 
-Tensors are read, not mapped: a mapped one is fetched only when it is first used, which would leave
-a prefetch with nothing done, and a fault of the disk under a map kills the process without a word.
+Tensors are read, not memory-mapped: a mapped tensor is fetched only on first use, which would make
+prefetching useless, and a disk error under a map kills the process without a message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from layerwright.tasks.errors import IntegrityError, StepError
 
 ONE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-DTYPES = {  # safetensors' names of the dtypes that a model here may have
+DTYPES = {  # by their safetensors names; the dtypes that are supported
     "F64": torch.float64,
     "F32": torch.float32,
     "BF16": torch.bfloat16,
@@ -33,17 +33,17 @@ ENTRIES = TypeAdapter(dict[str, Any])
 
 
 class WeightIndex(BaseModel):
-    """The file of each tensor of a checkpoint, as its index names it."""
+    """The checkpoint's index: the file of each tensor."""
 
     weight_map: dict[str, str]
 
 
 class TensorHeader(Contract):
-    """What a safetensors file says of one tensor.
+    """One tensor's entry in the header of a safetensors file.
 
     Attributes:
-        dtype: safetensors' own name: ``BF16``.
-        data_offsets: first byte and the one behind the last, after the header.
+        dtype: safetensors' name, such as ``BF16``.
+        data_offsets: first byte and the byte after the last, counted from the end of the header.
         start: first byte in the file.
     """
 
@@ -62,7 +62,7 @@ class StoredTensor:
     """One tensor in a file.
 
     Attributes:
-        offset_bytes: of its first byte in the file.
+        offset_bytes: position of its first byte in the file.
     """
 
     file: Path
@@ -72,21 +72,22 @@ class StoredTensor:
     offset_bytes: int
 
     def read_into(self, target: Tensor) -> None:
-        """Fills a contiguous CPU tensor of the same shape; another dtype is converted to.
+        """Fills a contiguous CPU tensor of the same shape, with conversion to its dtype.
 
         Raises:
-            IntegrityError: the file ends before the tensor does.
+            IntegrityError: the file ends inside the tensor.
             StepError: the file cannot be read.
         """
         raw = target
         if target.dtype != self.dtype:
             raw = torch.empty(self.shape, dtype=self.dtype)
-        view = memoryview(raw.view(-1).view(torch.uint8).numpy())
+        array: Any = raw.view(-1).view(torch.uint8).numpy()
+        view = memoryview(array)
         done = 0
         try:
             with open(self.file, "rb", buffering=0) as file:
                 file.seek(self.offset_bytes)
-                while done < len(view):  # the system reads 2 GB at most in one go
+                while done < len(view):  # one call reads at most 2 GB
                     count = file.readinto(view[done:])
                     if not count:
                         raise IntegrityError(f"{self.file}: cut off inside {self.name}")
@@ -98,38 +99,40 @@ class StoredTensor:
 
 
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint by name, from the headers of its files alone.
+    """Every tensor of a checkpoint by name, from the headers of its files.
 
     Args:
         folder: holds ``model.safetensors``, or an index and the files that it names.
 
     Raises:
-        IntegrityError: a file is missing, cut off or not safetensors, or lacks a tensor that the
-            index says it holds; the message names file and tensor.
+        IntegrityError: a file is missing, truncated or not safetensors, or lacks a tensor that the
+            index assigns to it; the message names file and tensor.
     """
     index = folder / INDEX
     if not index.is_file():
         return _tensors_of(folder / ONE_FILE)
     try:
-        where = WeightIndex.model_validate_json(index.read_bytes()).weight_map
+        file_of = WeightIndex.model_validate_json(index.read_bytes()).weight_map
     except ValidationError as error:
-        raise IntegrityError(f"{index}: no index of weights: {error.errors()[0]['msg']}") from error
+        raise IntegrityError(
+            f"{index}: not a valid index of weights: {error.errors()[0]['msg']}"
+        ) from error
     tensors: dict[str, StoredTensor] = {}
-    for name in sorted(set(where.values())):
+    for name in sorted(set(file_of.values())):
         if not name or Path(name).name != name:
             raise IntegrityError(f"{index}: names {name!r}, outside its folder")
         tensors |= _tensors_of(folder / name)
-    for name, file in where.items():
+    for name, file in file_of.items():
         if name not in tensors:
             raise IntegrityError(f"{folder / file}: {name} is missing; {INDEX} says it is there")
     return tensors
 
 
 def read_header(file: Path) -> dict[str, TensorHeader]:
-    """What a safetensors file says of its tensors, by name; the tensors may be missing.
+    """The tensors' entries in a safetensors header, by name; the data may be missing.
 
     Raises:
-        IntegrityError: it is missing, cut off inside its header or not safetensors.
+        IntegrityError: the file is missing, truncated inside its header, or not safetensors.
     """
     if not file.is_file():
         raise IntegrityError(f"{file}: this file of weights is missing")
