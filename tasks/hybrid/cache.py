@@ -10,6 +10,7 @@ from torch import LongTensor, Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.mixers.attention import CacheSize
 from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
 from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection, full_layer_count
 from layerwright.tasks.hybrid.placement import Placement
@@ -170,25 +171,11 @@ def _tensors(layer: Any) -> Iterator[Tensor]:
 def predicted_kv_bytes(
     config: Any, context_tokens: int, batch: int, element_bytes: int, padded: bool = False
 ) -> int:
-    """Bytes that `HybridCache.nbytes` returns after `context_tokens` slots in each of `batch` rows.
-
-    Args:
-        config: HybridConfig.
-        context_tokens: slots per row, padding included.
-        batch: number of rows.
-        element_bytes: bytes of one element of a key or value.
-        padded: the batch has padding, so positions are stored too.
-    """
+    """Bytes that `HybridCache.nbytes` returns at this cache size; arguments as in `CacheSize`."""
+    size = CacheSize(context_tokens, batch, element_bytes, padded)
     mixers = [spec["mixer"] for spec in config.layer_specs]
-    layers = sum(
-        MIXERS[kind].all_kv_bytes(
-            config,
-            [mixer for mixer in mixers if mixer["kind"] == kind],
-            context_tokens,
-            batch,
-            element_bytes,
-            padded,
-        )
-        for kind in {mixer["kind"] for mixer in mixers}
-    )
+    layers = 0
+    for kind in {mixer["kind"] for mixer in mixers}:
+        specs = [mixer for mixer in mixers if mixer["kind"] == kind]
+        layers += MIXERS[kind].all_kv_bytes(config, specs, size)
     return layers + (batch * context_tokens * POSITION_BYTES if padded else 0)

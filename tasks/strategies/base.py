@@ -11,6 +11,7 @@ from torch import Tensor
 from layerwright.tasks.components import Component
 from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig, normalised_spec
 from layerwright.tasks.hybrid.mixers import MIXERS
+from layerwright.tasks.hybrid.mixers.attention import CacheSize
 from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 LayerSpec = dict[str, Any]
@@ -103,4 +104,6 @@ class Strategy(Component):
             layer: index of the layer, for bases whose layers differ.
         """
         spec = normalised_spec(self.layer_spec(config.layer_specs[layer]), layer)["mixer"]
-        return MIXERS[spec["kind"]].kv_bytes(config, spec, context_tokens, batch, element_bytes)
+        return MIXERS[spec["kind"]].kv_bytes(
+            config, spec, CacheSize(context_tokens, batch, element_bytes)
+        )

@@ -91,7 +91,7 @@ def test_models_larger_than_memory_give_the_same_figures(stored, context, tmp_pa
         share = streamed.peak_resident_bytes
     bounded = replace(context, workdir=tmp_path / "bounded", memory_bytes=2 * share)
     assert evaluate_models(*inputs, bounded).measurements == report.measurements
-    with pytest.raises(InputError, match="do not hold one layer"):
+    with pytest.raises(InputError, match="too few for one layer"):
         evaluate_models(*inputs, replace(context_in(context, tmp_path), memory_bytes=1000))
 
 

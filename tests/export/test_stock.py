@@ -180,7 +180,11 @@ def test_the_export_carries_the_tokenizer_and_no_code(tmp_path):
             [LINEAR, NO_ATTENTION, FULL, {**FULL, "feed_forward": {"kind": "none"}}],
             "qwen3",
             {},
-            ["layer 0: a linear map", "layer 1: no attention", "layer 3: no feed-forward"],
+            [
+                "layer 0: a linear map",
+                "layer 1: a feed-forward without attention",
+                "layer 3: no feed-forward",
+            ],
         ),
         (
             [WINDOW, WIDER, FULL, FULL],
@@ -241,7 +245,7 @@ def test_a_damaged_checkpoint_leaves_nothing(tmp_path):
     tensors = load_file(file)
     del tensors["model.layers.2.mlp.up_proj.weight"]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(IntegrityError, match="do not fit"):
+    with pytest.raises(IntegrityError, match="do not match"):
         export_stock(tmp_path / "hybrid", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["hybrid"]
 

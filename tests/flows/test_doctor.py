@@ -21,7 +21,7 @@ def test_the_path_that_runs_is_named(tmp_path, monkeypatch):
     ("wanted", "interpreted", "state", "text"),
     [
         ("reference", "0", "note", "reference on cpu, as LAYERWRIGHT_KERNELS says"),
-        ("triton", "0", "broken", "LAYERWRIGHT_KERNELS=triton, but it has no cpu"),
+        ("triton", "0", "broken", "LAYERWRIGHT_KERNELS=triton, but on cpu"),
         ("fastest", "0", "broken", "LAYERWRIGHT_KERNELS='fastest' is not one of"),
     ],
 )

@@ -33,7 +33,10 @@ def specs_with(index: int, spec: dict) -> list[dict]:
         ({"mixer": {"kind": "streaming", "sinks": True, "window": 1}}, "sinks must be .* got True"),
         ({"mixer": {"kind": "streaming", "sinks": 1, "window": 1.5}}, "window must be .* got 1.5"),
         (FULL | {"feed_forward": {"kind": "moe"}}, r"'moe' is not one of \['linear', 'mlp'"),
-        (FULL | {"feed_forward": {"kind": "mlp", "wide": 3}}, "layer 2: a feed-forward has a kind"),
+        (
+            FULL | {"feed_forward": {"kind": "mlp", "wide": 3}},
+            "layer 2: a feed-forward has no options",
+        ),
         ({"attention": "full"}, "layer 2: expected the parts"),
         ({}, "layer 2: expected the parts"),
     ],

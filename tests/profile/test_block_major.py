@@ -114,5 +114,5 @@ def test_after_kill_9_it_goes_on_behind_the_last_finished_block(
 
 def test_memory_in_which_no_layer_fits_is_refused(tmp_path: Path) -> None:
     model, text, ctx = inputs(tmp_path)
-    with pytest.raises(InputError, match="do not hold one layer"):
+    with pytest.raises(InputError, match="too few for one layer"):
         profile(model, text, replace(ctx, memory_bytes=1000), SHARED)

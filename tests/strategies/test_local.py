@@ -55,7 +55,7 @@ def test_a_profile_gives_a_real_layer_its_spans() -> None:
 def test_spans_from_no_profile_are_refused() -> None:
     with pytest.raises(InputError, match="no covered mass"):
         Local(spans="layer").resolved({"lazy_ratio": 0.5})
-    with pytest.raises(InputError, match="not known before a profile"):
+    with pytest.raises(InputError, match="unknown without a profile"):
         Local(spans="head").layer_spec(FULL_LAYER)
 
 

@@ -19,5 +19,5 @@ def test_median_is_not_moved_by_one_slow_sample() -> None:
 
 
 def test_no_repeat_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one repeat"):
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
         interleaved({"a": int}, repeats=0)

@@ -3,12 +3,28 @@
 Shapes: B batch, T new tokens, K keys, D hidden size, H query heads, G key/value heads, d head size.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from layerwright.tasks.hybrid.placement import Placement
+
+
+class CacheSize(NamedTuple):
+    """Size of a KV cache.
+
+    Attributes:
+        context_tokens: slots per row, padding included.
+        batch: number of rows.
+        element_bytes: bytes of one element of a key or value.
+        padded: the batch has padding, so that positions are stored too.
+    """
+
+    context_tokens: int
+    batch: int
+    element_bytes: int
+    padded: bool = False
 
 
 class AttentionMixer(nn.Module):
@@ -111,39 +127,14 @@ class AttentionMixer(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
-        """Bytes that the cache layer holds after `context_tokens` slots in each of `batch` rows.
-
-        Args:
-            context_tokens: slots per row, padding included.
-            element_bytes: bytes of one element of a key or value.
-            padded: the batch has padding, so that streaming layers store positions.
-        """
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
+        """Bytes that the cache layer holds at this cache size."""
         raise NotImplementedError
 
     @classmethod
-    def all_kv_bytes(
-        cls,
-        config: Any,
-        specs: list[dict[str, Any]],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
+    def all_kv_bytes(cls, config: Any, specs: list[dict[str, Any]], size: CacheSize) -> int:
         """Bytes of all layers of this kind in a model; `specs` has the spec of each layer."""
-        return sum(
-            cls.kv_bytes(config, spec, context_tokens, batch, element_bytes, padded)
-            for spec in specs
-        )
+        return sum(cls.kv_bytes(config, spec, size) for spec in specs)
 
 
 def key_value_bytes(config: Any, element_bytes: int) -> int:

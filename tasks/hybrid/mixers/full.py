@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer
 from layerwright.kernels.streaming_attention import streaming_attention
 from layerwright.tasks.hybrid.mixers.attention import (
     AttentionMixer,
+    CacheSize,
     key_value_bytes,
     one_query_attention,
 )
@@ -74,13 +75,5 @@ class FullAttention(AttentionMixer):
         return FullCacheLayer()
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
-        return batch * context_tokens * key_value_bytes(config, element_bytes)
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
+        return size.batch * size.context_tokens * key_value_bytes(config, size.element_bytes)

@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from layerwright.kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
 from layerwright.kernels.liger_decode import LigerMix, NewToken, liger_decode
 from layerwright.kernels.liger_decode.maps import features, input_gate, log_decay
+from layerwright.tasks.hybrid.mixers.attention import CacheSize
 from layerwright.tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
 from layerwright.tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
@@ -197,22 +198,14 @@ class GatedRecurrence(StreamingAttention):
         return RecurrentCacheLayer(spec["sinks"], spec["window"])
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
-        window = super().kv_bytes(config, spec, context_tokens, batch, element_bytes, padded)
-        if not context_tokens:
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
+        window = super().kv_bytes(config, spec, size)
+        if not size.context_tokens:
             return window
-        size = config.head_dim
-        numbers = 2 * size * spec["slots"] if spec["gate"] == "gsa" else size * size
-        state_bytes = max(STATE_BYTES, element_bytes)  # fp64 models have fp64 states
-        return window + batch * config.num_key_value_heads * numbers * state_bytes
+        d = config.head_dim
+        numbers = 2 * d * spec["slots"] if spec["gate"] == "gsa" else d * d
+        state_bytes = max(STATE_BYTES, size.element_bytes)  # fp64 models have fp64 states
+        return window + size.batch * config.num_key_value_heads * numbers * state_bytes
 
 
 def _may_update_in_place(state: Tensor) -> bool:

@@ -14,6 +14,7 @@ from layerwright.kernels.local_attention import BlockMeans, SoftSpan, local_atte
 from layerwright.kernels.streaming_attention import streaming_attention
 from layerwright.tasks.hybrid.mixers.attention import (
     AttentionMixer,
+    CacheSize,
     key_value_bytes,
     one_query_attention,
 )
@@ -271,31 +272,25 @@ class LocalAttention(AttentionMixer):
         return LocalCacheLayer(spec["sinks"], windows, list(heads), spec.get("block"), keep_far)
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
         check_heads(config, spec["spans"])
-        slot_bytes = key_value_bytes(config, element_bytes) // config.num_key_value_heads
-        position_bytes = POSITION_BYTES if padded else 0
+        slot_bytes = key_value_bytes(config, size.element_bytes) // config.num_key_value_heads
+        position_bytes = POSITION_BYTES if size.padded else 0
         total = 0
         for span, heads in span_groups(spec["spans"]):
             head_slot = slot_bytes * (config.num_key_value_heads if heads is None else len(heads))
-            kept = min(context_tokens, spec["sinks"] + cache_window(spec, span) - 1)
+            kept = min(size.context_tokens, spec["sinks"] + cache_window(spec, span) - 1)
             total += kept * (head_slot + position_bytes)
             if spec.get("widen") is not None:
-                left = context_tokens - kept
+                left = size.context_tokens - kept
                 total += far_capacity(left) * head_slot + left * position_bytes
         if spec["correction"] == "block_mean":
             # fp64 models have fp64 sums; the counts of padded rows are always fp32
-            sums = key_value_bytes(config, max(SUM_BYTES, element_bytes))
-            total += -(-context_tokens // spec["block"]) * (sums + (SUM_BYTES if padded else 0))
-        return batch * total
+            sums = key_value_bytes(config, max(SUM_BYTES, size.element_bytes))
+            total += -(-size.context_tokens // spec["block"]) * (
+                sums + (SUM_BYTES if size.padded else 0)
+            )
+        return size.batch * total
 
 
 def span_groups(spans: int | list[int]) -> list[tuple[int, list[int] | None]]:

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
+from layerwright.tasks.hybrid.mixers.attention import AttentionMixer, CacheSize
 
 
 class EmptyCacheLayer(CacheLayerMixin):
@@ -57,13 +57,5 @@ class NoMixer(AttentionMixer):
         return EmptyCacheLayer()
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
         return 0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layerwright.kernels.covered_mass import covered_mass
 from layerwright.kernels.streaming_attention import streaming_attention
-from layerwright.tasks.hybrid.mixers.attention import one_query_attention
+from layerwright.tasks.hybrid.mixers.attention import CacheSize, one_query_attention
 from layerwright.tasks.hybrid.mixers.full import FullAttention
 from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer, VisibleRows
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
@@ -118,39 +118,21 @@ class PrefillSelection(FullAttention):
         return SelectiveCacheLayer(spec["sinks"], spec["window"])
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
         """One layer's share of the bytes of all competing layers, rounded.
 
         If the model has no such layers, the share as if all its layers competed.
         """
         competing = sum(other["mixer"]["kind"] == cls.kind for other in config.layer_specs)
         layers = competing or config.num_hidden_layers
-        sizes = (context_tokens, batch, element_bytes, padded)
-        return round(cls.all_kv_bytes(config, [spec] * layers, *sizes) / layers)
+        return round(cls.all_kv_bytes(config, [spec] * layers, size) / layers)
 
     @classmethod
-    def all_kv_bytes(
-        cls,
-        config: Any,
-        specs: list[dict[str, Any]],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
+    def all_kv_bytes(cls, config: Any, specs: list[dict[str, Any]], size: CacheSize) -> int:
         full = full_layer_count(specs[0], len(specs))
-        sizes = (context_tokens, batch, element_bytes, padded)
-        return full * FullAttention.kv_bytes(config, specs[0], *sizes) + (
+        return full * FullAttention.kv_bytes(config, specs[0], size) + (
             len(specs) - full
-        ) * StreamingAttention.kv_bytes(config, specs[0], *sizes)
+        ) * StreamingAttention.kv_bytes(config, specs[0], size)
 
 
 def _select_rows(seen: VisibleRows, *tensors: Tensor | None) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from transformers.cache_utils import CacheLayerMixin
 from layerwright.kernels.streaming_attention import streaming_attention
 from layerwright.tasks.hybrid.mixers.attention import (
     AttentionMixer,
+    CacheSize,
     key_value_bytes,
     one_query_attention,
 )
@@ -196,15 +197,7 @@ class StreamingAttention(AttentionMixer):
         return StreamingCacheLayer(spec["sinks"], spec["window"])
 
     @classmethod
-    def kv_bytes(
-        cls,
-        config: Any,
-        spec: dict[str, Any],
-        context_tokens: int,
-        batch: int,
-        element_bytes: int,
-        padded: bool = False,
-    ) -> int:
-        kept = min(context_tokens, spec["sinks"] + spec["window"] - 1)
-        slot = key_value_bytes(config, element_bytes) + (POSITION_BYTES if padded else 0)
-        return batch * kept * slot
+    def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
+        kept = min(size.context_tokens, spec["sinks"] + spec["window"] - 1)
+        slot = key_value_bytes(config, size.element_bytes) + (POSITION_BYTES if size.padded else 0)
+        return size.batch * kept * slot

@@ -134,4 +134,6 @@ class Centred:
             if not failed and factor.diagonal().square().min() >= ridge / 2:
                 return scale, factor
             ridge *= 10
-        raise StepError("the hidden states contain NaN or infinity: no linear map can be fitted")
+        raise StepError(
+            "the hidden states are not finite (NaN or infinity): no linear map can be fitted"
+        )
