@@ -1,4 +1,4 @@
-"""The models under comparison, and what they have been measured on already."""
+"""Arms: the models under comparison, with their saved results."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ArmModel:
-    """One model, loaded when it is first run.
+    """The model of an arm, loaded at its first use.
 
     Attributes:
-        key: identity of weights and layers; arms with the same key are the same model.
-        load: gives the model, on its device and in evaluation mode.
+        key: identity of weights and layers; arms with the same key have the same model.
+        load: loads the model on its device.
     """
 
     key: str
@@ -39,19 +39,19 @@ class ArmModel:
 
 
 class Arms:
-    """What a metric measures: models by arm, texts, and a memory that survives a kill.
+    """The input of a metric: the arms' models, the texts, and results that survive a kill.
 
     Args:
-        models: ``base`` and ``candidate``, and other arms where there are any.
-        texts: those that the metrics need.
-        metrics: all metrics that will ask, so that those of one text share its pass.
-        keep_out_tokens: sinks + window that recall prompts must stay out of; None takes the
+        models: the models of ``base`` and ``candidate``, and of further arms if there are any.
+        texts: the texts that the metrics need.
+        metrics: all metrics of the evaluation; metrics on the same text share a pass.
+        keep_out_tokens: sinks + window that the facts of recall prompts must stay out of; None: the
             largest of the candidate's layers.
-        device: that the models run on.
-        seed: from the recipe.
-        workdir: finished passes are kept here.
-        bar: shows what is running.
-        keep: where the rows of a pass wait between layers.
+        device: device of the models.
+        seed: the recipe's seed.
+        workdir: folder for saved results.
+        bar: the progress bar.
+        keep: stores the rows of a pass between layers.
     """
 
     def __init__(
@@ -73,52 +73,53 @@ class Arms:
         self._loaded: dict[str, HybridForCausalLM] = {}
         self._keep_out_tokens = keep_out_tokens
         self._workdir, self.keep = workdir, keep
-        self._compared = {
-            wanted for metric in metrics for wanted in metric.passes() if wanted.divergence
+        self._with_divergence = {
+            text_pass for metric in metrics for text_pass in metric.passes() if text_pass.divergence
         }
 
     def model(self, arm: Arm) -> HybridForCausalLM:
-        wanted = self._models[arm]
-        if wanted.key not in self._loaded:
-            self._loaded[wanted.key] = wanted.load().eval()
-        return self._loaded[wanted.key]
+        """Return the model of an arm, in evaluation mode; load it at its first use."""
+        model = self._models[arm]
+        if model.key not in self._loaded:
+            self._loaded[model.key] = model.load().eval()
+        return self._loaded[model.key]
 
     def folder(self, arm: Arm) -> Path:
-        """Where what is finished of an arm's model is kept."""
+        """The folder for saved results of an arm's model."""
         path = self._workdir / self._models[arm].key
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @property
     def keep_out_tokens(self) -> int:
-        """The most tokens that a layer of the candidate keeps, if it does not keep all."""
+        """Sinks + window of the candidate's widest layer, without layers that see all tokens."""
         if self._keep_out_tokens is None:
             return kept_tokens(self.model("candidate").config.layer_specs or ())
         return self._keep_out_tokens
 
     def seed_of(self, purpose: str) -> int:
-        """A seed for one purpose, apart from every other purpose's and from the profile's."""
+        """Return a seed that differs for every purpose, and from the seed of the profile."""
         stream = np.random.SeedSequence([self.seed, crc32(f"evaluate/{purpose}".encode())])
         return int(stream.generate_state(1)[0])
 
-    def passed(self, arm: Arm, wanted: TextPass) -> TextScores:
-        """The outcome of one pass; run now if it was not run before.
+    def text_scores(self, arm: Arm, text_pass: TextPass) -> TextScores:
+        """Return the scores of a pass; run the pass if they are not saved yet.
 
         Raises:
             InputError: the text is too short for its rows.
         """
-        compared = wanted in self._compared
+        compared = text_pass in self._with_divergence
         key, base_key = self._models[arm].key, self._models["base"].key
-        name = identity([wanted.text, wanted.rows, wanted.row_tokens, compared])[:16]
+        name = identity([text_pass.text, text_pass.rows, text_pass.row_tokens, compared])[:16]
         path = self._workdir / key / f"pass-{name}.safetensors"
         if not path.is_file():
             base = None
             if compared and key != base_key:
-                self.passed("base", wanted)
+                self.text_scores("base", text_pass)
                 base = self._workdir / base_key / path.name
-            model, rows = self.model(arm), self.texts.rows(wanted)
+            model, rows = self.model(arm), self.texts.rows(text_pass)
             visits = len(model.model.layers) * len(rows)
-            with self._shown(f"{arm}: {wanted.text}", visits) as advance:
+            with self._progress(f"{arm}: {text_pass.text}", visits) as advance:
                 run_pass(
                     model,
                     rows,
@@ -129,10 +130,10 @@ class Arms:
                     after=advance,
                 )
         scores = TextScores.load(path)
-        same = compared and arm != "base" and key == base_key
-        return scores.equal_to_base() if same else scores
+        is_base = compared and arm != "base" and key == base_key
+        return scores.equal_to_base() if is_base else scores
 
-    def remembered(
+    def item_results(
         self,
         arm: Arm,
         name: str,
@@ -142,38 +143,40 @@ class Arms:
         *,
         what: str,
     ) -> list:
-        """What ``compute`` makes of each item, once for each model, name and options.
+        """Compute a result for each item, and save it at once.
 
-        Every result is kept as soon as it is there: after a kill, ``compute`` is given the items
-        that are left, and a model with none left is not loaded.
+        A later call with the same model, name and options computes only the items without a saved
+        result; if there are none, the model is not loaded.
 
         Args:
-            options: all that the items and what is made of them follow from.
-            compute: yields one result, as JSON, for each of the items that it is given, in order.
-            what: stands before the bar.
+            name: name of the results.
+            options: everything that the items and the results depend on, besides the model.
+            items: the items, in order.
+            compute: yields a JSON value for each item that it is given, in order.
+            what: label of the progress bar.
         """
         path = self.folder(arm) / f"{name}-{identity(options)[:16]}.jsonl"
-        with path.open("a+b") as file, self._shown(what, len(items)) as advance:
-            found = _whole_lines(file)
-            advance(len(found))
-            if left := items[len(found) :]:
-                for result in compute(self.model(arm), left):
-                    found.append(json.dumps(result).encode())
-                    file.write(found[-1] + b"\n")
-                    file.flush()  # to the operating system: a kill loses nothing more
+        with path.open("a+b") as file, self._progress(what, len(items)) as advance:
+            lines = _complete_lines(file)
+            advance(len(lines))
+            if remaining := items[len(lines) :]:
+                for result in compute(self.model(arm), remaining):
+                    lines.append(json.dumps(result).encode())
+                    file.write(lines[-1] + b"\n")
+                    file.flush()  # to the operating system, so that a kill loses no result
                     advance(1)
-        return [json.loads(line) for line in found]
+        return [json.loads(line) for line in lines]
 
     def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
-        """The items, with a bar of their own while they last."""
-        with self._shown(what, len(items)) as advance:
+        """Yield the items, and show a progress bar meanwhile."""
+        with self._progress(what, len(items)) as advance:
             for item in items:
                 yield item
                 advance(1)
 
     @contextmanager
-    def _shown(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar for the length of the block, and what moves it on."""
+    def _progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar inside the ``with`` block; yields the function that advances it."""
         job = self.bar.add_task(what, total=total)
         try:
             yield lambda steps: self.bar.advance(job, steps)
@@ -181,16 +184,16 @@ class Arms:
             self.bar.remove_task(job)
 
 
-def _whole_lines(file: BinaryIO) -> list[bytes]:
-    """The lines of a file; one that a kill cut short is removed."""
+def _complete_lines(file: BinaryIO) -> list[bytes]:
+    """Return the lines of a file; remove a last line that a kill left incomplete."""
     file.seek(0)
-    written = file.read()
-    whole = written[: written.rfind(b"\n") + 1]
-    file.truncate(len(whole))
-    return whole.splitlines()
+    content = file.read()
+    complete = content[: content.rfind(b"\n") + 1]
+    file.truncate(len(complete))
+    return complete.splitlines()
 
 
 def kept_tokens(layer_specs: Iterable[Mapping]) -> int:
-    """The most tokens that a layer with a bounded reach sees one by one; 0 if none is bounded."""
+    """The largest reach of a layer with a bounded reach, in tokens; 0 if no reach is bounded."""
     mixers = [spec["mixer"] for spec in layer_specs]
     return max((MIXERS[mixer["kind"]].reach_tokens(mixer) or 0 for mixer in mixers), default=0)

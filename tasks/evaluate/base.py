@@ -1,4 +1,4 @@
-"""What a metric is: options, what it needs, the names of its figures, and the measuring itself."""
+"""Metric, the base class of metrics, and Figure, the value of a metric for an arm."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.recipe.data import TextForm
 
-if TYPE_CHECKING:  # arms reads TextPass from here
+if TYPE_CHECKING:  # arms imports this module
     from layerwright.tasks.evaluate.arms import Arms
 
 
 @dataclass(frozen=True)
 class TextPass:
-    """Rows of a text that every arm is run over once, whichever metrics read the outcome.
+    """A forward pass over rows of a text; each arm runs it once for all metrics.
 
     Attributes:
-        divergence: an arm other than the base is also compared with the base, token by token.
-            Passes that differ in this alone are equal: one pass serves both.
+        text: name of the text.
+        rows: number of rows.
+        row_tokens: tokens of each row.
+        divergence: whether the other arms are compared with the base, token by token. Passes that
+            differ only in this are equal, because a single pass serves both.
     """
 
     text: str
@@ -39,49 +42,52 @@ class TextPass:
 
 
 class Figure(Contract):
-    """One figure of one arm, with what it made of each item where there are items."""
+    """The value of a metric for an arm, with the result of each item if there are items."""
 
     measurement: Measurement
     items: tuple[ItemResult, ...] = ()
 
 
 class Metric(Component):
-    """One way to measure the arms. A new metric is one file in this room."""
+    """A way to measure the arms. A new metric is a file in tasks/evaluate/metrics."""
 
     kind: ClassVar[str] = "metric"
     room: ClassVar[str] = "layerwright.tasks.evaluate.metrics"
-    form: ClassVar[TextForm] = "text"  # of the texts that it needs
+    form: ClassVar[TextForm] = "text"  # the `form` of the texts that the metric reads
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """The names of all measurements that ``measure`` yields, for any arm."""
+        """The names of all measurements that ``measure`` may yield."""
 
     @abstractmethod
     def measure(self, arms: Arms) -> Iterator[Figure]:
         """Measure every arm that the metric applies to.
 
-        A figure over items comes from ``scored`` (tasks/evaluate/scoring.py), which keeps them;
-        one without items from ``measured``. What is not a finite number becomes a measurement
-        without a value, with the reason in its ``detail``; it is never an exception.
+        Build figures over items with ``scored`` (tasks/evaluate/scoring.py), which keeps the items,
+        and other figures with ``measured``. A value that is not finite never raises: it becomes a
+        measurement without a value, and its ``detail`` states the reason.
         """
 
     def passes(self) -> tuple[TextPass, ...]:
-        """The passes over texts that ``measure`` reads; metrics share equal ones."""
+        """The passes over texts that ``measure`` reads; metrics share equal passes."""
         return ()
 
     def needed_texts(self) -> tuple[str, ...]:
-        """The texts of the recipe's ``data`` that must be there."""
-        return tuple(dict.fromkeys(wanted.text for wanted in self.passes()))
+        """The names of the texts that the metric reads from the recipe's ``data``."""
+        return tuple(dict.fromkeys(text_pass.text for text_pass in self.passes()))
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
-        """Read the items that are asked, without any model and before anything else is done.
+        """Check the items of the texts before the run starts, without a model.
+
+        Args:
+            folders: the text trees, by name.
 
         Raises:
-            InputError: with file, line and field.
+            InputError: an item is not valid; names file, line and field.
         """
 
     def estimate_tokens(self) -> int:
-        """Roughly how many tokens each arm is run over outside the passes."""
+        """Estimate the tokens that each arm is run over, without the passes."""
         return 0
 
 
@@ -99,7 +105,15 @@ def measured(
     aggregate: Aggregate | None = None,
     items: Sequence[ItemResult] = (),
 ) -> Figure:
-    """A figure; if ``value`` is not finite, one without a value that says why."""
+    """Return a figure; if ``value`` is not finite, a figure without a value.
+
+    Args:
+        interval: lowest and highest value.
+        count: number of samples or items.
+        detail: how the value was measured.
+        not_finite: the detail of a figure without a value.
+        aggregate: how the value follows from the items.
+    """
     finite = math.isfinite(value)
     low, high = interval if interval and finite else (None, None)
     measurement = Measurement(

@@ -1,9 +1,10 @@
-"""What the arms write behind prompts, and the figures that every generation metric gives of it."""
+"""Generate texts with every arm, and measure their length and repetition."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Arm
@@ -14,10 +15,10 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.probes.continuation import Continuation, continuations
 
 NGRAM = 4  # tokens
-PROMPT_END = 400  # characters of a prompt, kept with its result
+PROMPT_END = 400  # the last characters of a prompt, stored with its result
 
 
-def written(
+def generate(
     arms: Arms,
     name: str,
     prompts: Sequence[Sequence[int]],
@@ -26,59 +27,61 @@ def written(
     stops: Sequence[str] = (),
     at_once: int,
 ) -> dict[Arm, list[Continuation]]:
-    """What every arm writes behind each prompt, greedily; each text is kept when it is there.
+    """Continue every prompt greedily with every arm; each text is saved at once.
 
     Args:
-        name: of the prompts, for the bar.
-        prompts: token ids.
-        stops: as in `continuations`.
-        at_once: prompts in a batch, fewer where memory does not hold them.
+        name: name of the prompts, for the progress bar.
+        prompts: token ids of each prompt.
+        max_new_tokens: largest number of generated tokens.
+        stops: strings that end a text, as in `continuations`.
+        at_once: prompts of a batch; fewer if memory does not suffice.
 
     Returns:
-        One for each prompt, in order, by arm.
+        The continuations of each arm, in the order of the prompts.
     """
-    # the longest first: similar lengths share a batch, and what does not fit is found out at once
+    # longest prompts first: a batch has similar lengths, and a lack of memory shows at the start
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    write = partial(
-        _write,
+    compute = partial(
+        _continue,
         tokenizer=arms.texts.tokenizer,
         max_new_tokens=max_new_tokens,
         stops=stops,
         at_once=at_once,
     )
     options = [identity([list(p) for p in prompts]), max_new_tokens, list(stops), at_once]
-    found: dict[Arm, list[Continuation]] = {}
+    texts: dict[Arm, list[Continuation]] = {}
     for arm in arms.names:
-        wanted = [prompts[index] for index in order]
-        kept = arms.remembered(arm, "written", options, wanted, write, what=f"{arm}: {name}")
-        by_index = dict(zip(order, kept, strict=True))
-        found[arm] = [
+        items = [prompts[index] for index in order]
+        results = arms.item_results(arm, "written", options, items, compute, what=f"{arm}: {name}")
+        by_index = dict(zip(order, results, strict=True))
+        texts[arm] = [
             Continuation(text, tuple(tokens))
             for text, tokens in (by_index[index] for index in range(len(prompts)))
         ]
-    return found
+    return texts
 
 
-def _write(
-    model: HybridForCausalLM, prompts: Sequence[Sequence[int]], **options: object
+def _continue(
+    model: HybridForCausalLM, prompts: Sequence[Sequence[int]], **options: Any
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for one in continuations(model, prompts=prompts, **options):  # type: ignore[arg-type]
-        yield one.text, one.tokens
+    for continuation in continuations(model, prompts=prompts, **options):
+        yield continuation.text, continuation.tokens
 
 
 def length_and_repetition(
     arms: Arms, name: str, texts: Mapping[Arm, Sequence[Continuation]]
 ) -> Iterator[Figure]:
-    """``length_ratio.<name>``: an arm's tokens over the base's; ``repetition.<name>``: the mean
-    share of a text's n-grams of 4 tokens that stood in it before (seq-rep-4, arXiv 1908.04319).
+    """Measure the length of each arm's texts relative to the base's, and their repetition.
 
-    The token that ends a text counts, so no text has none.
+    - ``length_ratio.<name>``: an arm's tokens divided by the base's. The end-of-text token counts,
+      so the base's count is never 0.
+    - ``repetition.<name>``: mean share of a text's 4-grams of tokens that occurred earlier in the
+      text (seq-rep-4, arXiv 1908.04319).
     """
-    for arm, mine in texts.items():
-        counts = [(len(m.tokens), len(b.tokens)) for m, b in zip(mine, texts["base"], strict=True)]
-        ratios = [
-            Item(f"item {i}", m / b, weight=float(b)) for i, (m, b) in enumerate(counts)
-        ]  # whose mean weighted by the base's tokens is the ratio of the sums
+    for arm, own in texts.items():
+        counts = [(len(t.tokens), len(b.tokens)) for t, b in zip(own, texts["base"], strict=True)]
+        # the mean of the ratios, weighted by the base's tokens, is the ratio of the sums
+        ratios = [Item(f"item {i}", n / b, weight=float(b)) for i, (n, b) in enumerate(counts)]
         total, base = (sum(side) for side in zip(*counts, strict=True))
         yield scored(
             f"length_ratio.{name}",
@@ -92,7 +95,7 @@ def length_and_repetition(
         yield scored(
             f"repetition.{name}",
             arm,
-            [Item(f"item {i}", repetition(one.tokens)) for i, one in enumerate(mine)],
+            [Item(f"item {i}", repetition(text.tokens)) for i, text in enumerate(own)],
             unit="share",
             higher_is_better=False,
             seed=arms.seed_of(f"repetition.{name}"),
@@ -101,6 +104,6 @@ def length_and_repetition(
 
 
 def repetition(tokens: Sequence[int]) -> float:
-    """1 - distinct / all n-grams; 0 for a text without any."""
+    """1 - distinct n-grams / all n-grams; 0 for a text without n-grams."""
     grams = [tuple(tokens[i : i + NGRAM]) for i in range(len(tokens) - NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,4 +1,4 @@
-"""What lm-eval says of a task: its figures with their items, and as measurements of ours."""
+"""Convert lm-eval's results of a task to figures with items."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwright.tasks.evaluate.scoring import Item, scored
 
 
 class TaskItem(Contract):
-    """One item of a task; ``value`` None where a likelihood was no number."""
+    """The result of an item; ``value`` is None if a likelihood is not finite."""
 
     task: str
     item: int
@@ -22,7 +22,12 @@ class TaskItem(Contract):
 
 
 class TaskFigure(Contract):
-    """``items`` where the figure is an aggregate of them; else lm-eval's ``value`` alone."""
+    """A figure of a task.
+
+    Attributes:
+        items: the item results, if ``aggregate`` computes the figure from them; else empty.
+        value: lm-eval's value, if there are no items.
+    """
 
     higher_is_better: bool
     items: tuple[TaskItem, ...] = ()
@@ -31,13 +36,16 @@ class TaskFigure(Contract):
 
 
 class TaskRun(Contract):
-    """A task's figures by ``<figure>,<filter>``; or none, and the problem."""
+    """The figures of a task by ``<figure>,<filter>``, or the problem that prevented its run."""
 
     figures: dict[str, TaskFigure] = {}
     problem: str = ""
 
     def find(self, figure: str) -> TaskFigure | None:
-        """A figure with its filter, or without: then the one of no filter, or the only one."""
+        """Return a figure by its name, with or without its filter; None if there is no such figure.
+
+        A name without a filter means the filter ``none``, or else the only filter of the figure.
+        """
         for name in (figure, f"{figure},none"):
             if name in self.figures:
                 return self.figures[name]
@@ -45,20 +53,25 @@ class TaskRun(Contract):
         return filtered[0] if len(filtered) == 1 else None
 
 
-def figures_of(task: str | dict[str, Any], found: Mapping[str, Any]) -> dict[str, TaskFigure]:
-    """The figures of a task, or of a group's tasks together."""
-    given: dict[str, dict[str, list[Mapping[str, Any]]]] = {}  # samples by figure and task
-    for part, samples in found["samples"].items():
+def figures_of(task: str | dict[str, Any], output: Mapping[str, Any]) -> dict[str, TaskFigure]:
+    """Return the figures of a task, or of all tasks of a group together.
+
+    Args:
+        task: name or definition of the task or group.
+        output: of lm-eval's `simple_evaluate`.
+    """
+    samples_of: dict[str, dict[str, list[Mapping[str, Any]]]] = {}  # by figure and task
+    for part, samples in output["samples"].items():
         for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
             for metric in sample["metrics"]:
                 name = f"{metric},{sample['filter']}"
-                given.setdefault(name, {}).setdefault(part, []).append(sample)
+                samples_of.setdefault(name, {}).setdefault(part, []).append(sample)
     figures: dict[str, TaskFigure] = {}
-    for name, by_task in given.items():
+    for name, by_task in samples_of.items():
         metric = name.split(",")[0]
-        results, directions = found["results"], found["higher_is_better"]
+        results, directions = output["results"], output["higher_is_better"]
         aggregates = {
-            _aggregate(found["configs"][part], metric, results[part][name], by_task[part])
+            _aggregate(output["configs"][part], metric, results[part][name], by_task[part])
             for part in by_task
         }
         aggregate = aggregates.pop() if len(aggregates) == 1 else None
@@ -82,7 +95,7 @@ def figures_of(task: str | dict[str, Any], found: Mapping[str, Any]) -> dict[str
 def _aggregate(
     config: Mapping[str, Any], metric: str, total: Any, samples: Sequence[Mapping[str, Any]]
 ) -> Aggregate | None:
-    """How lm-eval made a task's figure from its items; None for a way that is not one of ours."""
+    """Return how lm-eval aggregates the items of a figure; None if we have no such aggregate."""
     declared = {entry["metric"]: entry.get("aggregation") for entry in config["metric_list"]}
     if declared.get(metric) == "perplexity":  # exp of the mean of -log p
         return "exp_mean"
@@ -94,14 +107,14 @@ def _aggregate(
 
 
 def _value(sample: Mapping[str, Any], metric: str, sign: int) -> float | None:
-    """An item's figure; None where it follows from a likelihood that is no number."""
+    """Return the value of an item; None if one of its likelihoods is not finite."""
     answers = (answer for responses in sample["resps"] for answer in responses)
-    said = [number for answer in answers for number in _numbers(answer)]
-    return sign * float(sample[metric]) if all(map(math.isfinite, said)) else None
+    numbers = [number for answer in answers for number in _numbers(answer)]
+    return sign * float(sample[metric]) if all(map(math.isfinite, numbers)) else None
 
 
 def _numbers(answer: Any) -> list[float]:
-    """Of an answer: a log-likelihood and whether it is greedy; of a text none."""
+    """The numbers of an answer: log-likelihood and greedy flag; none for a generated text."""
     parts = answer if isinstance(answer, list | tuple) else [answer]
     return [part for part in parts if isinstance(part, int | float)]
 
@@ -114,28 +127,34 @@ def task_figure(
     seed: int,
     slices: Sequence[str] | None = None,
 ) -> Figure:
-    """One figure of a run as a measurement with its items.
+    """Return a figure of a run, with its items.
 
     Args:
+        metric: name of the figure here.
         name: lm-eval's name of the figure.
-        seed: of the bootstrap.
-        slices: of each item; where left out, the task's name if there are several tasks.
+        seed: seed of the bootstrap.
+        slices: slice of each item; None: the name of its task, if there are several tasks.
     """
-    found = run.find(name)
-    if found is None:
+    figure = run.find(name)
+    if figure is None:
         known = ", ".join(run.figures)
         problem = run.problem or f"the task has no single figure {name!r}; it has {known}"
         return measured(
             metric, arm, math.nan, unit="share", higher_is_better=True, not_finite=problem
         )
-    values = [item.value for item in found.items] or [found.value]
-    is_share = found.higher_is_better and all(v is None or 0 <= v <= 1 for v in values)
-    unit = "perplexity" if found.aggregate == "exp_mean" else "share" if is_share else "score"
-    kind = {"unit": unit, "higher_is_better": found.higher_is_better}
-    if not found.items:
-        total = math.nan if found.value is None else found.value
-        return measured(metric, arm, total, **kind, detail="summed up by lm-eval, without items")
-    several = len({item.task for item in found.items}) > 1
+    values = [item.value for item in figure.items] or [figure.value]
+    is_share = figure.higher_is_better and all(v is None or 0 <= v <= 1 for v in values)
+    unit = "perplexity" if figure.aggregate == "exp_mean" else "share" if is_share else "score"
+    if not figure.items:
+        return measured(
+            metric,
+            arm,
+            math.nan if figure.value is None else figure.value,
+            unit=unit,
+            higher_is_better=figure.higher_is_better,
+            detail="aggregated by lm-eval, without items",
+        )
+    several = len({item.task for item in figure.items}) > 1
     binary = is_share and all(value in (None, 0, 1) for value in values)
     items = [
         Item(
@@ -143,16 +162,17 @@ def task_figure(
             math.nan if item.value is None else bool(item.value) if binary else item.value,
             slice=slices[item.item] if slices else item.task if several else "",
         )
-        for item in found.items
+        for item in figure.items
     ]
-    lost = values.count(None)
+    invalid = values.count(None)
     return scored(
         metric,
         arm,
         items,
-        **kind,
+        unit=unit,
+        higher_is_better=figure.higher_is_better,
         seed=seed,
-        aggregate=found.aggregate,
+        aggregate=figure.aggregate,
         detail=f"lm-eval {version('lm-eval')}, {len(items):,} items",
-        not_finite=f"a likelihood is not finite in {lost} of {len(items)} items",
+        not_finite=f"a likelihood is not finite in {invalid} of {len(items)} items",
     )

@@ -1,4 +1,4 @@
-"""lm-eval run on one model, task by task, and the managers that know the tasks."""
+"""Run tasks of lm-eval on a model, and find their definitions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from layerwright.tasks.evaluate.harness_figures import TaskRun, figures_of
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
-if TYPE_CHECKING:  # lm-eval takes seconds to import, and is imported where it runs
+if TYPE_CHECKING:  # importing lm-eval takes seconds, so functions import it when they run
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-LOGIT_BYTES = 250_000_000  # bounds the fp32 logits of a forward on a processor; lm-eval copies them
-MOST_ROWS = 32  # in such a forward
+LOGIT_BYTES = 250_000_000  # limit of the fp32 logits of a forward on the CPU; lm-eval copies them
+MOST_ROWS = 32  # limit of the rows of a forward on the CPU
 
 
 def run_tasks(
@@ -36,14 +36,17 @@ def run_tasks(
     shots: int | None = None,
     batch: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """A `TaskRun` of every task, as JSON.
+    """Yield a `TaskRun` for every task, as JSON.
 
     Args:
-        tasks: names or definitions.
-        manager_of: gives the manager that knows a task.
-        answers: where lm-eval keeps the model's answers, so that none is asked for again after a
-            kill.
-        definitions: the folder in which relative paths of task files begin.
+        tasks: names or definitions of tasks.
+        manager_of: returns the TaskManager that has a task.
+        seed: seed of all of lm-eval's random generators.
+        answers: file prefix of lm-eval's cache of model answers, from which a killed run resumes.
+        definitions: folder that relative paths in task files start from.
+        limit: evaluate only the first items of a task, this many; None: all.
+        shots: number of few-shot examples; None: the task's own number.
+        batch: rows of a forward; None: as many as memory holds.
     """
     from lm_eval import simple_evaluate
 
@@ -53,7 +56,7 @@ def run_tasks(
     for task in tasks:
         try:
             with chdir(definitions) if definitions else nullcontext():
-                found = simple_evaluate(
+                results = simple_evaluate(
                     lm,
                     tasks=[task],
                     task_manager=manager_of(task),
@@ -64,22 +67,25 @@ def run_tasks(
                     **dict.fromkeys(seeds, seed),
                 )
         except Exception as error:
-            if should_reduce_batch_size(error):  # no fault of the task
+            if should_reduce_batch_size(error):  # out of memory, which is not the task's fault
                 raise
             name = task["group"] if isinstance(task, dict) else task
-            said = " ".join(str(error).split())[:300]
-            run = TaskRun(problem=f"lm-eval cannot run {name!r}: {type(error).__name__}: {said}")
+            reason = " ".join(str(error).split())[:300]
+            run = TaskRun(problem=f"lm-eval cannot run {name!r}: {type(error).__name__}: {reason}")
         else:
-            run = TaskRun(figures=figures_of(task, found))
+            run = TaskRun(figures=figures_of(task, results))
         yield run.model_dump(mode="json")
 
 
 def _lm(model: HybridForCausalLM, tokenizer: PreTrainedTokenizerBase, batch: int | None) -> HFLM:
-    """The model as lm-eval's, with as many rows a forward as memory holds."""
+    """Wrap the model for lm-eval, with as many rows of a forward as memory holds."""
     from lm_eval.models.huggingface import HFLM
 
-    class OnProcessor(HFLM):
-        """lm-eval makes the logits of whole rows: their bytes set how many rows it takes."""
+    class CpuLM(HFLM):
+        """Limits the rows of a forward by the bytes of their logits.
+
+        lm-eval computes the logits of whole rows.
+        """
 
         def _loglikelihood_tokens(self, requests: list, *args: Any, **options: Any) -> list:
             longest = max((len(context) + len(end) for _, context, end in requests), default=1)
@@ -91,12 +97,12 @@ def _lm(model: HybridForCausalLM, tokenizer: PreTrainedTokenizerBase, batch: int
                 self.batch_size_per_gpu = 1
 
     bounded = not batch and model.device.type == "cpu"
-    kind, rows = (OnProcessor, 1) if bounded else (HFLM, batch or "auto")
+    kind, rows = (CpuLM, 1) if bounded else (HFLM, batch or "auto")
     return kind(pretrained=model, tokenizer=tokenizer, batch_size=rows)
 
 
 def bundled_tasks(folder: str) -> TaskManager:
-    """Those of one folder of lm-eval's own: to read all takes half a minute."""
+    """The tasks of a folder of lm-eval; reading all of its folders takes half a minute."""
     from lm_eval.tasks import TaskManager
 
     path = files("lm_eval") / "tasks" / folder
@@ -106,26 +112,29 @@ def bundled_tasks(folder: str) -> TaskManager:
 def all_tasks(
     definitions: Path | None, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]
 ) -> Callable[[str], TaskManager]:
-    """The manager for a task of ``definitions``, or of lm-eval's own, which are read if needed.
+    """Return a function from a task's name to the TaskManager that has it.
+
+    It searches ``definitions`` first, then lm-eval's own tasks, which are read only if needed.
 
     Args:
-        metadata: given to tasks that generate their data, beside the tokenizer's folder.
+        definitions: folder of the user's task files.
+        metadata: passed to tasks that generate their data, with the tokenizer's folder.
     """
     from lm_eval.tasks import TaskManager
 
     source = tokenizer.name_or_path
-    told = {"tokenizer": str(Path(source).resolve())} if source else {}
+    location = {"tokenizer": str(Path(source).resolve())} if source else {}
 
     @cache
     def manager(defaults: bool) -> TaskManager:
         return TaskManager(
             include_path=definitions and definitions.resolve(),
             include_defaults=defaults,
-            metadata=told | dict(metadata),
+            metadata=location | dict(metadata),
         )
 
-    def of(task: str) -> TaskManager:
-        own = definitions is not None and task in manager(False).all_subtasks
-        return manager(not own)
+    def manager_of(task: str) -> TaskManager:
+        is_users = definitions is not None and task in manager(False).all_subtasks
+        return manager(not is_users)
 
-    return of
+    return manager_of

@@ -1,4 +1,4 @@
-"""The step: base and candidate (champion, control) measured in one run, on the same items."""
+"""The evaluate step: measure base, candidate, champion and control on the same items."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def evaluate_models(
 ) -> EvalReport:
     """Measure every metric of the recipe on every arm.
 
-    Finished passes and metrics stay in ``ctx.workdir``, so that a killed evaluation goes on there.
-    A figure that is not finite is reported without a value, with the reason.
+    Finished passes and metrics are saved in ``ctx.workdir``, so that a killed evaluation resumes. A
+    value that is not finite is reported as missing, with the reason.
 
     Args:
-        control: the base fine-tuned like the candidate but not converted; optional.
-        champion: the registry's, where there is one.
-        texts: at least those that the metrics name.
+        control: the base, finetuned like the candidate but not converted; None: no control arm.
+        champion: the registry's champion, if there is one.
+        texts: the texts that the metrics name, and possibly others.
 
     Raises:
-        InputError: a metric, option or text that does not exist, or a text that is too short.
+        InputError: a metric, option or text is unknown, or a text is too short.
     """
     started = time.perf_counter()
     metrics = build_metrics(options.metrics, texts)
@@ -54,7 +54,7 @@ def evaluate_models(
         compared["champion"] = champion.checkpoint.sha256
     if control:
         compared["control"] = control.sha256
-    # all stay loaded, so they share the bound
+    # all models stay loaded, so they share the memory limit
     share = ctx.memory_bytes and ctx.memory_bytes // len(compared)
     with ExitStack() as stack, progress() as bar, implementations_run() as ran:
         loaded: list[HybridForCausalLM] = []
@@ -88,7 +88,7 @@ def evaluate_models(
         device=ctx.device,
         kernels={operator: tuple(sorted(names)) for operator, names in sorted(ran.items())},
         measurements=tuple(figure.measurement for figure in figures),
-        items=_keep_items(figures, ctx),
+        items=_store_items(figures, ctx),
         seconds=time.perf_counter() - started,
     )
 
@@ -96,19 +96,19 @@ def evaluate_models(
 def open_texts(
     base: ModelRef, texts: Mapping[str, TextRef], metrics: Iterable[Metric], ctx: Context
 ) -> Texts:
-    """The texts that the metrics need, out of the store, with the base's tokenizer."""
+    """Open the texts that the metrics need, with the base's tokenizer."""
     return Texts(
         {name: ctx.store.open_tree(texts[name].sha256) for name in needed_texts(metrics)},
         lambda: load_tokenizer(ctx.store.open_tree(base.sha256)),
     )
 
 
-def _keep_items(figures: Iterable[Figure], ctx: Context) -> TreeRef:
+def _store_items(figures: Iterable[Figure], ctx: Context) -> TreeRef:
     folder = ctx.folder("items")
     write_items(folder, (item for figure in figures for item in figure.items))
     return ctx.store.put_tree(folder)
 
 
 def states_of(ctx: Context) -> Keep:
-    """Where rows wait between layers: in files where the device's memory is bounded."""
+    """Stores rows between layers: in files if the step has a memory limit, else in memory."""
     return Spill(ctx.workdir / "states") if ctx.memory_bytes else tuple

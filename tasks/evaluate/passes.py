@@ -1,4 +1,4 @@
-"""One forward of one model over rows of a text, and all token scores that metrics read from it."""
+"""Run a model over the rows of a text, and compute the token scores that metrics read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layerwright.tasks.passes.likelihood import target_nll
 from layerwright.tasks.passes.states import Keep, Spill, SpilledStates
 from layerwright.tasks.passes.stream import Stream, run_rows
 
-LOGIT_BYTES = 25_000_000  # bounds the fp32 logits at a time; a comparison makes seven such tensors
+LOGIT_BYTES = 25_000_000  # limit of the fp32 logits at a time; a comparison has seven such tensors
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class TextScores:
 
     Attributes:
         nll: (rows, T-1) fp32, nats.
-        kl: (rows, T-1) fp32, KL(base || arm) in nats; None where there was no comparison.
-        agrees: (rows, T-1) bool, base and arm have the same most likely token.
+        kl: (rows, T-1) fp32, KL(base || arm) in nats; None without a comparison with the base.
+        agrees: (rows, T-1) bool, True if base and arm have the same most likely token; None
+            without a comparison with the base.
     """
 
     nll: np.ndarray
@@ -43,9 +44,9 @@ class TextScores:
             return cls(**{name: file.get_tensor(name) for name in names})
 
     def equal_to_base(self) -> TextScores:
-        """The scores of an arm that is the base itself."""
-        same = np.ones(self.nll.shape, dtype=bool)
-        return TextScores(self.nll, np.zeros_like(self.nll), same)
+        """The scores of an arm whose model is the base: no divergence, full agreement."""
+        agrees = np.ones(self.nll.shape, dtype=bool)
+        return TextScores(self.nll, np.zeros_like(self.nll), agrees)
 
 
 @torch.inference_mode()
@@ -56,21 +57,22 @@ def run_pass(
     *,
     keep: Keep = tuple,
     keep_states: bool = False,
-    base: tuple[Path, nn.Module] | None = None,
+    base: tuple[Path, nn.Linear] | None = None,
     after: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """Run every row once and write the scores to ``path``, whole or not at all.
+    """Run every row once, and write the scores to ``path`` atomically.
 
-    All rows pass one layer before the next. No more logits than 25 MB in fp32 are ever made at
-    once. The base is not run again for a comparison: its final states are kept, one row a file,
-    and only its output head is applied to them.
+    All rows run through a layer before the next layer runs. At most 25 MB of fp32 logits exist at a
+    time. A comparison does not run the base again: the base's pass has saved its final hidden
+    states, a file per row, and only the base's output head is applied to them.
 
     Args:
-        rows: (rows, T) token ids, one row a forward.
-        keep: where the rows wait between layers.
-        keep_states: also write the final states (1, T, D), for others to compare with.
+        rows: (rows, T) token ids; each row is a forward pass.
+        path: the safetensors file to write.
+        keep: stores the rows between layers.
+        keep_states: also save the final hidden states (1, T, D), for comparisons with this pass.
         base: the file of the base's pass over the same rows, and the base's output head.
-        after: called with the number of rows that have passed a layer.
+        after: called with the number of rows that have run through a layer.
     """
     stream = Stream(model, rows, keep, at_once=1)
     layers = len(model.model.layers)
@@ -82,8 +84,8 @@ def run_pass(
         states = Spill(path.parent / "unfinished")(states).move_to(_states_of(path))
     base_states = SpilledStates(_states_of(base[0]), device=str(model.device)) if base else None
     for index, (ids, row) in enumerate(zip(stream.ids, states, strict=True)):
-        of_base = base_states[index][0, :-1] if base_states else None
-        scores = _score(row[0, :-1], ids[0, 1:], model.lm_head, of_base, base and base[1])
+        base_row = base_states[index][0, :-1] if base_states else None
+        scores = _score(row[0, :-1], ids[0, 1:], model.lm_head, base_row, base and base[1])
         parts.append({name: tensor.cpu() for name, tensor in scores.items()})
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     save_file({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, partial)
@@ -97,22 +99,22 @@ def _states_of(path: Path) -> Path:
 def _score(
     states: Tensor,
     targets: Tensor,
-    head: nn.Module,
+    head: nn.Linear,
     base_states: Tensor | None,
-    base_head: nn.Module | None,
+    base_head: nn.Linear | None,
 ) -> dict[str, Tensor]:
-    """Scores of one row: states (T-1, D), targets (T-1) -> each (T-1)."""
+    """Compute the scores of a row, (T-1) each, from states (T-1, D) and targets (T-1)."""
     chunks: dict[str, list[Tensor]] = {}
     at_once = max(1, LOGIT_BYTES // (4 * head.weight.shape[0]))
     for start in range(0, len(targets), at_once):
         part = slice(start, start + at_once)
         logits = head(states[part])
-        found = {"nll": target_nll(logits[None], targets[None, part])[0]}
+        scores = {"nll": target_nll(logits[None], targets[None, part])[0]}
         if base_states is not None and base_head is not None:
             base_logits = base_head(base_states[part])
-            found["kl"] = token_kl(base_logits, logits)
-            found["agrees"] = base_logits.argmax(-1) == logits.argmax(-1)
-        for name, tensor in found.items():
+            scores["kl"] = token_kl(base_logits, logits)
+            scores["agrees"] = base_logits.argmax(-1) == logits.argmax(-1)
+        for name, tensor in scores.items():
             chunks.setdefault(name, []).append(tensor)
     return {name: torch.cat(tensors) for name, tensors in chunks.items()}
 
@@ -121,7 +123,8 @@ def token_kl(base_logits: Tensor, logits: Tensor) -> Tensor:
     """KL(base || other) = sum_v p(v) (log p(v) - log q(v)) of each position.
 
     Args:
-        base_logits, logits: (N, V), any float dtype.
+        base_logits: (N, V), any float dtype.
+        logits: (N, V), any float dtype.
 
     Returns:
         (N,) fp32, nats.

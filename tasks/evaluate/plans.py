@@ -1,4 +1,4 @@
-"""The survey's step: plans measured side by side on the same tokens, without a checkpoint."""
+"""The survey's measure_plans step: compare plans on the same tokens, without checkpoints."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ def measure_plans(
     calibration: Calibration,
     ctx: Context,
 ) -> PlanComparison:
-    """Measure what each plan does to the base before any healing.
+    """Measure each plan's model, converted in memory, without healing.
 
-    The base is loaded and run once for all plans; equal plans are measured once, and one that keeps
-    every layer costs no forward pass of its own. All recall prompts keep out of the widest window
-    of any plan, so that they are the same for all. Finished work stays in ``ctx.workdir``.
+    The base is loaded and run once for all plans. Equal plans are measured once, and a plan that
+    keeps every layer uses the base's results. The facts of all recall prompts stay out of the
+    widest window of any plan, so that all plans get the same prompts. Finished results are saved in
+    ``ctx.workdir``.
 
     Args:
-        calibration: what strategies that fit are fitted on.
+        plans: plan by name.
+        calibration: calibration rows for strategies that fit tensors.
 
     Raises:
-        InputError: a metric, strategy, option or text that does not exist, a text too short, or a
-            strategy that cannot be fitted where a plan puts it.
+        InputError: a metric, strategy, option or text is unknown, a text is too short, or a
+            strategy cannot be fitted on the layers that a plan assigns to it.
     """
     started = time.perf_counter()
     chosen = build_metrics(metrics, texts, where="survey.metrics")
@@ -66,14 +68,14 @@ def measure_plans(
         key = plan_key(base.sha256, parts, calibration)
         return ArmModel(key, lambda: converted_copy(loaded(), parts, rows, keep))
 
-    opened = open_texts(base, texts, chosen, ctx)
+    open_by_name = open_texts(base, texts, chosen, ctx)
     measured: dict[str, tuple[Measurement, ...]] = {}
     with stack, progress() as bar:
         for name, parts in bar.track(assigned.items(), description="survey"):
             plan = candidate(parts)
             arms = Arms(
                 {"base": ArmModel(base.sha256, loaded), "candidate": plan},
-                opened,
+                open_by_name,
                 chosen,
                 keep_out_tokens=widest,
                 device=ctx.device,
@@ -94,7 +96,7 @@ def measure_plans(
 
 
 def plan_key(base_sha256: str, assignments: Sequence[Assignment], calibration: Calibration) -> str:
-    """Identity of a converted base: that of the base itself where every layer is kept."""
+    """Identity of a converted base; the base's own digest if the plan keeps every layer."""
     converted = [
         [start, stop, strategy.name, strategy.model_dump(mode="json")]
         for start, stop, strategy in assignments

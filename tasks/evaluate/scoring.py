@@ -1,4 +1,4 @@
-"""A figure from its items: value, interval, and the per-item results that the gate reads."""
+"""Compute a figure from its items: value, interval, and the item results for the gate."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ AGGREGATES: dict[Aggregate, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Item:
-    """One item as one arm did it.
+    """The result of an item for an arm.
 
     Attributes:
-        id: the same in every arm.
-        value: True or False where the item is right or wrong; NaN where it could not be measured.
-        weight: how much it counts, for instance its tokens.
-        slice: the part of the items that it belongs to.
-        words: question and answer, for people to read.
+        id: name of the item, the same in every arm.
+        value: True or False if the item is right or wrong; NaN if it could not be measured.
+        weight: weight of the item, for instance its tokens.
+        slice: name of the group that the item belongs to.
+        words: prompt, expected answer and answer, for the report.
     """
 
     id: str
@@ -51,25 +51,27 @@ def scored(
     detail: str = "",
     not_finite: str = "an item could not be measured",
 ) -> Figure:
-    """The weighted mean of the items, or exp of it, with its 95 % interval.
+    """Return the weighted mean of the items, or its exp, with a 95 % interval.
 
-    The interval is Wilson's where every item is right or wrong, else that of the bootstrap over
-    items; none for a single item. The count is the sum of the weights.
+    The interval is Wilson's if every item is right or wrong, else a bootstrap over items; a single
+    item has none. The count is the sum of the weights.
 
     Args:
-        items: at least one.
-        seed: of the bootstrap.
-        not_finite: says why there is no value, where there is none.
+        items: at least one item.
+        seed: seed of the bootstrap.
+        aggregate: ``mean`` or ``exp_mean``.
+        detail: how the items were measured.
+        not_finite: the detail if the value is not finite.
     """
     values = np.array([float(item.value) for item in items])
     weights = np.array([item.weight for item in items])
     transform = AGGREGATES[aggregate]
-    with np.errstate(over="ignore", invalid="ignore"):  # no number is reported as not measured
+    with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is reported
         value = float(transform(weighted_mean(values, weights)))
     bounds = None
     if all(isinstance(item.value, bool) for item in items):
-        found = binomtest(int(values.sum()), len(items)).proportion_ci(method="wilson")
-        bounds = (float(found.low), float(found.high))
+        wilson = binomtest(int(values.sum()), len(items)).proportion_ci(method="wilson")
+        bounds = (float(wilson.low), float(wilson.high))
     elif np.isfinite(values).all() and len(items) > 1:
         interval = resample(
             (values, weights), lambda v, w, axis=-1: transform(weighted_mean(v, w, axis)), seed
@@ -91,7 +93,7 @@ def scored(
 
 
 def results(metric: str, arm: Arm, items: Iterable[Item]) -> tuple[ItemResult, ...]:
-    """The items as they are kept."""
+    """Convert items to the contract that is stored."""
     return tuple(
         ItemResult(
             metric=metric,
@@ -108,18 +110,18 @@ def results(metric: str, arm: Arm, items: Iterable[Item]) -> tuple[ItemResult, .
 
 
 def token_blocks(values: np.ndarray) -> list[Item]:
-    """Runs of 128 tokens of a row as items, each with its mean.
+    """Return the mean of every block of 128 tokens of a row as an item.
 
-    Neighbouring tokens are not independent, so a bootstrap draws such runs whole (Künsch's block
-    bootstrap). The slices are position buckets that double: 0-127, 128-255, 256-511, 512-1023, ...
+    Neighbouring tokens are not independent, so the bootstrap draws whole blocks (Künsch's block
+    bootstrap). Slices are position ranges of doubling size: 0-127, 128-255, 256-511, 512-1023, ...
 
     Args:
-        values: (rows, tokens) of one figure per token, for instance NLL in nats.
+        values: (rows, tokens) a value per token, for instance the NLL in nats.
     """
     blocks = []
-    for row, figures in enumerate(values.astype(np.float64)):
-        for start in range(0, len(figures), BLOCK_TOKENS):
-            block = figures[start : start + BLOCK_TOKENS]
+    for row, row_values in enumerate(values.astype(np.float64)):
+        for start in range(0, len(row_values), BLOCK_TOKENS):
+            block = row_values[start : start + BLOCK_TOKENS]
             name = f"row {row}, {start}-{start + len(block) - 1}"
             with np.errstate(invalid="ignore"):
                 mean = float(block.mean())

@@ -1,4 +1,4 @@
-"""The metrics of a recipe: made, checked against each other, and measured one by one."""
+"""Build, check and measure the metrics of a recipe."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ from layerwright.tasks.store.base import Store
 def build_metrics(
     specs: Iterable[Spec], texts: Iterable[str], *, where: str = "evaluate.metrics"
 ) -> tuple[Metric, ...]:
-    """The metrics that a recipe names.
+    """Build the metrics that a recipe names.
 
     Args:
-        texts: the names in the recipe's ``data``.
-        where: the list's path inside the recipe, for messages.
+        texts: names of the texts in the recipe's ``data``.
+        where: recipe field of the list, for error messages.
 
     Raises:
-        InputError: an unknown metric, option or text, or a figure that two metrics both give.
+        InputError: a metric, option or text is unknown, or two metrics measure the same figure.
     """
     known = tuple(texts)
     metrics: list[Metric] = []
-    given: dict[str, str] = {}
+    field_of: dict[str, str] = {}
     for index, spec in enumerate(specs):
-        place = f"{where}.{index}"
-        metric = build(Metric, spec, where=place)
+        field = f"{where}.{index}"
+        metric = build(Metric, spec, where=field)
         for text in metric.needed_texts():
             if text not in known:
                 raise InputError(
                     f"metric {metric.name!r} names the text {text!r}, which is not in data",
-                    where=place,
+                    where=field,
                     expected=f"one of {', '.join(known)}" if known else "a text under data",
                 )
         for name in metric.names():
-            if name in given:
+            if name in field_of:
                 raise InputError(
-                    f"{name} is measured twice, here and by {given[name]}",
-                    where=place,
-                    remedy="name each figure once: leave one of the two out",
+                    f"{name} is measured twice, here and by {field_of[name]}",
+                    where=field,
+                    expected="each figure from a single metric",
+                    remedy="remove one of the two metrics, or change its options",
                 )
-            given[name] = place
+            field_of[name] = field
         metrics.append(metric)
     return tuple(metrics)
 
 
 def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:
-    """All texts that the metrics need, each once."""
+    """The names of all texts that the metrics need, each once."""
     return tuple(dict.fromkeys(text for metric in metrics for text in metric.needed_texts()))
 
 
 def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
-    """Read what the metrics ask, without a model, so far as it is among the texts.
+    """Check the items of all metrics whose texts are given, without a model.
 
     Raises:
-        InputError: with file, line and field.
+        InputError: an item is not valid; names file, line and field.
     """
     for metric in metrics:
         names = metric.needed_texts()
@@ -72,9 +73,9 @@ def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: 
 
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:
-    """Roughly how many tokens each arm is run over; a pass that metrics share counts once."""
-    passes = {wanted for metric in metrics for wanted in metric.passes()}
-    return sum(wanted.tokens for wanted in passes) + sum(
+    """Estimate the tokens that each arm is run over; a shared pass counts once."""
+    passes = {text_pass for metric in metrics for text_pass in metric.passes()}
+    return sum(text_pass.tokens for text_pass in passes) + sum(
         metric.estimate_tokens() for metric in metrics
     )
 
@@ -82,19 +83,19 @@ def estimate_tokens(metrics: Sequence[Metric]) -> int:
 def measure_metrics(
     metrics: Sequence[Metric], arms: Arms, folder: Path, what: str, log: Callable[[str], None]
 ) -> tuple[Figure, ...]:
-    """Measure all metrics; a finished one is kept in ``folder`` and not measured again.
+    """Measure all metrics; results are saved in ``folder`` and not measured again.
 
     Args:
-        what: stands before the overall progress bar and in each line of the log.
-        log: hears of every metric that is finished.
+        what: label of the progress bar and of the log lines.
+        log: receives a line for every measured metric.
     """
     figures: list[Figure] = []
     for index, metric in enumerate(arms.track(metrics, what)):
         path = folder / f"{index}-{metric.name}.json"
         if not path.is_file():
             started = time.perf_counter()
-            found = [figure.model_dump(mode="json") for figure in metric.measure(arms)]
-            write_atomically(path, json.dumps(found).encode())
+            results = [figure.model_dump(mode="json") for figure in metric.measure(arms)]
+            write_atomically(path, json.dumps(results).encode())
             log(f"{what}: {metric.name} measured in {time.perf_counter() - started:.1f} s")
         figures += [Figure.model_validate(figure) for figure in json.loads(path.read_bytes())]
     return tuple(figures)

@@ -1,4 +1,4 @@
-"""The texts of an evaluation, as folders and as rows of tokens."""
+"""The texts of an evaluation, as folders and as token rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from layerwright.tasks.passes.batches import token_rows
 
 
 class Texts:
-    """Texts by name, each cut into the same rows for every arm, and tokenized once.
+    """Texts by name; tokenized once, and cut into the same rows for every arm.
 
     Args:
-        folders: of each text, with ``documents.jsonl``.
-        tokenizer: loads the base's tokenizer, which all arms share.
+        folders: the tree of each text, with ``documents.jsonl``.
+        tokenizer: loads the base's tokenizer, which all arms use.
     """
 
     def __init__(
@@ -32,18 +32,18 @@ class Texts:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._load_tokenizer()
 
-    def rows(self, wanted: TextPass) -> Tensor:
+    def rows(self, text_pass: TextPass) -> Tensor:
         """(rows, row_tokens) token ids.
 
         Raises:
             InputError: the text is too short.
         """
-        if wanted not in self._rows:
-            self._rows[wanted] = token_rows(
-                self.folders[wanted.text],
+        if text_pass not in self._rows:
+            self._rows[text_pass] = token_rows(
+                self.folders[text_pass.text],
                 self.tokenizer,
-                wanted.rows,
-                wanted.row_tokens,
-                what=wanted.text,
+                text_pass.rows,
+                text_pass.row_tokens,
+                what=text_pass.text,
             )
-        return self._rows[wanted]
+        return self._rows[text_pass]

@@ -1,4 +1,4 @@
-"""A zero-shot task on the user's rows: the row's format is checked here, all else is lm-eval's."""
+"""Zero-shot tasks of lm-eval on the user's rows: check the rows' format, and run lm-eval."""
 
 from __future__ import annotations
 
@@ -23,46 +23,54 @@ Answer = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
 class Row(BaseModel):
-    """A row as its publishers write it, under the names that lm-eval reads.
+    """A row in the format of the task's publishers, with the field names that lm-eval reads.
 
-    A row that validates can be asked: lm-eval itself asks rows with an empty answer or without a
-    right one, and counts them as wrong. Fields that are not declared are ignored.
+    Rows are validated here because lm-eval does not reject a row with an empty answer or without a
+    right answer, but counts it as wrong. Undeclared fields are ignored.
     """
 
     model_config = ConfigDict(frozen=True)
 
 
 class LabelledAnswers(BaseModel):
-    """Answers and their labels, as in ARC and OpenBookQA."""
+    """Answers and their labels, in the format of ARC and OpenBookQA."""
 
     text: tuple[Answer, ...]
     label: tuple[str, ...]
 
 
 def check_answer_key(key: str, choices: LabelledAnswers) -> None:
-    """Raises ValueError unless the key labels one of the answers."""
+    """Check that the key is the label of an answer.
+
+    Raises:
+        ValueError: no answer has this label.
+    """
     if key not in choices.label[: len(choices.text)]:
-        raise ValueError(f"answerKey {key!r} is none of {', '.join(choices.label)}")
+        raise ValueError(f"answerKey {key!r} is not one of {', '.join(choices.label)}")
 
 
 class ZeroShot(Metric):
-    """A task of lm-eval, without examples: its prompts, its tokens and its figures.
+    """A task of lm-eval without few-shot examples; prompts, tokens and figures are lm-eval's.
 
-    ``acc``: share of questions whose right answer has the largest log-likelihood (a sum over its
-    tokens). ``acc_norm``: the same with each divided by the answer's characters. A tier takes
-    ``acc_norm`` for the task where there is one.
+    - ``acc``: share of questions whose right answer has the largest log-likelihood, summed over
+      its tokens.
+    - ``acc_norm``: the same with each log-likelihood divided by the characters of the answer. The
+      tiers of a gate use ``acc_norm`` if the task has it.
 
     Attributes:
-        texts: names under ``data``, each with ``form: items``; the figures bear their names.
-        limit: the first so many rows of each; all where left out.
-        slice_by: a field of the rows, whose values are the slices.
+        folder: folder of the task in lm_eval/tasks.
+        task: lm-eval's name of the task.
+        row: format of the rows.
+        figures: lm-eval's name of each figure -> its name here, with {} for the text.
+        texts: names under ``data``, each with ``form: items``; they are part of the figures' names.
+        limit: evaluate only the first rows of each text, this many; None: all.
+        slice_by: field of the rows whose values are the slices.
     """
 
     form: ClassVar[TextForm] = "items"
-    folder: ClassVar[str]  # in lm_eval/tasks
+    folder: ClassVar[str]
     task: ClassVar[str]
     row: ClassVar[type[Row]]
-    # lm-eval's figure, and its name here, with {} for the text
     figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc", "acc_norm": "task.{}.acc_norm"}
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -77,21 +85,21 @@ class ZeroShot(Metric):
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
         for text in self.texts:
-            deque(self._rows(folders[text], text), maxlen=0)  # only to be read
+            deque(self._rows(folders[text], text), maxlen=0)  # reads and checks every row
 
     def estimate_tokens(self) -> int:
         return len(self.texts) * (self.limit or 1000) * 4 * 50  # four answers of fifty tokens
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         for text in self.texts:
-            read = list(self._rows(arms.texts.folders[text], text))
-            rows, slices = [row for row, _ in read], [part for _, part in read]
+            pairs = list(self._rows(arms.texts.folders[text], text))
+            rows, slices = [row for row, _ in pairs], [name for _, name in pairs]
             for arm in arms.names:
-                [kept] = arms.remembered(
+                [result] = arms.item_results(
                     arm,
                     self.name,
                     [text, self.limit],
-                    [_over_rows(self.task, rows)],
+                    [_with_rows(self.task, rows)],
                     partial(
                         run_tasks,
                         tokenizer=arms.texts.tokenizer,
@@ -101,16 +109,16 @@ class ZeroShot(Metric):
                     ),
                     what=f"{arm}: {text}",
                 )
-                run = TaskRun.model_validate(kept)
+                run = TaskRun.model_validate(result)
                 for figure, name in self.figures.items():
                     metric = name.format(text)
                     yield task_figure(metric, arm, run, figure, arms.seed_of(metric), slices)
 
     def _rows(self, folder: Path, text: str) -> Iterator[tuple[dict[str, Any], str]]:
-        """The rows under lm-eval's names, each with its slice.
+        """Yield the rows with lm-eval's field names, each with the name of its slice.
 
         Raises:
-            InputError: with file, line and field.
+            InputError: a row is not valid; names file, line and field.
         """
         for record in islice(read_records(folder, text), self.limit):
             try:
@@ -130,18 +138,18 @@ class ZeroShot(Metric):
                     where=record.at,
                     expected=f"one of {', '.join(map(str, record.row))}",
                 )
-            part = str(record.row[self.slice_by]) if self.slice_by else ""
-            yield row.model_dump(mode="json", by_alias=True), part
+            slice_name = str(record.row[self.slice_by]) if self.slice_by else ""
+            yield row.model_dump(mode="json", by_alias=True), slice_name
 
 
-def _over_rows(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """lm-eval's task with these rows in place of its own data."""
+def _with_rows(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The definition of lm-eval's task with its data replaced by these rows."""
 
-    def dataset(**told: object) -> dict[str, Any]:
+    def dataset(**_metadata: object) -> dict[str, Any]:
         from datasets import Dataset
 
         return {"validation": Dataset.from_list(rows)}
 
     splits = {"training_split": None, "validation_split": "validation", "test_split": None}
     member = {"task": task, "custom_dataset": dataset, "fewshot_split": None, **splits}
-    return {"group": "rows", "task": [member]}  # only a group's members take changes to a task
+    return {"group": "rows", "task": [member]}  # lm-eval overrides tasks only inside a group

@@ -1,1 +1,1 @@
-"""Metrics, one per file."""
+"""The metrics, a file each."""

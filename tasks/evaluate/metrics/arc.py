@@ -1,4 +1,4 @@
-"""ARC: grade-school science questions, easy and challenge."""
+"""ARC: grade-school science questions, the easy set or the challenge set."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ class Arc(ZeroShot):
 
     name: ClassVar[str] = "arc"
     folder: ClassVar[str] = "arc"
-    task: ClassVar[str] = "arc_easy"  # arc_challenge asks its rows in the same way
+    task: ClassVar[str] = "arc_easy"  # arc_challenge has the same prompts
     row: ClassVar[type[Row]] = ArcRow

@@ -1,4 +1,4 @@
-"""BoolQ: yes or no, by a passage."""
+"""BoolQ: yes/no questions about a passage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class BoolQRow(Row):
 class BoolQ(ZeroShot):
     """``task.<text>.acc``: BoolQ (arXiv 1905.10044).
 
-    Rows: ``passage``, ``question`` without its mark, and ``label`` (SuperGLUE) or ``answer``.
+    Rows: ``passage``, ``question`` without a question mark, and ``label`` (SuperGLUE) or
+    ``answer``.
     """
 
     name: ClassVar[str] = "boolq"

@@ -1,4 +1,4 @@
-"""What each branch of gated recurrences carries: perplexity without the other."""
+"""Perplexity with either branch of gated recurrences switched off."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ BRANCHES: tuple[Branch, ...] = ("window", "recurrence")
 class Branches(Metric):
     """``perplexity_without_window.<text>`` and ``perplexity_without_recurrence.<text>``.
 
-    The candidate's, and the control's where it has gated recurrences. Where the second is not above
-    the perplexity, the recurrence carries nothing and the layer is a streaming layer that costs
-    more (arXiv 2510.05901). Models without gated recurrences have no such figure.
+    Only for arms with gated recurrences. If the second is not above the arm's perplexity, the
+    recurrence contributes nothing, and a streaming layer would do the same at a lower cost
+    (arXiv 2510.05901).
     """
 
     name: ClassVar[str] = "branches"
@@ -51,14 +51,14 @@ class Branches(Metric):
             if not any(isinstance(module, GatedRecurrence) for module in mixers):
                 continue
             for text in self.texts:
-                wanted = TextPass(text, self.rows, self.row_tokens)
+                text_pass = TextPass(text, self.rows, self.row_tokens)
                 for branch in BRANCHES:
-                    rows = tuple(arms.texts.rows(wanted))
+                    rows = tuple(arms.texts.rows(text_pass))
                     options = [branch, text, self.rows, self.row_tokens]
                     compute = partial(_row_nlls, branch=branch)
                     what = f"{arm}: without {branch}"
                     nll = np.array(
-                        arms.remembered(arm, "branches", options, rows, compute, what=what)
+                        arms.item_results(arm, "branches", options, rows, compute, what=what)
                     )
                     metric = f"perplexity_without_{branch}.{text}"
                     yield scored(
@@ -77,7 +77,7 @@ class Branches(Metric):
 def _row_nlls(
     model: HybridForCausalLM, rows: Iterable[Tensor], branch: Branch
 ) -> Iterator[list[float]]:
-    """NLL of each token of each row, in nats."""
+    """Yield the NLL of each token of each row, in nats."""
     with ablated(model, branch):
         for row in rows:
             yield _nll(model, row[None].to(model.device))

@@ -1,4 +1,4 @@
-"""The last word of passages of the user's own text, where it was said before."""
+"""Cloze: predict the last word of passages of the user's text that occurred earlier in them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from layerwright.tasks.probes.recall import RecallPrompt, key_scores
 
 
 class Cloze(Metric):
-    """``cloze.<text>``: share of passages whose last word would be decoded exactly; and
-    ``cloze_log_prob.<text>``: its mean log-probability per token, in nats.
+    """Recall in real text: the last word of a passage occurred earlier in it, outside the window.
 
-    The word stands in the passage before, more than ``keep_out_tokens`` away
-    (tasks/probes/cloze.py): recall in real text, where generated keys are easy to spot.
+    - ``cloze.<text>``: share of passages whose last word would be decoded exactly.
+    - ``cloze_log_prob.<text>``: mean log-probability of the last word per token, in nats.
+
+    The earlier occurrence is more than ``keep_out_tokens`` away (tasks/probes/cloze.py). Unlike the
+    generated keys of `recall`, such words do not stand out in the text.
 
     Attributes:
-        keep_out_tokens: sinks + window to stay out of; None takes the candidate's largest.
+        keep_out_tokens: smallest distance, in tokens; None: sinks + window of the candidate's
+            widest layer.
     """
 
     name: ClassVar[str] = "cloze"
@@ -61,11 +64,11 @@ class Cloze(Metric):
             options = [text, self.passages, self.passage_tokens, keep_out]
             for arm in arms.names:
                 what = f"{arm}: cloze, {text}"
-                found = arms.remembered(arm, "cloze", options, passages, _scores, what=what)
-                lost = sum(not math.isfinite(log_prob) for log_prob, _ in found)
+                scores = arms.item_results(arm, "cloze", options, passages, _scores, what=what)
+                not_finite = sum(not math.isfinite(log_prob) for log_prob, _ in scores)
                 for name, unit, values in (
-                    (f"cloze.{text}", "share", [e if math.isfinite(p) else p for p, e in found]),
-                    (f"cloze_log_prob.{text}", "nats", [p for p, _ in found]),
+                    (f"cloze.{text}", "share", [e if math.isfinite(p) else p for p, e in scores]),
+                    (f"cloze_log_prob.{text}", "nats", [p for p, _ in scores]),
                 ):
                     yield scored(
                         name,
@@ -74,10 +77,10 @@ class Cloze(Metric):
                         unit=unit,
                         higher_is_better=True,
                         seed=arms.seed_of(name),
-                        detail=f"passages of {self.passage_tokens} tokens, the word said before "
-                        f"at least {keep_out} tokens away",
+                        detail=f"passages of {self.passage_tokens} tokens; the word occurred at "
+                        f"least {keep_out} tokens earlier",
                         not_finite="the last word's log-probability is not finite on "
-                        f"{lost} of {len(found)} passages",
+                        f"{not_finite} of {len(scores)} passages",
                     )
 
 

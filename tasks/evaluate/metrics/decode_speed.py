@@ -1,10 +1,10 @@
-"""How fast each arm reads a prompt and writes behind it, and how much memory that takes."""
+"""Prefill time, decode speed, latency and peak memory of each arm."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from typing import Annotated, ClassVar
@@ -21,23 +21,28 @@ from layerwright.tasks.timing.speed import Speed, interleaved_speeds
 
 Count = Annotated[int, Field(gt=0)]
 FAMILIES = ("prefill_ms", "first_token_ms", "decode_tokens_per_s", "peak_memory_bytes")
-LATENCIES = ("latency_p50_ms", "latency_p95_ms")  # of requests that write `new_tokens`
+LATENCIES = ("latency_p50_ms", "latency_p95_ms")  # of requests that generate `new_tokens`
 TAIL = 95  # percent
 
 
 class DecodeSpeed(Metric):
-    """Requests at every length and batch size: k rows read n tokens at once, then write N each.
+    """Time requests of every length and batch size.
 
-    ``prefill_ms.<n>``: time to read; ``first_token_ms.<n>``: until a token is chosen;
-    ``decode_tokens_per_s.<n>``: tokens behind the first, of all rows together, greedily, one by
-    one; ``latency_p50_ms.<n>+<N>`` and ``latency_p95_ms.<n>+<N>``: the whole request;
-    ``peak_memory_bytes.<n>``: the weights and what the request takes at its peak. All end in
-    ``.b<k>`` where k is not 1.
+    A request prefills n tokens in each of k rows, then decodes N tokens in each, greedily:
 
-    The arms take turns, each repeat with a prefill and a cache of its own: a slow minute of the
-    machine hits all of them, and no repeat starts with a longer context. A first round is not
-    counted; it measures memory. Values are medians, low and high the extremes, not a confidence
-    interval. The 95th percentile is the smallest time that 95 % of the repeats do not exceed.
+    - ``prefill_ms.<n>``: time of the prefill.
+    - ``first_token_ms.<n>``: time to the first token.
+    - ``decode_tokens_per_s.<n>``: tokens after the first, of all rows together.
+    - ``latency_p50_ms.<n>+<N>`` and ``latency_p95_ms.<n>+<N>``: time of the whole request.
+    - ``peak_memory_bytes.<n>``: the weights plus the peak memory of the request.
+
+    Names end in ``.b<k>`` if k is not 1.
+
+    The arms take turns, so that a slow minute of the machine affects all of them. Every repeat has
+    its own prefill and cache, so that all repeats have the same context length. The first round is
+    a warm-up; it measures memory. Values are medians; low and high are the extremes, not a
+    confidence interval. The 95th percentile is the smallest time that at least 95 % of the repeats
+    do not exceed.
     """
 
     name: ClassVar[str] = "decode_speed"
@@ -60,10 +65,10 @@ class DecodeSpeed(Metric):
         return rounds * sum(w.batch * (w.prompt_tokens + w.new_tokens) for w in self.workloads())
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        models = {arm: arms.model(arm) for arm in arms.names}
+        models: dict[str, HybridForCausalLM] = {arm: arms.model(arm) for arm in arms.names}
         for load in self.workloads():
             rows = f", {load.batch} rows" if load.batch > 1 else ""
-            found = interleaved_speeds(
+            speeds = interleaved_speeds(
                 models,
                 load.prompt_tokens,
                 decode_tokens=load.new_tokens - 1,
@@ -71,7 +76,8 @@ class DecodeSpeed(Metric):
                 batch=load.batch,
                 track=partial(arms.track, what=f"speed at {load.prompt_tokens:,} tokens{rows}"),
             )
-            yield from _figures(load, models, found, arms.device)
+            for arm in arms.names:
+                yield from _figures(load, arm, arms.model(arm), speeds[arm], arms.device)
 
 
 def _name(family: str, load: Workload) -> str:
@@ -79,49 +85,45 @@ def _name(family: str, load: Workload) -> str:
 
 
 def _figures(
-    load: Workload,
-    models: Mapping[Arm, HybridForCausalLM],
-    found: Mapping[str, Speed],
-    device: str,
+    load: Workload, arm: Arm, model: HybridForCausalLM, speed: Speed, device: str
 ) -> Iterator[Figure]:
-    """All figures of one workload, arm by arm."""
-    for arm, model in models.items():
-        speed = found[arm]
-        where = f"{str(model.dtype).removeprefix('torch.')} on {device}"
-        requests_ms = [s * 1e3 for s in speed.request_seconds]
-        for family, samples in (
-            ("prefill_ms", [s * 1e3 for s in speed.prefill_seconds]),
-            ("first_token_ms", [s * 1e3 for s in speed.first_token_seconds]),
-            ("decode_tokens_per_s", [load.batch / s for s in speed.decode_seconds_per_token]),
-            ("latency_p50_ms", requests_ms),
-        ):
-            is_rate = family == "decode_tokens_per_s"
-            yield measured(
-                _name(family, load),
-                arm,
-                statistics.median(samples),
-                unit="tokens/s" if is_rate else "ms",
-                higher_is_better=is_rate,
-                interval=(min(samples), max(samples)),
-                count=len(samples),
-                detail=f"median of {len(samples)} repeats, low and high the extremes; {where}",
-            )
+    """Yield all figures of a workload for an arm."""
+    where = f"{str(model.dtype).removeprefix('torch.')} on {device}"
+    requests_ms = [s * 1e3 for s in speed.request_seconds]
+    for family, samples in (
+        ("prefill_ms", [s * 1e3 for s in speed.prefill_seconds]),
+        ("first_token_ms", [s * 1e3 for s in speed.first_token_seconds]),
+        ("decode_tokens_per_s", [load.batch / s for s in speed.decode_seconds_per_token]),
+        ("latency_p50_ms", requests_ms),
+    ):
+        is_rate = family == "decode_tokens_per_s"
         yield measured(
-            _name("latency_p95_ms", load),
+            _name(family, load),
             arm,
-            sorted(requests_ms)[rank(len(requests_ms), TAIL) - 1],
-            unit="ms",
-            higher_is_better=False,
-            count=len(requests_ms),
-            detail=f"of {len(requests_ms)} requests"
-            + (", the slowest" if rank(len(requests_ms), TAIL) == len(requests_ms) else "")
-            + f"; {where}",
+            statistics.median(samples),
+            unit="tokens/s" if is_rate else "ms",
+            higher_is_better=is_rate,
+            interval=(min(samples), max(samples)),
+            count=len(samples),
+            detail=f"median of {len(samples)} repeats, low and high the extremes; {where}",
         )
-        yield _memory(load, arm, weight_bytes(model), speed.peak_bytes, where)
+    tail = rank(len(requests_ms), TAIL)
+    yield measured(
+        _name("latency_p95_ms", load),
+        arm,
+        sorted(requests_ms)[tail - 1],
+        unit="ms",
+        higher_is_better=False,
+        count=len(requests_ms),
+        detail=f"of {len(requests_ms)} requests"
+        + (", the slowest" if tail == len(requests_ms) else "")
+        + f"; {where}",
+    )
+    yield _memory(load, arm, weight_bytes(model), speed.peak_bytes, where)
 
 
 def rank(samples: int, percent: int) -> int:
-    """Counted from 1, the smallest that at least ``percent`` of the samples do not exceed."""
+    """Rank, from 1, of the smallest sample that at least ``percent`` of them do not exceed."""
     return -(-percent * samples // 100)
 
 
@@ -133,7 +135,7 @@ def _memory(load: Workload, arm: Arm, weights: int | None, request: int, where: 
         unit="bytes",
         higher_is_better=False,
         count=1,
-        detail=f"weights and {request:,} bytes for the request at its peak, as PyTorch's allocator "
-        f"counts; {where}",
-        not_finite="layers are read in turn, as compute.memory says",
+        detail=f"weights plus {request:,} bytes, the request's peak in PyTorch's allocator; "
+        f"{where}",
+        not_finite="not measured, because compute.memory makes layers load in turn",
     )

@@ -1,4 +1,4 @@
-"""How far an arm's predictions are from the base's, token by token."""
+"""KL divergence of an arm's predictions from the base's, and top-1 agreement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Divergence(Metric):
     """KL(base || arm) per predicted token, and agreement of the most likely token.
 
     ``kl_mean.<text>`` and ``kl_p99.<text>`` in nats, ``top1_agreement.<text>`` as a share. The base
-    has no figure of its own, so a gate compares these by ``value``.
+    has no such figures, so a gate compares them by ``value``.
     """
 
     name: ClassVar[str] = "divergence"
@@ -37,28 +37,25 @@ class Divergence(Metric):
         )
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        for wanted in self.passes():
+        for text_pass in self.passes():
             for arm in arms.names:
                 if arm != "base":
-                    yield from self._compare(arms, arm, wanted)
+                    yield from self._compare(arms, arm, text_pass)
 
-    def _compare(self, arms: Arms, arm: Arm, wanted: TextPass) -> Iterator[Figure]:
-        scores = arms.passed(arm, wanted)
-        assert scores.kl is not None  # its pass was asked for with divergence
+    def _compare(self, arms: Arms, arm: Arm, text_pass: TextPass) -> Iterator[Figure]:
+        scores = arms.text_scores(arm, text_pass)
+        assert scores.kl is not None  # the pass has divergence=True
         assert scores.agrees is not None
         kl, agrees = scores.kl.astype(np.float64), scores.agrees.astype(np.float64)
-        lost = ~np.isfinite(kl)
-        agrees[lost] = np.nan  # the argmax of logits that are no numbers means nothing
-        said = {
-            "detail": f"{self.rows} rows of {self.row_tokens} tokens",
-            "not_finite": f"{lost.sum():,} of {kl.size:,} tokens have no finite divergence "
-            "from the base",
-        }
+        invalid = ~np.isfinite(kl)
+        agrees[invalid] = np.nan  # the argmax of NaN logits has no meaning
+        detail = f"{self.rows} rows of {self.row_tokens} tokens"
+        not_finite = f"the divergence is not finite on {invalid.sum():,} of {kl.size:,} tokens"
         for name, values, unit in (
             ("kl_mean", kl, "nats"),
             ("top1_agreement", agrees, "share"),
         ):
-            metric = f"{name}.{wanted.text}"
+            metric = f"{name}.{text_pass.text}"
             yield scored(
                 metric,
                 arm,
@@ -66,16 +63,18 @@ class Divergence(Metric):
                 unit=unit,
                 higher_is_better=name == "top1_agreement",
                 seed=arms.seed_of(metric),
-                **said,
+                detail=detail,
+                not_finite=not_finite,
             )
         worst = [Item(f"row {row}", float(np.quantile(v, 0.99))) for row, v in enumerate(kl)]
         yield measured(
-            f"kl_p99.{wanted.text}",
+            f"kl_p99.{text_pass.text}",
             arm,
             float(np.quantile(kl, 0.99)),
             unit="nats",
             higher_is_better=False,
             count=kl.size,
-            items=results(f"kl_p99.{wanted.text}", arm, worst),
-            **said,
+            items=results(f"kl_p99.{text_pass.text}", arm, worst),
+            detail=detail,
+            not_finite=not_finite,
         )

@@ -1,4 +1,4 @@
-"""Grade-school mathematics: worked examples, a question, and the number that the answer ends on."""
+"""GSM8K: grade-school mathematics with worked examples; compares the final number."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.generation import PROMPT_END, length_and_repetition, written
+from layerwright.tasks.evaluate.generation import PROMPT_END, generate, length_and_repetition
 from layerwright.tasks.evaluate.scoring import Item, scored
 from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.recipe.data import TextForm
 from layerwright.tasks.records import Record, read_records
 
-# prompt, stops, patterns and what is ignored are those of lm-eval's task gsm8k, version 3
+# prompt, stops, patterns and ignored characters equal those of lm-eval's task gsm8k, version 3
 STOPS = ("Question:", "</s>", "<|im_end|>")
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -29,18 +29,23 @@ Reading = Literal["strict", "flexible"]
 
 
 class Gsm8k(Metric):
-    """``generation.<text>``: share of final numbers that are right (arXiv 2110.14168), by one
-    reading, and ``exact_match.<text>.<reading>`` by the other; with length and repetition.
+    """Share of right final numbers (GSM8K, arXiv 2110.14168), with length and repetition.
 
-    Rows have ``question`` and ``answer``, which ends on ``#### number``. Strict takes the number
-    behind the first ``####``, flexible the last number of all.
+    - ``generation.<text>``: by the reading ``reading``; the tiers of a gate use this figure.
+    - ``exact_match.<text>.<reading>``: by the other reading.
+
+    Rows have ``question`` and ``answer``, which ends in ``#### number``. The strict reading takes
+    the number after the first ``####`` of a generated text, the flexible reading its last number.
 
     Attributes:
         text: a name under ``data``, with ``form: items``.
-        examples: the like, whose first ``shots`` rows are the worked examples; those of ``text``
-            where left out, which are then not asked.
-        limit: the first so many are asked; all where left out.
-        reading: whose figure is ``generation.<text>``, which a tier counts.
+        examples: another such name, whose first ``shots`` rows are the worked examples; None: the
+            first rows of ``text``, which are then not evaluated.
+        shots: number of worked examples.
+        limit: evaluate only the first rows, this many; None: all.
+        reading: the reading of ``generation.<text>``.
+        max_new_tokens: largest number of generated tokens.
+        at_once: prompts of a batch.
     """
 
     name: ClassVar[str] = "gsm8k"
@@ -61,7 +66,7 @@ class Gsm8k(Metric):
         )
 
     def _figures(self) -> dict[str, Reading]:
-        """Exact match by either reading, under its name; that of ``reading`` first."""
+        """The reading of each figure; the figure of ``reading`` comes first."""
         other: Reading = "flexible" if self.reading == "strict" else "strict"
         return {
             f"generation.{self.text}": self.reading,
@@ -72,16 +77,16 @@ class Gsm8k(Metric):
         return tuple(dict.fromkeys((self.text, self.examples or self.text)))
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
-        self._asked(folders)
+        self._records(folders)
 
     def estimate_tokens(self) -> int:
         return (self.limit or 1000) * (100 * (self.shots + 1) + self.max_new_tokens)
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        shown, asked = self._asked(arms.texts.folders)
-        examples = [f"Question: {r.text('question')}\nAnswer: {r.text('answer')}" for r in shown]
-        prompts = ["\n\n".join([*examples, question(record)]) for record in asked]
-        texts = written(
+        shots, records = self._records(arms.texts.folders)
+        examples = [f"Question: {r.text('question')}\nAnswer: {r.text('answer')}" for r in shots]
+        prompts = ["\n\n".join([*examples, question(record)]) for record in records]
+        texts = generate(
             arms,
             self.text,
             [encode(arms.texts.tokenizer, prompt, chat=False)[0].tolist() for prompt in prompts],
@@ -89,7 +94,7 @@ class Gsm8k(Metric):
             stops=STOPS,
             at_once=self.at_once,
         )
-        for arm, mine in texts.items():
+        for arm, own in texts.items():
             for metric, reading in self._figures().items():
                 yield scored(
                     metric,
@@ -97,10 +102,10 @@ class Gsm8k(Metric):
                     [
                         Item(
                             f"item {index}",
-                            right(READINGS[reading](one.text), record.text("answer")),
-                            words=_words(record, one.text) if reading == self.reading else None,
+                            right(READINGS[reading](answer.text), record.text("answer")),
+                            words=_words(record, answer.text) if reading == self.reading else None,
                         )
-                        for index, (record, one) in enumerate(zip(asked, mine, strict=True))
+                        for index, (record, answer) in enumerate(zip(records, own, strict=True))
                     ],
                     unit="share",
                     higher_is_better=True,
@@ -110,29 +115,31 @@ class Gsm8k(Metric):
                 )
         yield from length_and_repetition(arms, self.text, texts)
 
-    def _asked(self, folders: Mapping[str, Path]) -> tuple[list[Record], list[Record]]:
-        """The worked examples, and the records that are asked.
+    def _records(self, folders: Mapping[str, Path]) -> tuple[list[Record], list[Record]]:
+        """Return the worked examples, and the records to evaluate.
 
         Raises:
-            InputError: too few, or one without a question or a final number.
+            InputError: there are too few records, or a record has no question or final number.
         """
-        asked = list(read_records(folders[self.text], self.text))
+        records = list(read_records(folders[self.text], self.text))
         if self.examples is None:
-            shown, asked = asked[: self.shots], asked[self.shots :]
+            shots, records = records[: self.shots], records[self.shots :]
         else:
-            shown = list(read_records(folders[self.examples], self.examples))[: self.shots]
-        if len(shown) < self.shots or not asked:
+            shots = list(read_records(folders[self.examples], self.examples))[: self.shots]
+        if len(shots) < self.shots or not records:
             raise InputError(
                 f"{self.text!r} has too few records for {self.shots} examples and a question",
                 expected=f"more than {self.shots} records",
             )
-        for record in (*shown, *asked):
+        for record in (*shots, *records):
             record.text("question")
             if not STRICT.search(record.text("answer")):
                 raise InputError(
-                    "no final number", where=f"{record.at}: answer", expected="#### and a number"
+                    "the answer has no final number",
+                    where=f"{record.at}: answer",
+                    expected="#### and a number",
                 )
-        return shown, asked[: self.limit]
+        return shots, records[: self.limit]
 
 
 def question(record: Record) -> str:
@@ -140,27 +147,27 @@ def question(record: Record) -> str:
 
 
 def strict(text: str) -> str:
-    """The number behind the first ``####``; empty where there is none."""
-    found = STRICT.findall(text)
-    return found[0].strip() if found else ""
+    """The number after the first ``####``; empty if there is none."""
+    numbers = STRICT.findall(text)
+    return numbers[0].strip() if numbers else ""
 
 
 def flexible(text: str) -> str:
-    """The last number; empty where there is none."""
-    found = FLEXIBLE.findall(text)
-    return next((part.strip() for part in found[-1] if part), "") if found else ""
+    """The last number; empty if there is none."""
+    numbers = FLEXIBLE.findall(text)
+    return next((part.strip() for part in numbers[-1] if part), "") if numbers else ""
 
 
 READINGS: dict[Reading, Callable[[str], str]] = {"strict": strict, "flexible": flexible}
 
 
 def right(number: str, answer: str) -> bool:
-    """Whether a number is the one that the answer ends on; commas, dollars, a last stop aside."""
+    """Whether a number equals the answer's final number, without commas, $ and a last full stop."""
     for pattern in IGNORED:
         number, answer = pattern.sub("", number), pattern.sub("", answer)
     return number != "" and number.lower() == answer.lower()
 
 
-def _words(record: Record, said: str) -> Words:
+def _words(record: Record, answer: str) -> Words:
     expected = record.text("answer").split("####")[-1].strip()
-    return Words(prompt=question(record)[-PROMPT_END:], expected=expected, said=said.strip())
+    return Words(prompt=question(record)[-PROMPT_END:], expected=expected, said=answer.strip())

@@ -1,4 +1,4 @@
-"""Any task of lm-eval, its own or the user's, on every arm."""
+"""Run any task of lm-eval, its own or the user's, on every arm."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from layerwright.tasks.recipe.data import TextForm
 
 
 class Harness(Metric):
-    """``harness.<task>.<figure>``: what lm-eval (EleutherAI) says of each task, arm by arm.
+    """``harness.<task>.<figure>``: the figures of lm-eval (EleutherAI) for each task.
 
-    Every item's figure is kept. A group's items (``mmlu``, ``ruler``, ``longbench``) are those of
-    all its tasks, each a slice, and count alike. A task that cannot be run, for want of data for
-    instance, gives measurements without a value that say why.
+    The result of every item is stored. The items of a group (``mmlu``, ``ruler``, ``longbench``)
+    are those of all its tasks, with equal weight; each task is a slice. A task that cannot run, for
+    instance because its data is missing, gives measurements without a value, with the reason.
 
     Attributes:
-        tasks: names that lm-eval knows, or that ``definitions`` has.
-        figures: which of a task's figures to take, as ``acc``, or ``exact_match,strict-match``
-            with its filter.
-        definitions: a name under ``data`` with ``form: files``: the user's own task files (YAML,
-            with JSONL and functions beside them). Paths in them start at this folder.
-        limit: the first so many items of each task.
-        shots: examples before each question; the task's own number where left out.
-        metadata: what tasks that generate their own data are told, as ``max_seq_lengths`` of RULER;
-            the tokenizer's folder is told besides.
-        batch: items at once; where left out, what memory holds.
+        tasks: names of lm-eval's tasks, or of tasks in ``definitions``.
+        figures: the figures to report, such as ``acc``, or ``exact_match,strict-match`` with a
+            filter.
+        definitions: a name under ``data`` with ``form: files``: the user's task files (YAML, with
+            their JSONL data and functions). Paths in them are relative to this folder.
+        limit: evaluate only the first items of each task, this many; None: all.
+        shots: number of few-shot examples; None: the task's own number.
+        metadata: passed to tasks that generate their data, such as ``max_seq_lengths`` for RULER;
+            the tokenizer's folder is added.
+        batch: rows of a forward; None: as many as memory holds.
     """
 
     name: ClassVar[str] = "harness"
@@ -59,7 +59,7 @@ class Harness(Metric):
         folder = arms.texts.folders[self.definitions] if self.definitions else None
         manager_of = all_tasks(folder, arms.texts.tokenizer, self.metadata)
         for arm in arms.names:
-            runs = arms.remembered(
+            runs = arms.item_results(
                 arm,
                 self.name,
                 [self.tasks, self.definitions, self.limit, self.shots, self.metadata],

@@ -1,4 +1,4 @@
-"""HellaSwag: which ending continues a scene."""
+"""HellaSwag: choose the ending that continues a scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes that the cache really holds after a context of a given length."""
+"""Bytes of the KV cache after a context of a given length, counted on the cache itself."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Length = Annotated[int, Field(gt=0)]
 
 
 class KVCache(Metric):
-    """``kv_bytes.<n>``, ``kv_bytes.<n>.b<k>``: bytes of the cache's tensors after n tokens of one
-    row or k rows, in the model's dtype.
+    """Bytes of the cache's tensors after n tokens, in the model's dtype.
 
-    Counted on the cache itself, never computed from a formula. Up to ``prefill_tokens`` the context
-    is a real prefill; a longer one is n tokens of zeros in each layer's mixer by itself, without a
-    forward pass of the model.
+    ``kv_bytes.<n>`` for a single row and ``kv_bytes.<n>.b<k>`` for k rows. The bytes are counted on
+    a cache, not computed from a formula. Up to ``prefill_tokens``, a prefill fills the cache. For a
+    longer context, each layer's mixer gets n tokens of zeros, without a forward pass of the model.
     """
 
     name: ClassVar[str] = "kv_cache"
@@ -52,27 +51,29 @@ class KVCache(Metric):
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         for load in self.workloads():
-            real = load.prompt_tokens <= self.prefill_tokens
-            count = partial(_count, real=real)
+            with_prefill = load.prompt_tokens <= self.prefill_tokens
+            count = partial(_count, with_prefill=with_prefill)
             for arm in arms.names:
-                [held_bytes] = arms.remembered(
-                    arm, "kv-cache", [load, real], [load], count, what=f"{arm}: KV cache"
+                [cache_bytes] = arms.item_results(
+                    arm, "kv-cache", [load, with_prefill], [load], count, what=f"{arm}: KV cache"
                 )
                 yield measured(
                     f"kv_bytes.{load}",
                     arm,
-                    held_bytes,
+                    cache_bytes,
                     unit="bytes",
                     higher_is_better=False,
                     count=1,
                     detail="counted on the cache after "
-                    + ("a prefill" if real else "as many tokens of zeros in each layer"),
+                    + ("a prefill" if with_prefill else "as many tokens of zeros in each layer"),
                 )
 
 
-def _count(model: HybridForCausalLM, loads: Iterable[Workload], real: bool) -> Iterator[int]:
+def _count(
+    model: HybridForCausalLM, loads: Iterable[Workload], with_prefill: bool
+) -> Iterator[int]:
     for load in loads:
-        if real:
+        if with_prefill:
             yield prefill(model, load.prompt_tokens, load.batch)[0].nbytes()
         else:
             yield zero_filled_cache(model, load.prompt_tokens, load.batch).nbytes()
@@ -80,9 +81,9 @@ def _count(model: HybridForCausalLM, loads: Iterable[Workload], real: bool) -> I
 
 @torch.inference_mode()
 def zero_filled_cache(model: HybridForCausalLM, tokens: int, batch: int = 1) -> HybridCache:
-    """The cache after ``tokens`` tokens of zeros were given to each layer's mixer.
+    """Return a cache after each layer's mixer has processed ``tokens`` tokens of zeros.
 
-    Full attention, whose time grows with the square of the tokens, is given its keys and values.
+    For full attention, whose time is quadratic, keys and values are written to the cache directly.
     """
     config = model.config
     cache = HybridCache(config)

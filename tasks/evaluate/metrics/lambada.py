@@ -1,4 +1,4 @@
-"""LAMBADA: the last word of a passage, which only the whole passage gives away."""
+"""LAMBADA: predict the last word of a passage, which needs the context of the whole passage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LambadaRow(Row):
 class Lambada(ZeroShot):
     """``task.<text>.acc``, ``word_perplexity.<text>``: LAMBADA (arXiv 1606.06031).
 
-    The share of last words that would be decoded greedily, and exp of their mean NLL per word in
+    The share of last words that would be decoded greedily, and exp of their mean NLL per word, in
     nats. Rows: ``text``.
     """
 
@@ -34,5 +34,5 @@ class Lambada(ZeroShot):
     row: ClassVar[type[Row]] = LambadaRow
     figures: ClassVar[Mapping[str, str]] = {
         "acc": "task.{}.acc",
-        "perplexity": "word_perplexity.{}",  # of words, and of no corpus
+        "perplexity": "word_perplexity.{}",  # per word, unlike `perplexity`
     }

@@ -1,4 +1,4 @@
-"""OpenBookQA: elementary science that needs a fact and common sense."""
+"""OpenBookQA: elementary science questions that need a fact and common sense."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class OpenBookQARow(Row):
 class OpenBookQA(ZeroShot):
     """``task.<text>.acc``, ``task.<text>.acc_norm``: OpenBookQA (arXiv 1809.02789).
 
-    Without the book. Rows: ``question_stem``, ``choices`` with ``text`` and ``label``,
-    ``answerKey``.
+    The prompt does not include the facts of the "book". Rows: ``question_stem``, ``choices`` with
+    ``text`` and ``label``, ``answerKey``.
     """
 
     name: ClassVar[str] = "openbookqa"

@@ -1,4 +1,4 @@
-"""Overlap of an evaluation text with the text that the model was fine-tuned on."""
+"""Overlap of an evaluation text with the finetuning text."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WORD = re.compile(r"\w+")
 
 
 class Overlap(Metric):
-    """``overlap.<text>``: share of an evaluation text's n-grams that the other text has as well.
+    """``overlap.<text>``: share of a text's word n-grams that also occur in ``against``.
 
-    Words are lower-cased runs of letters and digits; an n-gram stays inside its document. Thirteen
-    words are the usual length for contamination checks (GPT-3, arXiv 2005.14165, appendix C).
-    No model is run; the figure is the candidate's, which was fine-tuned on ``against``.
+    Words are lower-cased runs of letters and digits, and an n-gram does not cross documents.
+    Contamination checks usually take 13 words (GPT-3, arXiv 2005.14165, appendix C). No model is
+    run; the figure belongs to the candidate, which was finetuned on ``against``.
     """
 
     name: ClassVar[str] = "overlap"
@@ -39,20 +39,20 @@ class Overlap(Metric):
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         grams = {text: list(_grams(arms.texts.folders[text], self.n)) for text in self.texts}
-        # the evaluation texts are the small side: the fine-tuning text streams past them
-        wanted = set().union(*grams.values())
-        seen = wanted.intersection(_grams(arms.texts.folders[self.against], self.n))
+        # memory holds the n-grams of the evaluation texts; the larger finetuning text is streamed
+        evaluated = set().union(*grams.values())
+        shared = evaluated.intersection(_grams(arms.texts.folders[self.against], self.n))
         for text, occurrences in grams.items():
-            found = sum(gram in seen for gram in occurrences)
+            count = sum(gram in shared for gram in occurrences)
             yield measured(
                 f"overlap.{text}",
                 "candidate",
-                found / len(occurrences) if occurrences else float("nan"),
+                count / len(occurrences) if occurrences else float("nan"),
                 unit="share",
                 higher_is_better=False,
                 count=len(occurrences),
-                detail=f"{found:,} of {len(occurrences):,} {self.n}-grams of words "
-                f"are in {self.against!r} too",
+                detail=f"{count:,} of {len(occurrences):,} {self.n}-grams of words "
+                f"also occur in {self.against!r}",
                 not_finite=f"no document has {self.n} words",
             )
 

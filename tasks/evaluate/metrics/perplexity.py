@@ -1,4 +1,4 @@
-"""Perplexity of each arm, and the candidate's relative to the base's."""
+"""Perplexity of each arm, and its ratio to the base's."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from layerwright.tasks.evaluate.scoring import scored, token_blocks
 class Perplexity(Metric):
     """``perplexity.<text>`` = exp(mean NLL over the T-1 predicted positions of every row).
 
-    The first ``rows`` rows of the text, without overlap, each on its own. The arms other than the
-    base also get ``perplexity_ratio.<text>`` = exp(mean of the paired NLL differences), whose
-    interval is much narrower than that of either perplexity: the tokens are the same.
+    It uses the first ``rows`` rows of the text, which do not overlap and have no common context.
+    Other arms than the base also get ``perplexity_ratio.<text>`` = exp(mean of the paired NLL
+    differences). Its interval is much narrower than that of a perplexity, because the tokens are
+    the same.
     """
 
     name: ClassVar[str] = "perplexity"
@@ -37,20 +38,19 @@ class Perplexity(Metric):
         return tuple(TextPass(text, self.rows, self.row_tokens) for text in self.texts)
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        for wanted in self.passes():
-            base = arms.passed("base", wanted).nll.astype(np.float64)
+        for text_pass in self.passes():
+            text = text_pass.text
+            base = arms.text_scores("base", text_pass).nll.astype(np.float64)
             for arm in arms.names:
-                nll = arms.passed(arm, wanted).nll.astype(np.float64)
-                yield _exponential(f"perplexity.{wanted.text}", arm, nll, arms, "perplexity")
+                nll = arms.text_scores(arm, text_pass).nll.astype(np.float64)
+                yield _exp_mean(f"perplexity.{text}", arm, nll, arms, "perplexity")
                 if arm != "base":
-                    yield _exponential(
-                        f"perplexity_ratio.{wanted.text}", arm, nll - base, arms, "ratio"
-                    )
+                    yield _exp_mean(f"perplexity_ratio.{text}", arm, nll - base, arms, "ratio")
 
 
-def _exponential(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Figure:
-    """exp(mean) of nats (rows, T-1), from blocks of tokens."""
-    lost = (~np.isfinite(nats)).sum()
+def _exp_mean(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Figure:
+    """exp(mean) of ``nats`` (rows, T-1), over blocks of tokens."""
+    invalid = (~np.isfinite(nats)).sum()
     return scored(
         metric,
         arm,
@@ -60,7 +60,7 @@ def _exponential(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str)
         seed=arms.seed_of(metric),
         aggregate="exp_mean",
         detail=f"{nats.shape[0]} rows of {nats.shape[1] + 1} tokens",
-        not_finite=f"{lost:,} of {nats.size:,} token losses are not finite"
-        if lost
-        else "the perplexity is too large to be a number",
+        not_finite=f"{invalid:,} of {nats.size:,} token losses are not finite"
+        if invalid
+        else "the perplexity overflows",
     )

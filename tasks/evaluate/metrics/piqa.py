@@ -1,4 +1,4 @@
-"""PIQA: which of two ways to do a thing works."""
+"""PIQA: choose the solution that reaches a physical goal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own prompts: what is written, against references or against the base's own text."""
+"""The user's prompts: compare generated texts with references, or with the base's text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.generation import PROMPT_END, length_and_repetition, written
+from layerwright.tasks.evaluate.generation import PROMPT_END, generate, length_and_repetition
 from layerwright.tasks.evaluate.scoring import Item, scored
 from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.probes.text_match import MATCHES, rouge_l
@@ -21,21 +21,23 @@ from layerwright.tasks.records import Record, read_records
 
 
 class Prompts(Metric):
-    """``generation.<text>``: how well what is written matches; with length and repetition.
+    """``generation.<text>``: match of generated texts; with length and repetition.
 
-    Rows have a ``prompt``, and, unless ``match`` is ``agreement``, a ``reference`` or a list of
-    ``references``, the best of which counts. A ``slice`` names the part that the row belongs to.
-    ``exact`` and ``contains`` are right or wrong, case and white space aside; ``rouge_l`` is the F1
-    of the longest common subsequence of words (Lin 2004); ``agreement`` is rouge_l against what the
-    base wrote, which scores 1 itself.
+    Rows have a ``prompt`` and, unless ``match`` is ``agreement``, a ``reference`` or a list of
+    ``references``, of which the best match counts. ``slice`` (optional) names the group of a row.
 
     Attributes:
         text: a name under ``data``, with ``form: items``.
-        chat: each prompt is a user's message, put into the tokenizer's chat template.
-        limit: the first so many are asked; all where left out.
-        stops: a text ends before the first of these.
-        keep_texts: prompts and texts stay with the per-item results, and the worst are shown in
-            the report; false keeps figures alone.
+        match: ``exact`` and ``contains`` ignore case and white space; ``rouge_l`` is the F1 of the
+            longest common subsequence of words (Lin 2004); ``agreement`` is rouge_l against the
+            base's text, so the base scores 1.
+        chat: whether each prompt is a user message for the tokenizer's chat template.
+        limit: evaluate only the first rows, this many; None: all.
+        max_new_tokens: largest number of generated tokens.
+        stops: a generated text ends before the first of these strings.
+        at_once: prompts of a batch.
+        keep_texts: whether prompts and texts are stored with the item results, so that the report
+            can show the worst; false stores only values.
     """
 
     name: ClassVar[str] = "prompts"
@@ -58,16 +60,16 @@ class Prompts(Metric):
         return (self.text,)
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
-        self._asked(folders)
+        self._records(folders)
 
     def estimate_tokens(self) -> int:
         return (self.limit or 100) * (100 + self.max_new_tokens)
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        asked = self._asked(arms.texts.folders)
-        prompts = [record.text("prompt") for record in asked]
+        records = self._records(arms.texts.folders)
+        prompts = [record.text("prompt") for record in records]
         tokenizer = arms.texts.tokenizer
-        texts = written(
+        texts = generate(
             arms,
             self.text,
             [encode(tokenizer, prompt, self.chat)[0].tolist() for prompt in prompts],
@@ -75,24 +77,24 @@ class Prompts(Metric):
             stops=self.stops,
             at_once=self.at_once,
         )
-        references = [self._references(record) for record in asked]
+        references = [self._references(record) for record in records]
         if self.match == "agreement":
-            references = [(one.text,) for one in texts["base"]]
+            references = [(continuation.text,) for continuation in texts["base"]]
         matches = rouge_l if self.match == "agreement" else MATCHES[self.match]
-        for arm, mine in texts.items():
+        for arm, own in texts.items():
             items = []
-            for index, (record, one, wanted) in enumerate(
-                zip(asked, mine, references, strict=True)
+            for index, (record, continuation, expected) in enumerate(
+                zip(records, own, references, strict=True)
             ):
                 words = Words(
                     prompt=prompts[index][-PROMPT_END:],
-                    expected=wanted[0].strip() if self.match != "agreement" else "",
-                    said=one.text.strip(),
+                    expected=expected[0].strip() if self.match != "agreement" else "",
+                    said=continuation.text.strip(),
                 )
                 items.append(
                     Item(
                         f"item {index}",
-                        matches(one.text, wanted),
+                        matches(continuation.text, expected),
                         slice=_slice(record),
                         words=words if self.keep_texts else None,
                     )
@@ -108,20 +110,20 @@ class Prompts(Metric):
             )
         yield from length_and_repetition(arms, self.text, texts)
 
-    def _asked(self, folders: Mapping[str, Path]) -> list[Record]:
-        """The records that are asked.
+    def _records(self, folders: Mapping[str, Path]) -> list[Record]:
+        """Return the records to evaluate.
 
         Raises:
-            InputError: none, or one without prompt or, where it needs one, reference.
+            InputError: there is no record, or a record lacks its prompt or reference.
         """
-        asked = list(read_records(folders[self.text], self.text))
-        if not asked:
-            raise InputError(f"{self.text!r} has no records", expected="at least one")
-        for record in asked:
+        records = list(read_records(folders[self.text], self.text))
+        if not records:
+            raise InputError(f"{self.text!r} has no records", expected="at least one record")
+        for record in records:
             record.text("prompt")
             self._references(record)
             _slice(record)
-        return asked[: self.limit]
+        return records[: self.limit]
 
     def _references(self, record: Record) -> tuple[str, ...]:
         if self.match == "agreement":

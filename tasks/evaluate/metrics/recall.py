@@ -1,4 +1,4 @@
-"""Recall of facts that no window reaches, over probes, lengths and depths."""
+"""Recall of facts outside the window, over probes, prompt lengths and depths."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from layerwright.tasks.probes.recall import Probes, RecallPrompt, key_scores, re
 from layerwright.tasks.probes.recall_cases import Probe
 
 Length = Annotated[int, Field(gt=0)]
-QUESTION_TOKENS = 60  # of a prompt's end, kept with its result
+QUESTION_TOKENS = 60  # the last tokens of a prompt, stored with its result
 
 
 class Recall(Metric):
-    """``recall.<probe>.<n>``: share of answers that would be decoded exactly, of prompts of n
-    tokens; and ``key_log_prob.<probe>.<n>``: their mean log-probability per token, in nats.
+    """Recall of facts in generated prompts of n tokens.
 
-    What is asked for is stated once, more than ``keep_out_tokens`` before the answer, and scored
-    by teacher forcing (tasks/probes/recall.py; the probes are in recall_cases.py beside it). The
-    prompts come from a seed stream of their own: the plan was not chosen on them. They spread
-    evenly over the depths that are allowed; a slice is one of ``depths`` equal parts of these, from
-    the start of the text (0) to the last place outside sinks and window (1).
+    - ``recall.<probe>.<n>``: share of answers that would be decoded exactly.
+    - ``key_log_prob.<probe>.<n>``: mean log-probability of the answers per token, in nats.
+
+    A prompt states the fact once, more than ``keep_out_tokens`` before the answer, which is scored
+    by teacher forcing (tasks/probes/recall.py and recall_cases.py). The prompts have their own
+    seed, so they are not the prompts that the plan was chosen on. The facts are spread evenly over
+    the allowed depths, from the start of the text (0) to the last position outside sinks and window
+    (1); each of ``depths`` equal parts of that range is a slice.
 
     Attributes:
-        prompts: of each probe and length.
-        keep_out_tokens: sinks + window to stay out of; None takes the candidate's largest.
+        prompts: number of prompts for each probe and length.
+        keep_out_tokens: smallest distance of fact and answer, in tokens; None: sinks + window of
+            the candidate's widest layer.
     """
 
     name: ClassVar[str] = "recall"
@@ -69,40 +72,40 @@ class Recall(Metric):
         prompts = recall_prompts(
             probe, tokenizer, self.prompts, tokens, seed, keep_out_tokens=keep_out
         )
-        ends = [tokenizer.decode(p.ids[: p.key_start][-QUESTION_TOKENS:]) for p in prompts]
+        ends = [str(tokenizer.decode(p.ids[: p.key_start][-QUESTION_TOKENS:])) for p in prompts]
         options = [probe, self.prompts, tokens, keep_out, seed]
         for arm in arms.names:
             what = f"{arm}: {probe}, {tokens:,} tokens"
-            found = arms.remembered(arm, "recall", options, prompts, _scores, what=what)
-            said = [
-                Words(prompt=end, expected=prompt.key, said=tokenizer.decode(likeliest))
-                for end, prompt, (_, _, likeliest) in zip(ends, prompts, found, strict=True)
+            scores = arms.item_results(arm, "recall", options, prompts, _scores, what=what)
+            answers = [
+                Words(prompt=end, expected=prompt.key, said=str(tokenizer.decode(likeliest)))
+                for end, prompt, (_, _, likeliest) in zip(ends, prompts, scores, strict=True)
             ]
-            lost = sum(not math.isfinite(log_prob) for log_prob, _, _ in found)
+            not_finite = sum(not math.isfinite(log_prob) for log_prob, _, _ in scores)
             figure = partial(
                 scored,
                 higher_is_better=True,
-                detail=f"prompts of {tokens} tokens, what is asked for at least {keep_out} tokens "
-                "before the answer",
-                not_finite=f"the key's log-probability is not finite on {lost} of {len(found)} "
-                "prompts",
+                detail=f"prompts of {tokens} tokens, the fact at least {keep_out} tokens before "
+                "the answer",
+                not_finite=f"the answer's log-probability is not finite on {not_finite} of "
+                f"{len(scores)} prompts",
             )
             name = f"{probe}.{tokens}"
             for metric, unit, values, words in (
                 (
                     f"recall.{name}",
                     "share",
-                    [e if math.isfinite(p) else p for p, e, _ in found],
-                    said,
+                    [e if math.isfinite(p) else p for p, e, _ in scores],
+                    answers,
                 ),
-                (f"key_log_prob.{name}", "nats", [p for p, _, _ in found], None),
+                (f"key_log_prob.{name}", "nats", [p for p, _, _ in scores], None),
             ):
                 items = self._items(values, words)
                 yield figure(metric, arm, items, unit=unit, seed=arms.seed_of(metric))
 
     def _items(self, values: Sequence[float | bool], words: Sequence[Words] | None) -> list[Item]:
-        """The prompts' results, each in the part of the depths that its answer stands in."""
-        # recall_prompts puts prompt i at (i + 1/2) / count of what is allowed
+        """Return the results of the prompts; the slice is the range of the fact's depth."""
+        # recall_prompts puts the fact of prompt i at depth (i + 1/2) / count
         parts = [int(self.depths * (index + 0.5) / len(values)) for index in range(len(values))]
         return [
             Item(

@@ -1,4 +1,4 @@
-"""SciQ: science questions with the passage that answers them."""
+"""SciQ: science questions with a supporting passage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an arm's residual stream is from the base's, layer by layer."""
+"""Distance of an arm's residual stream from the base's, after each layer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from layerwright.tasks.passes.stream import Stream
 
 
 class StreamDrift(Metric):
-    """``stream_drift.<text>``: distance of the stream from the base's, the mean over all layers.
+    """``stream_drift.<text>``: mean over the layers of mean_t |h_t - g_t| / |g_t|.
 
-    Of one layer it is mean_t |h_t - g_t| / |g_t|, with g_t and h_t the stream of token t after that
-    layer in the base and in the arm: each token counts alike, the massive first ones too. The items
-    are the layers, so that the report shows where a conversion is felt and where it heals.
+    g_t and h_t are the residual streams of token t after the layer, in the base and in the arm. All
+    tokens have equal weight, also first tokens with massive activations. The items are the layers,
+    so the report shows where a conversion adds error and where later layers reduce it.
     """
 
     name: ClassVar[str] = "stream_drift"
@@ -50,14 +50,14 @@ class StreamDrift(Metric):
                     continue
                 compute = partial(_drifts, base=arms.model("base"), rows=rows, keep=arms.keep)
                 options = [text, self.rows, self.row_tokens]
-                found = arms.remembered(
+                drifts = arms.item_results(
                     arm, "stream-drift", options, layers, compute, what=f"{arm}: stream, {text}"
                 )
                 metric = f"stream_drift.{text}"
                 yield scored(
                     metric,
                     arm,
-                    [Item(f"layer {i}", value) for i, value in zip(layers, found, strict=True)],
+                    [Item(f"layer {i}", value) for i, value in zip(layers, drifts, strict=True)],
                     unit="of the base's norm",
                     higher_is_better=False,
                     seed=arms.seed_of(metric),
@@ -74,13 +74,13 @@ def _drifts(
     rows: Tensor,
     keep: Keep,
 ) -> Iterator[float]:
-    """The distance after each of some layers, from the lowest to the highest."""
-    mine, theirs = Stream(model, rows, keep, at_once=1), Stream(base, rows, keep, at_once=1)
+    """Yield the distance after each of ``layers``, in ascending order."""
+    stream, base_stream = Stream(model, rows, keep, at_once=1), Stream(base, rows, keep, at_once=1)
     for layer in range(max(layers) + 1):
-        mine.advance()
-        theirs.advance()
+        stream.advance()
+        base_stream.advance()
         if layer in layers:
-            pairs = zip(mine.states, theirs.states, strict=True)
+            pairs = zip(stream.states, base_stream.states, strict=True)
             yield torch.stack([_distance(h, g) for h, g in pairs]).mean().item()
 
 

@@ -1,4 +1,4 @@
-"""WinoGrande: which of two names a pronoun-like blank stands for."""
+"""WinoGrande: choose which of two names fills the blank in a sentence."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class WinoGrandeRow(Row):
 class WinoGrande(ZeroShot):
     """``task.<text>.acc``: WinoGrande (arXiv 1907.10641) by partial evaluation.
 
-    Each name is put in the blank, and the likelihood of what follows it is compared
-    (arXiv 1806.02847): the names' own likelihoods say nothing. Rows: ``sentence`` with ``_``,
-    ``option1``, ``option2``, ``answer``.
+    Partial evaluation (arXiv 1806.02847) puts each name in the blank and compares the likelihood of
+    the text after it, because the likelihoods of the names themselves are not comparable. Rows:
+    ``sentence`` with ``_``, ``option1``, ``option2``, ``answer``.
     """
 
     name: ClassVar[str] = "winogrande"
