@@ -1,1 +1,1 @@
-"""evaluate: base and candidate (champion, control) measured in one run, on the same items."""
+"""evaluate: measure base, candidate, champion and control on the same items."""
