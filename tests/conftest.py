@@ -4,9 +4,12 @@ Triton's kernels run in its interpreter, or on the device that LAYERWRIGHT_TEST_
 (`make test-gpu`). The interpreter must be asked for before Triton is first imported.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # as many processes as cores: threads of one would wait, spinning, for a core of another's
@@ -21,12 +24,25 @@ import torch  # noqa: E402
 ALL_THREADS = torch.get_num_threads()
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def threads_and_seed(request: pytest.FixtureRequest) -> None:
     """One thread for tiny models, where more only wait for each other; all for the real one. What
     a test draws does not depend on the tests before it."""
     torch.set_num_threads(ALL_THREADS if request.node.get_closest_marker("real") else 1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_inventory_of_this_machine() -> Iterator[None]:
+    """lm-eval lists the machine and its packages in every result: seconds each, unused here."""
+    with mock.patch("torch.utils.collect_env.get_pretty_env_info", str):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,3 +13,8 @@ def missing(text: str, *facts: object) -> list[str]:
         for fact in facts
         if not re.search(rf"(?<![\w.,])(?<!\w-){re.escape(str(fact))}(?!\w|[.,]\d)", text, re.I)
     ]
+
+
+def says(*facts: object) -> str:
+    """A pattern for ``pytest.raises(match=...)``: the message has all these facts, in any order."""
+    return "(?si)" + "".join(rf"(?=.*(?<!\w){re.escape(str(fact))}(?!\w))" for fact in facts)

@@ -63,7 +63,7 @@ def test_any_bytes(path: Path, data: bytes) -> None:
 def test_a_plan_has_no_more_layers_than_a_model_can_have(path: Path) -> None:
     items = [{"start": 0, "stop": 10**12, "strategy": "keep"}]
     path.write_bytes(dumped(DOCUMENT | {"layers": 10**12, "items": items}))
-    with pytest.raises(InputError, match="layers: impossible value"):
+    with pytest.raises(InputError, match="layers"):
         read_plan(path)
 
 

@@ -1,5 +1,7 @@
 """A tiny random model of each family, with what sets the family apart switched on."""
 
+from itertools import cycle
+
 import torch
 from tiny import LAYER_SPECS, LAYERS, VOCABULARY
 from transformers import (
@@ -88,7 +90,11 @@ def _hybrid(base: PreTrainedModel, specs: list[dict]) -> HybridForCausalLM:
 
 
 MIXTURE = "mixture"
-CASES = [(family, name) for family in CONFIGS for name in (*LAYER_SPECS, MIXTURE)]
+# Each kind of layer alone in one family, the families in turn; all kinds at once in every family.
+CASES = [
+    *zip(cycle(CONFIGS), LAYER_SPECS, strict=False),
+    *((family, MIXTURE) for family in CONFIGS),
+]
 
 
 def tiny_case(family: str, name: str) -> HybridForCausalLM:

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 from choose.problems import BYTES_PER_TOKEN, CONTEXT, choice, profile, uniform
+from facts import says
 
 from layerwright.tasks.choose.base import Candidate, LayerOption, Problem, RunOption
 from layerwright.tasks.choose.selectors.milp import Milp
@@ -86,7 +87,7 @@ def test_no_cover_with_runs_is_better() -> None:
 
 def test_parameters_outside_the_layers_count_and_an_impossible_share_is_named() -> None:
     of = with_maps([0.1] * 4, {}, other=6000)
-    with pytest.raises(InputError, match=r"0.5 is out of reach: the least is 0.64"):
+    with pytest.raises(InputError, match=says("0.5")):
         Milp(parameters_ratio=0.5).select(of)
     assert len(spans(Milp(parameters_ratio=0.64).select(of))) == 4
     assert len(spans(Milp(parameters_ratio=0.91).select(of))) == 1
@@ -105,7 +106,7 @@ def test_a_floor_on_untouched_layers() -> None:
     of = with_maps([0.1] * 6, {(0, 4): 0.1})
     assert spans(Milp(parameters_ratio=0.8, keep_layers=2).select(of)) == [(0, 4)]
     assert len(spans(Milp(parameters_ratio=0.8, keep_layers=4).select(of))) == 2
-    with pytest.raises(InputError, match="with keep_layers 5") as error:
+    with pytest.raises(InputError, match=says("keep_layers", "5")) as error:
         Milp(parameters_ratio=0.8, keep_layers=5).select(of)
     assert error.value.where == "choose.selector.keep_layers"
 
@@ -120,10 +121,10 @@ def test_the_kl_is_another_price_and_must_be_there() -> None:
     assert spans(Milp(kv_bytes_ratio=0.5).select(problem)) == [(0, 1)]
     assert spans(Milp(kv_bytes_ratio=0.5, language="kl").select(problem)) == [(1, 2)]
     without = problem.model_copy(update={"profile": of})
-    with pytest.raises(InputError, match="no KL to the base"):
+    with pytest.raises(InputError, match="KL"):
         Milp(kv_bytes_ratio=0.5, language="kl").select(without)
 
 
 def test_a_budget_is_needed() -> None:
-    with pytest.raises(ValueError, match="at least one of kv_bytes_ratio"):
+    with pytest.raises(ValueError, match="kv_bytes_ratio"):
         Milp(keep_layers=3)

@@ -11,6 +11,7 @@ from choose.problems import (
     problem,
     profile,
 )
+from facts import says
 from pydantic import ValidationError
 
 from layerwright.tasks.choose.ranking import Ranking
@@ -47,14 +48,14 @@ def test_layers_are_taken_in_order_and_ties_go_to_the_lower_layer(rule: type[Ran
 def test_a_missing_score_names_the_profiler(rule: type[Ranking]) -> None:
     score, profiler = SCORED[rule]
     without = {name: figures for name, figures in SCORES.items() if name != score}
-    with pytest.raises(InputError, match=f"no {score} of layer 0") as error:
+    with pytest.raises(InputError, match=says(score, "layer 0")) as error:
         rule(layers=1).select(problem(profile([0.01] * 6, scores=without)))
     assert error.value.remedy == f"add `- name: {profiler}` to profile.profilers"
 
 
 def test_a_missing_damage_names_sensitivity() -> None:
     nothing = impossible(PROFILE, *range(6))
-    with pytest.raises(InputError, match="no damage of layer 0 as streaming") as error:
+    with pytest.raises(InputError, match=says("damage", "layer 0", "streaming")) as error:
         NllDelta(layers=1).select(problem(nothing))
     assert "sensitivity" in error.value.remedy
 

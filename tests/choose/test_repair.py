@@ -69,9 +69,7 @@ def test_what_is_given_back_takes_the_bases_time_again() -> None:
 
 
 def test_more_items_are_asked_for_where_no_loss_was_shown() -> None:
-    assert "evaluate more items" in (
-        why_not(decision("recall.x", inconclusive=True), plan()) or ""
-    )
+    assert "evaluate more items" in (why_not(decision("recall.x", inconclusive=True), plan()) or "")
     assert why_not(decision("recall.x"), plan()) is None
 
 

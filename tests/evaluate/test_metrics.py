@@ -1,6 +1,7 @@
 """Metrics from a recipe: what is refused before anything runs, and what the estimates count."""
 
 import pytest
+from facts import says
 
 from layerwright.tasks.components import discover
 from layerwright.tasks.contracts.base import Spec
@@ -40,7 +41,7 @@ def test_a_figure_is_measured_once():
         Spec(name="perplexity", texts=["docs"], rows=8),
         Spec(name="perplexity", texts=["tales", "docs"], rows=4),
     ]
-    with pytest.raises(InputError, match=r"perplexity\.docs is measured twice"):
+    with pytest.raises(InputError, match=says("perplexity.docs", "twice")):
         build_metrics(specs, TEXTS)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from export.checkpoints import FULL, REMOVED, SINKS, tiny_base, write_hybrid_checkpoint
+from facts import says
 from tiny import tiny_tokens
 
 from layerwright.tasks.errors import InputError, IntegrityError
@@ -87,25 +88,25 @@ def test_capabilities_are_this_codes_even_for_an_older_checkpoint(tmp_path):
 
 
 def test_what_is_no_converted_checkpoint_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"not a checkpoint: it has no config\.json"):
+    with pytest.raises(InputError, match=says("config.json")):
         inspect_checkpoint(tmp_path)
     tiny_base("qwen3").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="model_type is 'qwen3': this checkpoint was not conv"):
+    with pytest.raises(InputError, match="'qwen3'"):
         inspect_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: Expecting"):
+    with pytest.raises(InputError, match=says("config.json")):
         inspect_checkpoint(tmp_path)
 
 
 def test_a_newer_format_and_a_wrong_length_are_refused(tmp_path):
     write_hybrid_checkpoint(tmp_path, SPECS)
-    with pytest.raises(InputError, match="--tokens: 0 tokens"):
+    with pytest.raises(InputError, match=says("--tokens", "0")):
         inspect_checkpoint(tmp_path, [8, 0])
     config = tmp_path / "config.json"
     fields = json.loads(config.read_text())
     fields["capabilities"]["format"] = 9
     config.write_text(json.dumps(fields))
-    with pytest.raises(InputError, match="checkpoint format 9"):
+    with pytest.raises(InputError, match="9"):
         inspect_checkpoint(tmp_path)
 
 

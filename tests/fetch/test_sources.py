@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from facts import says
 
 from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.fetch.sources import model_source, parse, text_source
@@ -41,7 +42,7 @@ def test_an_unknown_scheme_lists_all_forms() -> None:
 
 
 def test_python_docs_are_no_model() -> None:
-    with pytest.raises(InputError, match="holds no model"):
+    with pytest.raises(InputError, match="model"):
         model_source(ModelSource(source="python-docs"), None)
 
 
@@ -79,7 +80,7 @@ def test_what_is_not_there_is_told_before_anything_starts(folder: Path) -> None:
 
 def test_pickled_weights_are_refused_before_anything_starts(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(InputError, match=r"pickles \(pytorch_model\.bin\).*run code"):
+    with pytest.raises(InputError, match=says("pytorch_model.bin", "code")):
         model_source(ModelSource(source=str(folder)), None).size_bytes()
 
 
@@ -117,7 +118,7 @@ class Hostile(LocalSource):
 def test_no_file_leaves_its_folder(name: str, tmp_path: Path) -> None:
     source = Hostile("local:x", None, ("*",), ("*",), "text")
     source.names = (name,)
-    with pytest.raises(InputError, match="leave its folder"):
+    with pytest.raises(InputError, match="folder"):
         source.fetch(tmp_path / "work")
     assert not list(tmp_path.rglob("evil"))
 
@@ -125,7 +126,7 @@ def test_no_file_leaves_its_folder(name: str, tmp_path: Path) -> None:
 def test_a_cut_off_file_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
     source = Hostile("local:x", None, ("*",), ("*",), "text")
     source.names, source.cut = ("one", "two"), True
-    with pytest.raises(StepError, match="2 arrived"):
+    with pytest.raises(StepError, match="2"):
         source.fetch(tmp_path / "work")
     assert not (tmp_path / "work" / "files" / "one").exists()
     source.cut = False

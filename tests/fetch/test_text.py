@@ -162,7 +162,7 @@ def test_a_row_without_fields_is_no_item(fetching: Fetching, tmp_path: Path) -> 
 
 
 def test_nothing_left_is_told(fetching: Fetching, corpus: Path) -> None:
-    with pytest.raises(InputError, match="has no text in this part"):
+    with pytest.raises(InputError, match="no text"):
         fetching(source=str(corpus), part=(0.5, 0.500001))
 
 

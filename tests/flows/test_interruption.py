@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from layerwright_process import PRELOADED, last_line, layerwright
+from layerwright_process import kill_when, last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
 
@@ -32,12 +32,11 @@ def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
     for marker in (
         "fetch     started",
         "sensitivity: layer 5 of 7",
-        "convert   started",
         "finetune step 10 of 24",
         "evaluate  started",
     ):
         last = marker.startswith("evaluate")  # with a server of its own, which must not outlive it
-        PRELOADED[0].kill_when(says(marker), ("convert", "recipe.yaml"), tmp_path, embedded=last)
+        kill_when(says(marker), "convert", "recipe.yaml", cwd=tmp_path, embedded=last)
     left = servers(tmp_path / ".layerwright")
     assert left, "the killed run leaves its server behind"
     first = last_line(layerwright("runs", "--json", cwd=tmp_path))["runs"][0]

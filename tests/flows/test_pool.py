@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from facts import missing
 from layerwright_process import last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
@@ -32,7 +33,7 @@ def test_the_same_result_as_in_one_process(stack: Stack, tmp_path: Path) -> None
     command = ("convert", "recipe.yaml", "--json")
     placed = layerwright(*command, *ON_POOLS, "--home", "a", cwd=tmp_path, **stack.environment)
     assert placed.returncode == 0, placed.stderr
-    assert "profile   given to the pool gpu" in placed.stderr
+    assert not missing(placed.stderr, "profile", "pool gpu")
     assert "profiled 4 layers" in placed.stderr, "the child's log is said by the parent"
     inline = layerwright(*command, "--home", "b", cwd=tmp_path)
     there, here = last_line(placed), last_line(inline)
@@ -82,4 +83,4 @@ def test_a_pool_needs_a_server(tmp_path: Path) -> None:
     write_tiny_inputs(tmp_path)
     result = layerwright("convert", "recipe.yaml", *ON_POOLS, cwd=tmp_path, embedded=True)
     assert result.returncode == 2
-    assert "PREFECT_API_URL names none" in result.stderr
+    assert "PREFECT_API_URL" in result.stderr

@@ -40,7 +40,7 @@ SERVING = """
 import importlib.util, json, sys
 folder, packages = sys.argv[1:]
 sys.path.append(packages)
-assert not any(importlib.util.find_spec(name) for name in ("tasks", "kernels", "flows"))
+assert importlib.util.find_spec("layerwright") is None
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
@@ -67,27 +67,27 @@ items:
   - {{start: 0, stop: 4, strategy: keep}}
   - {{start: 4, stop: 5, strategy: gated_recurrence, params: {{gate: gsa, sinks: 4}}}}
   - {{start: 5, stop: 9, strategy: keep}}
-  - {{start: 9, stop: 12, strategy: streaming, params: {{sinks: 4, window: 124}}}}
+  - {{start: 9, stop: 12, strategy: streaming, params: {{sinks: 4, window: 60}}}}
   - {{start: 12, stop: 14, strategy: linear}}
   - {{start: 14, stop: 15, strategy: remove}}
   - {{start: 15, stop: 16, strategy: keep}}
   - {{start: 16, stop: 17, strategy: drop_attention}}
   - {{start: 17, stop: 25, strategy: keep}}
-  - {{start: 25, stop: 28, strategy: local, params: {{spans: 96, sinks: 4}}}}
+  - {{start: 25, stop: 28, strategy: local, params: {{spans: 48, sinks: 4}}}}
   - {{start: 28, stop: 30, strategy: keep}}
 """
 GREEDY = """
 import importlib.util, json, sys
 folder, packages = sys.argv[1:]
 sys.path.append(packages)
-assert not any(importlib.util.find_spec(name) for name in ("tasks", "kernels", "flows"))
+assert importlib.util.find_spec("layerwright") is None
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 ids = tokenizer("The harbour master counted the ships that lay at anchor.", return_tensors="pt")
 ids = ids.input_ids
-cached = model.generate(ids, max_new_tokens=200, min_new_tokens=200, do_sample=False)
+cached = model.generate(ids, max_new_tokens=100, min_new_tokens=100, do_sample=False)
 with torch.no_grad():  # all its uncached steps at once: a causal model's prefixes do not differ
     logits = model(cached, use_cache=False).logits[0, ids.shape[1] - 1 : -1]
 logits[:, model.generation_config.eos_token_id] = -torch.inf  # as min_new_tokens has it
@@ -96,9 +96,21 @@ print(json.dumps({"equal": logits.argmax(-1).tolist() == cached[0, ids.shape[1]:
 """
 
 
+# the mixed plan is not trained, and one metric shows that its checkpoint is still a model
+UNTRAINED = (
+    "finetune=null",
+    "evaluate.metrics=[{name: perplexity, texts: [docs-held-out], rows: 2, row_tokens: 192}]",
+    "gate.rules=[{metric: perplexity.*, max: 1.05}]",
+)
+
+
+def sets(changes: tuple[str, ...]) -> list[str]:
+    return [part for change in changes for part in ("--set", change)]
+
+
 def run_quickstart(folder: Path, base: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """The recipe, shortened, on the model that it names; that it is fetched, `make demo` shows."""
-    changes = [part for it in (f"model.source=local:{base}", *SHORTER) for part in ("--set", it)]
+    changes = sets((f"model.source=local:{base}", *SHORTER))
     recipe = str(ROOT / "recipes" / "quickstart.yaml")
     return layerwright("convert", recipe, *changes, *more, "--json", cwd=folder)
 
@@ -147,8 +159,8 @@ def mixed(converted, real_model) -> Path:
     sha256 = re.search(r"model_sha256: (\w+)", (run / "plan.yaml").read_text())[1]
     plan = folder / "mixed.yaml"
     plan.write_text(MIXED.format(sha256=sha256))
-    result = run_quickstart(folder, real_model.folder, "--plan", str(plan))
-    assert result.returncode == 3, result.stderr  # two steps do not heal what this costs
+    result = run_quickstart(folder, real_model.folder, "--plan", str(plan), *sets(UNTRAINED))
+    assert result.returncode == 3, result.stderr  # nothing has healed what this costs
     found = last_line(result)
     assert set(found["cache_hits"]) >= {"fetch", "profile"}
     assert found["plan"]["13"] == "linear"
@@ -164,7 +176,7 @@ def test_a_mixed_plan_generates_with_its_cache_what_it_generates_without(mixed, 
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.strip().splitlines()[-1])
     assert seen["equal"]
-    assert seen["tokens"] > 200
+    assert seen["tokens"] > 100, "longer than every window"
     kinds = {"full", "gated_recurrence", "local", "none", "streaming"}
     assert set(seen["capabilities"]["mixers"]) == kinds
     assert seen["capabilities"]["feed_forwards"] == ["linear", "mlp", "none"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from facts import missing
 from huggingface_hub import ModelCard
 from layerwright_process import ROOT, last_line, layerwright
 from report.page_reader import Page, check_form, check_self_contained
@@ -60,15 +61,15 @@ def test_the_page_shows_them(converted) -> None:
     text = Path(converted[1]["report"].removeprefix("file://")).read_text()
     check_form(Page(text))
     check_self_contained(text)
-    for words in ("Cost and return", "EUR per million tokens", "256 + 4, 2 rows", "of answers"):
-        assert words in Page(text).text
+    page = Page(text)
+    assert page.says("EUR", "million tokens", section="returns")
+    assert page.says("256 + 4, 2 rows", section="returns")
 
 
 def test_a_person_is_told_in_a_sentence(converted) -> None:
     folder, summary = converted
     shown = layerwright("report", summary["run_id"], cwd=folder, COLUMNS="200").stdout
-    assert "For requests of 256 tokens with 4 new ones" in shown
-    assert "The conversion took" in shown
+    assert not missing(shown, "256 tokens", "4", "EUR")
 
 
 def test_a_second_run_knows_what_the_first_one_cost(converted) -> None:
@@ -125,7 +126,7 @@ def test_an_export_has_its_card(converted, by_run: bool) -> None:
     assert card.data.license == "mit"
     assert card.data.base_model == "local:model"
     assert "streaming" in card.data.tags
-    assert ("**Accepted** by its gate" in card.text) == by_run
+    assert ("**Accepted**" in card.text) == by_run
     assert ("EUR" in card.text) == by_run
     if by_run:
         assert summary["checkpoint"]["sha256"] in card.text
@@ -143,7 +144,7 @@ def test_a_slower_candidate_is_rejected_for_its_latency(converted) -> None:
     assert len(summary["failed_checks"]) == 1
     assert summary["failed_checks"][0].startswith("latency_p50_ms.256+4.b2: ")
     rejected = folder / ".layerwright" / "runs" / summary["run_id"] / "README.md"
-    assert "Rejected by its gate" in rejected.read_text()
+    assert not missing(rejected.read_text(), "Rejected", "gate")
 
 
 def test_the_shipped_recipe_compares_its_two_plans(tmp_path: Path) -> None:
@@ -180,5 +181,5 @@ def test_the_shipped_recipe_compares_its_two_plans(tmp_path: Path) -> None:
         assert {one["timed"] for one in row["crossovers"]} == {"prefill", "decode", "request"}
         assert row["metrics"]["latency_p95_ms.256+16"] >= latency
     shown = layerwright("report", survey["run_id"], cwd=tmp_path, COLUMNS="200").stdout
-    assert "local, requests of 256 + 16 tokens, batch 1: " in shown
+    assert not missing(shown, "local", "256 + 16 tokens", "batch 1")
     check_form(Page(Path(survey["report"].removeprefix("file://")).read_text()))

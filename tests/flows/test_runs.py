@@ -41,7 +41,7 @@ def test_runs_of_another_version_are_passed_over(folders: list[RunFolder], tmp_p
 
 
 def test_one_that_is_asked_for_is_refused_with_the_field(folders: list[RunFolder]) -> None:
-    with pytest.raises(InputError, match="of another version") as raised:
+    with pytest.raises(InputError, match="version") as raised:
         folders[1].record()
     assert raised.value.where.endswith("run.json: recipe.of_tomorrow")
 
@@ -52,5 +52,5 @@ def test_a_run_without_times_is_named_and_a_month_without_runs_refused(
     (month,) = spending(tmp_path)  # the other's record is of another version
     assert month.unknown == (folders[0].run_id,)
     assert (month.runs, month.device_hours, month.money) == ({"running": 1}, {}, {})
-    with pytest.raises(InputError, match=r"no run under .* started in '1999-01'"):
+    with pytest.raises(InputError, match="'1999-01'"):
         spending(tmp_path, "1999-01")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from facts import missing
 from layerwright_process import last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
@@ -72,7 +73,7 @@ def test_the_whole_way_with_regularisation_and_stages(folder) -> None:
 def test_a_plan_that_takes_nothing_out_needs_no_regularisation(folder) -> None:
     kept = ("--set", "choose.selector={name: keep_all}")
     result = layerwright("convert", "recipe.yaml", "--json", *kept, cwd=folder)
-    assert "regularize left out: the plan has no remove" in result.stderr
+    assert not missing(result.stderr, "regularize", "remove")
     summary = last_line(result)
     assert "regularize" not in summary["seconds"]
     assert set(summary["plan"].values()) == {"keep"}
@@ -89,9 +90,9 @@ def test_a_dry_run_tells_of_both_trainings(folder) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("finetune.stages.0.objectives.0.name=hidden", "unknown objective 'hidden'"),
+        ("finetune.stages.0.objectives.0.name=hidden", "'hidden'"),
         ("finetune.stages.1.objectives.0.wieght=2", "finetune.stages.1.objectives.0.wieght"),
-        ("compute.steps.evaluate.processes=2", "only regularize and finetune"),
+        ("compute.steps.evaluate.processes=2", "compute.steps.evaluate"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_starts(folder, change, told) -> None:

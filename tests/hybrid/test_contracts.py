@@ -27,7 +27,7 @@ def model(request):
 
 @pytest.fixture(params=CASES, ids=", ".join, scope="module")
 def every(request):
-    """Each family with each kind of layer, and with all kinds at once."""
+    """Each kind of layer in one of the families, and each family with all kinds at once."""
     return tiny_case(*request.param)
 
 

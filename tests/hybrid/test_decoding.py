@@ -85,5 +85,5 @@ def test_what_cannot_be_fixed_is_refused():
 def test_no_more_steps_than_there_is_room_for():
     model = tiny_hybrid(LAYER_SPECS["streaming"])
     decoder = compare(model, tiny_tokens(1, 5), 2)
-    with pytest.raises(ValueError, match="no room for another token"):
+    with pytest.raises(ValueError, match="token"):
         decoder.step(tiny_tokens(1, 1))

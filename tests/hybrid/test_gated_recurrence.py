@@ -6,6 +6,7 @@ What it shares with every other mixer is in test_contracts.py.
 import pytest
 import torch
 import torch.nn.functional as F
+from facts import says
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 
@@ -184,7 +185,7 @@ def test_it_cannot_be_rolled_back(gate):
     assert not model.config.capabilities["crop"]
     ids = tiny_tokens(1, 20)
     cache = model(ids, use_cache=True).past_key_values
-    with pytest.raises(RuntimeError, match=r"layers \[0, 1, 3\] have dropped tokens"):
+    with pytest.raises(RuntimeError, match=says("layers [0, 1, 3]")):
         cache.crop(-1)
     with pytest.raises(RuntimeError, match="cannot be cropped"):
         cache.layers[0].crop(-1)
@@ -258,5 +259,5 @@ def test_a_learned_mix_starts_at_the_shares_and_answers_for_them(kind):
 
 
 def test_a_learned_mix_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="learned_mix must be one of"):
+    with pytest.raises(ValueError, match="learned_mix"):
         tiny_hybrid({"mixer": LAYER_SPECS["gla"]["mixer"] | {"learned_mix": "channel"}})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from facts import says
 from tiny import LAYER_SPECS, tiny_hybrid, tiny_llama, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
 from transformers import DynamicCache
@@ -86,7 +87,7 @@ def test_set_layer_spec_converts_in_place_and_back():
     model.put_layer(2, old)
     assert model(ids).logits.equal(before)
     assert model.config.capabilities == tiny_hybrid(FULL).config.capabilities
-    with pytest.raises(ValueError, match="layer 1: mixer kind 'lazy'"):
+    with pytest.raises(ValueError, match=says("layer 1", "'lazy'")):
         model.set_layer_spec(1, {"mixer": {"kind": "lazy"}})
     assert model(ids).logits.equal(before)
 
@@ -94,9 +95,9 @@ def test_set_layer_spec_converts_in_place_and_back():
 def test_other_caches_are_refused():
     model = tiny_hybrid(STREAMING)
     ids = tiny_tokens(1, 5)
-    with pytest.raises(ValueError, match="must be a HybridCache, got DynamicCache"):
+    with pytest.raises(ValueError, match=says("HybridCache", "DynamicCache")):
         model(ids, past_key_values=DynamicCache(config=model.config))
-    with pytest.raises(ValueError, match="must be a HybridCache, got DynamicCache"):
+    with pytest.raises(ValueError, match=says("HybridCache", "DynamicCache")):
         model.generate(ids, past_key_values=DynamicCache(), max_new_tokens=2)
     with pytest.raises(ValueError, match="other layer specs"):
         model(ids, past_key_values=HybridCache(tiny_hybrid(FULL).config))
@@ -114,9 +115,9 @@ def test_masks_and_positions_that_cannot_be_right_are_refused():
     late[0, 0] = 0
     with pytest.raises(ValueError, match="contradicts the padding"):
         model(ids[:, :1], attention_mask=late, past_key_values=cache)
-    with pytest.raises(ValueError, match="several sequences packed"):
+    with pytest.raises(ValueError, match="sequences"):
         model(ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
-    with pytest.raises(ValueError, match="attention_mask must have shape"):
+    with pytest.raises(ValueError, match=says("attention_mask", "shape")):
         model(ids, attention_mask=torch.ones(2, 1, 6, 6))
 
 

@@ -6,6 +6,7 @@ does not. So the promises of test_contracts.py are made to other oracles.
 
 import pytest
 import torch
+from facts import says
 from peft import LoraConfig, get_peft_model
 from tiny import LAYERS, tiny_hybrid, tiny_llama, tiny_tokens
 from tolerance import SAME_MODEL, relative_rms
@@ -340,7 +341,7 @@ def test_several_tokens_after_the_prompt_are_refused(model):
     ids = tiny_tokens(2, 30)
     cache = model(ids, use_cache=True).past_key_values
     held, selection = cache.nbytes(), cache.selection
-    with pytest.raises(RuntimeError, match=r"2 tokens at once .* whole prompt in one forward pass"):
+    with pytest.raises(RuntimeError, match=says("2 tokens", "prompt")):
         model(ids[:, :2], past_key_values=cache)
     assert (cache.nbytes(), cache.selection) == (held, selection)
     more = tiny_tokens(2, 3, seed=1)
@@ -360,14 +361,14 @@ def test_the_refusal_comes_before_layers_outside_have_cached():
     model = tiny_hybrid(spec_of(), (2, 3))
     cache = model(tiny_tokens(1, 30), use_cache=True).past_key_values
     held = cache.nbytes()
-    with pytest.raises(RuntimeError, match="one forward pass"):
+    with pytest.raises(RuntimeError, match="prompt"):
         model(tiny_tokens(1, 5), past_key_values=cache)
     assert cache.nbytes() == held
 
 
 def test_cropping_is_refused(model):
     cache = model(tiny_tokens(1, 30), use_cache=True).past_key_values
-    with pytest.raises(RuntimeError, match=r"layers \[0, 1, 3\] have dropped tokens"):
+    with pytest.raises(RuntimeError, match=says("layers [0, 1, 3]")):
         cache.crop(-1)
     with pytest.raises(RuntimeError, match="cannot be cropped"):
         cache.layers[0].crop(-1)

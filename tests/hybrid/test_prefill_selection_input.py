@@ -1,6 +1,7 @@
 """Prefill selection: specs, models and selections that cannot be are refused."""
 
 import pytest
+from facts import says
 from tiny import LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 
 from layerwright.tasks.hybrid.cache import HybridCache
@@ -34,7 +35,7 @@ def test_impossible_selections_are_refused(model, selection, message):
 
 def test_selections_for_other_batches_and_other_models_are_refused(model):
     cache = HybridCache(model.config, selection=[(0, 1)])
-    with pytest.raises(ValueError, match="selection has 1 rows for a batch of 2"):
+    with pytest.raises(ValueError, match=says("selection", "1", "2")):
         model(tiny_tokens(2, 9), past_key_values=cache)
     with pytest.raises(ValueError, match="no prefill_selection layer"):
         HybridCache(tiny_hybrid(FULL_LAYER).config, selection=[()])
@@ -53,11 +54,11 @@ def test_layers_must_agree(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"full_layers": -1}, "full_layers must be a whole number >= 0, got -1"),
-        ({"window": 0}, "window must be a whole number >= 1"),
-        ({"window": None}, "window must be a whole number >= 1, got None"),
-        ({"last_queries": 0}, "last_queries must be a whole number >= 1"),
-        ({"sinks": 1.5}, "sinks must be a whole number >= 0, got 1.5"),
+        ({"full_layers": -1}, "full_layers.*0.*-1"),
+        ({"window": 0}, "window.*1"),
+        ({"window": None}, "window.*1.*None"),
+        ({"last_queries": 0}, "last_queries.*1"),
+        ({"sinks": 1.5}, "sinks.*0.*1.5"),
         ({"full_layers": True}, "got True"),
         ({"span": 3}, "takes 'full_layers', 'sinks', 'window', 'last_queries'"),
     ],

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from facts import says
 
 from layerwright.kernels.choice import choose_implementation, implementations_run, triton_obstacle
 
@@ -35,7 +36,7 @@ def test_the_environment_decides(monkeypatch, name):
 
 def test_unknown_names_are_refused(monkeypatch):
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "fastest")
-    with pytest.raises(ValueError, match="'fastest' is not one of"):
+    with pytest.raises(ValueError, match="'fastest'"):
         choice(TWO)
 
 
@@ -50,7 +51,7 @@ def test_unknown_names_are_refused(monkeypatch):
 def test_triton_is_refused_where_it_cannot_run(monkeypatch, interpreted, tensor, channels, reason):
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
     monkeypatch.setenv("TRITON_INTERPRET", interpreted)
-    with pytest.raises(ValueError, match=f"some_operator cannot use it: {reason}"):
+    with pytest.raises(ValueError, match=says("some_operator", reason)):
         choice(THREE, tensor, channels)
 
 

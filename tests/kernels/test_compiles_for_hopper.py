@@ -78,8 +78,10 @@ print(json.dumps(found))
 """
 
 
-def test_every_kernel_compiles_and_fits(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
+def test_every_kernel_compiles_and_fits(pytestconfig):
+    """A kernel that has not changed since the last time is not compiled again."""
+    compiled = pytestconfig.cache.mkdir("triton")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(compiled)}
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM],

@@ -1,11 +1,13 @@
 """Gated recurrence against its fp64 definition, and that against another project's."""
 
 import importlib.util
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pairs import pairwise
 from tolerance import KERNEL, relative_rms
 
 from layerwright.kernels.gated_recurrence import gated_recurrence
@@ -35,10 +37,10 @@ def draw(length, heads=(6, 2), sizes=(5, 7), decay="weak", decayed="key", dtype=
     return [x.to(dtype).requires_grad_() for x in drawn]
 
 
-@pytest.mark.parametrize("decayed", ["key", "value"])
-@pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("length", [1, 63, 64, 257])
-@pytest.mark.parametrize(("heads", "sizes"), CASES)
+@pytest.mark.parametrize(
+    ("heads", "sizes", "length", "decay", "decayed"),
+    pairwise(CASES, list(product([1, 63, 64, 257], DECAYS)), ["key", "value"]),
+)
 def test_output_state_and_gradients_match_the_reference(heads, sizes, length, decay, decayed):
     inputs = draw(length, heads, sizes, decay, decayed)
     expected = gated_recurrence_reference(*inputs, decayed)
@@ -201,7 +203,7 @@ def test_implementation_can_be_chosen(monkeypatch):
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "reference")
     assert relative_rms(blockwise, gated_recurrence(*inputs)) <= KERNEL[torch.float64]
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "fastest")
-    with pytest.raises(ValueError, match="'fastest' is not one of"):
+    with pytest.raises(ValueError, match="'fastest'"):
         gated_recurrence(*inputs)
 
 

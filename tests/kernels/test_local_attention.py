@@ -1,9 +1,12 @@
 """Local attention against its fp64 definition, and the definition against plain sums."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
+from facts import says
+from pairs import pairwise
 from tolerance import KERNEL, relative_rms
 
 from layerwright.kernels.local_attention import BlockMeans, SoftSpan, add_to_blocks, local_attention
@@ -90,10 +93,14 @@ def test_the_definition_is_its_formula(sinks, span, size, layout):
     assert relative_rms(found, expected) <= LIMIT
 
 
-@pytest.mark.parametrize("layout", ["uniform", "left", "right"])
-@pytest.mark.parametrize("length", [1, 63, 150])
-@pytest.mark.parametrize("parts", ["means", "soft", "both", "neither"])
-@pytest.mark.parametrize(("heads", "size", "sinks", "span", "block"), CASES)
+@pytest.mark.parametrize(
+    ("heads", "size", "sinks", "span", "block", "parts", "length", "layout"),
+    pairwise(
+        CASES,
+        ["means", "soft", "both", "neither"],
+        list(product([1, 63, 150], ["uniform", "left", "right"])),
+    ),
+)
 def test_output_lses_and_gradients_match_the_reference(
     heads, size, sinks, span, block, parts, length, layout
 ):
@@ -236,7 +243,7 @@ def test_implementation_can_be_chosen(monkeypatch):
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "reference")
     assert relative_rms(blockwise, local_attention(*args)) <= LIMIT
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "fastest")
-    with pytest.raises(ValueError, match="'fastest' is not one of"):
+    with pytest.raises(ValueError, match="'fastest'"):
         local_attention(*args)
 
 
@@ -245,11 +252,11 @@ def test_impossible_arguments_are_refused():
     positions = place(4, "uniform")
     means = means_of(k, v, positions, 0, 2)
     call = (q, k, v, positions, positions)
-    with pytest.raises(ValueError, match="sinks must be >= 0 and span >= 1"):
+    with pytest.raises(ValueError, match=says("sinks", "0", "span", "1")):
         local_attention(*call, 0, 0)
     with pytest.raises(ValueError, match="at least 1 position"):
         local_attention(*call, 0, 1, means._replace(size=0))
     with pytest.raises(ValueError, match="at least 1 token"):
         local_attention(*call, 0, 1, soft=SoftSpan(torch.ones(2), 0))
-    with pytest.raises(ValueError, match="6 query heads are not a multiple of 4"):
+    with pytest.raises(ValueError, match=says("6 query heads", "4")):
         local_attention(q, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1), *call[3:], 0, 1)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from facts import says
 from tolerance import KERNEL, relative_rms
 
 from layerwright.kernels.streaming_attention import streaming_attention
@@ -186,12 +187,12 @@ def test_implementation_can_be_chosen(monkeypatch):
     reference = streaming_attention(q, k, v, positions, positions, 1, 4)
     assert relative_rms(blockwise, reference) <= KERNEL[torch.float64]
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "fastest")
-    with pytest.raises(ValueError, match="'fastest' is not one of"):
+    with pytest.raises(ValueError, match="'fastest'"):
         streaming_attention(q, k, v, positions, positions, 1, 4)
 
 
 @pytest.mark.parametrize(("sinks", "window"), [(-1, 4), (0, 0)])
 def test_bad_spans_are_refused(sinks, window):
     q, k, v = draw(4, (3, 3), 8)
-    with pytest.raises(ValueError, match="sinks must be >= 0 and window >= 1"):
+    with pytest.raises(ValueError, match=says("sinks", "0", "window", "1")):
         streaming_attention(q, k, v, place(4, "uniform"), place(4, "uniform"), sinks, window)

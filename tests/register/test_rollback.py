@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from facts import says
 from register.case import NAME, NOW, Case, crown, cut_off
 
 from layerwright.tasks.contracts.promotion import Approval, Move
@@ -42,7 +43,7 @@ def three(make_case: Callable[..., Case]) -> Case:
 
 def test_it_goes_back_one_by_one_and_not_forth(three: Case) -> None:
     assert [(m.before, m.version) for m in (back(three), back(three))] == [("3", "2"), ("2", "1")]
-    with pytest.raises(PromotionError, match="version 1, was the first one"):
+    with pytest.raises(PromotionError, match=says("version 1", "first")):
         back(three)
     # an earlier champion by name, though its successor was rolled back
     assert back(three, "3").version == "3"
@@ -65,7 +66,7 @@ def test_the_whole_story_is_told(three: Case) -> None:
     assert states["2"] == (("champion",), "the champion")
     assert states["3"][0] == ("challenger",)
     assert "expired" in states["3"][1]
-    with pytest.raises(InputError, match="no model named 'other'"), three.client() as client:
+    with pytest.raises(InputError, match="'other'"), three.client() as client:
         history_of(client, "other", "champion", NOW)
 
 
@@ -80,9 +81,9 @@ def test_a_name_with_a_quote_has_a_history(case: Case) -> None:
 
 def test_only_a_former_champion_is_gone_back_to(three: Case, make_case) -> None:
     make_case("never promoted").register()
-    with pytest.raises(PromotionError, match="version 4 of tiny never was the champion"):
+    with pytest.raises(PromotionError, match=says("version 4", "tiny", "champion", "never")):
         back(three, "4")
-    with pytest.raises(PromotionError, match="version 3 of tiny is the champion"):
+    with pytest.raises(PromotionError, match=says("version 3", "tiny", "champion")):
         back(three, "3")
     with pytest.raises(InputError, match="no version 9"):
         back(three, "9")
@@ -90,10 +91,10 @@ def test_only_a_former_champion_is_gone_back_to(three: Case, make_case) -> None:
 
 def test_without_a_recorded_promotion_there_is_nothing_to_go_back_to(case: Case) -> None:
     case.register()
-    with pytest.raises(InputError, match="has no alias 'champion'"):
+    with pytest.raises(InputError, match=says("alias", "'champion'")):
         back(case)
     crown(case, "1")
-    with pytest.raises(PromotionError, match="was not promoted by Layerwright"):
+    with pytest.raises(PromotionError, match=says("promoted", "Layerwright")):
         back(case)
 
 
@@ -113,7 +114,7 @@ def test_a_champion_that_changed_meanwhile_stays(three: Case) -> None:
     with three.client() as client:
         plan = plan_rollback(client, NAME, "champion", None)
         crown(three, "1")
-        with pytest.raises(PromotionError, match="was version 3 when the rollback began, and is 1"):
+        with pytest.raises(PromotionError, match=says("version 3", "rollback", "1")):
             roll_back(client, plan, "champion", ANN)
 
 
@@ -125,7 +126,7 @@ def test_a_policy_does_not_bring_back_what_was_rolled_back(
     with three.client() as client:
         client.set_model_version_tag(NAME, "3", "layerwright.compared_champion", "2")
         found = promotable(client, Address(NAME, version="3"), "champion", NOW)
-        with pytest.raises(PromotionError, match=r"Ann rolled it back at .*: complaints"):
+        with pytest.raises(PromotionError, match=says("Ann", "complaints")):
             approved_by_policy(policy, found, NOW)
         # a person may
         assert promote_version(client, found.address, "champion", ANN, NOW).version == "3"

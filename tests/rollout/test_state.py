@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from facts import says
 from register.case import NAME, NOW, OPTIONS, Case, crown
 
 from layerwright.tasks.contracts.evaluation import Champion
@@ -57,10 +58,10 @@ def test_it_begins_in_shadow_and_goes_on(two: Case) -> None:
     live = written(two, at_five)
     assert (live.champion, live.challenger, live.share) == ("1", "2", 0.05)
     assert opened(two) == at_five
-    with pytest.raises(InputError, match="under another policy"):
+    with pytest.raises(InputError, match="policy"):
         opened(two, POLICY.model_copy(update={"looks": 2}))
     written(two, at_five.model_copy(update={"begin": 2}))
-    with pytest.raises(InputError, match="its first 2 requests"):
+    with pytest.raises(InputError, match="2 requests"):
         opened(two)
 
 
@@ -80,7 +81,7 @@ def test_what_was_rolled_back_comes_back_by_a_person_alone(two: Case) -> None:
     assert opened(two) == state, "as it ended"
     with two.client() as client:
         found = promotable(client, Address(NAME, version="2"), "champion", LATER)
-    with pytest.raises(PromotionError, match=r"its roll-out went back at .*stage 25 %: slower"):
+    with pytest.raises(PromotionError, match=says("25 %", "slower")):
         approved_by_policy(POLICY.approval, found, LATER)
 
     again = opened(two, restart=True)
@@ -93,8 +94,8 @@ def test_what_was_rolled_back_comes_back_by_a_person_alone(two: Case) -> None:
 
 def test_without_a_champion_there_is_nothing_to_compare_with(case: Case) -> None:
     case.register()
-    with pytest.raises(PromotionError, match="has no champion to be compared with"):
+    with pytest.raises(PromotionError, match=says("champion", "no")):
         opened(case)
     crown(case, "1")
-    with pytest.raises(PromotionError, match="is the champion already"):
+    with pytest.raises(PromotionError, match=says("champion", "already")):
         opened(case)
