@@ -118,7 +118,7 @@ def test_plans_are_chosen_by_budget_and_tried_on_the_model(tmp_path: Path) -> No
     kinds = set(found["fewer_parameters"]["plan"].values())
     assert kinds & {"linear", "remove", "drop_attention"}
     assert list(found["learnt_scales"]["plan"].values()).count("remove") == 1
-    assert "choose: " in result.stderr
+    assert "choose: measured a plan" in result.stderr
 
     # 4 rows of 128 tokens hold all that maps would be fitted on: such damages say nothing
     tried = "survey.plans.fewer_parameters.selector.refine={evaluations: 40, rows: 4, prompts: 0}"
