@@ -45,6 +45,9 @@ class Component(BaseModel):
         taken = Component._known.setdefault((cls.kind, cls.name), cls)
         if taken.__module__ != cls.__module__:
             raise TypeError(f"{cls.kind} {cls.name!r} is defined by {taken.__module__} already")
+        if cls.__module__.startswith(f"{cls.room}.") and cls.__module__ != f"{cls.room}.{cls.name}":
+            # cache keys find a component's code by this rule
+            raise TypeError(f"{cls.__module__} defines {cls.name!r}: name the file {cls.name}.py")
 
 
 Kind = TypeVar("Kind", bound=Component)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerwright.tasks.store.base import Store
-from layerwright.tasks.tracking import Tracking
+if TYPE_CHECKING:
+    from layerwright.tasks.store.base import Store
+
+MetricSink = Callable[[int, Mapping[str, float]], None]  # receives a training step and its metrics
 
 
 def _silent(message: str) -> None:
     """Default log: a notebook or a test need not hear of it."""
+
+
+def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
+    """Default sink: ignores the metrics."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Context:
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
         processes: how many share a training.
         memory_bytes: bound on the weights that the device holds; None for no bound.
-        tracking: where a training's live metrics go; None for nowhere.
+        sink: gets a training's metrics as they come.
         log: one line about progress, for people.
     """
 
@@ -37,7 +44,7 @@ class Context:
     device: str = "cpu"
     processes: int = 1
     memory_bytes: int | None = None
-    tracking: Tracking | None = None
+    sink: MetricSink = no_metrics
     log: Callable[[str], None] = _silent
 
     def folder(self, name: str) -> Path:

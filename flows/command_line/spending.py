@@ -9,7 +9,7 @@ from typing import Any
 from layerwright.flows.session.runs import RunFolder, RunRecord
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.returns.money import DEVICE_STEPS
+from layerwright.tasks.steps import placed_steps
 
 
 class Month(Contract):
@@ -64,7 +64,7 @@ def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
         spent = {
             step: seconds * compute.of(step).processes
             for step, seconds in result["seconds"].items()
-            if step in DEVICE_STEPS
+            if step in placed_steps()
         }
         hours.update({step: seconds / 3600 for step, seconds in spent.items()})
         if price:

@@ -28,3 +28,9 @@ class RunSummary(Contract):
     repairs: tuple[RepairRound, ...] = ()  # every plan that was rejected, in order
     crossovers: tuple[Crossover, ...] = ()
     cost: CostAndReturn | None = None  # where the recipe gives a price
+
+
+class Page(Contract):
+    """Where a page of HTML lies."""
+
+    uri: str

@@ -34,7 +34,6 @@ def convert_model(
     plan: ConversionPlan,
     calibration: Calibration,
     ctx: Context,
-    *,
     regularized: ModelRef | None = None,
 ) -> CheckpointRef:
     """Write the hybrid checkpoint that a plan describes.

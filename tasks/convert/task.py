@@ -1,21 +1,13 @@
-"""The `convert` node of the DAG."""
+"""The `convert` step: plan and base checkpoint -> hybrid checkpoint, tensor by tensor."""
 
-from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.contracts.references import Calibration, CheckpointRef, ModelRef
-from layerwright.tasks.orchestration.node import node
+from layerwright.tasks.contracts.references import CheckpointRef
+from layerwright.tasks.orchestration.node import Node
+from layerwright.tasks.steps import Step
 
-
-@node("convert")
-def convert_model(
-    model: ModelRef,
-    plan: ConversionPlan,
-    calibration: Calibration,
-    regularized: ModelRef | None = None,
-    *,
-    ctx: Context,
-) -> CheckpointRef:
-    """Plan and base checkpoint -> hybrid checkpoint, tensor by tensor."""
-    from layerwright.tasks.convert.checkpoint import convert_model as convert
-
-    return convert(model, plan, calibration, ctx, regularized=regularized)
+STEP = Step(
+    "convert",
+    after="regularize",
+    seconds="layerwright.tasks.convert.estimate.seconds",
+    streams=True,
+)
+convert_model = Node[CheckpointRef](STEP, "layerwright.tasks.convert.checkpoint.convert_model")

@@ -1,18 +1,13 @@
-"""The `measure_costs` node of the DAG."""
+"""The `measure_costs` step: the time of one layer of each kind, and of what is outside them."""
 
-from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable
-from layerwright.tasks.contracts.references import ModelRef
-from layerwright.tasks.orchestration.node import node
-from layerwright.tasks.recipe.costs import CostOptions
+from layerwright.tasks.orchestration.node import Node
+from layerwright.tasks.steps import Step
 
-
-@node("measure_costs", timed=True)
-def measure_costs(
-    model: ModelRef, strategies: tuple[Spec, ...], options: CostOptions, *, ctx: Context
-) -> CostTable:
-    """Prefill and decode time of one layer of each kind, and of what is outside the layers."""
-    from layerwright.tasks.costs.table import measure_costs as measure
-
-    return measure(model, strategies, options, ctx)
+STEP = Step(
+    "measure_costs",
+    after="profile",
+    block="costs",
+    seconds="layerwright.tasks.costs.estimate.seconds",
+)
+measure_costs = Node[CostTable](STEP, "layerwright.tasks.costs.table.measure_costs", timed=True)

@@ -23,7 +23,9 @@ from layerwright.tasks.store.base import Store
 from layerwright.tasks.store.manifest import MANIFEST
 
 
-def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None) -> ModelRef:
+def fetch_model(
+    source: ModelSource, ctx: Context, data_root: str | None = None, pin: str = ""
+) -> ModelRef:
     """Store a model as safetensors, config, tokenizer and chat template.
 
     Safetensors files that already have the requested dtype are copied without being loaded. Other
@@ -34,6 +36,7 @@ def fetch_model(source: ModelSource, ctx: Context, data_root: str | None = None)
         source: the source, and the dtype of the weights (``auto``: as stored; GGUF: float32).
         ctx: downloaded files stay in its workdir, so a fetch that was killed resumes there.
         data_root: folder that relative local paths start from.
+        pin: identity of the source, a part of the cache key.
 
     Raises:
         InputError: the source does not exist, or its model cannot be used: it has no config or

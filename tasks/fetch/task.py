@@ -1,23 +1,9 @@
-"""The `fetch` nodes of the DAG: the base model, and each text."""
+"""The `fetch` step: the base model, and each text."""
 
-from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.references import ModelRef, TextRef
-from layerwright.tasks.orchestration.node import node
-from layerwright.tasks.recipe.data import TextSource
-from layerwright.tasks.recipe.model import ModelSource
+from layerwright.tasks.orchestration.node import Node
+from layerwright.tasks.steps import Step
 
-
-@node("fetch")
-def fetch_model(source: ModelSource, data_root: str, pin: str, *, ctx: Context) -> ModelRef:
-    """Source -> normalised checkpoint. ``pin`` is the source's identity, for the cache key."""
-    from layerwright.tasks.fetch.model import fetch_model as fetch
-
-    return fetch(source, ctx, data_root)
-
-
-@node("fetch")
-def fetch_text(source: TextSource, data_root: str, pin: str, *, ctx: Context) -> TextRef:
-    """Source -> documents.jsonl. ``pin`` is the source's identity, for the cache key."""
-    from layerwright.tasks.fetch.text import fetch_text as fetch
-
-    return fetch(source, ctx, data_root)
+STEP = Step("fetch")
+fetch_model = Node[ModelRef](STEP, "layerwright.tasks.fetch.model.fetch_model")
+fetch_text = Node[TextRef](STEP, "layerwright.tasks.fetch.text.fetch_text")

@@ -19,7 +19,9 @@ from layerwright.tasks.recipe.data import TextSource
 DOCUMENTS = "documents.jsonl"
 
 
-def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -> TextRef:
+def fetch_text(
+    source: TextSource, ctx: Context, data_root: str | None = None, pin: str = ""
+) -> TextRef:
     """Store a text as a line per document, in the order of files and rows.
 
     Drops empty documents, duplicates (compared without white space; items are never compared), and
@@ -31,6 +33,7 @@ def fetch_text(source: TextSource, ctx: Context, data_root: str | None = None) -
         source: the source, its files, the field of the text, and the part.
         ctx: downloaded files stay in its workdir, so a fetch that was killed resumes there.
         data_root: folder that relative local paths start from.
+        pin: identity of the source, a part of the cache key.
 
     Raises:
         InputError: the source or its files do not exist, a row has no text, or the part is empty.

@@ -10,7 +10,6 @@ from layerwright.tasks.finetune.rows import Rows
 from layerwright.tasks.finetune.setup import TrainingSetup, trained_parameters
 from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
 from layerwright.tasks.finetune.team import Team
-from layerwright.tasks.finetune.training import MetricSink, no_metrics
 from layerwright.tasks.models.loading import load_base, load_checkpoint
 from layerwright.tasks.recipe.finetune import FinetuneOptions
 from layerwright.tasks.recipe.training import TrainingStage
@@ -23,9 +22,6 @@ def finetune_model(
     held_out: TextRef | None,
     options: FinetuneOptions,
     ctx: Context,
-    *,
-    sink: MetricSink = no_metrics,
-    team: Team | None = None,
 ) -> FinetuneReport:
     """Train a converted checkpoint in stages, with its base as teacher, and merge the weights.
 
@@ -39,8 +35,6 @@ def finetune_model(
 
     Args:
         held_out: the validation text, if the options name one.
-        sink: receives each step's metrics.
-        team: the processes that train together; default: this process alone.
 
     Returns:
         The report with the merged checkpoint: the files of ``checkpoint`` with the trained weights
@@ -51,7 +45,7 @@ def finetune_model(
         InputError: a text gives no row, or the options train nothing.
         StepError: the loss is not finite; the last saved training state is kept.
     """
-    team = team or Team()
+    team = Team.of(ctx)
     setup = TrainingSetup(
         step="finetune",
         base=ctx.store.open_tree(base.sha256),
@@ -60,7 +54,6 @@ def finetune_model(
         held_out=held_out,
         options=options,
         ctx=ctx,
-        sink=sink,
         team=team,
     )
     rows, held_out_rows = setup.rows()

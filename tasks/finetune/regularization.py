@@ -9,21 +9,21 @@ from dataclasses import replace
 
 import torch
 
-from layerwright.tasks.components import build
-from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.context import Context, no_metrics
+from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.contracts.training import RegularizationReport, RegularizationTrial
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.finetune.adapters import apply_weights
 from layerwright.tasks.finetune.losses import StageLoss
-from layerwright.tasks.finetune.objectives.base import Objective
+from layerwright.tasks.finetune.objectives.layer_change import LayerChange
+from layerwright.tasks.finetune.objectives.next_token import NextToken
 from layerwright.tasks.finetune.rows import Rows
 from layerwright.tasks.finetune.setup import TrainingSetup, trained_parameters
 from layerwright.tasks.finetune.snapshot import Snapshots
 from layerwright.tasks.finetune.team import Team
-from layerwright.tasks.finetune.training import MetricSink, Training, no_metrics
+from layerwright.tasks.finetune.training import Training
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import converted
 from layerwright.tasks.models.loading import load_base
@@ -41,9 +41,6 @@ def regularize_model(
     held_out: TextRef | None,
     options: RegularizeOptions,
     ctx: Context,
-    *,
-    sink: MetricSink = no_metrics,
-    team: Team | None = None,
 ) -> RegularizationReport:
     """Train a base so that the layers that a plan removes change little.
 
@@ -62,7 +59,7 @@ def regularize_model(
         InputError: the plan removes no layer, or a text gives no row.
         StepError: the loss is not finite; the last saved training state is kept.
     """
-    team = team or Team()
+    team = Team.of(ctx)
     layers = layers_to_remove(plan, options.strategies)
     folder = ctx.store.open_tree(model.sha256)
     setup = TrainingSetup(
@@ -73,7 +70,6 @@ def regularize_model(
         held_out=held_out,
         options=options,
         ctx=ctx,
-        sink=sink,
         team=team,
     )
     rows, held_out_rows = setup.rows()
@@ -138,22 +134,15 @@ def penalty_stage(
     fields = {name: getattr(options, name) for name in TrainingStage.model_fields}
     if steps is not None:
         fields |= {"steps": steps, "warmup_steps": min(options.warmup_steps, steps - 1)}
-    penalty = {
-        "name": "layer_change",
-        "weight": weight,
-        "layers": list(layers),
-        "norm": options.norm,
-    }
-    objectives = (Spec(name="next_token"), Spec.model_validate(penalty))
-    return HealingStage(objectives=objectives, **fields)
+    penalty = LayerChange(weight=weight, layers=layers, norm=options.norm)
+    return HealingStage(objectives=(NextToken().spec, penalty.spec), **fields)
 
 
 def nll_without_layers(model: HybridForCausalLM, layers: tuple[int, ...], rows: Rows) -> float:
     """NLL per counted token, in nats, of a base without some layers."""
     with converted(model, dict.fromkeys(layers, REMOVED)) as shorter:
         head = shorter.get_output_embeddings().weight.detach()
-        objective = build(Objective, Spec(name="next_token"))
-        nll = StageLoss(shorter, None, [objective], head=head).measure(rows).nll
+        nll = StageLoss(shorter, None, [NextToken()], head=head).measure(rows).nll
     assert nll is not None
     return nll
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +18,15 @@ from layerwright.tasks.finetune.precision import compute_dtype, emulation, loade
 from layerwright.tasks.finetune.rows import Rows, read_rows
 from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
 from layerwright.tasks.finetune.team import Team
-from layerwright.tasks.finetune.training import MetricSink, Training
+from layerwright.tasks.finetune.training import Training
 from layerwright.tasks.finetune.validation import Validation
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer, stored_dtype
 from layerwright.tasks.recipe.finetune import FinetuneOptions
-from layerwright.tasks.recipe.regularize import RegularizeOptions
 from layerwright.tasks.recipe.training import TrainingStage
+
+if TYPE_CHECKING:  # finetune must not depend on the options of regularize
+    from layerwright.tasks.recipe.regularize import RegularizeOptions
 
 
 class Loader(Protocol):
@@ -45,7 +47,6 @@ class TrainingSetup:
         source: folder of the checkpoint that is trained.
         text: the training text.
         held_out: the validation text, if the options name one.
-        sink: receives each step's metrics.
         team: the processes that train together.
     """
 
@@ -56,7 +57,6 @@ class TrainingSetup:
     held_out: TextRef | None
     options: FinetuneOptions | RegularizeOptions
     ctx: Context
-    sink: MetricSink
     team: Team
 
     @property
@@ -110,8 +110,8 @@ class TrainingSetup:
             seed=ctx.seed,
             compute=partial(compute_dtype, ctx.device, stored_dtype(self.base)),
             team=self.team,
-            log=ctx.log if self.team.first else lambda message: None,
-            sink=self.sink,
+            log=ctx.log,
+            sink=ctx.sink,
             name=self.step,
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from layerwright.tasks.context import Context
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class Team:
     rank: int = 0
     size: int = 1
     accelerator: Accelerator | None = None
+
+    @classmethod
+    def of(cls, ctx: Context) -> Team:
+        """The processes that share a step's work."""
+        return cls.join(ctx.device) if ctx.processes > 1 else cls()
 
     @classmethod
     def join(cls, device: str) -> Team:

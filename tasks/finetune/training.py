@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from layerwright.tasks.components import build
+from layerwright.tasks.context import MetricSink, no_metrics
 from layerwright.tasks.contracts.training import StageReport, TrainPoint
 from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.finetune.adapters import (
@@ -34,11 +35,6 @@ from layerwright.tasks.progress import progress
 from layerwright.tasks.recipe.finetune import HealingStage
 
 LOG_EVERY_STEPS = 10
-MetricSink = Callable[[int, Mapping[str, float]], None]  # receives a step and its metrics
-
-
-def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
-    """The default sink: ignores the metrics."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ is still at work, and one that failed is never mistaken for a new one.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -23,53 +21,42 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
-from layerwright.tasks.errors import InputError, IntegrityError, LayerwrightError, StepError
+from layerwright.tasks.errors import StepError
+from layerwright.tasks.orchestration.job import Job, Outcome, node_of
 from layerwright.tasks.recipe.compute import Placement
-from layerwright.tasks.store.base import Store
 
 logger = logging.getLogger("layerwright")
 
 POLL_SECONDS = 2.0
-FINAL = (InputError, IntegrityError)  # another worker would meet them as well
-ERRORS = {kind.__name__: kind for kind in (*FINAL, StepError)}
 
 
-def run_on_pool(
-    name: str,
-    parameters: dict[str, Any],
-    key: str,
-    placement: Placement,
-    store: Store,
-    usable: Callable[[dict[str, Any]], bool],
-) -> dict[str, Any]:
-    """Have the step function ``name`` run on the pool, and wait for its result.
-
-    Args:
-        parameters: of the flow ``step`` (flows/step.py), but ``key`` and ``attempt``.
-        usable: whether the store still has what a result names; an attempt whose result is not
-            usable any more is not taken again.
+def run_on_pool(job: Job) -> dict[str, Any]:
+    """Have a worker of the step's pool do a job, and wait for its result.
 
     Raises:
         StepError: the child failed, was lost, was cancelled or ran out of time.
         LayerwrightError: what the step itself raised on the worker.
     """
+    step = node_of(job).step.name
+    placement = job.place.compute.of(step)
+    logger.info("%-9s given to the pool %s", step, placement.pool)
     with get_client(sync_client=True) as client:
-        child, attempt = _child(client, name, parameters, key, placement, store, usable)
+        child, attempt = _child(client, job, placement)
         try:
             state = _watched(client, child.id, placement)
         except BaseException:  # this run ends: so does the work that it asked for
             client.set_flow_run_state(child.id, Cancelling())
             raise
-    handed = taken(store, key, attempt)
-    if handed and (error := handed.get("error")):
-        raise _error(error)
-    if not state.is_completed() or handed is None:
+    outcome = taken(job, attempt)
+    if outcome and outcome.error:
+        outcome.raised()
+    if not state.is_completed() or outcome is None:
         raise StepError(
-            f"{name} on the pool {placement.pool!r}: the child run {child.name} ended as "
+            f"{job.node} on the pool {placement.pool!r}: the child run {child.name} ended as "
             f"{state.name}{f' ({state.message})' if state.message else ''}; its log: "
             f"prefect flow-run logs {child.id}"
         )
-    return handed["result"]
+    return outcome.raised()
 
 
 def slots_of(pool: str | None) -> str:
@@ -77,56 +64,42 @@ def slots_of(pool: str | None) -> str:
     return f"{pool}-slots"
 
 
-def hand_over(store: Store, key: str, attempt: int, content: dict[str, Any]) -> None:
+def hand_over(job: Job, attempt: int, outcome: Outcome) -> None:
     """From the child to the parent."""
-    store.write(f"handed/{key}-{attempt}.json", json.dumps(content).encode())
+    place = f"handed/{job.key}-{attempt}.json"
+    job.place.open_store().write(place, outcome.model_dump_json().encode())
 
 
-def taken(store: Store, key: str, attempt: int) -> dict[str, Any] | None:
-    """What the child of an attempt handed over, if it came so far."""
-    data = store.read(f"handed/{key}-{attempt}.json")
-    return None if data is None else json.loads(data)
+def taken(job: Job, attempt: int) -> Outcome | None:
+    """The outcome that the child of an attempt handed over, if it came so far."""
+    data = job.place.open_store().read(f"handed/{job.key}-{attempt}.json")
+    return None if data is None else Outcome.model_validate_json(data)
 
 
-def described(error: LayerwrightError) -> dict[str, Any]:
-    """An error as JSON, for `hand_over`."""
-    if isinstance(error, InputError):
-        names = ("message", "where", "expected", "remedy")
-        return {"kind": "InputError"} | {name: getattr(error, name) for name in names}
-    return {"kind": type(error).__name__, "message": str(error)}
-
-
-def _error(described: dict[str, Any]) -> LayerwrightError:
-    kind = ERRORS.get(described.pop("kind"), StepError)
-    return kind(described.pop("message"), **described)
-
-
-def _child(
-    client: SyncPrefectClient,
-    name: str,
-    parameters: dict[str, Any],
-    key: str,
-    placement: Placement,
-    store: Store,
-    usable: Callable[[dict[str, Any]], bool],
-) -> tuple[FlowRun, int]:
+def _child(client: SyncPrefectClient, job: Job, placement: Placement) -> tuple[FlowRun, int]:
     """The first attempt that is not spent: one still at work, one that is done, or a new one."""
     for attempt in count(1):
         child = run_deployment(
             f"step/{placement.pool}",
-            parameters=parameters | {"key": key, "attempt": attempt},
-            flow_run_name=f"{name} {key[-8:]} {attempt}",
+            parameters={"job": job.model_dump(mode="json"), "attempt": attempt},
+            flow_run_name=f"{job.node} {job.key[-8:]} {attempt}",
             timeout=0,
-            idempotency_key=f"{key}-{attempt}",
+            idempotency_key=f"{job.key}-{attempt}",
             work_queue_name=placement.queue,
         )
         child = client.read_flow_run(child.id)
         if child.state is None or not child.state.is_final():
             return child, attempt
-        handed = taken(store, key, attempt) if child.state.is_completed() else None
-        if handed and "result" in handed and usable(handed["result"]):
+        outcome = taken(job, attempt) if child.state.is_completed() else None
+        if outcome and outcome.result is not None and _usable(job, outcome.result):
             return child, attempt
     raise AssertionError("count() has no end")
+
+
+def _usable(job: Job, result: dict[str, Any]) -> bool:
+    """Whether the store still has what a result names: else another attempt makes it again."""
+    node = node_of(job)
+    return node.usable(node.returns.validate_python(result), job.place)
 
 
 def _watched(client: SyncPrefectClient, child: UUID, placement: Placement) -> State[Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, model_validator
 
 from layerwright.tasks.contracts.base import Contract, Number
+from layerwright.tasks.steps import placed_steps, steps
 
 ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
 
@@ -54,17 +55,9 @@ class Compute(Contract):
 
     def of(self, step: str) -> Placement:
         placement = self.steps.get(step, self.default)
-        return placement if step in PLACED_STEPS or placement.pool is None else Placement()
+        return placement if step in placed_steps() or placement.pool is None else Placement()
 
     def memory_of(self, step: str) -> int | None:
         """The bound in bytes on a step's weights; None where it has none."""
-        return self.of(step).memory if step in STREAMING_STEPS else None
-
-
-STEPS = (
-    "fetch", "profile", "measure_costs", "choose", "regularize", "convert",
-    "finetune", "evaluate", "gate", "register",
-)  # fmt: skip
-PLACED_STEPS = STEPS[:-2]  # the gate and the registry are the parent's own
-STREAMING_STEPS = ("profile", "choose", "convert", "evaluate")  # those that `memory` can bound
-TRAINING_STEPS = ("regularize", "finetune")  # those that more than one process can share
+        declared = steps().get(step)
+        return self.of(step).memory if declared and declared.streams else None

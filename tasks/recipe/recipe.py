@@ -15,13 +15,7 @@ from pydantic_core import PydanticCustomError
 from layerwright.tasks.contracts.base import Contract, Count
 from layerwright.tasks.contracts.returns import Price
 from layerwright.tasks.recipe.choose import ChooseOptions
-from layerwright.tasks.recipe.compute import (
-    PLACED_STEPS,
-    STEPS,
-    STREAMING_STEPS,
-    TRAINING_STEPS,
-    Compute,
-)
+from layerwright.tasks.recipe.compute import Compute
 from layerwright.tasks.recipe.convert import ConvertOptions
 from layerwright.tasks.recipe.costs import CostOptions
 from layerwright.tasks.recipe.data import TextSource
@@ -37,6 +31,7 @@ from layerwright.tasks.recipe.repair import RepairOptions
 from layerwright.tasks.recipe.rollout import RolloutPolicy
 from layerwright.tasks.recipe.survey import SurveyOptions
 from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.steps import steps
 
 
 class Recipe(Contract):
@@ -76,22 +71,25 @@ class Recipe(Contract):
                 raise _misplaced(("survey", "stability", "text"), "another text than the profile's")
             if len(set(stability.held_out)) == 1:
                 raise _misplaced(("survey", "stability", "held_out"), "two different texts")
-        for step, placement in self.compute.steps.items():
-            if step not in STEPS:
-                raise _misplaced(("compute", "steps", step), f"one of {', '.join(STEPS)}")
-            if placement.pool and step not in PLACED_STEPS:
+        return self
+
+    @model_validator(mode="after")
+    def _steps_can_be_placed_so(self) -> Recipe:
+        declared = steps()
+        for name, placement in self.compute.steps.items():
+            at = ("compute", "steps", name)
+            step = declared.get(name)
+            if step is None:
+                raise _misplaced(at, f"one of {', '.join(declared)}")
+            if placement.pool and not step.placed:
+                raise _misplaced((*at, "pool"), f"none: {name} is the run's own work")
+            if placement.processes > 1 and not step.trains:
+                able = " and ".join(s.name for s in declared.values() if s.trains)
+                raise _misplaced((*at, "processes"), f"1: only {able} run in several processes")
+            if placement.memory and not step.streams:
+                able = ", ".join(s.name for s in declared.values() if s.streams)
                 raise _misplaced(
-                    ("compute", "steps", step, "pool"), f"none: {step} is the run's own work"
-                )
-            if placement.processes > 1 and step not in TRAINING_STEPS:
-                raise _misplaced(
-                    ("compute", "steps", step, "processes"),
-                    f"1: only {' and '.join(TRAINING_STEPS)} run in several processes",
-                )
-            if placement.memory and step not in STREAMING_STEPS:
-                raise _misplaced(
-                    ("compute", "steps", step, "memory"),
-                    f"none: only {', '.join(STREAMING_STEPS)} run a model larger than memory",
+                    (*at, "memory"), f"none: only {able} run a model larger than memory"
                 )
         return self
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.recipe.recipe import STEPS
 from layerwright.tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle
 from layerwright.tasks.report.formats import count, data_size
 from layerwright.tasks.report.requalification_bundle import RequalificationBundle
+from layerwright.tasks.steps import steps as declared_steps
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Step:
 
 
 def steps(run: RunBundle | RequalificationBundle) -> list[Step]:
-    names = dict.fromkeys([*STEPS, *run.seconds, *run.cache_hits])
+    names = dict.fromkeys([*declared_steps(), *run.seconds, *run.cache_hits])
     longest = max(run.seconds.values(), default=0.0) or 1.0
     return [
         Step(name, seconds, name in run.cache_hits, round(100 * (seconds or 0.0) / longest, 1))

@@ -11,11 +11,11 @@ from layerwright.tasks.contracts.crossover import Pair, Timed
 from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.contracts.returns import CostAndReturn, Price, WorkloadCost
 from layerwright.tasks.contracts.workload import Workload
-from layerwright.tasks.recipe.compute import STEPS, Compute
+from layerwright.tasks.recipe.compute import Compute
 from layerwright.tasks.returns.crossover import times
+from layerwright.tasks.steps import placed_steps
 
 MILLION = 1_000_000
-DEVICE_STEPS = tuple(step for step in STEPS if step not in ("gate", "register"))
 
 
 def workload_costs(
@@ -75,7 +75,7 @@ def cost_and_return(
     """
     seconds = {
         step: max(spent.get(step, 0.0), recorded.get(step, 0.0)) * compute.of(step).processes
-        for step in DEVICE_STEPS
+        for step in placed_steps()
         if step in spent
     }
     conversion = price.of(sum(seconds.values()))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import PlanItem
-from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.hybrid.configuration import FULL_LAYER, normalised_spec
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
 from layerwright.tasks.strategies.keep import Keep
+
+if TYPE_CHECKING:  # a step that converts needs no profile
+    from layerwright.tasks.contracts.profile import ModelProfile
 
 
 class Assignment(NamedTuple):

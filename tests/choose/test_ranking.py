@@ -18,7 +18,7 @@ from layerwright.tasks.choose.ranking import Ranking
 from layerwright.tasks.choose.selectors.lightransfer import LightTransfer
 from layerwright.tasks.choose.selectors.linearity import MostLinear
 from layerwright.tasks.choose.selectors.nll_delta import NllDelta
-from layerwright.tasks.choose.selectors.random_draw import Random
+from layerwright.tasks.choose.selectors.random import Random
 from layerwright.tasks.choose.selectors.shortgpt import ShortGpt
 from layerwright.tasks.choose.selectors.trsp import Trsp
 from layerwright.tasks.errors import InputError

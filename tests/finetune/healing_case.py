@@ -93,17 +93,16 @@ class HealingCase:
         tree = self.store.put_tree(folder)
         return TextRef(**tree.model_dump(), source="tiny", documents=1, characters=len(text))
 
-    def context(self, log=None) -> Context:
+    def context(self, log=None, **given) -> Context:
         workdir = self.root / "work"
         workdir.mkdir(exist_ok=True)
-        return Context(store=self.store, workdir=workdir, seed=7, log=log or self.log.append)
+        log = log or self.log.append
+        return Context(store=self.store, workdir=workdir, seed=7, log=log, **given)
 
     def heal(self, options=OPTIONS, log=None, text: str = TEXT, **given) -> FinetuneReport:
         held_out = self.text(HELD_OUT, "held-out") if options.validation else None
-        return finetune_model(
-            *(self.base, self.checkpoint, self.text(text), held_out, options, self.context(log)),
-            **given,
-        )
+        ctx = self.context(log, **given)
+        return finetune_model(self.base, self.checkpoint, self.text(text), held_out, options, ctx)
 
 
 def main(root: str, which: str, kill_at: str) -> None:

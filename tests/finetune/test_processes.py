@@ -1,11 +1,11 @@
 """Two processes over gloo come to what one process comes to; and to the same after a kill."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,10 @@ from tolerance import SAME_MODEL, relative_rms
 
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.errors import InputError, StepError
-from layerwright.tasks.finetune.processes import run_training
+from layerwright.tasks.finetune.task import finetune_model, regularize_model
+from layerwright.tasks.orchestration.job import run_job
+from layerwright.tasks.orchestration.place import Place
+from layerwright.tasks.recipe.compute import Compute, Placement
 from layerwright.tasks.recipe.training import AdapterOptions
 
 # every kind of pass, adapter and rest: five rows for two processes, two at a time
@@ -51,15 +54,36 @@ MIXED = TWO_STAGES.model_copy(
 )
 
 
+class Told(logging.Handler):
+    """What a run tells of its steps."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def emit(self, record):
+        self.log(record.getMessage())
+
+
+def run_shared(node, case, processes, *inputs, log=None):
+    """A node's job where so many processes share it, as a run does it."""
+    placement = Placement(device="cpu", processes=processes)
+    place = Place(
+        home=str(case.root / "home"), store=case.store.uri, compute=Compute(default=placement)
+    )
+    logger, told = logging.getLogger("layerwright"), Told(log or case.log.append)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(told)
+    try:
+        return node.returns.validate_python(run_job(node.job(place, *inputs)))
+    finally:
+        logger.removeHandler(told)
+
+
 def heal(case, options, processes, log=None):
-    inputs = {
-        "base": case.base,
-        "checkpoint": case.checkpoint,
-        "text": case.text(),
-        "held_out": case.text(HELD_OUT, "held-out") if options.validation else None,
-        "options": options,
-    }
-    return run_training("finetune", inputs, replace(case.context(log), processes=processes))
+    held_out = case.text(HELD_OUT, "held-out") if options.validation else None
+    inputs = (case.base, case.checkpoint, case.text(), held_out, options)
+    return run_shared(finetune_model, case, processes, *inputs, log=log)
 
 
 def weights(case, ref):
@@ -111,10 +135,9 @@ def test_regularisation_is_shared_as_well(tmp_path):
     reports, trained = [], []
     for processes in (1, 2):
         case = HealingCase(tmp_path / str(processes))
-        texts = {"text": case.text(), "held_out": case.text(HELD_OUT, "held-out")}
-        inputs = {"model": case.base, "plan": plan(case), **texts, "options": options}
-        ctx = replace(case.context(), processes=processes)
-        reports.append(run_training("regularize", inputs, ctx))
+        texts = (case.text(), case.text(HELD_OUT, "held-out"))
+        inputs = (case.base, plan(case), *texts, options)
+        reports.append(run_shared(regularize_model, case, processes, *inputs))
         trained.append(weights(case, reports[-1].model))
         before = weights(case, case.base)
     one, two = reports

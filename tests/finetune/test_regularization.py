@@ -43,7 +43,7 @@ def plan(case, strategy="remove"):
 
 def regularize(case, options=OPTIONS, log=None, **given):
     texts = case.text(), case.text(HELD_OUT, "held-out")
-    return regularize_model(case.base, plan(case), *texts, options, case.context(log), **given)
+    return regularize_model(case.base, plan(case), *texts, options, case.context(log, **given))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,17 @@
+"""How long the step takes, for the dry run."""
+
+from __future__ import annotations
+
+from layerwright.tasks.choose.base import Selector
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.recipe.recipe import Recipe
+
+
+def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
+    """The plans that the selector tries on the model."""
+    if recipe.choose is None:
+        return 0.0
+    selector = build(Selector, recipe.choose.selector)
+    tokens = selector.estimate_tokens(model.layers, recipe.profile.row_tokens)
+    return 0.1 + tokens * token_seconds

@@ -1,0 +1,13 @@
+"""How long the step takes, for the dry run."""
+
+from __future__ import annotations
+
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.recipe.recipe import Recipe
+
+PARAMETERS_PER_SECOND = 300e6 / 8  # copied and digested
+
+
+def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
+    """Copying the weights."""
+    return model.parameters / PARAMETERS_PER_SECOND

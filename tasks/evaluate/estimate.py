@@ -1,0 +1,18 @@
+"""How long the step takes, for the dry run."""
+
+from __future__ import annotations
+
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.suite import estimate_tokens
+from layerwright.tasks.recipe.recipe import Recipe
+
+
+def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
+    """Every metric on every arm; arms share no pass, metrics do."""
+    if recipe.evaluate is None:
+        return 0.0
+    arms = 3 if recipe.evaluate.control else 2
+    metrics = [build(Metric, spec) for spec in recipe.evaluate.metrics]
+    return arms * estimate_tokens(metrics) * token_seconds

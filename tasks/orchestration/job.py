@@ -1,0 +1,138 @@
+"""A step's work as one JSON document, and the function that does it in whatever process it is.
+
+A run does its jobs itself, gives them to a worker of a pool (work_pool.py), or shares a training
+among processes (processes.py). All three call `run_job`, and results and errors come back in one
+form, `Outcome`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.device import resolve_device
+from layerwright.tasks.disk import told_when_full
+from layerwright.tasks.errors import InputError, IntegrityError, LayerwrightError, StepError
+from layerwright.tasks.orchestration.place import Place
+from layerwright.tasks.tracking import Tracking, live_metrics
+
+if TYPE_CHECKING:
+    from layerwright.tasks.orchestration.node import Node
+
+logger = logging.getLogger("layerwright")
+
+FINAL = (InputError, IntegrityError)  # not retried: every worker would fail the same way
+ERRORS = {kind.__name__: kind for kind in (*FINAL, StepError)}
+
+
+class Job(Contract):
+    """A call of a node.
+
+    Attributes:
+        node: the name of its function.
+        inputs: the JSON of each input.
+        place: of the run that asks.
+        key: the cache key. It names the work folder, so that a retry resumes.
+        code: the version of the step's code that the key stands for.
+    """
+
+    node: str
+    inputs: dict[str, Any]
+    place: Place
+    key: str
+    code: str
+
+    @property
+    def workdir(self) -> Path:
+        return Path(self.place.home) / "work" / self.key
+
+
+class Outcome(Contract):
+    """What a job in another process came to: the JSON of its result, or its error."""
+
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+    @classmethod
+    def of_error(cls, error: LayerwrightError) -> Outcome:
+        told: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
+        if isinstance(error, InputError):
+            names = ("message", "where", "expected", "remedy")
+            told |= {name: getattr(error, name) for name in names}
+        return cls(error=told)
+
+    def raised(self) -> dict[str, Any]:
+        """The result.
+
+        Raises:
+            LayerwrightError: the error that the job met.
+        """
+        if self.error:
+            told = dict(self.error)
+            kind = ERRORS.get(told.pop("kind"), StepError)
+            raise kind(told.pop("message"), **told)
+        assert self.result is not None
+        return self.result
+
+
+def node_of(job: Job) -> Node[Any]:
+    """The node that a job calls."""
+    from layerwright.tasks.orchestration.node import nodes
+
+    return nodes()[job.node]
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Run the step's function on the job's inputs: in this process, or shared among several.
+
+    Returns:
+        The JSON of the result. The work folder is removed; an error leaves it.
+    """
+    step = node_of(job).step
+    placement = job.place.compute.of(step.name)
+    logger.info("%-9s started", step.name)
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    with told_when_full(job.place.home):
+        if step.trains and placement.processes > 1:
+            from layerwright.tasks.orchestration.processes import run_in_processes
+
+            result = run_in_processes(job)
+        else:
+            result = call(job, resolve_device(placement.device))
+    shutil.rmtree(job.workdir, ignore_errors=True)
+    return result
+
+
+def call(job: Job, device: str, *, first: bool = True) -> dict[str, Any]:
+    """Call the step's function.
+
+    Args:
+        first: of the processes that share the job: the one that logs and sends metrics.
+    """
+    node, place = node_of(job), job.place
+    step = node.step
+    arguments = {name: node.inputs[name].validate_python(v) for name, v in job.inputs.items()}
+    tracking = None
+    if step.trains and first and place.tracking_uri:
+        tracking = Tracking(
+            uri=place.tracking_uri, run_id=place.run_id, step=step.name, key=job.key
+        )
+    with live_metrics(tracking, logger.info) as sink:
+        ctx = Context(
+            store=place.open_store(),
+            workdir=job.workdir,
+            seed=place.seed,
+            device=device,
+            processes=place.compute.of(step.name).processes,
+            memory_bytes=place.compute.memory_of(step.name),
+            sink=sink,
+        )
+        if first:
+            ctx = replace(ctx, log=logger.info)
+        result = node.function(**arguments, ctx=ctx)
+    return node.returns.dump_python(result, mode="json")

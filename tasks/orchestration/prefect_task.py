@@ -1,0 +1,57 @@
+"""The Prefect task of one call of a node: cache, locks, retries, and who does the work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.locking.protocol import LockManager
+from prefect.transactions import IsolationLevel
+
+from layerwright.tasks.orchestration.job import FINAL, Job, run_job
+from layerwright.tasks.orchestration.locks import FileLocks, redis_locks
+from layerwright.tasks.orchestration.result_storage import result_storage
+from layerwright.tasks.orchestration.work_pool import run_on_pool
+
+if TYPE_CHECKING:
+    from layerwright.tasks.orchestration.node import Node
+
+
+def prefect_task(node: Node[Any], job: Job) -> Any:
+    """A task that takes ``job`` and returns the JSON of its result."""
+    place, name = job.place, node.step.name
+    placement = place.compute.of(name)
+    options: dict[str, Any] = {"name": name, "task_run_name": name}
+    options["description"] = node.function.__doc__
+    if not node.cached:
+        return task(run_job, **options, persist_result=False)
+    stored = node.stored(job.key, place)
+    # runs that need the same step at once share it: one works, the others wait and read
+    policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: job.key).configure(
+        isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=_locks(place.home)
+    )
+    return task(
+        run_on_pool if placement.pool else run_job,
+        **options,
+        persist_result=True,
+        result_serializer="json",
+        result_storage=result_storage(place.store, place.tree_cache),
+        cache_policy=policy,
+        # a result whose tree is gone must not answer; Prefect alone cannot know that
+        refresh_cache=stored is not None and not node.usable(stored, place),
+        retries=placement.retries,
+        retry_condition_fn=_worth_another_try,
+    )
+
+
+def _locks(home: str) -> LockManager:
+    """Redis where LAYERWRIGHT_LOCKS names one, for parents on several machines; else files."""
+    url = os.environ.get("LAYERWRIGHT_LOCKS")
+    return redis_locks(url) if url else FileLocks(Path(home) / "locks")
+
+
+def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), FINAL)

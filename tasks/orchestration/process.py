@@ -1,0 +1,70 @@
+"""One of several processes that share a job.
+
+``python -m layerwright.tasks.orchestration.process FOLDER PARENT``, started by processes.py through
+torch.distributed.run. PARENT is the id of the process that asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from layerwright.tasks.device import resolve_device
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.errors import LayerwrightError
+from layerwright.tasks.orchestration.job import Job, Outcome, call, node_of
+from layerwright.tasks.orchestration.processes import JOB, OUTCOME, TOLD
+
+
+@record  # a fault's traceback then stands in the agent's own report
+def main(folder: Path, parent: int) -> None:
+    _end_with(parent)
+    job = Job.model_validate_json((folder / JOB).read_bytes())
+    first = os.environ["RANK"] == "0"
+    if first:
+        _log_to_parent()
+    device = resolve_device(job.place.compute.of(node_of(job).step.name).device)
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        outcome = Outcome(result=call(job, device, first=first))
+    except LayerwrightError as error:
+        outcome = Outcome.of_error(error)
+    if first:
+        write_atomically(folder / OUTCOME, outcome.model_dump_json().encode())
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _log_to_parent() -> None:
+    logger, handler = logging.getLogger("layerwright"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"{TOLD}%(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that asked for the training is gone, killed perhaps."""
+    asked_by = psutil.Process(parent)
+
+    def watch() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while asked_by.is_running() and asked_by.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,21 @@
+"""How long the step takes, for the dry run."""
+
+from __future__ import annotations
+
+from layerwright.tasks.components import build
+from layerwright.tasks.contracts.references import ModelRef
+from layerwright.tasks.profile.base import Profiler
+from layerwright.tasks.recipe.recipe import Recipe
+
+FORWARDS = 1.6  # what a token of the shared pass costs, in plain forward passes over it
+
+
+def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
+    """The shared pass, and what each profiler runs besides."""
+    options, strategies = recipe.profile, recipe.choose.strategies if recipe.choose else ()
+    tokens = options.rows * options.row_tokens * FORWARDS
+    tokens += sum(
+        build(Profiler, spec).estimate_tokens(model.layers, len(strategies))
+        for spec in options.profilers
+    )
+    return tokens * token_seconds

@@ -1,0 +1,34 @@
+"""The step: everything that a flow learned -> one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layerwright.tasks.context import Context
+from layerwright.tasks.contracts.run import Page
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.report.bundle import ReportBundle, SurveyBundle
+from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.requalification import render_requalification
+from layerwright.tasks.report.requalification_bundle import RequalificationBundle
+from layerwright.tasks.report.survey import render_survey
+
+
+def write_report(bundle: ReportBundle, path: str, ctx: Context) -> Page:
+    """The page of a convert run."""
+    return _written(path, render_page(bundle))
+
+
+def write_survey(bundle: SurveyBundle, path: str, ctx: Context) -> Page:
+    """The page of a survey."""
+    return _written(path, render_survey(bundle))
+
+
+def write_requalification(bundle: RequalificationBundle, path: str, ctx: Context) -> Page:
+    """The page of a requalification: what a registered version measures now, and before."""
+    return _written(path, render_requalification(bundle))
+
+
+def _written(path: str, html: str) -> Page:
+    write_atomically(Path(path), html.encode())
+    return Page(uri=Path(path).resolve().as_uri())
