@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+
+from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.recorded_process import RecordedProcess
 
 START_SECONDS = 120
 
@@ -49,22 +51,16 @@ class Processes:
         self.folder = folder
         self.record = folder / "processes.json"
 
-    def known(self) -> dict[str, tuple[int, float]]:
+    def known(self) -> dict[str, RecordedProcess]:
         if not self.record.is_file():
             return {}
-        return {name: tuple(who) for name, who in json.loads(self.record.read_bytes()).items()}
+        kept = json.loads(self.record.read_bytes())
+        return {name: RecordedProcess(*process) for name, process in kept.items()}
 
     def alive(self, name: str) -> psutil.Process | None:
-        """The process, if it is the one that was started: ids are used again, start times not."""
-        who = self.known().get(name)
-        if who is None:
-            return None
-        try:
-            process = psutil.Process(who[0])
-            same = abs(process.create_time() - who[1]) < 1.0
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+        """The process, if it is the one that was started."""
+        process = self.known().get(name)
+        return process and process.alive()
 
     def start(
         self,
@@ -83,9 +79,8 @@ class Processes:
                 command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out,
                 stderr=out, start_new_session=True, user=user, preexec_fn=_hear_interrupts,
             )  # fmt: skip
-        started = psutil.Process(process.pid)
-        self._write(self.known() | {name: (started.pid, started.create_time())})
-        return started
+        self._write(self.known() | {name: RecordedProcess.of(process.pid)})
+        return psutil.Process(process.pid)
 
     def log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
@@ -110,15 +105,8 @@ class Processes:
 
     def stop(self, name: str, seconds: float = 20) -> None:
         """End a program and all its children: asked first, then by force."""
-        process = self.alive(name)
-        if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            psutil.wait_procs([process], timeout=seconds)
-            _, left = psutil.wait_procs([p for p in family if p.is_running()], timeout=2)
-            for member in left:
-                member.kill()
-            psutil.wait_procs(left, timeout=10)
+        if process := self.known().get(name):
+            process.end(seconds)
         self._write({k: v for k, v in self.known().items() if k != name})
 
     def stop_all(self) -> None:
@@ -129,7 +117,5 @@ class Processes:
     def _tail(self, name: str) -> str:
         return self.log(name).read_text(errors="replace")[-2000:]
 
-    def _write(self, known: Mapping[str, tuple[int, float]]) -> None:
-        partial = self.record.with_suffix(".partial")
-        partial.write_text(json.dumps(known))
-        os.replace(partial, self.record)
+    def _write(self, known: Mapping[str, RecordedProcess]) -> None:
+        write_atomically(self.record, json.dumps(known).encode())

@@ -15,9 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.recorded_process import RecordedProcess
 
 SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -96,7 +95,8 @@ class Server:
                         stderr=log,
                     )
                 # recorded before it answers: a run killed meanwhile leaves a trace as well
-                _write_record(record, process.pid)
+                pair = {"owner": RecordedProcess.of(), "server": RecordedProcess.of(process.pid)}
+                write_atomically(record, json.dumps(pair).encode())
                 return process
 
         end_leftovers(self.home)
@@ -134,25 +134,6 @@ class Server:
             self.record.unlink(missing_ok=True)
 
 
-def _write_record(path: Path, server_pid: int) -> None:
-    owner, child = psutil.Process(), psutil.Process(server_pid)
-    content = {
-        "owner": [owner.pid, owner.create_time()],
-        "server": [child.pid, child.create_time()],
-    }
-    write_atomically(path, json.dumps(content).encode())
-
-
-def _alive(pid: int, created: float) -> psutil.Process | None:
-    """The process, if it is still the same one: ids are used again, start times are not."""
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
 def end_leftovers(home: Path) -> list[int]:
     """End servers whose run is gone.
 
@@ -162,15 +143,10 @@ def end_leftovers(home: Path) -> list[int]:
     ended = []
     for record in sorted((home / "prefect" / "servers").glob("*.json")):
         content = json.loads(record.read_bytes())
-        if _alive(*content["owner"]):
+        if RecordedProcess(*content["owner"]).alive():
             continue
-        if process := _alive(*content["server"]):
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(timeout=10)
-            ended.append(process.pid)
+        server = RecordedProcess(*content["server"])
+        if server.end():
+            ended.append(server.pid)
         record.unlink(missing_ok=True)
     return ended

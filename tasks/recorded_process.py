@@ -1,0 +1,51 @@
+"""A process that a file names, so that another command can find and end it."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import psutil
+
+
+class RecordedProcess(NamedTuple):
+    """A process id, and when that process started: ids are used again, start times are not.
+
+    In JSON it is a list.
+    """
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int | None = None) -> RecordedProcess:
+        """The running process ``pid``; by default this one."""
+        process = psutil.Process(pid or os.getpid())
+        return cls(process.pid, process.create_time())
+
+    def alive(self) -> psutil.Process | None:
+        """The process, if it still runs and is the one that was recorded."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1.0
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def end(self, seconds: float = 20) -> bool:
+        """End the process and all its children: ask it first, then kill what is left.
+
+        Returns:
+            Whether it still ran.
+        """
+        process = self.alive()
+        if process is None:
+            return False
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        psutil.wait_procs([process], timeout=seconds)
+        _, left = psutil.wait_procs([p for p in family if p.is_running()], timeout=2)
+        for member in left:
+            member.kill()
+        psutil.wait_procs(left, timeout=10)
+        return True
