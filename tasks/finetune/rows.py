@@ -20,9 +20,6 @@ from layerwright.tasks.finetune.chat import encode_turns
 from layerwright.tasks.passes.batches import documents, encode
 from layerwright.tasks.recipe.training import TrainingText
 
-if TYPE_CHECKING:  # each step knows its own options
-    pass
-
 
 @dataclass(frozen=True)
 class Rows:
