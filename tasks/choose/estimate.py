@@ -1,4 +1,4 @@
-"""How long the step takes, for the dry run."""
+"""Estimate the time of the choose step, for the dry run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerwright.tasks.recipe.recipe import Recipe
 
 
 def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
-    """The plans that the selector tries on the model."""
+    """Estimate the time of the plans that the selector measures on the model."""
     if recipe.choose is None:
         return 0.0
     selector = build(Selector, recipe.choose.selector)

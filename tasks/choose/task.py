@@ -1,4 +1,4 @@
-"""The `choose` step: which layer becomes what, and why."""
+"""The `choose` step: give every layer a strategy and a reason."""
 
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.orchestration.node import Node

@@ -1,13 +1,13 @@
-"""How long the step takes, for the dry run."""
+"""Estimate the time of the convert step, for the dry run."""
 
 from __future__ import annotations
 
 from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.recipe.recipe import Recipe
 
-PARAMETERS_PER_SECOND = 300e6 / 8  # copied and digested
+PARAMETERS_PER_SECOND = 300e6 / 8  # to copy and to hash
 
 
 def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
-    """Copying the weights."""
+    """Estimate the time to copy the weights."""
     return model.parameters / PARAMETERS_PER_SECOND

@@ -1,4 +1,4 @@
-"""The `convert` step: plan and base checkpoint -> hybrid checkpoint, tensor by tensor."""
+"""The `convert` step: base checkpoint and plan -> hybrid checkpoint, a tensor at a time."""
 
 from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.orchestration.node import Node

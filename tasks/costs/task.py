@@ -1,4 +1,4 @@
-"""The `measure_costs` step: the time of one layer of each kind, and of what is outside them."""
+"""The `measure_costs` step: time a layer of each kind, and the model outside the layers."""
 
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.orchestration.node import Node

@@ -1,4 +1,4 @@
-"""How long the step takes, for the dry run."""
+"""Estimate the time of the evaluate step, for the dry run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layerwright.tasks.recipe.recipe import Recipe
 
 
 def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
-    """Every metric on every arm; arms share no pass, metrics do."""
+    """Estimate the time of all metrics on all arms; metrics share passes, arms do not."""
     if recipe.evaluate is None:
         return 0.0
     arms = 3 if recipe.evaluate.control else 2

@@ -1,4 +1,4 @@
-"""The `evaluate` step: a converted checkpoint, or plans without a checkpoint."""
+"""The `evaluate` step: measure a converted checkpoint, or plans without a checkpoint."""
 
 from layerwright.tasks.contracts.evaluation import EvalReport, PlanComparison
 from layerwright.tasks.orchestration.node import Node

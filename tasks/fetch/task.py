@@ -1,4 +1,4 @@
-"""The `fetch` step: the base model, and each text."""
+"""The `fetch` step: download and normalise the base model and each text."""
 
 from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.orchestration.node import Node

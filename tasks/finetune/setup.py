@@ -25,7 +25,7 @@ from layerwright.tasks.models.loading import load_tokenizer, stored_dtype
 from layerwright.tasks.recipe.finetune import FinetuneOptions
 from layerwright.tasks.recipe.training import TrainingStage
 
-if TYPE_CHECKING:  # finetune must not depend on the options of regularize
+if TYPE_CHECKING:  # finetune's cache key must not depend on the options of regularize
     from layerwright.tasks.recipe.regularize import RegularizeOptions
 
 

@@ -1,4 +1,4 @@
-"""The steps that train: `regularize` before the conversion, `finetune` after it."""
+"""The training steps: `regularize` before the conversion, `finetune` after it."""
 
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.orchestration.node import Node

@@ -1,4 +1,4 @@
-"""How long the step takes, for the dry run."""
+"""Estimate the time of the profile step, for the dry run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.profile.base import Profiler
 from layerwright.tasks.recipe.recipe import Recipe
 
-FORWARDS = 1.6  # what a token of the shared pass costs, in plain forward passes over it
+FORWARDS = 1.6  # cost of a token in the shared pass, in forward passes over it
 
 
 def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
-    """The shared pass, and what each profiler runs besides."""
+    """Estimate the time of the shared pass, and of the further passes of each profiler."""
     options, strategies = recipe.profile, recipe.choose.strategies if recipe.choose else ()
     tokens = options.rows * options.row_tokens * FORWARDS
     tokens += sum(

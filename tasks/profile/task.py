@@ -1,4 +1,4 @@
-"""The `profile` step: what each layer does, and what each strategy would damage."""
+"""The `profile` step: score each layer, and measure the damage of each strategy."""
 
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.orchestration.node import Node
