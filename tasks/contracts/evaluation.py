@@ -15,6 +15,25 @@ ARMS: tuple[Arm, ...] = ("base", "candidate", "champion", "control")
 Aggregate = Literal["mean", "exp_mean"]
 
 
+class Presentation(Contract):
+    """How pages show the measurements whose names begin with one word, as in ``perplexity.docs``.
+
+    Attributes:
+        label: what the figure is.
+        part: of the page: curves over the context length for ``by_length``, which needs a length
+            in the name; a table of its own for ``other``.
+        help: the unit or the scale, and which end is better.
+        log: on a logarithmic axis.
+        reference: the value of a candidate that equals its base, if that is a constant.
+    """
+
+    label: str
+    part: Literal["quality", "by_length", "overlap", "other"] = "other"
+    help: str = ""
+    log: bool = False
+    reference: float | None = None
+
+
 class Measurement(Contract):
     """One figure of one arm. ``value`` None means that it could not be measured.
 
@@ -66,6 +85,7 @@ class EvalReport(Contract):
     device: str
     kernels: dict[str, tuple[str, ...]] = {}
     measurements: tuple[Measurement, ...]
+    presentation: dict[str, Presentation] = {}  # by the first word of a measurement's name
     items: TreeRef | None = None
     seconds: float = 0.0
 
@@ -92,6 +112,7 @@ class PlanComparison(Contract):
     base_sha256: str
     device: str
     plans: dict[str, tuple[Measurement, ...]]
+    presentation: dict[str, Presentation] = {}
     seconds: float = 0.0
 
     def values(self, plan: str) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from layerwright.tasks.components import Component
 from layerwright.tasks.contracts.base import Contract
-from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement
+from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement, Presentation
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.recipe.data import TextForm
 
@@ -54,6 +54,7 @@ class Metric(Component):
     kind: ClassVar[str] = "metric"
     room: ClassVar[str] = "layerwright.tasks.evaluate.metrics"
     form: ClassVar[TextForm] = "text"  # the `form` of the texts that the metric reads
+    presentation: ClassVar[Mapping[str, Presentation]] = {}  # by the first word of its names
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from layerwright.tasks.contracts.base import identity
-from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.evaluation import Arm, Presentation
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure
 from layerwright.tasks.evaluate.scoring import Item, scored
@@ -15,6 +15,25 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.probes.continuation import Continuation, continuations
 
 NGRAM = 4  # tokens
+# how pages show what metrics measure of generated text
+PRESENTATION = {
+    "generation": Presentation(
+        label="Generation",
+        part="quality",
+        help="share right, or of the reference's words",
+    ),
+    "length_ratio": Presentation(
+        label="Length of what is written",
+        part="quality",
+        help="tokens over the base's",
+        reference=1.0,
+    ),
+    "repetition": Presentation(
+        label="Repetition",
+        part="quality",
+        help="share of repeated n-grams; lower is better",
+    ),
+}
 PROMPT_END = 400  # the last characters of a prompt, stored with its result
 
 

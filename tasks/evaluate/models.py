@@ -14,7 +14,12 @@ from layerwright.tasks.contracts.items import write_items
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef, TreeRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.suite import build_metrics, measure_metrics, needed_texts
+from layerwright.tasks.evaluate.suite import (
+    build_metrics,
+    measure_metrics,
+    needed_texts,
+    presentation_of,
+)
 from layerwright.tasks.evaluate.texts import Texts
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer
@@ -88,6 +93,7 @@ def evaluate_models(
         device=ctx.device,
         kernels={operator: tuple(sorted(names)) for operator, names in sorted(ran.items())},
         measurements=tuple(figure.measurement for figure in figures),
+        presentation=presentation_of(metrics),
         items=_store_items(figures, ctx),
         seconds=time.perf_counter() - started,
     )

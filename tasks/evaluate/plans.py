@@ -14,7 +14,7 @@ from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms, kept_tokens
 from layerwright.tasks.evaluate.models import open_texts, states_of
-from layerwright.tasks.evaluate.suite import build_metrics, measure_metrics
+from layerwright.tasks.evaluate.suite import build_metrics, measure_metrics, presentation_of
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import base_config
 from layerwright.tasks.offload.offload import load_streamed
@@ -91,6 +91,7 @@ def measure_plans(
         base_sha256=base.sha256,
         device=ctx.device,
         plans=measured,
+        presentation=presentation_of(chosen),
         seconds=time.perf_counter() - started,
     )
 

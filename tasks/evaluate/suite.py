@@ -9,6 +9,7 @@ from pathlib import Path
 
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.contracts.references import TextRef
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
@@ -78,6 +79,11 @@ def estimate_tokens(metrics: Sequence[Metric]) -> int:
     return sum(text_pass.tokens for text_pass in passes) + sum(
         metric.estimate_tokens() for metric in metrics
     )
+
+
+def presentation_of(metrics: Iterable[Metric]) -> dict[str, Presentation]:
+    """How pages show what the metrics measure, in their order."""
+    return {word: how for metric in metrics for word, how in metric.presentation.items()}
 
 
 def measure_metrics(

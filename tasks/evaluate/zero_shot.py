@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
@@ -72,6 +73,13 @@ class ZeroShot(Metric):
     task: ClassVar[str]
     row: ClassVar[type[Row]]
     figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc", "acc_norm": "task.{}.acc_norm"}
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "task": Presentation(
+            label="Zero-shot tasks",
+            part="quality",
+            help="share of items right; higher is better",
+        ),
+    }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     limit: Annotated[int, Field(gt=0)] | None = None

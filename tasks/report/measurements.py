@@ -1,75 +1,23 @@
 """Measurements sorted for reading: which figure belongs to which part of the page.
 
-A name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192.b4``. A family that is not in the
-catalogue is still shown, in the table of other measurements.
+A name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192.b4``. Metrics say how pages show
+their families; the other families stand in the table of other measurements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from layerwright.tasks.contracts.evaluation import ARMS, Arm, EvalReport, Measurement
+from layerwright.tasks.contracts.evaluation import (
+    ARMS,
+    Arm,
+    EvalReport,
+    Measurement,
+    Presentation,
+)
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.workload import Workload
-
-
-@dataclass(frozen=True)
-class Family:
-    """How the measurements of one family are shown."""
-
-    label: str
-    part: str  # "quality", "by_length", "overlap" or "other"
-    help: str
-    log: bool = False
-    reference: float | None = None  # where nothing has changed
-
-
-CATALOGUE = {
-    "perplexity": Family("Perplexity", "quality", "exp of the mean NLL per token; lower is better"),
-    "perplexity_ratio": Family(
-        "Perplexity, ratio to base", "quality", "1 is unchanged; lower is better", reference=1.0
-    ),
-    "top1_agreement": Family(
-        "Top-1 agreement", "quality", "share of tokens with the base's first choice"
-    ),
-    "kl_mean": Family(
-        "KL to base, mean", "quality", "nats per token; 0 is the base itself", log=True
-    ),
-    "stream_drift": Family(
-        "Distance of the stream", "quality", "of the base's norm, mean over layers; 0 is the base"
-    ),
-    "kl_p99": Family(
-        "KL to base, 99th percentile", "quality", "nats; the worst 1 % of tokens", log=True
-    ),
-    "recall": Family("Recall", "quality", "share of exact keys, outside every window"),
-    "key_log_prob": Family(
-        "Log-probability of the key", "quality", "nats per key token; 0 is best"
-    ),
-    "task": Family("Zero-shot tasks", "quality", "share of items right; higher is better"),
-    "harness": Family("lm-eval", "quality", "as lm-eval scores it"),
-    "word_perplexity": Family(
-        "Perplexity of last words", "quality", "exp of the mean NLL per word; lower is better"
-    ),
-    "generation": Family("Generation", "quality", "share right, or of the reference's words"),
-    "exact_match": Family("Exact match", "quality", "share right, the answer read otherwise"),
-    "length_ratio": Family(
-        "Length of what is written", "quality", "tokens over the base's", reference=1.0
-    ),
-    "repetition": Family("Repetition", "quality", "share of repeated n-grams; lower is better"),
-    "kv_bytes": Family("KV cache", "by_length", "measured; lower is better"),
-    "peak_memory_bytes": Family(
-        "Peak memory", "by_length", "weights and a request at its peak; lower is better"
-    ),
-    "prefill_ms": Family("Prefill", "by_length", "ms to read the prompt; lower is better"),
-    "first_token_ms": Family("Time to first token", "by_length", "ms; lower is better"),
-    "decode_tokens_per_s": Family(
-        "Decoding", "by_length", "tokens/s of all rows; higher is better"
-    ),
-    "latency_p50_ms": Family("Request, median", "by_length", "ms, whole; lower is better"),
-    "latency_p95_ms": Family("Request, 95th percentile", "by_length", "ms, whole; lower is better"),
-    "overlap": Family("n-gram overlap", "overlap", "share of n-grams seen in fine-tuning"),
-}
 
 
 @dataclass(frozen=True)
@@ -80,10 +28,7 @@ class Row:
     family: str
     subject: str
     arms: dict[Arm, Measurement]
-
-    @property
-    def known(self) -> Family:
-        return CATALOGUE.get(self.family) or Family(self.family, "other", "")
+    known: Presentation
 
     @property
     def any(self) -> Measurement:
@@ -126,22 +71,26 @@ class Row:
 
 
 def rows(report: EvalReport) -> list[Row]:
-    """One row per metric, families in the catalogue's order, then the unknown ones."""
-    return rows_of(report.measurements)
+    """One row per metric, families in the order of the recipe's metrics, then the unknown ones."""
+    return rows_of(report.measurements, report.presentation)
 
 
-def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
-    """As ``rows``, of one evaluation's measurements."""
-    order = list(CATALOGUE)
+def rows_of(
+    measurements: Iterable[Measurement], presentation: Mapping[str, Presentation]
+) -> list[Row]:
+    """As ``rows``, of measurements."""
+    order = list(presentation)
     found: dict[str, dict[Arm, Measurement]] = {}
     for measurement in measurements:
         found.setdefault(measurement.metric, {})[measurement.arm] = measurement
     all_rows = []
     for metric, arms in found.items():
         family, _, subject = metric.partition(".")
-        row = Row(metric, family, subject, {arm: arms[arm] for arm in ARMS if arm in arms})
-        if row.known.part == "by_length" and row.tokens is None:
-            row = Row(metric, metric, "", row.arms)  # no length in its name: no curve for it
+        known = presentation.get(family) or Presentation(label=family)
+        ordered = {arm: arms[arm] for arm in ARMS if arm in arms}
+        row = Row(metric, family, subject, ordered, known)
+        if known.part == "by_length" and row.tokens is None:  # no length in its name: no curve
+            row = Row(metric, metric, "", ordered, Presentation(label=metric))
         all_rows.append(row)
     all_rows.sort(key=lambda r: order.index(r.family) if r.family in order else len(order))
     return all_rows

@@ -105,10 +105,10 @@ def plan_rows(bundle: SurveyBundle) -> list[PlanRow]:
 
 
 def metric_rows(bundle: SurveyBundle) -> list[Row]:
-    """Every metric that some plan has a figure of, in the catalogue's order."""
+    """Every metric that some plan has a figure of, in the order of the recipe's metrics."""
     every = [m for measurements in bundle.comparison.plans.values() for m in measurements]
     of_plans = {m.metric for m in every if m.arm == "candidate"}
-    return [row for row in rows_of(every) if row.metric in of_plans]
+    return [row for row in rows_of(every, bundle.comparison.presentation) if row.metric in of_plans]
 
 
 def _conversion(one: SurveyPlan) -> tuple[object, ...]:

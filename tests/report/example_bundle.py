@@ -6,6 +6,7 @@ import hashlib
 import math
 
 from report.example_healing import healing
+from report.shown import presentation
 
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
@@ -217,6 +218,7 @@ def evaluation(*, control: bool = False, layers: int = 30) -> EvalReport:
         device="cpu",
         kernels={"gated_recurrence": ("blockwise",), "streaming_attention": ("blockwise",)},
         measurements=tuple(made),
+        presentation=presentation(),
         seconds=263.0,
     )
 

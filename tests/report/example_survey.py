@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from report.example_bundle import GEOMETRY, bundle, digest, measurement
 from report.example_profile import rich_profile
+from report.shown import presentation
 
 from layerwright.tasks.contracts.evaluation import Measurement, PlanComparison
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
@@ -81,7 +82,9 @@ def stability() -> Stability:
                     ("kl_mean", 0.03 * number * domain * factor, "nats"),
                 )
             )
-        return PlanComparison(base_sha256=digest("base"), device="cpu", plans=plans)
+        return PlanComparison(
+            base_sha256=digest("base"), device="cpu", plans=plans, presentation=presentation()
+        )
 
     return Stability(
         texts=("docs", "chats"),
@@ -111,6 +114,7 @@ def survey_bundle() -> SurveyBundle:
             base_sha256=digest("base"),
             device="cpu",
             plans={name: measurements(name) for name in PLANS},
+            presentation=presentation(),
         ),
         stability=stability(),
     )

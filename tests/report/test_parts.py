@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from report.example_bundle import PER_TOKEN, bundle, measurement, plan
+from report.shown import presentation
 
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import Check
@@ -146,6 +147,7 @@ def test_the_limit_comes_on_the_scale_of_the_metric(
             measurement("perplexity.x", "base", 20.0, "perplexity"),
             measurement("perplexity.x", "candidate", 30.0, "perplexity"),
         ),
+        presentation=presentation(),
     )
     check = Check(
         metric="perplexity.x",

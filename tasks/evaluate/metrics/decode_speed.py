@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.evaluation import Arm, Presentation
 from layerwright.tasks.contracts.workload import Workload
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric, measured
@@ -46,6 +46,38 @@ class DecodeSpeed(Metric):
     """
 
     name: ClassVar[str] = "decode_speed"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "peak_memory_bytes": Presentation(
+            label="Peak memory",
+            part="by_length",
+            help="weights and a request at its peak; lower is better",
+        ),
+        "prefill_ms": Presentation(
+            label="Prefill",
+            part="by_length",
+            help="ms to read the prompt; lower is better",
+        ),
+        "first_token_ms": Presentation(
+            label="Time to first token",
+            part="by_length",
+            help="ms; lower is better",
+        ),
+        "decode_tokens_per_s": Presentation(
+            label="Decoding",
+            part="by_length",
+            help="tokens/s of all rows; higher is better",
+        ),
+        "latency_p50_ms": Presentation(
+            label="Request, median",
+            part="by_length",
+            help="ms, whole; lower is better",
+        ),
+        "latency_p95_ms": Presentation(
+            label="Request, 95th percentile",
+            part="by_length",
+            help="ms, whole; lower is better",
+        ),
+    }
 
     context_tokens: Annotated[tuple[Count, ...], Field(min_length=1)] = (512, 2048)
     batches: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.evaluation import Arm, Presentation
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric, TextPass, measured
 from layerwright.tasks.evaluate.scoring import Item, results, scored, token_blocks
@@ -22,6 +22,25 @@ class Divergence(Metric):
     """
 
     name: ClassVar[str] = "divergence"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "top1_agreement": Presentation(
+            label="Top-1 agreement",
+            part="quality",
+            help="share of tokens with the base's first choice",
+        ),
+        "kl_mean": Presentation(
+            label="KL to base, mean",
+            part="quality",
+            help="nats per token; 0 is the base itself",
+            log=True,
+        ),
+        "kl_p99": Presentation(
+            label="KL to base, 99th percentile",
+            part="quality",
+            help="nats; the worst 1 % of tokens",
+            log=True,
+        ),
+    }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     rows: Annotated[int, Field(gt=0)] = 8

@@ -9,11 +9,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.generation import PROMPT_END, generate, length_and_repetition
+from layerwright.tasks.evaluate.generation import (
+    PRESENTATION,
+    PROMPT_END,
+    generate,
+    length_and_repetition,
+)
 from layerwright.tasks.evaluate.scoring import Item, scored
 from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.recipe.data import TextForm
@@ -49,6 +55,14 @@ class Gsm8k(Metric):
     """
 
     name: ClassVar[str] = "gsm8k"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        **PRESENTATION,
+        "exact_match": Presentation(
+            label="Exact match",
+            part="quality",
+            help="share right, the answer read otherwise",
+        ),
+    }
     form: ClassVar[TextForm] = "items"
 
     text: str

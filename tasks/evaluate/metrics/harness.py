@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.harness_figures import TaskRun, task_figure
@@ -36,6 +37,13 @@ class Harness(Metric):
     """
 
     name: ClassVar[str] = "harness"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "harness": Presentation(
+            label="lm-eval",
+            part="quality",
+            help="as lm-eval scores it",
+        ),
+    }
     form: ClassVar[TextForm] = "files"
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]

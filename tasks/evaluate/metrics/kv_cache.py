@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Annotated, ClassVar
@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.contracts.workload import Workload
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric, measured
@@ -30,6 +31,13 @@ class KVCache(Metric):
     """
 
     name: ClassVar[str] = "kv_cache"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "kv_bytes": Presentation(
+            label="KV cache",
+            part="by_length",
+            help="measured; lower is better",
+        ),
+    }
 
     tokens: Annotated[tuple[Length, ...], Field(min_length=1)] = (1024, 8192)
     batches: Annotated[tuple[Length, ...], Field(min_length=1)] = (1,)

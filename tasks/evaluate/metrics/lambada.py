@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.zero_shot import Row, ZeroShot
 
 
@@ -29,6 +30,14 @@ class Lambada(ZeroShot):
     """
 
     name: ClassVar[str] = "lambada"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        **ZeroShot.presentation,
+        "word_perplexity": Presentation(
+            label="Perplexity of last words",
+            part="quality",
+            help="exp of the mean NLL per word; lower is better",
+        ),
+    }
     folder: ClassVar[str] = "lambada"
     task: ClassVar[str] = "lambada_openai"
     row: ClassVar[type[Row]] = LambadaRow

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric, measured
 from layerwright.tasks.passes.batches import DOCUMENTS
@@ -26,6 +27,13 @@ class Overlap(Metric):
     """
 
     name: ClassVar[str] = "overlap"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "overlap": Presentation(
+            label="n-gram overlap",
+            part="overlap",
+            help="share of n-grams seen in fine-tuning",
+        ),
+    }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     against: str

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.evaluation import Arm, Presentation
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric, TextPass
 from layerwright.tasks.evaluate.scoring import scored, token_blocks
@@ -24,6 +24,19 @@ class Perplexity(Metric):
     """
 
     name: ClassVar[str] = "perplexity"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "perplexity": Presentation(
+            label="Perplexity",
+            part="quality",
+            help="exp of the mean NLL per token; lower is better",
+        ),
+        "perplexity_ratio": Presentation(
+            label="Perplexity, ratio to base",
+            part="quality",
+            help="1 is unchanged; lower is better",
+            reference=1.0,
+        ),
+    }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     rows: Annotated[int, Field(gt=0)] = 8

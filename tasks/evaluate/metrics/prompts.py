@@ -8,11 +8,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.generation import PROMPT_END, generate, length_and_repetition
+from layerwright.tasks.evaluate.generation import (
+    PRESENTATION,
+    PROMPT_END,
+    generate,
+    length_and_repetition,
+)
 from layerwright.tasks.evaluate.scoring import Item, scored
 from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.probes.text_match import MATCHES, rouge_l
@@ -41,6 +47,7 @@ class Prompts(Metric):
     """
 
     name: ClassVar[str] = "prompts"
+    presentation: ClassVar[Mapping[str, Presentation]] = PRESENTATION
     form: ClassVar[TextForm] = "items"
 
     text: str

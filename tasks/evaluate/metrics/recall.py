@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
@@ -40,6 +41,18 @@ class Recall(Metric):
     """
 
     name: ClassVar[str] = "recall"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "recall": Presentation(
+            label="Recall",
+            part="quality",
+            help="share of exact keys, outside every window",
+        ),
+        "key_log_prob": Presentation(
+            label="Log-probability of the key",
+            part="quality",
+            help="nats per key token; 0 is best",
+        ),
+    }
 
     probes: Probes = ("passkey",)
     prompts: Annotated[int, Field(gt=0)] = 24

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric, TextPass
 from layerwright.tasks.evaluate.scoring import Item, scored
@@ -27,6 +28,13 @@ class StreamDrift(Metric):
     """
 
     name: ClassVar[str] = "stream_drift"
+    presentation: ClassVar[Mapping[str, Presentation]] = {
+        "stream_drift": Presentation(
+            label="Distance of the stream",
+            part="quality",
+            help="of the base's norm, mean over layers; 0 is the base",
+        ),
+    }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
     rows: Annotated[int, Field(gt=0)] = 2
