@@ -78,7 +78,7 @@ def test_the_ridge_is_numpys_and_is_chosen_on_ordinary_tokens_that_were_not_fitt
 
 
 @pytest.mark.parametrize(
-    ("rows", "tokens", "message"), [(1, 90, "too few"), (2, 9, "18 calibration tokens fit any")]
+    ("rows", "tokens", "message"), [(1, 90, "too few"), (2, 9, "18 calibration tokens are too few")]
 )
 def test_too_little_to_fit_on_is_refused(rows, tokens, message):
     x = torch.randn(rows, tokens, 10)
