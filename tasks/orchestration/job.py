@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwright.tasks.context import Context
+from layerwright.tasks.context import Context, MetricSink
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.device import resolve_device
 from layerwright.tasks.disk import told_when_full
 from layerwright.tasks.errors import InputError, IntegrityError, LayerwrightError, StepError
 from layerwright.tasks.orchestration.place import Place
+from layerwright.tasks.steps import Step
 from layerwright.tasks.tracking import Tracking, live_metrics
 
 if TYPE_CHECKING:
@@ -87,52 +89,54 @@ def node_of(job: Job) -> Node[Any]:
     return nodes()[job.node]
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Run the step's function on the job's inputs: in this process, or shared among several.
+def run_job(job: Job, *, rank: int | None = None) -> dict[str, Any]:
+    """Call the step's function on the job's inputs.
+
+    Args:
+        rank: of this process among those that share the job. Without it, this function starts
+            several processes if the recipe asks for them, and else calls the function here.
 
     Returns:
-        The JSON of the result. The work folder is removed; an error leaves it.
+        The JSON of the result.
     """
-    step = node_of(job).step
-    placement = job.place.compute.of(step.name)
+    node, place = node_of(job), job.place
+    step, placement = node.step, place.compute.of(node.step.name)
+    with _work_folder(job, step) if rank is None else nullcontext():
+        if rank is None and step.trains and placement.processes > 1:
+            from layerwright.tasks.orchestration.processes import run_in_processes
+
+            return run_in_processes(job)
+        device = resolve_device(placement.device)
+        with _metric_sink(job, step, rank) as sink:
+            ctx = Context(
+                store=place.open_store(),
+                workdir=job.workdir,
+                seed=place.seed,
+                device=f"cuda:{rank}" if rank is not None and device == "cuda" else device,
+                processes=placement.processes,
+                memory_bytes=place.compute.memory_of(step.name),
+                sink=sink,
+                log=(lambda message: None) if rank else logger.info,
+            )
+            inputs = {name: node.inputs[name].validate_python(v) for name, v in job.inputs.items()}
+            return node.returns.dump_python(node.function(**inputs, ctx=ctx), mode="json")
+
+
+@contextmanager
+def _work_folder(job: Job, step: Step) -> Iterator[None]:
+    """The job's folder, removed at the end; after an error it stays, and a retry resumes there."""
     logger.info("%-9s started", step.name)
     job.workdir.mkdir(parents=True, exist_ok=True)
     with told_when_full(job.place.home):
-        if step.trains and placement.processes > 1:
-            from layerwright.tasks.orchestration.processes import run_in_processes
-
-            result = run_in_processes(job)
-        else:
-            result = call(job, resolve_device(placement.device))
+        yield
     shutil.rmtree(job.workdir, ignore_errors=True)
-    return result
 
 
-def call(job: Job, device: str, *, first: bool = True) -> dict[str, Any]:
-    """Call the step's function.
-
-    Args:
-        first: of the processes that share the job: the one that logs and sends metrics.
-    """
-    node, place = node_of(job), job.place
-    step = node.step
-    arguments = {name: node.inputs[name].validate_python(v) for name, v in job.inputs.items()}
-    tracking = None
-    if step.trains and first and place.tracking_uri:
+def _metric_sink(job: Job, step: Step, rank: int | None) -> AbstractContextManager[MetricSink]:
+    """Where the metrics of a training go: the first process sends them."""
+    place, tracking = job.place, None
+    if step.trains and place.tracking_uri and not rank:
         tracking = Tracking(
             uri=place.tracking_uri, run_id=place.run_id, step=step.name, key=job.key
         )
-    with live_metrics(tracking, logger.info) as sink:
-        ctx = Context(
-            store=place.open_store(),
-            workdir=job.workdir,
-            seed=place.seed,
-            device=device,
-            processes=place.compute.of(step.name).processes,
-            memory_bytes=place.compute.memory_of(step.name),
-            sink=sink,
-        )
-        if first:
-            ctx = replace(ctx, log=logger.info)
-        result = node.function(**arguments, ctx=ctx)
-    return node.returns.dump_python(result, mode="json")
+    return live_metrics(tracking, logger.info)

@@ -18,10 +18,9 @@ import psutil
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from layerwright.tasks.device import resolve_device
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import LayerwrightError
-from layerwright.tasks.orchestration.job import Job, Outcome, call, node_of
+from layerwright.tasks.orchestration.job import Job, Outcome, run_job
 from layerwright.tasks.orchestration.processes import JOB, OUTCOME, TOLD
 
 
@@ -29,17 +28,14 @@ from layerwright.tasks.orchestration.processes import JOB, OUTCOME, TOLD
 def main(folder: Path, parent: int) -> None:
     _end_with(parent)
     job = Job.model_validate_json((folder / JOB).read_bytes())
-    first = os.environ["RANK"] == "0"
-    if first:
+    rank = int(os.environ["RANK"])  # on this machine alone: LOCAL_RANK is the same
+    if rank == 0:
         _log_to_parent()
-    device = resolve_device(job.place.compute.of(node_of(job).step.name).device)
-    if device.startswith("cuda"):
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        outcome = Outcome(result=call(job, device, first=first))
+        outcome = Outcome(result=run_job(job, rank=rank))
     except LayerwrightError as error:
         outcome = Outcome.of_error(error)
-    if first:
+    if rank == 0:
         write_atomically(folder / OUTCOME, outcome.model_dump_json().encode())
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
