@@ -54,7 +54,7 @@ class Metric(Component):
     kind: ClassVar[str] = "metric"
     room: ClassVar[str] = "layerwright.tasks.evaluate.metrics"
     form: ClassVar[TextForm] = "text"  # the `form` of the texts that the metric reads
-    presentation: ClassVar[Mapping[str, Presentation]] = {}  # by the first word of its names
+    presentation: ClassVar[Mapping[str, Presentation]] = {}  # by the name up to the first dot
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:

@@ -15,17 +15,17 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.probes.continuation import Continuation, continuations
 
 NGRAM = 4  # tokens
-# how pages show what metrics measure of generated text
+# how reports show the figures of generated texts
 PRESENTATION = {
     "generation": Presentation(
         label="Generation",
         part="quality",
-        help="share right, or of the reference's words",
+        help="share of right answers, or overlap with the reference",
     ),
     "length_ratio": Presentation(
-        label="Length of what is written",
+        label="Length of the texts",
         part="quality",
-        help="tokens over the base's",
+        help="tokens divided by the base's",
         reference=1.0,
     ),
     "repetition": Presentation(

@@ -82,8 +82,8 @@ def estimate_tokens(metrics: Sequence[Metric]) -> int:
 
 
 def presentation_of(metrics: Iterable[Metric]) -> dict[str, Presentation]:
-    """How pages show what the metrics measure, in their order."""
-    return {word: how for metric in metrics for word, how in metric.presentation.items()}
+    """How reports show the figures of the metrics, in the order of the metrics."""
+    return {prefix: shown for metric in metrics for prefix, shown in metric.presentation.items()}
 
 
 def measure_metrics(

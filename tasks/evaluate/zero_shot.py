@@ -77,7 +77,7 @@ class ZeroShot(Metric):
         "task": Presentation(
             label="Zero-shot tasks",
             part="quality",
-            help="share of items right; higher is better",
+            help="share of right answers; higher is better",
         ),
     }
 

@@ -70,12 +70,12 @@ class DecodeSpeed(Metric):
         "latency_p50_ms": Presentation(
             label="Request, median",
             part="by_length",
-            help="ms, whole; lower is better",
+            help="ms for the whole request; lower is better",
         ),
         "latency_p95_ms": Presentation(
             label="Request, 95th percentile",
             part="by_length",
-            help="ms, whole; lower is better",
+            help="ms for the whole request; lower is better",
         ),
     }
 

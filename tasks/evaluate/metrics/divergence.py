@@ -26,7 +26,7 @@ class Divergence(Metric):
         "top1_agreement": Presentation(
             label="Top-1 agreement",
             part="quality",
-            help="share of tokens with the base's first choice",
+            help="share of tokens with the base's most likely token",
         ),
         "kl_mean": Presentation(
             label="KL to base, mean",

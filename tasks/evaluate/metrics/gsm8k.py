@@ -60,7 +60,7 @@ class Gsm8k(Metric):
         "exact_match": Presentation(
             label="Exact match",
             part="quality",
-            help="share right, the answer read otherwise",
+            help="share of right answers, by the other reading",
         ),
     }
     form: ClassVar[TextForm] = "items"

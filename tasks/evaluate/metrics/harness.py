@@ -41,7 +41,7 @@ class Harness(Metric):
         "harness": Presentation(
             label="lm-eval",
             part="quality",
-            help="as lm-eval scores it",
+            help="lm-eval's score",
         ),
     }
     form: ClassVar[TextForm] = "files"

@@ -31,7 +31,7 @@ class Overlap(Metric):
         "overlap": Presentation(
             label="n-gram overlap",
             part="overlap",
-            help="share of n-grams seen in fine-tuning",
+            help="share of n-grams in the finetuning text",
         ),
     }
 
