@@ -58,10 +58,12 @@ def placed(cwd: Path, environment: dict[str, str]) -> Iterator[None]:
 
     from layerwright.flows.session.embedded import SETTINGS
 
-    with contextlib.chdir(cwd), mock.patch.dict(os.environ, SETTINGS | environment, clear=True):
+    try:
+        with contextlib.chdir(cwd), mock.patch.dict(os.environ, SETTINGS | environment, clear=True):
+            refresh_global_settings_context()
+            yield
+    finally:
         refresh_global_settings_context()
-        yield
-    refresh_global_settings_context()
 
 
 @contextlib.contextmanager
