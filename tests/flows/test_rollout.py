@@ -27,14 +27,30 @@ def built(tmp_path_factory) -> Path:
     return folder
 
 
+DATABASE = Path(".layerwright", "mlflow.db")
+
+
 @pytest.fixture
 def folder(built: Path):
-    """The built folder itself, as registries hold paths; put back after the test."""
+    """The built folder itself, as registries hold paths; put back after the test.
+
+    Its database is written back into the same file, which MLflow's pool keeps open.
+    """
     kept = built.with_name("kept")
     shutil.copytree(built, kept)
     yield built
-    shutil.rmtree(built)
-    kept.rename(built)
+    for path in sorted(built.rglob("*"), reverse=True):  # what lies in a folder before the folder
+        if not path.is_dir():
+            if not path.name.startswith(DATABASE.name):
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+    shutil.copytree(
+        kept, built, dirs_exist_ok=True, ignore=shutil.ignore_patterns(f"{DATABASE.name}*")
+    )
+    with sqlite3.connect(kept / DATABASE) as source, sqlite3.connect(built / DATABASE) as target:
+        source.backup(target)
+    shutil.rmtree(kept)
 
 
 def roll_out(folder: Path, *more: str, embedded: bool = False) -> subprocess.CompletedProcess[str]:
@@ -46,8 +62,8 @@ def assigned(folder: Path, request_id: str) -> dict:
 
 
 def registered(folder: Path, query: str) -> str:
-    """One value of the registry, read past MLflow, whose pool keeps files that are gone open."""
-    with sqlite3.connect(folder / ".layerwright" / "mlflow.db") as database:
+    """One value of the registry, read past MLflow."""
+    with sqlite3.connect(folder / DATABASE) as database:
         return str(database.execute(query).fetchone()[0])
 
 
