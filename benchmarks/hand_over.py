@@ -29,7 +29,7 @@ ON_POOLS = {
 def step_seconds(recipe: Path, settings: list[str]) -> dict[str, float]:
     """One run to its end; the seconds of the two steps."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.deployments import run_deployment
 
     parameters = {"recipe": str(recipe), "assignments": settings}
@@ -37,11 +37,8 @@ def step_seconds(recipe: Path, settings: list[str]) -> dict[str, float]:
     assert ended.state
     assert ended.state.is_completed(), ended.state
     with get_client(sync_client=True) as client:
-        # the deployed flow's only child is the recipe's flow, whose tasks are the steps
-        within = FlowRunFilterParentFlowRunId(any_=[ended.id])
-        tasks = client.read_task_runs(
-            flow_run_filter=FlowRunFilter(parent_flow_run_id=within), limit=200
-        )
+        run = FlowRunFilter(id=FlowRunFilterId(any_=[ended.id]))
+        tasks = client.read_task_runs(flow_run_filter=run, limit=200)
     named = {task.name.partition("-")[0]: task.total_run_time for task in tasks}
     return {step: named[step].total_seconds() for step in ON_POOLS}
 

@@ -27,6 +27,7 @@ import yaml
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.home import Home
 
 ARMS = Path(__file__).with_suffix(".yaml")
 REJECTED = 3  # what the command ends with where the gate rejects; a result like any other
@@ -67,7 +68,7 @@ def run_arm(
     if done.returncode not in (0, REJECTED):
         raise SystemExit(done.returncode)
     summary = json.loads(done.stdout)
-    folder = RunFolder(out / "home", summary["run_id"]).path
+    folder = RunFolder(Home.at(out / "home"), summary["run_id"]).path
     result = {
         "arm": name,
         "date": datetime.now(UTC).date().isoformat(),

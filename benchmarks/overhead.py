@@ -22,12 +22,8 @@ from pathlib import Path
 
 def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     """The DAG by hand: no Prefect, no cache, no server."""
-    from layerwright.flows.session.inputs import (
-        calibration,
-        measured_texts,
-        profiled,
-        trained_texts,
-    )
+    from layerwright.flows.session.inputs import calibration, profiled
+    from layerwright.flows.session.needs import measured_texts, trained_texts
     from layerwright.tasks.choose.step import choose_on_model
     from layerwright.tasks.components import build
     from layerwright.tasks.context import Context
@@ -39,18 +35,21 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     from layerwright.tasks.fetch.text import fetch_text
     from layerwright.tasks.finetune.healing import finetune_model
     from layerwright.tasks.gate.policy import decide
+    from layerwright.tasks.home import Home
     from layerwright.tasks.profile.model import profile_model
     from layerwright.tasks.recipe.recipe import load_recipe
+    from layerwright.tasks.register.evidence import Evidence
     from layerwright.tasks.register.registry import register_model
     from layerwright.tasks.store.local import LocalStore
 
     recipe, _ = load_recipe(recipe_path, assignments)
     for part in ("choose", "finetune", "evaluate", "gate", "registry"):
         assert getattr(recipe, part), f"{recipe_path}: {part} is not there"
-    store = LocalStore(home / "store")
+    paths = Home.at(home)
+    store = LocalStore(paths.store)
 
     def context(step: str) -> Context:
-        workdir = home / "work" / step
+        workdir = paths.work(step)
         workdir.mkdir(parents=True)
         return Context(store=store, workdir=workdir, seed=recipe.seed)
 
@@ -81,17 +80,14 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     items = read_items(store.open_tree(report.items.sha256))
     decision = decide(report, items, recipe.gate, datetime.now(UTC))
     if decision.accepted:
-        register_model(
-            healing.checkpoint,
-            plan,
-            report,
-            decision,
-            recipe.registry,
-            tracking_uri=f"sqlite:///{home}/mlflow.db",
+        evidence = Evidence(
             run_id="plain",
-            page=None,
-            store=store,
+            candidate=healing.checkpoint,
+            plan=plan,
+            report=report,
+            decision=decision,
         )
+        register_model(evidence, recipe.registry, tracking_uri=paths.tracking_uri, store=store)
 
 
 def wall(command: list[str]) -> float:

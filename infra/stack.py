@@ -30,6 +30,7 @@ import typer
 
 from layerwright.infra.processes import Processes, StackError, free_ports
 from layerwright.infra.seaweed import Identity, read_identities, server_command, write_identities
+from layerwright.tasks.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(".layerwright-stack")
@@ -58,6 +59,7 @@ class Stack:
         self.folder, self.source = folder.resolve(), source
         self.processes = Processes(self.folder)
         self.ports: dict[str, int] = {}
+        self.home = Home(self.folder / "home")
         self.environment = {
             "DO_NOT_TRACK": "1",
             "PREFECT_HOME": str(self.folder / "prefect"),
@@ -71,8 +73,8 @@ class Stack:
             "PREFECT_CLIENT_MAX_RETRIES": "7",  # a server that restarts is waited for four minutes
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a full store was retried for minutes
-            "LAYERWRIGHT_HOME": str(self.folder / "home"),
-            "LAYERWRIGHT_STORE": str(self.folder / "home" / "store"),
+            "LAYERWRIGHT_HOME": str(self.home),
+            "LAYERWRIGHT_STORE": str(self.home.store),
         }
 
     @property
@@ -289,9 +291,7 @@ class Stack:
             "LAYERWRIGHT_REPOSITORY": str(self.source),
             "LAYERWRIGHT_COMMIT": done.stdout.strip(),
         }
-        self.environment.setdefault(
-            "MLFLOW_TRACKING_URI", f"sqlite:///{self.folder / 'home' / 'mlflow.db'}"
-        )
+        self.environment.setdefault("MLFLOW_TRACKING_URI", self.home.tracking_uri)
 
 
 def _program(name: str, package: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.home import SQLITE, Home
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -26,7 +27,6 @@ AT_ONCE = 1000  # MLflow takes no more metrics in one request
 LAST_WORDS_SECONDS = 10.0  # how long the end of a training waits for them
 
 EXPERIMENT = "layerwright"
-SQLITE = "sqlite:///"
 
 # read by MLflow when it is imported or first asked; what the user's environment says wins
 SETTINGS = {
@@ -62,10 +62,10 @@ def connect(tracking_uri: str) -> Iterator[MlflowClient]:
 
 
 def refuse_closed_server(tracking_uri: str) -> None:
-    """One request to an MLflow server: hours of work must not end before a door that is shut.
+    """Fail early if MLflow rejects our credentials.
 
     Raises:
-        InputError: the server wants another user.
+        InputError: the server rejects our credentials.
         StepError: the server does not answer.
     """
     from mlflow.exceptions import MlflowException
@@ -78,7 +78,7 @@ def refuse_closed_server(tracking_uri: str) -> None:
         if not isinstance(cause, MlflowException) or cause.get_http_status_code() not in (401, 403):
             raise
         raise InputError(
-            f"the MLflow server at {tracking_uri} does not let us in",
+            f"the MLflow server at {tracking_uri} rejected our credentials",
             expected="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN, as the server knows them",
         ) from error
@@ -95,15 +95,19 @@ def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
         return found.experiment_id
     artifacts = None
     if client.tracking_uri.startswith(SQLITE):
-        database = Path(client.tracking_uri.removeprefix(SQLITE)).resolve()
-        artifacts = (database.parent / "mlflow-artifacts").as_uri()
+        artifacts = Home.beside(client.tracking_uri).artifacts.as_uri()
     return client.create_experiment(name, artifacts)
 
 
+def is_missing(tracking_uri: str) -> bool:
+    """Whether a registry is a file that does not exist; MLflow would make it when it is read."""
+    path = Path(tracking_uri.removeprefix(SQLITE))
+    return tracking_uri.startswith(SQLITE) and not path.is_file()
+
+
 def refuse_missing(tracking_uri: str) -> None:
-    """Raise InputError where a registry is a file that is not there: one that is only read must not
-    be made."""
-    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
+    """Raise InputError if a registry is a file that does not exist."""
+    if is_missing(tracking_uri):
         raise InputError(
             f"there is no registry at {tracking_uri}",
             remedy="name the home folder of the runs with --home, or the MLflow server",

@@ -43,18 +43,44 @@ def layerwright(
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
+def signal_when(
+    happened: Callable[[str], bool],
+    *arguments: str,
+    cwd: Path,
+    embedded: bool = True,
+    with_signal: signal.Signals,
+) -> tuple[int, str]:
+    """Start a command, and send a signal as soon as ``happened`` is true of its stderr.
+
+    Returns:
+        Its exit status and all of its stderr.
+    """
+    with (cwd / "killed.log").open("w+") as said:
+        env = environment(embedded=embedded, OMP_NUM_THREADS="1")
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=cwd,
+            env=env,
+            stderr=said,
+            # a shell that started the tests in the background had it ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        while not happened(Path(said.name).read_text()):
+            assert process.poll() is None, Path(said.name).read_text()
+            time.sleep(0.01)
+        process.send_signal(with_signal)
+        status = process.wait()
+        return status, Path(said.name).read_text()
+
+
 def kill_when(
     happened: Callable[[str], bool], *arguments: str, cwd: Path, embedded: bool = True
 ) -> None:
     """Start a command, and kill it as soon as ``happened`` is true of its stderr."""
-    with (cwd / "killed.log").open("w+") as said:
-        env = environment(embedded=embedded, OMP_NUM_THREADS="1")
-        process = subprocess.Popen([*COMMAND, *arguments], cwd=cwd, env=env, stderr=said)
-        while not happened(Path(said.name).read_text()):
-            assert process.poll() is None, Path(said.name).read_text()
-            time.sleep(0.01)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+    killed = signal_when(
+        happened, *arguments, cwd=cwd, embedded=embedded, with_signal=signal.SIGKILL
+    )
+    assert killed[0] == -signal.SIGKILL
 
 
 def last_line(result: subprocess.CompletedProcess[str]) -> dict:

@@ -1,11 +1,10 @@
-"""What this installation can do: every component by name, with its options."""
+"""The components of this installation by name, with their options."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from layerwright.tasks.choose.base import Selector
 from layerwright.tasks.components import Component, discover
+from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.finetune.objectives.base import Objective
 from layerwright.tasks.hybrid.families import FAMILIES
@@ -21,25 +20,43 @@ KINDS: dict[str, type[Component]] = {
 }
 
 
-def catalogue() -> dict[str, Any]:
-    """Names by kind, model families, and under ``options`` each component's options and purpose."""
-    found = {plural: discover(kind) for plural, kind in KINDS.items()}
-    return {
-        **{plural: list(components) for plural, components in found.items()},
-        "families": list(FAMILIES),
-        "options": {
-            plural: {
-                name: {
-                    "purpose": (component.__doc__ or "").strip().split("\n")[0],
-                    "options": {
-                        option: str(field.get_default(call_default_factory=True))
-                        if not field.is_required()
-                        else "required"
-                        for option, field in component.model_fields.items()
-                    },
-                }
-                for name, component in components.items()
-            }
-            for plural, components in found.items()
-        },
+class Described(Contract):
+    """One component: the first line of its docstring, and the default of each option."""
+
+    purpose: str
+    options: dict[str, str]
+
+
+class Catalogue(Contract):
+    """Names by kind, model families, and under ``options`` every component by kind and name."""
+
+    strategies: tuple[str, ...]
+    profilers: tuple[str, ...]
+    selectors: tuple[str, ...]
+    objectives: tuple[str, ...]
+    metrics: tuple[str, ...]
+    families: tuple[str, ...]
+    options: dict[str, dict[str, Described]]
+
+
+def catalogue() -> Catalogue:
+    """Every component that is installed."""
+    found = {kind: discover(base) for kind, base in KINDS.items()}
+    names = {kind: tuple(components) for kind, components in found.items()}
+    options = {
+        kind: {name: _described(component) for name, component in components.items()}
+        for kind, components in found.items()
     }
+    return Catalogue(**names, families=tuple(FAMILIES), options=options)
+
+
+def _described(component: type[Component]) -> Described:
+    return Described(
+        purpose=(component.__doc__ or "").strip().split("\n")[0],
+        options={
+            name: "required"
+            if field.is_required()
+            else str(field.get_default(call_default_factory=True))
+            for name, field in component.model_fields.items()
+        },
+    )

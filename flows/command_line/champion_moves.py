@@ -1,34 +1,62 @@
-"""From a command to a flow that moves a champion, and to what is known of it."""
+"""From a command to the flows that move a champion, and to the records of its moves."""
 
 from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from layerwright.flows.command_line.launching import Interrupted
 from layerwright.flows.session import embedded
-from layerwright.tasks.contracts.promotion import Approval
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.history import History
+from layerwright.tasks.contracts.promotion import Approval, Move
+from layerwright.tasks.contracts.rollout import RolloutResult, Side
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.approval import ApprovalPolicy
 from layerwright.tasks.recipe.recipe import load_recipe
-from layerwright.tasks.tracking import SQLITE, refuse_missing
+from layerwright.tasks.tracking import refuse_missing
 
 if TYPE_CHECKING:
-    from layerwright.flows.promote import Registry
+    from layerwright.flows.session.champion import Registry
 
 
-def registry_at(home: Path, tracking_uri: str | None, champion: str) -> Registry:
-    """Where a command finds a model's versions.
+class Moved(Move):
+    """A move of a champion."""
+
+    moved: Literal[True] = True
+
+
+class Unmoved(Contract):
+    """No move: the version was champion already."""
+
+    moved: Literal[False] = False
+    model: str
+    alias: str
+
+
+class Assignment(Contract):
+    """The version that serves a request, at the challenger's share."""
+
+    model: str
+    request_id: str
+    side: Side
+    version: str
+    share: float
+
+
+def registry_at(home: Home, tracking_uri: str | None, champion: str) -> Registry:
+    """The registry that a command uses.
 
     Raises:
-        InputError: there is no registry; a command that only reads must not make one.
+        InputError: there is no registry. It is not made: a command may only read it.
     """
-    home = home.resolve()
     embedded.configure(home)
-    from layerwright.flows.promote import Registry
+    from layerwright.flows.session.champion import Registry
 
-    uri = tracking_uri or f"{SQLITE}{home}/mlflow.db"
+    uri = tracking_uri or home.tracking_uri
     refuse_missing(uri)
     return Registry(home=str(home), tracking_uri=uri, champion=champion)
 
@@ -36,10 +64,10 @@ def registry_at(home: Path, tracking_uri: str | None, champion: str) -> Registry
 def approval_from(
     approve_by: str | None, reason: str | None, recipe: Path | None, ask: bool
 ) -> Approval | ApprovalPolicy | Literal["ask"]:
-    """The one way of approval that a command names.
+    """The approval that a command's options give.
 
     Raises:
-        InputError: none, or several; or a recipe without a policy.
+        InputError: no approval, or several; or a recipe without a policy.
     """
     ways = [bool(approve_by or reason), recipe is not None, ask]
     if sum(ways) != 1:
@@ -59,9 +87,9 @@ def approval_from(
     if ask:
         if not os.environ.get("PREFECT_API_URL"):
             raise InputError(
-                "nobody can answer: an embedded Prefect server ends with the command",
+                "nobody can answer, as an embedded Prefect server ends with the command",
                 where="--ask",
-                expected="PREFECT_API_URL, a server where people are",
+                expected="PREFECT_API_URL, a Prefect server that people use",
             )
         return "ask"
     if not approve_by or not reason:
@@ -75,37 +103,72 @@ def run_promotion(
     version: str | None,
     alias: str,
     approval: Approval | ApprovalPolicy | Literal["ask"],
-) -> dict[str, Any]:
-    """Run the promote flow.
-
-    Returns:
-        The move as JSON, with ``moved`` false where the version was champion already.
-    """
+) -> Moved | Unmoved:
+    """Run the promote flow."""
     from layerwright.flows.promote import promote
 
-    with embedded.Server(Path(registry.home)):
+    with embedded.Server(Home(Path(registry.home))):
         move = promote(model, registry, version, alias, approval)
     if move is None:
-        return {"moved": False, "model": model, "alias": registry.champion}
-    return {"moved": True, **move.model_dump(mode="json")}
+        return Unmoved(model=model, alias=registry.champion)
+    return Moved(**dict(move))
 
 
-def run_rollback(
-    model: str, registry: Registry, to: str | None, approval: Approval
-) -> dict[str, Any]:
+def run_rollback(model: str, registry: Registry, to: str | None, approval: Approval) -> Moved:
     """Run the rollback flow."""
     from layerwright.flows.promote import rollback
 
-    with embedded.Server(Path(registry.home)):
+    with embedded.Server(Home(Path(registry.home))):
         move = rollback(model, registry, approval, to)
-    return {"moved": True, **move.model_dump(mode="json")}
+    return Moved(**dict(move))
 
 
-def read_history(model: str, registry: Registry) -> dict[str, Any]:
-    """A model's versions and moves as JSON."""
+def read_history(model: str, registry: Registry) -> History:
+    """A model's versions and moves."""
     from layerwright.tasks.register.history import history_of
     from layerwright.tasks.tracking import connect
 
     with connect(registry.tracking_uri) as client:
-        found = history_of(client, model, registry.champion, datetime.now(UTC))
-    return found.model_dump(mode="json")
+        return history_of(client, model, registry.champion, datetime.now(UTC))
+
+
+def run_rollout(
+    model: str, recipe: Path, assignments: list[str], log: Path, home: Home, restart: bool
+) -> RolloutResult:
+    """Check recipe and log, then run the rollout flow.
+
+    Raises:
+        InputError: the recipe or the log is wrong; nothing was started and nothing written.
+        Interrupted: by Ctrl-C.
+    """
+    embedded.configure(home)
+    from layerwright.flows.rollout import rollout
+    from layerwright.flows.session.rollouts import prepare_rollout
+
+    prepare_rollout(model, recipe, assignments, log, home)
+    with embedded.Server(home):
+        try:
+            return rollout(model, str(recipe), str(log), assignments, str(home), restart=restart)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"the answered requests of the roll-out of {model} are kept; `layerwright rollout` "
+                "with the same arguments continues it"
+            ) from None
+
+
+def read_assignment(
+    model: str, request_id: str, home: Home, tracking_uri: str | None, champion: str
+) -> Assignment:
+    """The version that serves a request, at the share that is in the registry now."""
+    registry = registry_at(home, tracking_uri, champion)
+    from layerwright.tasks.rollout.assignment import assign
+    from layerwright.tasks.rollout.state import live_share
+    from layerwright.tasks.tracking import connect
+
+    with connect(registry.tracking_uri) as client:
+        live = live_share(client, model, registry.champion)
+    side = assign(model, request_id, live.share)
+    version = live.challenger if side == "challenger" else live.champion
+    return Assignment(
+        model=model, request_id=request_id, side=side, version=version, share=live.share
+    )

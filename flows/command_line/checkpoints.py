@@ -1,18 +1,19 @@
-"""From what a user names, a folder or a run, to a checkpoint; and to what is asked of it."""
+"""A checkpoint by the name that a user gives, a folder or a run; and its export."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from layerwright.flows.outcome.model_cards import facts_of_folder
 from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.checkpoint import Exported
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.report.model_card import Form, render_card
 from layerwright.tasks.store.open import open_store
 
 
-def checkpoint_folder(name: str, home: Path) -> Path:
+def checkpoint_folder(name: str, home: Home) -> Path:
     """The folder of a checkpoint.
 
     Args:
@@ -26,7 +27,7 @@ def checkpoint_folder(name: str, home: Path) -> Path:
     return _found(name, home)[0]
 
 
-def _found(name: str, home: Path) -> tuple[Path, RunFolder | None]:
+def _found(name: str, home: Home) -> tuple[Path, RunFolder | None]:
     """The checkpoint's folder, and its run where it was named by one."""
     if Path(name).is_dir():
         return Path(name), None
@@ -41,19 +42,16 @@ def _found(name: str, home: Path) -> tuple[Path, RunFolder | None]:
             f"run {record.run_id} has no checkpoint: it is {record.state} {record.reason}".rstrip(),
             remedy=f"layerwright resume {record.run_id}",
         )
-    store, _, _ = summary["checkpoint"]["uri"].rpartition("/trees/")
-    trees = open_store(store, home / "cache" / "trees")
-    return trees.open_tree(summary["checkpoint"]["sha256"]), folder
+    store, _, _ = summary.checkpoint.uri.rpartition("/trees/")
+    trees = open_store(store, home.trees)
+    return trees.open_tree(summary.checkpoint.sha256), folder
 
 
-def export_checkpoint(name: str, home: Path, form: Form, target: Path) -> dict[str, Any]:
-    """Writes a checkpoint into ``target`` in a form that is served, with its model card.
+def export_checkpoint(name: str, home: Home, form: Form, target: Path) -> Exported:
+    """Write a checkpoint into ``target`` in a form that serving engines load, with its card.
 
     Args:
         name: as for ``checkpoint_folder``; a run's evidence goes into the card.
-
-    Returns:
-        What was written, and how close the two are.
     """
     folder, run = _found(name, home)
     facts = facts_of_folder(folder, run)

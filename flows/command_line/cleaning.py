@@ -1,8 +1,7 @@
-"""`layerwright gc`: what a store keeps and nothing needs any more.
+"""`layerwright gc`: remove from a store what nothing needs any more.
 
-Kept: whatever a registered version stands on, what is younger than some days, and what a result
-that is kept names. A run that is under way may read results of any age: nothing is removed beside
-one.
+It keeps the trees of registered versions, anything younger than some days, and the trees that a
+kept result names. A run may read results of any age: nothing is removed during a run.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.register.held import held_trees
 from layerwright.tasks.store.base import Entry, Store
 from layerwright.tasks.store.manifest import MANIFEST
@@ -24,8 +23,23 @@ from layerwright.tasks.store.open import open_store
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 
+class Cleaned(Contract):
+    """What `gc` removed, or would remove in a dry run.
+
+    ``removed``: bytes of trees by digest. ``kept``: why a tree was kept, by digest. ``results`` and
+    ``unfinished``: how many step results and unfinished writes were removed.
+    """
+
+    removed: dict[str, int]
+    results: int
+    unfinished: int
+    bytes: int
+    kept: dict[str, str]
+    dry_run: bool
+
+
 def clean(
-    home: Path,
+    home: Home,
     store_uri: str | None,
     tracking_uri: str | None,
     *,
@@ -33,35 +47,31 @@ def clean(
     dry: bool,
     abandoned: Iterable[str] = (),
     now: datetime | None = None,
-) -> dict[str, Any]:
+) -> Cleaned:
     """Remove what is not kept; with ``dry``, only say what that would be.
 
     Args:
         store_uri, tracking_uri: those of the recipes; None for those of the home.
-        days: what is younger is kept, so that runs on other machines lose nothing.
-        abandoned: runs that are recorded as running, and will not be gone on with.
+        days: anything younger is kept, so that runs on other machines lose nothing.
+        abandoned: runs that are recorded as running, and will not be resumed.
         now: for tests.
-
-    Returns:
-        ``removed`` (trees by digest, with bytes), ``results``, ``unfinished``, ``bytes``, ``kept``
-        (trees by digest, with what keeps them) and ``dry_run``.
 
     Raises:
         InputError: a run is under way; or a store without its registry.
     """
     if store_uri and tracking_uri is None:
         raise InputError(
-            f"{store_uri} may hold the versions of another registry than the home's",
+            f"{store_uri} may hold versions of a registry that is not the home's",
             where="--tracking-uri",
-            remedy="give the MLflow whose versions stand on that store",
+            remedy="give the MLflow whose versions use that store",
         )
     for run in abandoned:
         RunFolder.find(home, run).finish("failed", "abandoned")
     _refuse_beside_runs(home)
     before = (now or datetime.now(UTC)) - timedelta(days=days)
-    store = open_store(store_uri or str(home / "store"), home / "cache" / "trees")
+    store = open_store(store_uri or str(home.store), home.trees)
     old, kept = _results(store, before)
-    kept |= held_trees(tracking_uri or f"sqlite:///{home}/mlflow.db")
+    kept |= held_trees(tracking_uri or home.tracking_uri)
     removed = {}
     for sha256, entries in _trees(store).items():
         if sha256 in kept:
@@ -71,32 +81,32 @@ def clean(
             continue
         removed[sha256] = sum(entry.bytes for entry in entries)
         if not dry:
-            # without its manifest a tree does not exist: one that is half removed is not read
+            # the manifest first: a tree without it does not exist for readers
             keys = [entry.key for entry in entries]
             store.remove(sorted(keys, key=lambda key: not key.endswith(f"{sha256}/{MANIFEST}")))
     if not dry:
         store.remove([entry.key for entry in old])
-    return {
-        "removed": removed,
-        "results": len(old),
-        "unfinished": store.remove_unfinished(before, dry=dry),
-        "bytes": sum(removed.values()) + sum(entry.bytes for entry in old),
-        "kept": kept,
-        "dry_run": dry,
-    }
+    return Cleaned(
+        removed=removed,
+        results=len(old),
+        unfinished=store.remove_unfinished(before, dry=dry),
+        bytes=sum(removed.values()) + sum(entry.bytes for entry in old),
+        kept=kept,
+        dry_run=dry,
+    )
 
 
-def _refuse_beside_runs(home: Path) -> None:
+def _refuse_beside_runs(home: Home) -> None:
     running = [record.run_id for record in RunFolder.all(home) if record.state == "running"]
     if running:
         raise InputError(
-            f"under way, or killed and not gone on with: {', '.join(running)}",
-            remedy="let it end, `layerwright resume` it, or give --abandon RUN",
+            f"under way, or killed and not resumed: {', '.join(running)}",
+            remedy="wait for it, `layerwright resume` it, or give --abandon RUN",
         )
 
 
 def _results(store: Store, before: datetime) -> tuple[list[Entry], dict[str, str]]:
-    """Results that are old enough to go, and the trees that the others name."""
+    """Results that are old enough to remove, and the trees that the other results name."""
     old, named = [], {}
     for prefix in ("results/", "handed/"):
         for entry in store.entries(prefix):

@@ -1,4 +1,4 @@
-"""Is this installation in order: versions, devices, stores, the clash with another package."""
+"""Checks of this installation: versions, devices, stores, servers."""
 
 from __future__ import annotations
 
@@ -8,26 +8,46 @@ import sys
 import uuid
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from packaging.requirements import Requirement
 
+from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import LayerwrightError
+from layerwright.tasks.home import Home
 
-Finding = dict[str, Any]
+State = Literal["ok", "note", "broken"]
+Outcome = tuple[State, str]
 SMALLEST_DISK = 3e9
 
 
-def examine(home: Path, store: str | None) -> list[Finding]:
-    """Run every check; each finding is ``{"check", "state", "finding"}``."""
-    checks: list[tuple[str, Callable[[], tuple[str, str]]]] = [
+class Finding(Contract):
+    """The result of one check."""
+
+    check: str
+    state: State
+    finding: str
+
+
+class Findings(Contract):
+    """The results of all checks, in order."""
+
+    checks: tuple[Finding, ...]
+
+    @property
+    def broken(self) -> bool:
+        return any(finding.state == "broken" for finding in self.checks)
+
+
+def examine(home: Home, store: str | None) -> Findings:
+    """Run every check."""
+    checks: list[tuple[str, Callable[[], Outcome]]] = [
         ("python", _python),
         ("packages", _packages),
         ("devices", _devices),
         ("kernels", _kernels),
         ("home", lambda: _home(home)),
-        ("store", lambda: _store(store or str(home / "store"), home)),
+        ("store", lambda: _store(store or str(home.store), home)),
         ("prefect", _prefect),
         ("mlflow", lambda: _mlflow(home)),
     ]
@@ -37,15 +57,15 @@ def examine(home: Path, store: str | None) -> list[Finding]:
             state, text = check()
         except (LayerwrightError, OSError, ImportError) as error:
             state, text = "broken", str(error)
-        findings.append({"check": name, "state": state, "finding": text})
-    return findings
+        findings.append(Finding(check=name, state=state, finding=text))
+    return Findings(checks=tuple(findings))
 
 
-def _python() -> tuple[str, str]:
+def _python() -> Outcome:
     return "ok", f"{sys.version.split()[0]} at {sys.executable}"
 
 
-def _packages() -> tuple[str, str]:
+def _packages() -> Outcome:
     """Installed versions against what the project asks for."""
     wrong, seen = [], []
     for line in requires("layerwright") or []:
@@ -63,7 +83,7 @@ def _packages() -> tuple[str, str]:
     return ("broken", "; ".join(wrong)) if wrong else ("ok", ", ".join(seen))
 
 
-def _devices() -> tuple[str, str]:
+def _devices() -> Outcome:
     import torch
 
     if torch.cuda.is_available():
@@ -72,7 +92,7 @@ def _devices() -> tuple[str, str]:
     return "ok", f"cpu only, {torch.get_num_threads()} threads"
 
 
-def _kernels() -> tuple[str, str]:
+def _kernels() -> Outcome:
     """Which implementation of the model's operators runs here, and why."""
     import torch
 
@@ -93,8 +113,8 @@ def _kernels() -> tuple[str, str]:
     return "ok", f"blockwise (torch) on {device}: {reason}"
 
 
-def _home(home: Path) -> tuple[str, str]:
-    existing = next(p for p in (home, *home.parents) if p.exists())
+def _home(home: Home) -> Outcome:
+    existing = next(p for p in (home.root, *home.root.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if not os.access(existing, os.W_OK):
         return "broken", f"{existing} is not writable"
@@ -102,11 +122,11 @@ def _home(home: Path) -> tuple[str, str]:
     return ("note", f"{text}: little") if free < SMALLEST_DISK else ("ok", text)
 
 
-def _store(uri: str, home: Path) -> tuple[str, str]:
+def _store(uri: str, home: Home) -> Outcome:
     """Write, read back and compare a small value."""
     from layerwright.tasks.store.open import open_store
 
-    opened = open_store(uri, home / "cache" / "trees")
+    opened = open_store(uri, home.trees)
     token = uuid.uuid4().hex.encode()
     opened.write("doctor/probe", token)
     if opened.read("doctor/probe") != token:
@@ -114,7 +134,7 @@ def _store(uri: str, home: Path) -> tuple[str, str]:
     return "ok", f"{opened.uri} takes and returns data"
 
 
-def _prefect() -> tuple[str, str]:
+def _prefect() -> Outcome:
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         return "ok", "embedded: an ephemeral server for each run"
@@ -124,7 +144,7 @@ def _prefect() -> tuple[str, str]:
     return "ok", f"{url} answers"
 
 
-def _mlflow(home: Path) -> tuple[str, str]:
+def _mlflow(home: Home) -> Outcome:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith("http"):
         return "ok", f"embedded: sqlite under {home}"

@@ -1,36 +1,51 @@
-"""What a run would do: which steps are cached, and rough time, memory and disk of the others."""
+"""A dry run: which steps are cached, and rough time, memory and disk of the others."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Any
+from typing import Literal
 
-from layerwright.flows.session.launch import Launch
-from layerwright.tasks.contracts.references import ModelRef
+from layerwright.flows.session.prepare import Prepared
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.steps import Step, steps
 
 
-def dry_run(launch: Launch) -> dict[str, Any]:
+class StepOutlook(Contract):
+    """One step: cached, or to do in about so many seconds; None if that is unknown."""
+
+    step: str
+    state: Literal["cached", "to do"]
+    seconds: float | None
+
+
+class Outlook(Contract):
+    """What a run would do. Sizes are None until the model is fetched; ``basis`` of the times."""
+
+    steps: tuple[StepOutlook, ...]
+    memory_bytes: int | None
+    disk_bytes: int | None
+    basis: str
+
+
+def dry_run(prepared: Prepared) -> Outlook:
     """Walk the DAG along the cache until the first step that must do its work.
 
-    Returns:
-        ``{"steps": [{"step", "state", "seconds"}], "memory_bytes", "disk_bytes", "basis"}``.
-        Times are estimates from a matrix product timed now, good to a factor of about two.
+    Times are estimates from a matrix product timed now, good to a factor of about two.
     """
     from layerwright.flows.convert import conversion
+    from layerwright.flows.session.session import Session
     from layerwright.tasks.fetch.task import fetch_model
-    from layerwright.tasks.orchestration.place import NotCached, Run
+    from layerwright.tasks.orchestration.place import NotCached
 
-    run = Run(launch.place, dry=True)
-    model: ModelRef | None = None
-    recipe = launch.recipe
-    try:
-        model = fetch_model(
-            recipe.model, recipe.data_root, launch.pins["model"], run=Run(launch.place, dry=True)
-        )
-        conversion(recipe, launch.pins, "dry-run", run, launch.plan)
-    except NotCached:
-        pass
+    recipe, pins = prepared.recipe, prepared.pins
+    folder = RunFolder(prepared.home, "dry-run")  # a name only: nothing is written
+    session = Session(recipe, pins, folder, prepared.plan, dry=True)
+    run, pin = session.run, pins["model"]
+    model = fetch_model.cached_result(recipe.model, recipe.data_root, pin, place=run.place)
+    with contextlib.suppress(NotCached):
+        conversion(session)
     if model is None:
         run.hits["fetch"] = False
     parameters = model.parameters if model else None
@@ -41,22 +56,22 @@ def dry_run(launch: Launch) -> dict[str, Any]:
             return 0.0
         return step.estimate(recipe, model, token_seconds) if model and token_seconds else None
 
-    width = 4
-    return {
-        "steps": [
-            {
-                "step": name,
-                "state": "cached" if run.hits.get(name) else "to do",
-                "seconds": seconds(step),
-            }
+    width = 4  # bytes of a parameter
+    return Outlook(
+        steps=tuple(
+            StepOutlook(
+                step=name,
+                state="cached" if run.hits.get(name) else "to do",
+                seconds=seconds(step),
+            )
             for name, step in steps().items()
             if step.block is None or getattr(recipe, step.block)
-        ],
+        ),
         # base, candidate and their logits; training keeps a gradient path besides
-        "memory_bytes": int(2.5 * parameters * width + 1.6e9) if parameters else None,
-        "disk_bytes": 3 * parameters * width if parameters else None,
-        "basis": "measured matrix product" if parameters else "unknown until the model is fetched",
-    }
+        memory_bytes=int(2.5 * parameters * width + 1.6e9) if parameters else None,
+        disk_bytes=3 * parameters * width if parameters else None,
+        basis="measured matrix product" if parameters else "unknown until the model is fetched",
+    )
 
 
 def _flops_per_second(size: int = 768, repeats: int = 5) -> float:

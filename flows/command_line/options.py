@@ -1,32 +1,48 @@
-"""What the commands share: their common options, and how a result is shown."""
+"""Options that commands share, and how a result is shown."""
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 
+from layerwright.tasks.home import Home
+
+# headings of `layerwright --help`
+BUILD, JUDGE, SERVE = "Build", "Judge", "Serve"
+REGISTRY, HOUSEKEEPING = "Registry", "Housekeeping"
+REJECTED, INTERRUPTED = 3, 130  # exit status
+
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
-Home = Annotated[
-    Path,
-    typer.Option(envvar="LAYERWRIGHT_HOME", help="Folder that holds everything a run keeps."),
+RunArgument = Annotated[str, typer.Argument(help="Run id, its beginning, or `latest`.")]
+HomeOption = Annotated[
+    Home,
+    typer.Option(
+        "--home",
+        metavar="FOLDER",
+        parser=Home.at,
+        envvar="LAYERWRIGHT_HOME",
+        help="The folder that holds everything a run keeps.",
+    ),
 ]
 Assignments = Annotated[
     list[str], typer.Option("--set", metavar="A.B=C", help="Change one field of the recipe.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Last line on stdout is one JSON object.")]
-HOME = Path(".layerwright")
-REJECTED = 3
+HOME: Any = ".layerwright"  # the option's parser makes it a `Home`
+
+Result = TypeVar("Result", bound=BaseModel)
 
 
-def show_result(value: dict[str, Any], as_json: bool, show: Any) -> None:
-    """As one line of JSON, or by ``show(console, value)``."""
+def show_result(result: Result, as_json: bool, show: Callable[[Console, Result], None]) -> None:
+    """Print a contract as one line of JSON, or by ``show(console, result)``."""
     if as_json:
         sys.stdout.flush()
-        print(json.dumps(value), flush=True)
+        print(result.model_dump_json(), flush=True)
     else:
-        show(Console(), value)
+        show(Console(), result)

@@ -10,9 +10,10 @@ import typer
 from layerwright.flows.command_line.options import (
     HOME,
     REJECTED,
+    SERVE,
     AsJson,
     Assignments,
-    Home,
+    HomeOption,
     RecipeArgument,
     show_result,
 )
@@ -21,12 +22,12 @@ from layerwright.flows.command_line.registry import ChampionAlias, ModelArgument
 rollout_app = typer.Typer()
 
 
-@rollout_app.command()
+@rollout_app.command(rich_help_panel=SERVE)
 def rollout(
     model: ModelArgument,
     recipe: RecipeArgument,
     log: Annotated[Path, typer.Option(help="The requests, JSON Lines, oldest first.")],
-    home: Home = HOME,
+    home: HomeOption = HOME,
     assignments: Assignments = [],  # noqa: B006 - typer reads the default, nobody changes it
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin again from the first stage.")
@@ -34,28 +35,28 @@ def rollout(
     as_json: AsJson = False,
 ) -> None:
     """Give the challenger a growing share of a request log; promote it, or roll it back, by the
-    recipe's policy. The same command goes on where it stopped."""
-    from layerwright.flows.command_line import screen
-    from layerwright.flows.session.rollout_launch import run_rollout
+    recipe's policy. Run the same command again to resume."""
+    from layerwright.flows.command_line.champion_moves import run_rollout
+    from layerwright.flows.command_line.presentation.registry import show_rollout
 
     found = run_rollout(model, recipe, assignments, log, home, restart)
-    show_result(found, as_json, screen.rolled_out)
-    if found["state"]["status"] != "promoted":
+    show_result(found, as_json, show_rollout)
+    if found.state.status != "promoted":
         raise typer.Exit(REJECTED)
 
 
-@rollout_app.command()
+@rollout_app.command(rich_help_panel=SERVE)
 def assign(
     model: ModelArgument,
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Of a request or user.")],
     champion: ChampionAlias = "champion",
-    home: Home = HOME,
+    home: HomeOption = HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which version serves a request, at the share that its roll-out has reached."""
-    from layerwright.flows.command_line import screen
-    from layerwright.flows.session.rollout_launch import read_assignment
+    """Show which version serves a request, at the share that its roll-out has reached."""
+    from layerwright.flows.command_line.champion_moves import read_assignment
+    from layerwright.flows.command_line.presentation.registry import show_assignment
 
     found = read_assignment(model, request_id, home, tracking_uri, champion)
-    show_result(found, as_json, screen.assigned)
+    show_result(found, as_json, show_assignment)

@@ -1,14 +1,14 @@
-"""What the runs under a home spent, by month: device hours of every step, and their money."""
+"""The spending of the runs under a home by month: device hours of every step, and money."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from pathlib import Path
-from typing import Any
 
 from layerwright.flows.session.runs import RunFolder, RunRecord
 from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.run import RunSummary
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.steps import placed_steps
 
 
@@ -30,7 +30,13 @@ class Month(Contract):
     versions: tuple[str, ...]
 
 
-def spending(home: Path, month: str | None = None) -> list[Month]:
+class Spending(Contract):
+    """Every month with runs, oldest first."""
+
+    months: tuple[Month, ...]
+
+
+def spending(home: Home, month: str | None = None) -> Spending:
     """Every month with runs, oldest first; or the one that is asked for.
 
     Args:
@@ -48,22 +54,22 @@ def spending(home: Path, month: str | None = None) -> list[Month]:
             expected=f"one of {', '.join(by_month)}" if by_month else "a home with runs",
         )
     wanted = by_month if month is None else {month: by_month[month]}
-    return [_month(home, name, records) for name, records in wanted.items()]
+    return Spending(months=tuple(_month(home, name, records) for name, records in wanted.items()))
 
 
-def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
+def _month(home: Home, name: str, records: list[RunRecord]) -> Month:
     hours: Counter[str] = Counter()
     money: Counter[str] = Counter()
     unpriced, unknown, versions = 0.0, [], []
     for record in records:
-        result = _result(RunFolder(home, record.run_id))
+        result = RunFolder(home, record.run_id).result()
         if result is None:
             unknown.append(record.run_id)
             continue
         compute, price = record.recipe.compute, record.recipe.price
         spent = {
             step: seconds * compute.of(step).processes
-            for step, seconds in result["seconds"].items()
+            for step, seconds in result.seconds.items()
             if step in placed_steps()
         }
         hours.update({step: seconds / 3600 for step, seconds in spent.items()})
@@ -71,9 +77,9 @@ def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
             money[price.currency] += price.of(sum(spent.values()))
         else:
             unpriced += sum(spent.values()) / 3600
-        registered = result.get("registered")
-        if registered and not registered["found"]:
-            versions.append(f"{registered['name']}/{registered['version']}")
+        registered = result.registered if isinstance(result, RunSummary) else None
+        if registered and not registered.found:
+            versions.append(f"{registered.name}/{registered.version}")
     return Month(
         month=name,
         runs=dict(Counter(record.state for record in records)),
@@ -83,11 +89,3 @@ def _month(home: Path, name: str, records: list[RunRecord]) -> Month:
         unknown=tuple(unknown),
         versions=tuple(versions),
     )
-
-
-def _result(folder: RunFolder) -> dict[str, Any] | None:
-    """What the run printed, whatever its flow was, if that says how long its steps took."""
-    for read in (folder.summary, folder.survey, folder.requalification, folder.comparison):
-        if (value := read()) and "seconds" in value:
-            return value
-    return None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from layerwright.flows.outcome.model_cards import card_facts
 from layerwright.flows.session.environment import versions
-from layerwright.flows.session.runs import RunFolder
+from layerwright.flows.session.inputs import items_of
+from layerwright.flows.session.session import Session
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
-from layerwright.tasks.contracts.items import read_items
 from layerwright.tasks.contracts.plan import ConversionPlan, PassTime, RepairRound
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.contracts.references import (
@@ -29,14 +28,12 @@ from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.contracts.run import RunSummary
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.convert.plan_file import write_plan
-from layerwright.tasks.orchestration.place import Run
 from layerwright.tasks.recipe.recipe import Recipe
-from layerwright.tasks.report.bundle import ReportBundle
-from layerwright.tasks.report.drift import layer_drifts
+from layerwright.tasks.register.evidence import Evidence
+from layerwright.tasks.report.bundle import ReportBundle, report_bundle
 from layerwright.tasks.report.model_card import CardEvidence, render_card
-from layerwright.tasks.report.recall import recall_cells
-from layerwright.tasks.report.regressions import regressions
 from layerwright.tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
+from layerwright.tasks.report.task import write_report
 from layerwright.tasks.returns.crossover import crossovers
 from layerwright.tasks.returns.money import cost_and_return
 from layerwright.tasks.strategies.specs import assignments_of, specs_of
@@ -46,8 +43,7 @@ from layerwright.tasks.strategies.specs import assignments_of, specs_of
 class Outcome:
     """Everything that the steps of one run returned."""
 
-    run_id: str
-    recipe: Recipe
+    session: Session
     model: ModelRef
     texts: dict[str, TextRef]
     profile: ModelProfile
@@ -66,23 +62,33 @@ class Outcome:
         return self.healing.checkpoint if self.healing else self.converted
 
     @property
+    def recipe(self) -> Recipe:
+        return self.session.recipe
+
+    @property
+    def run_id(self) -> str:
+        return self.session.run_id
+
+    @property
     def stopped(self) -> tuple[str, ...]:
-        """Why repair went no further, where it was asked for and did not help."""
+        """Why repair stopped, for each round that did not help."""
         return tuple(f"no repair: {r.stopped}" for r in self.repairs if r.stopped)
 
     @property
     def predicted_times(self) -> dict[int, PassTime]:
-        """What the cost table says of the plan, edited or not, at each of its lengths."""
+        """The plan's times by the cost table, at each of the table's lengths."""
         if self.costs is None:
             return {}
         specs = specs_of(assignments_of(self.plan.items), self.costs.base_specs)
         times = {at.context_tokens: at.of_model(specs) for at in self.costs.contexts}
         return {tokens: time for tokens, time in times.items() if time is not None}
 
-    def cost(self, run: Run) -> CostAndReturn | None:
-        """In money, where the recipe gives a price."""
+    @property
+    def cost(self) -> CostAndReturn | None:
+        """In money, if the recipe gives a price."""
         if self.recipe.price is None:
             return None
+        run = self.session.run
         told = {
             "profile": self.profile,
             "measure_costs": self.costs,
@@ -100,12 +106,29 @@ class Outcome:
             compute=self.recipe.compute,
         )
 
-    def bundle(self, run: Run) -> ReportBundle:
-        """What the report page is made from."""
-        record = RunFolder(Path(run.place.home), self.run_id).record()
-        kept = self.report.items
-        items = read_items(run.place.open_store().open_tree(kept.sha256)) if kept else ()
-        return ReportBundle(
+    def write_page(self) -> str:
+        """Write the report page into the run's folder; returns its address."""
+        path = self.session.folder.path / "report.html"
+        return write_report(self._bundle(), str(path), run=self.session.run).uri
+
+    def evidence(self) -> Evidence:
+        """What goes into the registry. Writes the model card into the run's folder."""
+        folder = self.session.folder
+        return Evidence(
+            run_id=self.run_id,
+            candidate=self.candidate,
+            plan=self.plan,
+            report=self.report,
+            decision=self.decision,
+            page=str(folder.path / "report.html"),
+            card=str(folder.write("README.md", self._card())),
+            cost=self.cost,
+        )
+
+    def _bundle(self) -> ReportBundle:
+        record, run = self.session.folder.record(), self.session.run
+        return report_bundle(
+            items_of(self.session, self.report),
             run_id=self.run_id,
             recipe_name=self.recipe.name,
             recipe_yaml=record.recipe_text,
@@ -124,30 +147,27 @@ class Outcome:
             gate=self.decision,
             repairs=self.repairs,
             registration=self.registered,
-            cost=self.cost(run),
+            cost=self.cost,
             seconds=run.seconds,
             cache_hits=run.cache_hits,
             environment=versions() | {"device": self.report.device},
-            recall=recall_cells(items),
-            drift=layer_drifts(items),
-            regressions=regressions(self.report, items),
         )
 
-    def card(self, run: Run) -> str:
-        """The model card of the candidate, as it lies in the store."""
-        place = f"trees/{self.candidate.sha256}/{LINEAGE}"
-        lineage = run.place.open_store().read(place)
+    def _card(self) -> str:
+        """The model card of the candidate, from its lineage in the store."""
+        key = f"trees/{self.candidate.sha256}/{LINEAGE}"
+        lineage = self.session.open_store().read(key)
         assert lineage is not None, "convert wrote it"
         evidence = CardEvidence(
             run_id=self.run_id,
             evaluation=self.report,
             decision=self.decision,
-            cost=self.cost(run),
+            cost=self.cost,
         )
         facts = card_facts(json.loads(lineage), self.plan, self.candidate.sha256, evidence)
         return render_card(facts, "transformers")
 
-    def summary(self, run: Run, page_uri: str) -> RunSummary:
+    def summary(self, page_uri: str) -> RunSummary:
         tree = {name: getattr(self.candidate, name) for name in TreeRef.model_fields}
         return RunSummary(
             run_id=self.run_id,
@@ -156,23 +176,22 @@ class Outcome:
             checkpoint=TreeRef(**tree),
             plan=self.plan.summary(),
             metrics={arm: self.report.by_arm(arm) for arm in self.report.arms},
-            seconds={step: round(spent, 2) for step, spent in run.seconds.items()},
-            cache_hits=run.cache_hits,
+            seconds=self.session.seconds,
+            cache_hits=self.session.run.cache_hits,
             report=page_uri,
             failed_checks=self.decision.failed(),
             repairs=self.repairs,
             crossovers=crossovers(self.report.measurements),
-            cost=self.cost(run),
+            cost=self.cost,
         )
 
 
-def keep_outcome(outcome: Outcome, run: Run, folder: Path, page_uri: str) -> RunSummary:
+def keep_outcome(outcome: Outcome, page_uri: str) -> RunSummary:
     """Write the run's files and its Prefect artifacts; the summary last."""
-    summary = outcome.summary(run, page_uri)
-    record = RunFolder(Path(run.place.home), outcome.run_id)
-    write_plan(outcome.plan, folder / "plan.yaml")
+    summary, record = outcome.summary(page_uri), outcome.session.folder
+    write_plan(outcome.plan, record.path / "plan.yaml")
     for number, repair in enumerate(outcome.repairs, 1):
-        write_plan(repair.plan, folder / f"plan-rejected-{number}.yaml")
+        write_plan(repair.plan, record.path / f"plan-rejected-{number}.yaml")
     record.write("profile.json", outcome.profile.model_dump_json(indent=1))
     for name, report in (
         ("costs", outcome.costs),

@@ -1,4 +1,4 @@
-"""What a model card is written from: a checkpoint's own records, and those of its run."""
+"""The facts of a model card, from the records of a checkpoint and of its run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import LINEAGE
-from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.report.model_card import CardEvidence, CardFacts
 
 
@@ -21,7 +20,7 @@ def card_facts(
     checkpoint_sha256: str | None,
     evidence: CardEvidence | None,
 ) -> CardFacts:
-    """From what conversion wrote into the checkpoint (``layerwright.json``), and the rest."""
+    """Facts from the lineage that conversion wrote into the checkpoint (``layerwright.json``)."""
     base = lineage["base"]
     return CardFacts(
         base_source=base["source"],
@@ -34,10 +33,10 @@ def card_facts(
 
 
 def facts_of_folder(folder: Path, run: RunFolder | None) -> CardFacts | None:
-    """Of a checkpoint on disk; None where it lacks what conversion writes into it.
+    """Facts of a checkpoint on disk; None if it lacks the files that conversion writes.
 
     Args:
-        run: the one that the checkpoint was named by, finished; its evidence goes into the card.
+        run: the finished run that made the checkpoint; its evidence goes into the card.
     """
     lineage, plan = folder / LINEAGE, folder / "plan.json"
     if not (lineage.is_file() and plan.is_file()):
@@ -52,10 +51,10 @@ def facts_of_folder(folder: Path, run: RunFolder | None) -> CardFacts | None:
 
 
 def _evidence(run: RunFolder) -> CardEvidence:
-    cost = (run.summary() or {}).get("cost")
+    summary = run.summary()
     return CardEvidence(
         run_id=run.run_id,
         evaluation=EvalReport.model_validate_json((run.path / "evaluation.json").read_bytes()),
         decision=GateDecision.model_validate_json((run.path / "decision.json").read_bytes()),
-        cost=cost and CostAndReturn.model_validate(cost),
+        cost=summary.cost if summary else None,
     )

@@ -1,1 +1,1 @@
-"""What stands around a flow run: recipe checks, servers, the home folder."""
+"""What a flow runs in: its checked recipe, servers, the run's folder, what its steps take."""

@@ -1,7 +1,7 @@
-"""The embedded default: nothing to start. Prefect's ephemeral server lives and ends with a run.
+"""The embedded default: an ephemeral Prefect server that starts and ends with a command.
 
-Everything lies under one home folder. A server whose run was killed is found by the process id that
-was recorded for it, and ended.
+Its files are in the home folder. The server of a killed command is found by its recorded process
+id, and ended.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwright.tasks.disk import write_atomically
+from layerwright.tasks.home import Home
 from layerwright.tasks.recorded_process import RecordedProcess
 
 SETTINGS = {
@@ -39,32 +40,31 @@ SERVER_SETTINGS = {
 }
 
 
-def configure(home: Path) -> None:
+def configure(home: Home) -> None:
     """Set the environment of an embedded run, before Prefect and MLflow are first imported.
 
-    A ``PREFECT_API_URL`` in the environment means that a server is there: then only telemetry is
-    turned off and that server is used.
+    If ``PREFECT_API_URL`` names a server, that server is used and only telemetry is turned off.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if not sys.stderr.isatty():  # libraries' own bars would fill a log
+    if not sys.stderr.isatty():  # progress bars of libraries would fill a log
         os.environ.setdefault("TQDM_DISABLE", "1")
     if "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_HOME"] = str(home / "prefect")
-        # checking a recipe imports Prefect, which must not make folders before a run starts
+        os.environ["PREFECT_HOME"] = str(home.prefect)
+        # checking a recipe imports Prefect, which would make folders before a run starts
         warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
 
 
 class Server:
-    """A Prefect server for one command: that of the environment, or an ephemeral one of our own.
+    """A Prefect server for one command: the environment's, or an ephemeral one of our own.
 
-    Used as a context. ``begin`` starts the ephemeral one without waiting for it: its seconds pass
-    while the command imports what it needs.
+    A context manager. ``begin`` starts the ephemeral server without waiting, so that it starts
+    during the command's imports.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Home) -> None:
         self.home = home
-        self.record = home / "prefect" / "servers" / f"{os.getpid()}.json"
+        self.record = home.servers / f"{os.getpid()}.json"
         self.ephemeral: Any = None
         self.starting: Future[None] | None = None
 
@@ -75,14 +75,14 @@ class Server:
         from prefect.server.api.server import SubprocessASGIServer
         from prefect.settings import get_current_settings
 
-        folder, record = self.home / "prefect", self.record
+        folder, record = self.home.prefect, self.record
 
         class RecordedServer(SubprocessASGIServer):
-            """The instance that Prefect's own clients then find and use."""
+            """The instance that Prefect's clients find and use."""
 
             def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-                # not on this command's stdout and stderr: if the command is killed, whoever reads
-                # them would wait for this server to end
+                # not on this command's stdout and stderr: if the command is killed, their readers
+                # would wait for this server to end
                 where = ["--app-dir", str(Path(prefect.__file__).parent), "--host", "127.0.0.1"]
                 how = ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
                 settings = get_current_settings().to_environment_variables(exclude_unset=True)
@@ -94,7 +94,7 @@ class Server:
                         stdout=log,
                         stderr=log,
                     )
-                # recorded before it answers: a run killed meanwhile leaves a trace as well
+                # recorded before it answers, so that a run killed now leaves a record too
                 pair = {"owner": RecordedProcess.of(), "server": RecordedProcess.of(process.pid)}
                 write_atomically(record, json.dumps(pair).encode())
                 return process
@@ -121,27 +121,27 @@ class Server:
         from prefect.events.worker import EventsWorker
         from prefect.logging.handlers import APILogWorker
 
-        # what is still queued must reach the server before it goes, or it is retried for a minute
+        # send what is queued before the server ends, or it is retried for a minute
         EventsWorker.drain_all(timeout=10)
         APILogWorker.drain_all(timeout=10)
         self.end()
 
     def end(self) -> None:
-        """Stop the ephemeral server, ready or not."""
+        """Stop the ephemeral server, even if it is not ready yet."""
         if self.starting:
             self.starting.exception()
             self.ephemeral.stop()
             self.record.unlink(missing_ok=True)
 
 
-def end_leftovers(home: Path) -> list[int]:
-    """End servers whose run is gone.
+def end_leftovers(home: Home) -> list[int]:
+    """End servers whose command has ended.
 
     Returns:
         The process ids that were ended.
     """
     ended = []
-    for record in sorted((home / "prefect" / "servers").glob("*.json")):
+    for record in sorted(home.servers.glob("*.json")):
         content = json.loads(record.read_bytes())
         if RecordedProcess(*content["owner"]).alive():
             continue

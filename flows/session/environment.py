@@ -1,4 +1,4 @@
-"""Which versions and device a run had, for reports and `doctor`."""
+"""The versions that a run used, for its report."""
 
 from __future__ import annotations
 

@@ -1,20 +1,23 @@
-"""What a recipe names from outside: its sources, pinned, and the texts that each flow needs."""
+"""From a session's recipe to what the steps take: model, texts, rows, cost table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from layerwright.flows.session.needs import evaluated_texts, texts_of_flow
+from layerwright.flows.session.session import Session
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable
+from layerwright.tasks.contracts.evaluation import Champion, EvalReport
+from layerwright.tasks.contracts.items import ItemResult, read_items
 from layerwright.tasks.contracts.profile import ModelProfile
-from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
+from layerwright.tasks.contracts.references import Calibration, CheckpointRef, ModelRef, TextRef
 from layerwright.tasks.costs.task import measure_costs
 from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.evaluate.suite import check_items
-from layerwright.tasks.evaluate.suite import needed_texts as texts_needed_by
-from layerwright.tasks.fetch.task import fetch_text
-from layerwright.tasks.orchestration.place import Run
+from layerwright.tasks.evaluate.task import evaluate_models
+from layerwright.tasks.fetch.task import fetch_model, fetch_text
 from layerwright.tasks.recipe.choose import ChooseOptions
 from layerwright.tasks.recipe.convert import ConvertOptions
 from layerwright.tasks.recipe.profile import ProfileOptions
@@ -22,51 +25,36 @@ from layerwright.tasks.recipe.recipe import Recipe
 from layerwright.tasks.strategies.specs import resolved_specs
 
 
-def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
-    """The texts that metrics read, each once, in order."""
-    return texts_needed_by(build(Metric, spec) for spec in metrics)
+def fetch_base(session: Session) -> ModelRef:
+    """The recipe's model."""
+    recipe = session.recipe
+    return fetch_model(recipe.model, recipe.data_root, session.pins["model"], run=session.run)
 
 
-def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:
-    return texts_of(recipe.evaluate.metrics) if recipe.evaluate else ()
+def fetch_texts(session: Session, flow: str) -> dict[str, TextRef]:
+    """Every text that a flow reads, by name.
 
-
-def needed_texts(recipe: Recipe) -> tuple[str, ...]:
-    """Every text that converting needs; the recipe may define more."""
-    trained = trained_texts(recipe)
-    return tuple(dict.fromkeys((*measured_texts(recipe), *trained, *evaluated_texts(recipe))))
-
-
-def trained_texts(recipe: Recipe) -> tuple[str, ...]:
-    """The texts that are trained on, and those that the training is judged on."""
-    names: list[str] = []
-    for options in (recipe.regularize, recipe.finetune):
-        if options:
-            names += [options.text, *([options.validation.text] if options.validation else [])]
-    return tuple(names)
-
-
-def surveyed_texts(recipe: Recipe) -> tuple[str, ...]:
-    """Every text that the survey reads."""
-    options = recipe.survey
-    names = (*measured_texts(recipe), *texts_of(options.metrics))
-    if options.stability:
-        names += (options.stability.text, *options.stability.held_out)
-    return tuple(dict.fromkeys(names))
-
-
-def measured_texts(recipe: Recipe) -> tuple[str, ...]:
-    """The texts that layers are profiled and fitted on."""
-    return (recipe.profile.text, *((recipe.convert.text,) if recipe.convert else ()))
+    Raises:
+        InputError: items that the metrics cannot ask, with file, line and field.
+    """
+    recipe, pins, run = session.recipe, session.pins, session.run
+    texts = {
+        name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)
+        for name in texts_of_flow(recipe, flow)
+    }
+    measured = [options.metrics for options in (recipe.evaluate, recipe.survey) if options]
+    metrics = [build(Metric, spec) for specs in measured for spec in specs]
+    check_items(metrics, texts, session.open_store())
+    return texts
 
 
 def calibration(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
-    """What strategies are fitted on: the recipe's convert block, or the profile's rows."""
+    """The rows that strategies are fitted on: the recipe's convert block, or the profile's."""
     return _rows(recipe.convert or recipe.profile, texts)
 
 
 def profiled(recipe: Recipe, texts: dict[str, TextRef]) -> Calibration:
-    """The rows that layers are profiled, and plans tried, on."""
+    """The rows on which layers are profiled and plans are tried."""
     return _rows(recipe.profile, texts)
 
 
@@ -75,18 +63,18 @@ def _rows(wanted: ProfileOptions | ConvertOptions, texts: dict[str, TextRef]) ->
 
 
 def measured_costs(
-    recipe: Recipe,
+    session: Session,
     model: ModelRef,
     profile: ModelProfile,
     chosen: Iterable[ChooseOptions],
-    run: Run,
     more: Iterable[Spec] = (),
 ) -> CostTable | None:
-    """The cost table of all that plans are chosen from, where the recipe asks for one.
+    """The cost table of everything that plans are chosen from, if the recipe asks for a table.
 
     Args:
-        more: strategies that stand in a plan given by hand.
+        more: strategies of a plan that was given by hand.
     """
+    recipe = session.recipe
     if recipe.costs is None:
         return None
     choices = tuple(chosen)
@@ -95,23 +83,27 @@ def measured_costs(
         update={"context_tokens": recipe.costs.context_tokens or tuple(lengths)}
     )
     wanted = [*(spec for options in choices for spec in options.strategies), *more]
-    return measure_costs(model, resolved_specs(wanted, profile), options, run=run)
+    return measure_costs(model, resolved_specs(wanted, profile), options, run=session.run)
 
 
-def fetch_texts(
-    recipe: Recipe, pins: dict[str, str], run: Run, names: Iterable[str] | None = None
-) -> dict[str, TextRef]:
-    """Fetch texts by name (default: all that converting needs).
+def evaluated(
+    session: Session,
+    base: ModelRef,
+    candidate: CheckpointRef,
+    champion: Champion | None,
+    texts: dict[str, TextRef],
+    control: CheckpointRef | None = None,
+) -> EvalReport:
+    """The recipe's metrics, of every arm on the same items."""
+    recipe = session.recipe
+    assert recipe.evaluate is not None  # the flow needs the block
+    wanted = {name: texts[name] for name in evaluated_texts(recipe)}
+    return evaluate_models(
+        base, candidate, control, champion, wanted, recipe.evaluate, run=session.run
+    )
 
-    Raises:
-        InputError: items that the metrics cannot ask, with file, line and field.
-    """
-    wanted = needed_texts(recipe) if names is None else names
-    texts = {
-        name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)
-        for name in wanted
-    }
-    measured = [options.metrics for options in (recipe.evaluate, recipe.survey) if options]
-    metrics = [build(Metric, spec) for specs in measured for spec in specs]
-    check_items(metrics, texts, run.place.open_store())
-    return texts
+
+def items_of(session: Session, report: EvalReport) -> tuple[ItemResult, ...]:
+    """The per-item results of an evaluation."""
+    kept = report.items
+    return read_items(session.open_store().open_tree(kept.sha256)) if kept else ()

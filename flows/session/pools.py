@@ -1,4 +1,4 @@
-"""Whether the work pools that a recipe names are there, asked before a run starts."""
+"""Checks before a run starts that the work pools of its recipe exist."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from layerwright.tasks.recipe.recipe import Recipe
 
 
 def check_pools(recipe: Recipe, document: Located) -> None:
-    """Check that a server is there, and a deployment ``step/<pool>`` for every pool.
+    """Check that a server answers and has a deployment ``step/<pool>`` for every pool.
 
     Raises:
-        InputError: with file, line and field; or the server lets nobody in.
+        InputError: with file, line and field; or the server rejects our credentials.
         StepError: the server does not answer.
     """
     wanted = dict(_pools(recipe))
@@ -31,13 +31,13 @@ def check_pools(recipe: Recipe, document: Located) -> None:
             where=document.place(where),
             remedy="set PREFECT_API_URL, or `where: inline`",
         )
-    there = _deployed()
+    known = _deployed()
     for where, pool in wanted.items():
-        if pool not in there:
+        if pool not in known:
             raise InputError(
                 f"the Prefect server has no deployment 'step/{pool}'",
                 where=document.place(where),
-                expected=f"one of {', '.join(sorted(there))}" if there else "a pool with workers",
+                expected=f"one of {', '.join(sorted(known))}" if known else "a pool with workers",
                 remedy="python -m layerwright.infra.bootstrap (docs/operations.md)",
             )
 
@@ -52,7 +52,7 @@ def _pools(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _deployed() -> set[str]:
-    """The pools that steps can be given to."""
+    """The pools that can run steps."""
     refuse_closed_server()
     with get_client(sync_client=True) as client:
         found = client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=["step"])))

@@ -1,4 +1,4 @@
-"""Whether the Prefect server that the environment names answers and lets us in."""
+"""Checks the Prefect server that the environment names: it answers and accepts our credentials."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ REFUSED = (401, 403)
 
 
 def refuse_closed_server() -> None:
-    """One request, as every later one is made; none where no server is named.
+    """Make one request, like every later one; none if no server is named.
 
     Raises:
-        InputError: the server wants another user.
-        StepError: the server does not answer, or is not one that this Prefect can talk to.
+        InputError: the server rejects our credentials.
+        StepError: the server does not answer, or this Prefect cannot talk to it.
     """
     api = os.environ.get("PREFECT_API_URL")
     if not api:
@@ -31,10 +31,10 @@ def refuse_closed_server() -> None:
         if error.response.status_code not in REFUSED:
             raise StepError(f"the Prefect server at {api}: {error}") from error
         raise InputError(
-            f"the Prefect server at {api} does not let us in",
+            f"the Prefect server at {api} rejected our credentials",
             where="PREFECT_API_URL",
             expected="the server's own user:password in PREFECT_API_AUTH_STRING, or Prefect "
             "Cloud's PREFECT_API_KEY",
         ) from error
-    except (httpx.HTTPError, RuntimeError) as error:  # the second of the client's own first look
+    except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the client's version check
         raise StepError(f"the Prefect server at {api} does not answer: {error}") from error

@@ -1,14 +1,12 @@
-"""Everything that can be known to be wrong before a run starts, found before it starts."""
+"""Checks of a recipe before a run starts, for everything that its own types cannot check."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from layerwright.flows.session.inputs import evaluated_texts, needed_texts, surveyed_texts
+from layerwright.flows.session.needs import NEEDED_BLOCKS
 from layerwright.flows.session.pools import check_pools
 from layerwright.tasks.choose.base import Selector
 from layerwright.tasks.components import Component, build
@@ -18,7 +16,6 @@ from layerwright.tasks.convert.plan_file import read_plan
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.evaluate.suite import build_metrics
-from layerwright.tasks.fetch.sources import Source, model_source, text_source
 from layerwright.tasks.finetune.objectives.base import Objective
 from layerwright.tasks.gate.tiers import NEEDED as NEEDED_BY_TIERS
 from layerwright.tasks.profile.base import Profiler
@@ -28,14 +25,6 @@ from layerwright.tasks.recipe.recipe import Recipe
 from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.tracking import refuse_closed_server, refuse_unreachable
 
-NEEDED = {
-    "convert": ("choose", "evaluate", "gate", "registry"),
-    "survey": ("survey",),
-    "requalify": ("evaluate", "gate", "registry"),
-    "compare": ("evaluate", "gate"),
-}
-WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
-
 
 def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     """Check what the recipe's own types cannot: parts that a flow needs, components, texts.
@@ -43,7 +32,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     Raises:
         InputError: with file, line and field.
     """
-    for name in NEEDED[flow]:
+    for name in NEEDED_BLOCKS[flow]:
         if getattr(recipe, name) is None:
             raise InputError(
                 f"`layerwright {flow}` needs the field {name!r}", where=f"{document.path}:1"
@@ -53,7 +42,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
         try:
             build(kind, spec)
         except InputError as error:
-            raise _at(error, document, f"{where}.{error.where or 'name'}") from error
+            raise at_line(error, document, f"{where}.{error.where or 'name'}") from error
     _check_rules(recipe, document, flow)
     _check_times(recipe, document)
     if flow in ("convert", "survey"):
@@ -64,7 +53,7 @@ def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
             for index, metric in enumerate(build_metrics(metrics, recipe.data, where=where)):
                 _check_forms(metric, recipe, f"{where}.{index}")
         except InputError as error:
-            raise _at(error, document, error.where or where) from error
+            raise at_line(error, document, error.where or where) from error
 
 
 def _check_forms(metric: Metric, recipe: Recipe, where: str) -> None:
@@ -80,7 +69,7 @@ def _check_forms(metric: Metric, recipe: Recipe, where: str) -> None:
 
 
 def _check_rules(recipe: Recipe, document: Located, flow: str) -> None:
-    """A rule that no metric of the recipe can meet would reject after all the work was done."""
+    """Refuse a rule for a metric that is not measured: it would reject after all the work."""
     if recipe.gate is None or recipe.evaluate is None:
         return
     names = [name for spec in recipe.evaluate.metrics for name in build(Metric, spec).names()]
@@ -124,7 +113,7 @@ def _among(names: list[str], pattern: str) -> int:
 
 
 def _check_times(recipe: Recipe, document: Located) -> None:
-    """A selector that needs measured times would find none after the layers were profiled."""
+    """Refuse a selector that needs measured times if the recipe measures none."""
     for where, options in _choices(recipe):
         if not build(Selector, options.selector).needs_times:
             continue
@@ -141,7 +130,7 @@ def _check_times(recipe: Recipe, document: Located) -> None:
 
 
 def _check_profiled_rows(recipe: Recipe, document: Located, flow: str) -> None:
-    """A profile of too few rows would be refused after the model was fetched."""
+    """Refuse a profile of too few rows, which would fail after the model was fetched."""
     choices = [recipe.choose] if flow == "convert" else recipe.survey.plans.values()
     fits = any(build(Strategy, spec).fits for options in choices for spec in options.strategies)
     profile = recipe.profile
@@ -149,7 +138,7 @@ def _check_profiled_rows(recipe: Recipe, document: Located, flow: str) -> None:
         try:
             build(Profiler, spec).check_rows(profile.rows, profile.row_tokens, fits=fits)
         except InputError as error:
-            raise _at(error, document, error.where or "profile") from error
+            raise at_line(error, document, error.where or "profile") from error
 
 
 def _check_registry(recipe: Recipe, document: Located) -> None:
@@ -161,14 +150,11 @@ def _check_registry(recipe: Recipe, document: Located) -> None:
         if uri.startswith(("http://", "https://")):
             refuse_closed_server(uri)
     except InputError as error:
-        place = document.place(("registry", "tracking_uri"))
-        raise InputError(
-            error.message, where=place, expected=error.expected, remedy=error.remedy
-        ) from error
+        raise at_line(error, document, "registry.tracking_uri") from error
 
 
 def check_plan(path: Path) -> ConversionPlan:
-    """Read a plan that a person edited; check its strategies and their options.
+    """Read an edited plan; check its strategies and their options.
 
     Raises:
         InputError: with file, line and field.
@@ -179,10 +165,7 @@ def check_plan(path: Path) -> ConversionPlan:
         try:
             build(Strategy, item.spec)
         except InputError as error:
-            where = document.place(("items", index))
-            raise InputError(
-                error.message, where=where, expected=error.expected, remedy=error.remedy
-            ) from error
+            raise at_line(error, document, f"items.{index}") from error
     return plan
 
 
@@ -199,7 +182,7 @@ def _metric_lists(recipe: Recipe) -> Iterator[tuple[str, tuple[Spec, ...]]]:
 
 
 def _choices(recipe: Recipe) -> Iterator[tuple[str, ChooseOptions]]:
-    """Every choice of a plan with its place; points of the frontier stand at their plan's."""
+    """Every choice of a plan with its place; points of the frontier have their plan's place."""
     if recipe.choose:
         yield "choose", recipe.choose
     if recipe.survey:
@@ -224,85 +207,8 @@ def _components(recipe: Recipe) -> Iterator[tuple[type[Component], Spec, str]]:
             yield Metric, spec, f"{where}.{index}"
 
 
-def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Source]:
-    """Every source that a flow will read: ``model`` and ``data.<name>``.
-
-    Raises:
-        InputError: a source that no kind understands, with file and line.
-    """
-    if flow == "survey":
-        assert recipe.survey is not None
-        texts = surveyed_texts(recipe)
-    elif flow in ("requalify", "compare"):
-        texts = evaluated_texts(recipe)
-    else:
-        texts = needed_texts(recipe)
-    bind: dict[str, Callable[[], Source]] = {
-        "model": lambda: model_source(recipe.model, recipe.data_root)
-    }
-    for name in texts:
-        bind[f"data.{name}"] = lambda name=name: text_source(recipe.data[name], recipe.data_root)
-    found = {}
-    for where, make in bind.items():
-        try:
-            found[where] = make()
-        except InputError as error:
-            raise _at(error, document, f"{where}.source") from error
-    return found
-
-
-def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]:
-    """The identity of each source, for the cache keys.
-
-    Raises:
-        InputError: a source that does not exist.
-    """
-    pins = {}
-    for where, source in sources.items():
-        try:
-            pins[where] = source.identity()
-        except InputError as error:
-            raise _at(error, document, f"{where}.source") from error
-    return pins
-
-
-def check_sources(sources: dict[str, Source], document: Located, home: Path) -> int:
-    """Ask each source whether it exists and how large it is; check the disk.
-
-    Returns:
-        Bytes that may be downloaded (0 where a source cannot say).
-
-    Raises:
-        InputError: a missing source or too little disk.
-    """
-    sizes = {}
-    with ThreadPoolExecutor() as pool:  # each probe waits for an index
-        probes = {where: pool.submit(source.size_bytes) for where, source in sources.items()}
-    for where, probe in probes.items():
-        try:
-            sizes[where] = probe.result() or 0
-        except InputError as error:
-            raise _at(error, document, f"{where}.source") from error
-    total = sum(sizes.values())
-    # a quantised source grows up to eight times when its tensors are widened
-    needed = total + WORKING_ROOM * 8 * sizes.get("model", 0)
-    check_disk(home, needed)
-    return total
-
-
-def check_disk(home: Path, needed: int) -> None:
-    """Raise InputError where the disk under ``home`` has fewer than ``needed`` bytes free."""
-    existing = next(p for p in (home, *home.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise InputError(
-            f"not enough disk under {home}: {free / 1e9:.1f} GB free",
-            expected=f"{needed / 1e9:.1f} GB for sources, base and converted checkpoints",
-            remedy="free some space, or give another folder with --home",
-        )
-
-
-def _at(error: InputError, document: Located, where: str) -> InputError:
+def at_line(error: InputError, document: Located, where: str) -> InputError:
+    """The same error with the file and line of a recipe's field, ``a.b.0``."""
     return InputError(
         error.message,
         where=document.place(tuple(_path(where))),

@@ -1,27 +1,39 @@
-"""The record of each run, as files in its own folder under ``runs/`` in the home."""
+"""The record and results of each run, as files in its folder ``runs/<run id>/``."""
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.comparison import SideBySideRun
 from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.requalification import Requalification
+from layerwright.tasks.contracts.run import RunSummary
+from layerwright.tasks.contracts.survey import SurveyResult
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.recipe import Recipe
 
+Result = TypeVar("Result", bound=Contract)
+RunResult = RunSummary | SurveyResult | Requalification | SideBySideRun
+RESULTS: dict[str, type[RunResult]] = {
+    "survey.json": SurveyResult,
+    "requalification.json": Requalification,
+    "comparison.json": SideBySideRun,
+    "summary.json": RunSummary,
+}
 logger = logging.getLogger("layerwright")
 
 
 class RunRecord(Contract):
-    """What a run was asked to do, enough to do it again, and how it stands."""
+    """What a run was asked to do, enough to repeat it, and its state."""
 
     run_id: str
     recipe_path: str
@@ -30,28 +42,51 @@ class RunRecord(Contract):
     flow: str = "convert"
     assignments: tuple[str, ...] = ()  # of --set, which the recipe above has in it
     plan: ConversionPlan | None = None
+    pins: dict[str, str] = {}  # identity of each source, for the cache keys
     started_at: str
     finished_at: str | None = None
     state: str = "running"  # running, accepted, rejected, failed
     reason: str = ""
 
 
-class RunFolder:
-    """``runs/<run id>/``: run.json, and what the run leaves behind."""
+class RunLine(Contract):
+    """One run in the list of runs."""
 
-    def __init__(self, home: Path, run_id: str) -> None:
-        self.run_id = run_id
-        self.path = home / "runs" / run_id
+    run_id: str
+    state: str
+    started_at: str
+    finished_at: str | None
+    reason: str
+
+
+class RunList(Contract):
+    """The runs under a home folder, oldest first."""
+
+    runs: tuple[RunLine, ...]
+
+    @classmethod
+    def of(cls, home: Home) -> RunList:
+        fields = set(RunLine.model_fields)
+        return cls(runs=tuple(RunLine(**r.model_dump(include=fields)) for r in RunFolder.all(home)))
+
+
+class RunFolder:
+    """``runs/<run id>/``: run.json, and the results of the run."""
+
+    def __init__(self, home: Home, run_id: str) -> None:
+        self.home, self.run_id = home, run_id
+        self.path = home.runs / run_id
 
     @classmethod
     def create(
         cls,
-        home: Path,
+        home: Home,
         recipe: Recipe,
         recipe_path: Path,
         plan: ConversionPlan | None,
         assignments: tuple[str, ...] = (),
         flow: str = "convert",
+        pins: dict[str, str] | None = None,
     ) -> RunFolder:
         now = datetime.now(UTC)
         folder = cls(home, f"{recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
@@ -63,19 +98,20 @@ class RunFolder:
             flow=flow,
             assignments=assignments,
             plan=plan,
+            pins=pins or {},
             started_at=now.isoformat(timespec="seconds"),
         )
         folder.write("run.json", record.model_dump_json(indent=1))
         return folder
 
     @classmethod
-    def find(cls, home: Path, run_id: str) -> RunFolder:
+    def find(cls, home: Home, run_id: str) -> RunFolder:
         """An existing run; a unique beginning of its id is enough, ``latest`` is the newest.
 
         Raises:
             InputError: no such run, or several.
         """
-        known = sorted(p.parent.name for p in (home / "runs").glob("*/run.json"))
+        known = sorted(p.parent.name for p in home.runs.glob("*/run.json"))
         if run_id == "latest" and (records := cls.all(home)):
             return cls(home, records[-1].run_id)
         fitting = [k for k in known if k == run_id] or [k for k in known if k.startswith(run_id)]
@@ -87,33 +123,25 @@ class RunFolder:
         return cls(home, fitting[0])
 
     @classmethod
-    def all(cls, home: Path) -> list[RunRecord]:
-        """Every run under a home, oldest first; without those of versions with other recipes."""
+    def all(cls, home: Home) -> list[RunRecord]:
+        """Every run under a home, oldest first; runs of incompatible versions are left out."""
         records = []
-        for path in (home / "runs").glob("*/run.json"):
+        for path in home.runs.glob("*/run.json"):
             try:
                 records.append(cls(home, path.parent.name).record())
             except InputError as error:
-                logger.warning("%s is passed over: %s", path.parent.name, error.message)
+                logger.warning("%s is left out: %s", path.parent.name, error.message)
         return sorted(records, key=lambda record: record.started_at)
 
     def record(self) -> RunRecord:
-        """What stands in run.json.
+        """The content of run.json.
 
         Raises:
-            InputError: another version of Layerwright wrote it, whose recipes have other fields.
+            InputError: another version of Layerwright wrote it.
         """
-        path = self.path / "run.json"
-        try:
-            return RunRecord.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                "the run's record is of another version of Layerwright",
-                where=f"{path}: {'.'.join(map(str, first['loc']))}",
-                expected="the fields that recipes have in this version",
-                remedy="use the version that wrote it, or start the run again from its recipe",
-            ) from error
+        found = self._read("run.json", RunRecord)
+        assert found is not None, f"{self.run_id} has no record"
+        return found
 
     def update(self, **changes: Any) -> None:
         record = self.record().model_copy(update=changes)
@@ -128,22 +156,33 @@ class RunFolder:
         write_atomically(path, content.encode())
         return path
 
-    def summary(self) -> dict[str, Any] | None:
-        """What a finished convert run printed."""
-        return self._json("summary.json")
+    def summary(self) -> RunSummary | None:
+        """The result of a finished convert run."""
+        return self._read("summary.json", RunSummary)
 
-    def survey(self) -> dict[str, Any] | None:
-        """What a finished survey printed."""
-        return self._json("survey.json")
+    def result(self) -> RunResult | None:
+        """The result of a finished run of any flow."""
+        for name, kind in RESULTS.items():
+            if found := self._read(name, kind):
+                return found
+        return None
 
-    def requalification(self) -> dict[str, Any] | None:
-        """What a finished requalification printed."""
-        return self._json("requalification.json")
+    def _read(self, name: str, kind: type[Result]) -> Result | None:
+        """A document of the run's folder, or None if it does not exist.
 
-    def comparison(self) -> dict[str, Any] | None:
-        """What a finished comparison printed."""
-        return self._json("comparison.json")
-
-    def _json(self, name: str) -> dict[str, Any] | None:
+        Raises:
+            InputError: another version of Layerwright wrote it.
+        """
         path = self.path / name
-        return json.loads(path.read_bytes()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"another version of Layerwright wrote {name}",
+                where=f"{path}: {'.'.join(map(str, first['loc']))}",
+                expected="the fields of this version",
+                remedy="use the version that wrote it, or run it again from its recipe",
+            ) from error

@@ -1,11 +1,10 @@
-"""One move of a champion, one roll-out of a model at a time: MLflow has no compare-and-swap."""
+"""Locks of a model: one move of its champion, one roll-out at a time; MLflow has none."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
@@ -13,25 +12,24 @@ from prefect.concurrency.sync import concurrency
 from prefect.settings import get_current_settings
 
 from layerwright.tasks.errors import InputError, StepError
-from layerwright.tasks.tracking import SQLITE
+from layerwright.tasks.home import SQLITE, Home
 
-LEASE_SECONDS = 60  # a holder that was killed keeps the slot no longer
+LEASE_SECONDS = 60  # after so long, the slot of a killed holder is free
 
 
 @contextlib.contextmanager
 def one_at_a_time(
     model: str, tracking_uri: str, wait_seconds: float = 120, work: str = "champion"
 ) -> Iterator[None]:
-    """Hold the right to move a model's champion, or to other ``work`` on it, for the length of the
-    block.
+    """Hold a model's lock for the length of the block: for its champion, or for other ``work``.
 
-    A Prefect server gives it by a concurrency limit of one slot, whichever machine asks. Embedded,
-    where the registry is a file, a lock file beside it does: the system frees it when its holder
-    ends, however that ends.
+    With a Prefect server the lock is a concurrency limit of one slot, for all machines. Without
+    one, the registry is a file, and the lock is a file beside it, which the system releases when
+    its holder ends.
 
     Raises:
-        StepError: another has it for longer than ``wait_seconds``.
-        InputError: an MLflow server, and no Prefect server that all who use it could ask.
+        StepError: another process holds it for longer than ``wait_seconds``.
+        InputError: an MLflow server without a Prefect server that its users share.
     """
     name = f"layerwright-{work}-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
     other = "promotion or rollback" if work == "champion" else work
@@ -55,7 +53,7 @@ def one_at_a_time(
             where="PREFECT_API_URL",
             expected="the Prefect server that all who promote there share",
         )
-    folder = Path(tracking_uri.removeprefix(SQLITE)).parent / "promotions"
+    folder = Home.beside(tracking_uri).promotions
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock", timeout=wait_seconds)
     try:

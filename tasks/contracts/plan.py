@@ -72,6 +72,17 @@ class ConversionPlan(Contract):
             )
         return self
 
+    @classmethod
+    def unchanged(cls, model_sha256: str, layers: int, context_tokens: int) -> ConversionPlan:
+        """Every layer kept: the plan of the control arm."""
+        return cls(
+            model_sha256=model_sha256,
+            layers=layers,
+            context_tokens=context_tokens,
+            selector="control",
+            items=(PlanItem(start=0, stop=layers, strategy="keep", reason="control arm"),),
+        )
+
     def summary(self) -> dict[str, str]:
         """Strategy per layer index, the plan as JSON consumers see it."""
         return {

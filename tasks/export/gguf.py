@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from layerwright.tasks.contracts.checkpoint import ExportedGguf
 from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.export.agreement import assert_agreement
 from layerwright.tasks.export.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ OUTTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 FILE = "model.gguf"
 
 
-def export_gguf(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:
+def export_gguf(folder: Path, target: Path, readme: str | None = None) -> ExportedGguf:
     """Writes the stock form, has it converted, and compares the logits as Transformers reads them.
 
     Raises:
@@ -46,14 +46,14 @@ def export_gguf(folder: Path, target: Path, readme: str | None = None) -> dict[s
             reason = (process.stderr.strip() or "no message").splitlines()[-1]
             raise StepError(f"{converter} ended with {process.returncode}: {reason}")
         difference = assert_agreement(folder, checkpoint.config, partial, gguf_file=FILE)
-    return {
-        "to": "gguf",
-        "folder": str(target),
-        "model_type": config.model_type,
-        "layers": config.num_hidden_layers,
-        "relative_rms": difference,
-        "outtype": outtype,
-    }
+    return ExportedGguf(
+        to="gguf",
+        folder=str(target),
+        model_type=config.model_type,
+        layers=config.num_hidden_layers,
+        relative_rms=difference,
+        outtype=outtype,
+    )
 
 
 def check_windows(config: HybridConfig) -> None:

@@ -1,13 +1,13 @@
-"""What a converted checkpoint is, told without loading a weight."""
+"""What a converted checkpoint consists of, read without loading its weights."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from layerwright.tasks.contracts.checkpoint import Inspection, LayerRun, Share, StoredWeights
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.export.checkpoint import Checkpoint
 from layerwright.tasks.hybrid.cache import predicted_kv_bytes
@@ -18,7 +18,7 @@ CONTEXTS = (1024, 8192, 32768, 131072)  # tokens, as far as the model was made f
 FAR = 2**20  # tokens, beyond any window: from here on a cache grows by the same bytes per token
 
 
-def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[str, Any]:
+def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspection:
     """Layers, capabilities, memory and size of a checkpoint, from its config and file headers.
 
     Args:
@@ -27,8 +27,7 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[st
             the model was made for, and its longest.
 
     Returns:
-        JSON-ready. Bytes of the cache are for one row without padding, in the checkpoint's dtype,
-        and ``ratio`` is to full attention in every layer. ``parameters`` counts tied weights once.
+        Shares are to the same model with full attention in every layer.
 
     Raises:
         InputError: no converted checkpoint, one whose config makes no model, or a length below 1.
@@ -36,7 +35,7 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[st
     checkpoint = Checkpoint.open(folder)
     config = checkpoint.config
     dense = dense_config(config)
-    parameters = ratio_of(parameter_count(config), parameter_count(dense))
+    parameters = share_of(parameter_count(config), parameter_count(dense))
     longest = config.max_position_embeddings
     lengths = tokens or sorted({*(n for n in CONTEXTS if n < longest), longest})
     if min(lengths) < 1:
@@ -49,34 +48,34 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> dict[st
         return (kv_bytes(of, 2 * FAR) - kv_bytes(of, FAR)) / FAR
 
     stored = checkpoint.tensors.values()
-    return {
-        "checkpoint": str(folder),
-        "base_model_type": config.base_model_type,
-        "layers": config.num_hidden_layers,
-        "max_position_embeddings": longest,
-        "dtype": str(config.dtype).removeprefix("torch."),
-        "layer_map": layer_map(config),
-        "capabilities": config.capabilities,
-        "kv_bytes_per_token": ratio_of(growth(config), growth(dense)),
-        "kv_bytes": {str(n): ratio_of(kv_bytes(config, n), kv_bytes(dense, n)) for n in lengths},
-        "parameters": parameters,
-        "stored": {
-            "files": len({tensor.file for tensor in stored}),
-            "tensors": len(stored),
-            "elements": sum(tensor.elements for tensor in stored),
-            "bytes": sum(tensor.nbytes for tensor in stored),
-        },
-    }
+    return Inspection(
+        checkpoint=str(folder),
+        base_model_type=config.base_model_type,
+        layers=config.num_hidden_layers,
+        max_position_embeddings=longest,
+        dtype=str(config.dtype).removeprefix("torch."),
+        layer_map=layer_map(config),
+        capabilities=config.capabilities,
+        kv_bytes_per_token=share_of(growth(config), growth(dense)),
+        kv_bytes={str(n): share_of(kv_bytes(config, n), kv_bytes(dense, n)) for n in lengths},
+        parameters=parameters,
+        stored=StoredWeights(
+            files=len({tensor.file for tensor in stored}),
+            tensors=len(stored),
+            elements=sum(tensor.elements for tensor in stored),
+            bytes=sum(tensor.nbytes for tensor in stored),
+        ),
+    )
 
 
-def layer_map(config: HybridConfig) -> list[dict[str, Any]]:
-    """Runs of equal layers: {"start", "stop" (exclusive), "mixer", "feed_forward"}."""
+def layer_map(config: HybridConfig) -> tuple[LayerRun, ...]:
+    """Runs of equal layers, in order."""
     runs = []
     for _, run in groupby(range(config.num_hidden_layers), key=config.layer_specs.__getitem__):
         layers = list(run)
         spec = config.layer_specs[layers[0]]
-        runs.append({"start": layers[0], "stop": layers[-1] + 1, **spec})
-    return runs
+        runs.append(LayerRun(start=layers[0], stop=layers[-1] + 1, **spec))
+    return tuple(runs)
 
 
 def dense_config(config: HybridConfig) -> HybridConfig:
@@ -106,5 +105,5 @@ def parameter_count(config: HybridConfig) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def ratio_of(amount: float, dense: float) -> dict[str, float]:
-    return {"amount": amount, "full_attention": dense, "ratio": amount / dense}
+def share_of(amount: float, dense: float) -> Share:
+    return Share(amount=amount, full_attention=dense, ratio=amount / dense)

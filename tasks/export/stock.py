@@ -6,13 +6,13 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from layerwright.tasks.contracts.checkpoint import Exported
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.export.agreement import assert_agreement
 from layerwright.tasks.export.checkpoint import CONFIG, INDEX, MANIFEST, Checkpoint
@@ -26,7 +26,7 @@ LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 REWRITTEN = (CONFIG, INDEX, MANIFEST, "*.safetensors", "*.py", "plan.json")
 
 
-def export_stock(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:
+def export_stock(folder: Path, target: Path, readme: str | None = None) -> Exported:
     """Writes a checkpoint as a stock model and compares the logits of the two.
 
     Raises:
@@ -39,13 +39,13 @@ def export_stock(folder: Path, target: Path, readme: str | None = None) -> dict[
     with new_folder(target, readme) as partial:
         stock = write_stock(checkpoint, partial)
         difference = assert_agreement(folder, checkpoint.config, partial)
-    return {
-        "to": "stock",
-        "folder": str(target),
-        "model_type": stock.model_type,
-        "layers": stock.num_hidden_layers,
-        "relative_rms": difference,
-    }
+    return Exported(
+        to="stock",
+        folder=str(target),
+        model_type=stock.model_type,
+        layers=stock.num_hidden_layers,
+        relative_rms=difference,
+    )
 
 
 def check_form(config: HybridConfig) -> None:

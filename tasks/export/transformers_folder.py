@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from layerwright.tasks.contracts.checkpoint import Exported
 from layerwright.tasks.export.agreement import assert_agreement
 from layerwright.tasks.export.checkpoint import MANIFEST, Checkpoint
 from layerwright.tasks.export.folder import copy_files, new_folder
 
 
-def export_transformers(folder: Path, target: Path, readme: str | None = None) -> dict[str, Any]:
+def export_transformers(folder: Path, target: Path, readme: str | None = None) -> Exported:
     """Copies a checkpoint, its own code included, and loads the copy as a serving host would.
 
     Raises:
@@ -21,10 +21,10 @@ def export_transformers(folder: Path, target: Path, readme: str | None = None) -
     with new_folder(target, readme) as partial:
         copy_files(folder, partial, left_out=(MANIFEST,))
         difference = assert_agreement(folder, checkpoint.config, partial, trust_remote_code=True)
-    return {
-        "to": "transformers",
-        "folder": str(target),
-        "model_type": checkpoint.config.model_type,
-        "layers": checkpoint.config.num_hidden_layers,
-        "relative_rms": difference,
-    }
+    return Exported(
+        to="transformers",
+        folder=str(target),
+        model_type=checkpoint.config.model_type,
+        layers=checkpoint.config.num_hidden_layers,
+        relative_rms=difference,
+    )

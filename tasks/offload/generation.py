@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from layerwright.tasks.contracts.checkpoint import Generated
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.cache import HybridCache
 from layerwright.tasks.models.loading import load_tokenizer
@@ -46,7 +47,7 @@ def generate_text(
     resident_layers: int | None = None,
     source: Source = "disk",
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> Generated:
     """Continues a prompt by greedy decoding.
 
     Args:
@@ -54,10 +55,6 @@ def generate_text(
         chat: treat the prompt as a user's message and apply the tokenizer's chat template.
         memory: bound on the weights in the device's memory, such as "300MB" or "2GiB".
         resident_layers, source: as in `load_streamed`.
-
-    Returns:
-        text (without the prompt), new_tokens, seconds (prefill and decode, without loading),
-        tokens_per_s, peak_weight_bytes (on the device), kv_bytes (of the KV cache at the end).
 
     Raises:
         InputError: the folder is not a checkpoint, or has no tokenizer or chat template; the prompt
@@ -88,14 +85,14 @@ def generate_text(
         )[0]
         seconds = time.perf_counter() - started
         new = row[ids_1T.shape[1] :].tolist()
-        return {
-            "text": tokenizer.decode(new, skip_special_tokens=True),
-            "new_tokens": len(new),
-            "seconds": round(seconds, 3),
-            "tokens_per_s": round(len(new) / seconds, 2),
-            "peak_weight_bytes": loaded.peak_resident_bytes,
-            "kv_bytes": cache.nbytes(),
-        }
+        return Generated(
+            text=tokenizer.decode(new, skip_special_tokens=True),
+            new_tokens=len(new),
+            seconds=round(seconds, 3),
+            tokens_per_s=round(len(new) / seconds, 2),
+            peak_weight_bytes=loaded.peak_resident_bytes,
+            kv_bytes=cache.nbytes(),
+        )
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:

@@ -51,7 +51,7 @@ class Job(Contract):
 
     @property
     def workdir(self) -> Path:
-        return Path(self.place.home) / "work" / self.key
+        return self.place.paths.work(self.key)
 
 
 class Outcome(Contract):

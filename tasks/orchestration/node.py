@@ -91,6 +91,10 @@ class Node(Generic[Result]):
         logger.info("%-9s %s", self.step.name, "cached" if hit else f"done in {seconds:.1f} s")
         return self.returns.validate_python(value)
 
+    def cached_result(self, *args: Any, place: Place, **kwargs: Any) -> Result | None:
+        """The cached result for a step's inputs, or None. Runs nothing."""
+        return self.lookup(self.job(place, *args, **kwargs).key, place)
+
     def job(self, place: Place, *args: Any, **kwargs: Any) -> Job:
         """The step's work on inputs, as JSON, under its cache key.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.compute import Compute
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.store.open import open_store
@@ -26,11 +27,11 @@ class Place(Contract):
     run_id: str = ""
 
     @property
-    def tree_cache(self) -> Path:
-        return Path(self.home) / "cache" / "trees"
+    def paths(self) -> Home:
+        return Home(Path(self.home))
 
     def open_store(self) -> Store:
-        return open_store(self.store, self.tree_cache)
+        return open_store(self.store, self.paths.trees)
 
 
 class NotCached(Exception):  # noqa: N818 - not an error: a dry run stops here

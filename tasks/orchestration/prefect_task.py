@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -13,6 +12,7 @@ from prefect.transactions import IsolationLevel
 
 from layerwright.tasks.orchestration.job import FINAL, Job, run_job
 from layerwright.tasks.orchestration.locks import FileLocks, redis_locks
+from layerwright.tasks.orchestration.place import Place
 from layerwright.tasks.orchestration.result_storage import result_storage
 from layerwright.tasks.orchestration.work_pool import run_on_pool
 
@@ -31,14 +31,14 @@ def prefect_task(node: Node[Any], job: Job) -> Any:
     stored = node.stored(job.key, place)
     # runs that need the same step at once share it: one works, the others wait and read
     policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: job.key).configure(
-        isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=_locks(place.home)
+        isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=_locks(place)
     )
     return task(
         run_on_pool if placement.pool else run_job,
         **options,
         persist_result=True,
         result_serializer="json",
-        result_storage=result_storage(place.store, place.tree_cache),
+        result_storage=result_storage(place.store, place.paths.trees),
         cache_policy=policy,
         # a result whose tree is gone must not answer; Prefect alone cannot know that
         refresh_cache=stored is not None and not node.usable(stored, place),
@@ -47,10 +47,10 @@ def prefect_task(node: Node[Any], job: Job) -> Any:
     )
 
 
-def _locks(home: str) -> LockManager:
+def _locks(place: Place) -> LockManager:
     """Redis where LAYERWRIGHT_LOCKS names one, for parents on several machines; else files."""
     url = os.environ.get("LAYERWRIGHT_LOCKS")
-    return redis_locks(url) if url else FileLocks(Path(home) / "locks")
+    return redis_locks(url) if url else FileLocks(place.paths.locks)
 
 
 def _worth_another_try(task: Any, run: Any, state: Any) -> bool:

@@ -53,3 +53,9 @@ class SurveyOptions(Contract):
             )
             for share in self.frontier
         }
+
+    def strategies(self) -> tuple[Spec, ...]:
+        """Every strategy that a plan may use, each once."""
+        plans = (self.plans | self.points()).values()
+        specs = {spec.model_dump_json(): spec for plan in plans for spec in plan.strategies}
+        return tuple(specs.values())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.register.versions import checkpoint_of, missing_tags, pointed_at
 from layerwright.tasks.store.base import Store
-from layerwright.tasks.tracking import SQLITE, connect
+from layerwright.tasks.tracking import connect, is_missing
 
 
 def current_champion(
@@ -24,7 +22,7 @@ def current_champion(
     Raises:
         StepError: MLflow cannot be reached or refuses.
     """
-    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
+    if is_missing(tracking_uri):
         return None
     with connect(tracking_uri) as client:
         found = pointed_at(client, options.model_name, options.champion)

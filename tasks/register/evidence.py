@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,22 +25,20 @@ if TYPE_CHECKING:
 TAG = "layerwright."  # of everything that is written to MLflow
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that speaks for one checkpoint.
+class Evidence(Contract):
+    """Everything that a run found out about one checkpoint.
 
-    Attributes:
-        page: the HTML report, where there is one.
-        card: the model card, where there is one.
-        cost: in money, where there is a price.
+    ``run_id`` names the run in the version's tags. ``page`` and ``card`` are paths of the HTML
+    report and the model card; ``cost`` is None without a price.
     """
 
+    run_id: str
     candidate: CheckpointRef
     plan: ConversionPlan
     report: EvalReport
     decision: GateDecision
-    page: Path | None = None
-    card: Path | None = None
+    page: str | None = None
+    card: str | None = None
     cost: CostAndReturn | None = None
 
     @property
@@ -99,18 +96,17 @@ def metric_key(metric: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in metric)
 
 
-def log_evidence(client: MlflowClient, evidence: Evidence, run_id: str, tree: Path) -> LoggedModel:
+def log_evidence(client: MlflowClient, evidence: Evidence, tree: Path) -> LoggedModel:
     """The logged model that holds this evidence, complete and READY.
 
     Args:
-        run_id: names the MLflow run that the figures are logged to.
         tree: the verified checkpoint.
     """
     experiment = experiment_id(client)
     marker = {f"{TAG}evidence_sha256": evidence.sha256}
     same = f"tags.`{TAG}evidence_sha256` = '{evidence.sha256}'"
     runs = client.search_runs([experiment], same, max_results=1)
-    run = runs[0] if runs else client.create_run(experiment, tags=marker, run_name=run_id)
+    run = runs[0] if runs else client.create_run(experiment, tags=marker, run_name=evidence.run_id)
     models = client.search_logged_models([experiment], same, max_results=1)
     model = (
         models[0]

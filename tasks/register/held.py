@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from layerwright.tasks.register.evidence import TAG
-from layerwright.tasks.tracking import SQLITE, connect
+from layerwright.tasks.tracking import connect, is_missing
 
 TREES = ("manifest_sha256", "base_sha256")  # the checkpoint, and what it is judged against
 
@@ -19,7 +17,7 @@ def held_trees(tracking_uri: str) -> dict[str, str]:
     Raises:
         StepError: MLflow cannot be reached or refuses.
     """
-    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
+    if is_missing(tracking_uri):
         return {}
     found: dict[str, str] = {}
     token: str | None = None

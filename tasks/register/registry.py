@@ -12,14 +12,9 @@ was cut off is completed.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerwright.tasks.contracts.base import identity
-from layerwright.tasks.contracts.evaluation import EvalReport
-from layerwright.tasks.contracts.gate import GateDecision
-from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.errors import LayerwrightError, StepError
@@ -43,17 +38,10 @@ class RegistrationError(LayerwrightError):
 
 
 def register_model(
-    candidate: CheckpointRef,
-    plan: ConversionPlan,
-    report: EvalReport,
-    decision: GateDecision,
+    evidence: Evidence,
     options: RegisterOptions,
     *,
     tracking_uri: str,
-    run_id: str,
-    page: Path | None,
-    card: Path | None = None,
-    cost: CostAndReturn | None = None,
     store: Store,
     now: datetime | None = None,
 ) -> Registration:
@@ -65,10 +53,6 @@ def register_model(
 
     Args:
         tracking_uri: an MLflow server, or ``sqlite:///FILE``; evidence then lies beside the file.
-        run_id: the run that asks, for the tags.
-        page: the HTML report.
-        card: the model card.
-        cost: what the conversion cost and gives back, where there is a price.
         now: for tests; the time by which the decision must not have expired.
 
     Raises:
@@ -78,15 +62,15 @@ def register_model(
         StepError: MLflow cannot be reached or refuses.
     """
     refuse_unreachable(tracking_uri, store.uri)
-    evidence = Evidence(candidate, plan, report, decision, page, card, cost)
     _refuse_unless_accepted(evidence, now or datetime.now(UTC))
+    candidate = evidence.candidate
     tree = store.open_tree(candidate.sha256)
     source = store.tree_uri(candidate.sha256)
     name = options.model_name
     with connect(tracking_uri) as client:
         found = _versions(client, name, source, evidence)
-        model = log_evidence(client, evidence, run_id, tree)
-        tags = _tags(evidence, source, model, run_id)
+        model = log_evidence(client, evidence, tree)
+        tags = _tags(evidence, source, model)
         version = found[0] if found else _create(client, name, source, evidence, model, tags)
         if version.status != "READY":
             raise StepError(f"version {version.version} of {name} is {version.status}, not READY")
@@ -118,7 +102,7 @@ def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
             raise RegistrationError(f"{what} is about {given}, not about {expected}")
 
 
-def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> dict[str, str]:
+def _tags(evidence: Evidence, source: str, model: LoggedModel) -> dict[str, str]:
     """The version's tags; ``evidence_sha256`` last, as it says that the others are up to date."""
     candidate, decision = evidence.candidate, evidence.decision
     tags = {
@@ -129,7 +113,7 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel, run_id: str) -> d
         "base_sha256": candidate.base_sha256,
         **decision_tags(decision, evidence.report),
         **_cost_tags(evidence.cost),
-        "run_id": run_id,
+        "run_id": evidence.run_id,
         "model_id": model.model_id,
         "evidence_sha256": evidence.sha256,
     }

@@ -7,17 +7,19 @@ promotion too (tasks/register/decisions.py).
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
 from layerwright.tasks.register.decisions import REQUALIFIED, decision_tags
 from layerwright.tasks.register.evidence import TAG, metric_key, report_figures
-from layerwright.tasks.register.versions import tag
-from layerwright.tasks.tracking import experiment_id
+from layerwright.tasks.register.versions import Address, checkpoint_of, named_version, tag
+from layerwright.tasks.tracking import connect, experiment_id, refuse_missing
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -25,6 +27,45 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "layerwright-requalification"
 SAME_EVIDENCE = f"{REQUALIFIED}evidence_sha256"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version to be measured again.
+
+    Attributes:
+        record: MLflow's own record of it.
+        figures: the candidate's figures when it was registered, by metric as MLflow spells it.
+    """
+
+    record: ModelVersion
+    checkpoint: CheckpointRef
+    figures: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        return str(self.record.name)
+
+    @property
+    def version(self) -> str:
+        return str(self.record.version)
+
+    def figures_of(self, report: EvalReport) -> dict[str, float]:
+        """The figures by the names that metrics have in a report."""
+        names = {metric_key(m.metric): m.metric for m in report.measurements}
+        return {names[key]: value for key, value in self.figures.items() if key in names}
+
+
+def registered_version(tracking_uri: str, address: str) -> RegisteredVersion:
+    """The version at ``NAME@alias`` or ``NAME/version``.
+
+    Raises:
+        InputError: no such registry, model, alias or version.
+    """
+    refuse_missing(tracking_uri)
+    with connect(tracking_uri) as client:
+        record = named_version(client, Address.parse(address))
+        return RegisteredVersion(record, checkpoint_of(record), registered_figures(client, record))
 
 
 def registered_figures(client: MlflowClient, version: ModelVersion) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -10,6 +11,7 @@ from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.costs import CostTable, planned_ratio
 from layerwright.tasks.contracts.evaluation import EvalReport, PlanComparison
 from layerwright.tasks.contracts.gate import GateDecision
+from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.contracts.plan import ConversionPlan, FrontierBudget, PassTime, RepairRound
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
@@ -17,9 +19,9 @@ from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn, Price
 from layerwright.tasks.contracts.stability import Stability
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
-from layerwright.tasks.report.drift import LayerDrift
-from layerwright.tasks.report.recall import RecallCell
-from layerwright.tasks.report.regressions import Regressions
+from layerwright.tasks.report.drift import LayerDrift, layer_drifts
+from layerwright.tasks.report.recall import RecallCell, recall_cells
+from layerwright.tasks.report.regressions import Regressions, regressions
 
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
 
@@ -49,8 +51,6 @@ class RunBundle(Contract):
 class ReportBundle(RunBundle):
     """One finished convert run.
 
-    ``predicted_kv_bytes`` is the plan's prediction for the whole model by context length (batch 1);
-    at the plan's own ``context_tokens`` it need not be given, the items carry it.
     ``predicted_times`` are what ``costs`` say of the plan, by context length. ``recall`` and
     ``regressions`` are taken from the evaluation's per-item results.
     """
@@ -64,7 +64,6 @@ class ReportBundle(RunBundle):
     repairs: tuple[RepairRound, ...] = ()
     registration: Registration | None = None
     cost: CostAndReturn | None = None
-    predicted_kv_bytes: dict[int, int] = {}
     predicted_times: dict[int, PassTime] = {}
     recall: tuple[RecallCell, ...] = ()
     drift: tuple[LayerDrift, ...] = ()
@@ -87,11 +86,24 @@ class ReportBundle(RunBundle):
 
     def predicted_kv(self, tokens: int) -> int | None:
         """The plan's KV bytes of the whole model at ``tokens``, batch 1, if it says so."""
-        if tokens in self.predicted_kv_bytes:
-            return self.predicted_kv_bytes[tokens]
         if tokens != self.plan.context_tokens:
             return None
         return total_of(self.plan, "predicted_kv_bytes")
+
+
+def report_bundle(items: Sequence[ItemResult], **facts: Any) -> ReportBundle:
+    """A bundle of these facts, with what the page shows of the per-item results.
+
+    Args:
+        items: the evaluation's per-item results, in order.
+        facts: the other fields of `ReportBundle`.
+    """
+    return ReportBundle(
+        **facts,
+        recall=recall_cells(items),
+        drift=layer_drifts(items),
+        regressions=regressions(facts["evaluation"], items),
+    )
 
 
 class SurveyPlan(Contract):

@@ -77,6 +77,6 @@ def test_the_real_model_with_most_layers_removed(tmp_path, monkeypatch, converte
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         (hybrid / name).write_bytes((base / name).read_bytes())
     result = export_gguf(hybrid, tmp_path / "out")
-    assert result["relative_rms"] <= 1e-5
-    assert (result["model_type"], result["layers"], result["outtype"]) == ("llama", 4, "f32")
+    assert result.relative_rms <= 1e-5
+    assert (result.model_type, result.layers, result.outtype) == ("llama", 4, "f32")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["model.gguf"]

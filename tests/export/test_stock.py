@@ -149,8 +149,8 @@ def test_a_file_in_which_nothing_moves_is_the_same_file(tmp_path):
 def test_the_export_carries_the_tokenizer_and_no_code(tmp_path):
     write_hybrid_checkpoint(tmp_path / "hybrid", [WINDOW, REMOVED, FULL, FULL])
     result = export_stock(tmp_path / "hybrid", tmp_path / "out")
-    assert result["relative_rms"] <= 1e-5
-    assert {k: result[k] for k in ("to", "model_type", "layers")} == {
+    assert result.relative_rms <= 1e-5
+    assert result.model_dump(include={"to", "model_type", "layers"}) == {
         "to": "stock", "model_type": "ministral", "layers": 3,
     }  # fmt: skip
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [

@@ -11,7 +11,7 @@ def test_the_folder_is_the_checkpoint(tmp_path):
     write_hybrid_checkpoint(tmp_path / "hybrid", [SINKS, FULL, LINEAR, FULL])
     (tmp_path / "hybrid/manifest.json").write_text("{}")
     result = export_transformers(tmp_path / "hybrid", tmp_path / "deep/out")
-    assert result["relative_rms"] <= 1e-5
+    assert result.relative_rms <= 1e-5
     written = {p.name: p.read_bytes() for p in (tmp_path / "deep/out").iterdir()}
     expected = {p.name: p.read_bytes() for p in (tmp_path / "hybrid").iterdir()}
     assert written == {n: data for n, data in expected.items() if n != "manifest.json"}

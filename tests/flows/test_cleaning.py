@@ -16,6 +16,7 @@ from tiny_checkpoint import write_tiny_inputs
 
 from layerwright.flows.command_line.cleaning import clean
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.store.open import open_store
 
@@ -55,7 +56,7 @@ def test_what_is_old_and_unneeded_goes_alone(store: Store, tmp_path: Path) -> No
     mlflow.create_model_version("m", store.tree_uri(checkpoint), tags=tags)
 
     def cleaned(**options) -> dict:
-        return clean(tmp_path, store.uri, registry, days=30, **options)
+        return clean(Home(tmp_path), store.uri, registry, days=30, **options).model_dump()
 
     young = cleaned(dry=False)
     assert young["removed"] == {}, "everything is younger than 30 days"
@@ -81,14 +82,14 @@ def test_a_result_that_is_kept_keeps_its_trees(tmp_path: Path) -> None:
     for path in (tmp_path / "home" / "store" / "trees").rglob("*"):
         os.utime(path, (0, 0))
     store.write("results/convert-1", json.dumps({"sha256": named}).encode())
-    done = clean(tmp_path / "home", None, None, days=30, dry=False)
-    assert done["removed"] == {}
-    assert done["kept"] == {named: "the result convert-1"}
+    done = clean(Home(tmp_path / "home"), None, None, days=30, dry=False)
+    assert done.removed == {}
+    assert done.kept == {named: "the result convert-1"}
 
 
 def test_a_store_goes_with_its_registry(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another registry"):
-        clean(tmp_path, "s3://bucket/prefix", None, days=30, dry=True)
+        clean(Home(tmp_path), "s3://bucket/prefix", None, days=30, dry=True)
 
 
 def test_nothing_goes_beside_a_run(tmp_path: Path) -> None:

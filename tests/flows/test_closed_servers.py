@@ -16,7 +16,10 @@ def test_a_prefect_server_that_wants_another_password(tmp_path: Path) -> None:
     server = SERVER | {"PREFECT_API_AUTH_STRING": "layerwright:guessed"}
     result = layerwright("convert", "recipe.yaml", cwd=tmp_path, **server)
     assert result.returncode == 2, result.stderr
-    assert f"the Prefect server at {SERVER['PREFECT_API_URL']} does not let us in" in result.stderr
+    assert (
+        f"the Prefect server at {SERVER['PREFECT_API_URL']} rejected our credentials"
+        in result.stderr
+    )
     assert "PREFECT_API_AUTH_STRING" in result.stderr
     assert "guessed" not in result.stderr
     assert "Traceback" not in result.stderr

@@ -321,12 +321,13 @@ def test_bad_recipes_start_nothing(tmp_path: Path, old: str, new: str, expected)
 
 
 def test_too_little_disk_starts_nothing(tmp_path: Path, monkeypatch) -> None:
-    from layerwright.flows.session import preflight
+    from layerwright.flows.session.sources import check_disk
     from layerwright.tasks.errors import InputError
+    from layerwright.tasks.home import Home
 
     usage = shutil.disk_usage(tmp_path)
     with pytest.raises(InputError, match="disk"):
-        preflight.check_disk(tmp_path / "not-yet" / "home", usage.free + usage.total)
+        check_disk(Home(tmp_path / "not-yet" / "home"), usage.free + usage.total)
 
 
 def test_methods_and_doctor(tmp_path: Path) -> None:

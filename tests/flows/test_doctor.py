@@ -3,11 +3,12 @@
 import pytest
 
 from layerwright.flows.command_line.doctor import examine
+from layerwright.tasks.home import Home
 
 
 def kernels(home) -> tuple[str, str]:
-    found = next(f for f in examine(home, None) if f["check"] == "kernels")
-    return found["state"], found["finding"]
+    found = next(f for f in examine(Home(home), None).checks if f.check == "kernels")
+    return found.state, found.finding
 
 
 def test_the_path_that_runs_is_named(tmp_path, monkeypatch):

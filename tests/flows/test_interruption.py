@@ -1,10 +1,11 @@
 """Runs that are killed in the middle of a step, and go on: nothing is lost or done twice."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from layerwright_process import kill_when, last_line, layerwright
+from layerwright_process import kill_when, last_line, layerwright, signal_when
 from tiny_checkpoint import write_tiny_inputs
 
 
@@ -54,3 +55,22 @@ def test_kill_in_each_step_then_go_on(tmp_path: Path) -> None:
     again = last_line(untouched)
     assert again["plan"] == summary["plan"]
     assert again["checkpoint"]["sha256"] == summary["checkpoint"]["sha256"]
+
+
+def test_ctrl_c_says_what_was_kept_and_how_to_resume(tmp_path: Path) -> None:
+    recipe = write_tiny_inputs(tmp_path)
+    recipe.write_text(recipe.read_text().replace("steps: 6", "steps: 400"))
+    status, said = signal_when(
+        says("finetune step 10 of 400"),
+        *("convert", "recipe.yaml"),
+        cwd=tmp_path,
+        embedded=False,
+        with_signal=signal.SIGINT,
+    )
+    assert status == 130, said
+    (run,) = last_line(layerwright("runs", "--json", cwd=tmp_path))["runs"]
+    assert (run["state"], run["reason"]) == ("failed", "interrupted")
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("interrupted: ")
+    assert f"`layerwright resume {run['run_id']} " in last
+    assert "Traceback" not in said

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 from facts import missing
 from layerwright_process import last_line, layerwright
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.deployments import run_deployment
 from tiny_checkpoint import write_tiny_inputs
 
+from layerwright.flows.session.runs import RunFolder
 from layerwright.infra.stack import WORKERS, Stack
+from layerwright.tasks.home import Home
 
 ON_POOLS = (
     "--set", "compute.steps.profile={where: pool, pool: gpu, retries: 1}",
@@ -43,6 +48,29 @@ def test_the_same_result_as_in_one_process(stack: Stack, tmp_path: Path) -> None
 
     again = layerwright(*command, *ON_POOLS, "--home", "a", cwd=tmp_path, **stack.environment)
     assert "evaluate" in last_line(again)["cache_hits"], "the parent owns the cache"
+
+
+def test_a_deployment_is_the_flow_itself(stack: Stack, tmp_path: Path) -> None:
+    """One flow run, named by the run's id, whose state says what the gate decided."""
+    recipe = write_tiny_inputs(tmp_path)
+    given = {"recipe": str(recipe), "home": str(tmp_path / "home")}
+    tight = "gate.rules.0.max=0.01"
+    with stack.client():
+        accepted = run_deployment("convert/scheduled", parameters=given | {"assignments": []})
+        rejected = run_deployment("convert/scheduled", parameters=given | {"assignments": [tight]})
+        with get_client(sync_client=True) as client:
+            children = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    parent_flow_run_id={"any_": [accepted.id, rejected.id]}
+                )
+            )
+            names = {client.read_flow_run(run.id).name for run in (accepted, rejected)}
+    assert children == []
+    assert (accepted.state_name, rejected.state_name) == ("Completed", "Rejected")
+    assert "kv_bytes" in rejected.state.message
+    records = RunFolder.all(Home.at(tmp_path / "home"))
+    assert [record.state for record in records] == ["accepted", "rejected"]
+    assert names == {record.run_id for record in records}
 
 
 def test_what_is_wrong_on_the_worker_is_told_here_and_not_tried_again(

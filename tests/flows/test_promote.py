@@ -19,7 +19,8 @@ from register.case import NAME, Case, build_case
 from tiny_checkpoint import write_tiny_inputs
 
 from layerwright.flows.command_line.champion_moves import approval_from
-from layerwright.flows.promote import Registry, promote
+from layerwright.flows.promote import promote
+from layerwright.flows.session.champion import Registry
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.promotion import Approval
 from layerwright.tasks.errors import InputError

@@ -10,12 +10,13 @@ from layerwright_process import last_line, layerwright
 from report.page_reader import Page, check_form
 from tiny_checkpoint import write_tiny_inputs
 
-from layerwright.flows.compare import named_checkpoint
-from layerwright.flows.session.launch import relaunch
+from layerwright.flows.session.checkpoints import named_checkpoint
+from layerwright.flows.session.prepare import prepare_again
 from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.requalification import Requalification
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.orchestration.place import Place
-from layerwright.tasks.recipe.recipe import load_recipe
 from layerwright.tasks.tracking import connect
 
 NAME = "tiny-hybrid"
@@ -129,10 +130,12 @@ def test_what_leaves_its_band_is_an_alarm_and_a_rejection_counts(registered: Pat
     page = Page(Path(second["report"].removeprefix("file://")).read_text())
     check_form(page)
     assert page.says("1 figure", "band", section="verdict")
-    home = registered / ".layerwright"
-    assert RunFolder(home, second["run_id"]).requalification() == second
+    home = Home.at(registered / ".layerwright")
+    kept = RunFolder(home, second["run_id"]).result()
+    assert isinstance(kept, Requalification)
+    assert kept.model_dump(mode="json") == second
     with pytest.raises(InputError, match="layerwright requalify"):
-        relaunch(home, second["run_id"])
+        prepare_again(home, second["run_id"])
 
 
 def test_two_versions_side_by_side(registered: Path) -> None:
@@ -162,17 +165,16 @@ def test_two_versions_side_by_side(registered: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_told(registered: Path, tmp_path: Path) -> None:
-    recipe, _ = load_recipe(registered / "recipe.yaml")
-    home = registered / ".layerwright"
-    place = Place(home=str(home), store=str(home / "store"))
+    home = Home.at(registered / ".layerwright")
+    place = Place(home=str(home), store=str(home.store))
     with pytest.raises(InputError, match="'nowhere'"):
-        named_checkpoint("nowhere", recipe, place)
+        named_checkpoint("nowhere", place)
     with pytest.raises(InputError, match=says("layerwright.json")):
-        named_checkpoint(str(registered / "model"), recipe, place)
+        named_checkpoint(str(registered / "model"), place)
     with pytest.raises(InputError, match="version 7"):
-        named_checkpoint(f"{NAME}/7", recipe, place)
+        named_checkpoint(f"{NAME}/7", place)
     empty = Place(home=str(tmp_path), store=str(tmp_path))
     with pytest.raises(InputError, match="registry"):
-        named_checkpoint(f"{NAME}/1", recipe, empty)
-    first = named_checkpoint(f"{NAME}/1", recipe, place)
-    assert first == named_checkpoint(RunFolder.all(home)[0].run_id, recipe, place)
+        named_checkpoint(f"{NAME}/1", empty)
+    first = named_checkpoint(f"{NAME}/1", place)
+    assert first == named_checkpoint(RunFolder.all(home)[0].run_id, place)

@@ -8,6 +8,7 @@ import pytest
 from layerwright.flows.command_line.spending import spending
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.data import TextSource
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.recipe.profile import ProfileOptions
@@ -26,7 +27,7 @@ def folders(tmp_path: Path) -> list[RunFolder]:
     """Two runs, the newer one of a version whose recipes have a field more."""
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: r\n")
-    made = [RunFolder.create(tmp_path, RECIPE, recipe, None) for _ in range(2)]
+    made = [RunFolder.create(Home(tmp_path), RECIPE, recipe, None) for _ in range(2)]
     path = made[1].path / "run.json"
     record = json.loads(path.read_text())
     record["recipe"]["of_tomorrow"] = 1
@@ -36,8 +37,8 @@ def folders(tmp_path: Path) -> list[RunFolder]:
 
 
 def test_runs_of_another_version_are_passed_over(folders: list[RunFolder], tmp_path: Path) -> None:
-    assert [record.run_id for record in RunFolder.all(tmp_path)] == [folders[0].run_id]
-    assert RunFolder.find(tmp_path, "latest").run_id == folders[0].run_id
+    assert [record.run_id for record in RunFolder.all(Home(tmp_path))] == [folders[0].run_id]
+    assert RunFolder.find(Home(tmp_path), "latest").run_id == folders[0].run_id
 
 
 def test_one_that_is_asked_for_is_refused_with_the_field(folders: list[RunFolder]) -> None:
@@ -49,8 +50,8 @@ def test_one_that_is_asked_for_is_refused_with_the_field(folders: list[RunFolder
 def test_a_run_without_times_is_named_and_a_month_without_runs_refused(
     folders: list[RunFolder], tmp_path: Path
 ) -> None:
-    (month,) = spending(tmp_path)  # the other's record is of another version
+    (month,) = spending(Home(tmp_path)).months  # the other's record is of another version
     assert month.unknown == (folders[0].run_id,)
     assert (month.runs, month.device_hours, month.money) == ({"running": 1}, {}, {})
     with pytest.raises(InputError, match="'1999-01'"):
-        spending(tmp_path, "1999-01")
+        spending(Home(tmp_path), "1999-01")

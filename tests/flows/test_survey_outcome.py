@@ -7,6 +7,7 @@ import pytest
 
 from layerwright.flows.outcome.survey import command, file_names
 from layerwright.flows.session.runs import RunRecord
+from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.data import TextSource
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.recipe.profile import ProfileOptions
@@ -43,7 +44,7 @@ def test_a_command_repeats_what_a_conversion_reads_of_the_survey(tmp_path: Path)
         assignments=("data_root=a b", "survey.frontier=[0.5]", "seed=2"),
         started_at="",
     )
-    words = shlex.split(command(record, "/x/plans/a.yaml", Path("/x/home dir")))
+    words = shlex.split(command(record, "/x/plans/a.yaml", Home(Path("/x/home dir"))))
     assert words == [
         "layerwright", "convert", str(tmp_path / "my recipe.yaml"), "--plan", "/x/plans/a.yaml",
         "--home", "/x/home dir", "--set", "data_root=a b", "--set", "seed=2",

@@ -14,7 +14,8 @@ from mutations import FUZZ, files_under, holds, mutated, odd
 from ruamel.yaml import YAML
 from tiny_checkpoint import RECIPE, SENSITIVITY
 
-from layerwright.flows.session.preflight import check_recipe, pin_sources, sources_of
+from layerwright.flows.session.preflight import check_recipe
+from layerwright.flows.session.sources import pin_sources, sources_of
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.recipe.recipe import load_recipe
 

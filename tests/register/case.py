@@ -17,6 +17,7 @@ from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.recipe.registry import RegisterOptions
+from layerwright.tasks.register.evidence import Evidence
 from layerwright.tasks.register.registry import register_model
 from layerwright.tasks.store.local import LocalStore
 from layerwright.tasks.tracking import connect
@@ -43,20 +44,17 @@ class Case:
     def register(
         self, now: datetime = NOW, run_id: str = "run-1", options: RegisterOptions = OPTIONS
     ) -> Registration:
-        return register_model(
-            self.candidate,
-            self.plan,
-            self.report,
-            self.decision,
-            options,
-            tracking_uri=self.uri,
+        evidence = Evidence(
             run_id=run_id,
-            page=self.page,
-            card=self.card,
+            candidate=self.candidate,
+            plan=self.plan,
+            report=self.report,
+            decision=self.decision,
+            page=str(self.page),
+            card=str(self.card) if self.card else None,
             cost=self.cost,
-            store=self.store,
-            now=now,
         )
+        return register_model(evidence, options, tracking_uri=self.uri, store=self.store, now=now)
 
     def but(self, **changes: Any) -> "Case":
         """The same case with other contracts, or with fields of theirs changed by a dict."""

@@ -44,7 +44,7 @@ def test_a_wrong_password_is_told_before_the_run(
     result = layerwright("convert", "recipe.yaml", *command, cwd=tmp_path, **environment)
     assert result.returncode == 2, result.stderr
     assert f"the {server} server at http://127.0.0.1:" in result.stderr
-    assert "does not let us in" in result.stderr
+    assert "rejected our credentials" in result.stderr
     assert "guessed" not in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -57,4 +57,4 @@ def test_doctor_looks_at_the_whole_stack(stack: Stack, tmp_path: Path) -> None:
     wrong = stack.environment | {"MLFLOW_TRACKING_PASSWORD": "guessed"}
     without = layerwright("doctor", cwd=tmp_path, **wrong, COLUMNS="200")
     assert without.returncode == 1
-    assert "does not let us in" in without.stdout
+    assert "rejected our credentials" in without.stdout

@@ -1,0 +1,82 @@
+"""The commands that keep house: list runs, their spending, free disk, check the installation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layerwright.flows.command_line.options import (
+    HOME,
+    HOUSEKEEPING,
+    AsJson,
+    HomeOption,
+    show_result,
+)
+
+housekeeping_app = typer.Typer()
+
+
+@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """List the runs under a home folder."""
+    from layerwright.flows.command_line.presentation.runs import show_runs
+    from layerwright.flows.session.runs import RunList
+
+    show_result(RunList.of(home), as_json, show_runs)
+
+
+@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+def spending(
+    month: Annotated[str | None, typer.Option(help="Only this month: YYYY-MM.")] = None,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Show the device hours and money that runs under a home folder spent, by month."""
+    from layerwright.flows.command_line.presentation.runs import show_spending
+    from layerwright.flows.command_line.spending import spending as by_month
+
+    show_result(by_month(home, month), as_json, show_spending)
+
+
+@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+def gc(
+    home: HomeOption = HOME,
+    store: Annotated[
+        str | None, typer.Option(help="Clean this store instead of the home's.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="The MLflow whose versions are kept, if not the home's.")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="Keep anything newer than this.")] = 30,
+    abandon: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="A killed run that will not be resumed."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old results and trees that no registered version needs."""
+    from layerwright.flows.command_line.cleaning import clean
+    from layerwright.flows.command_line.presentation.installation import show_cleaned
+
+    removed = clean(home, store, tracking_uri, days=days, dry=dry_run, abandoned=abandon or ())
+    show_result(removed, as_json, show_cleaned)
+
+
+@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+def doctor(
+    home: HomeOption = HOME,
+    store: Annotated[str | None, typer.Option(help="Also check this store.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, devices, stores and servers; exit status 1 if something is broken."""
+    from layerwright.flows.command_line.doctor import examine
+    from layerwright.flows.command_line.presentation.installation import show_findings
+    from layerwright.flows.session import embedded
+
+    embedded.configure(home)
+    findings = examine(home, store)
+    show_result(findings, as_json, show_findings)
+    if findings.broken:
+        raise typer.Exit(1)

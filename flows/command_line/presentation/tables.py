@@ -1,0 +1,35 @@
+"""Tables and numbers, the same on every screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left", overflow="fold")
+    return table
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; ``-`` for a figure that is missing."""
+    if value is None:
+        return "-"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def show_arms(
+    console: Console, title: str, metrics: Mapping[str, Mapping[str, float | None]]
+) -> None:
+    """One metric a row, the arms side by side."""
+    table = new_table(title, "metric", *metrics)
+    for name in dict.fromkeys(name for figures in metrics.values() for name in figures):
+        table.add_row(name, *(number(figures.get(name)) for figures in metrics.values()))
+    console.print(table)

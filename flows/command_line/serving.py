@@ -1,0 +1,96 @@
+"""The commands that bring a checkpoint to where it serves: inspect, export, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from layerwright.flows.command_line.options import HOME, SERVE, AsJson, HomeOption, show_result
+
+serving_app = typer.Typer()
+
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a run id or `latest`.")
+]
+
+
+@serving_app.command(rich_help_panel=SERVE)
+def export(
+    checkpoint: CheckpointArgument,
+    to: Annotated[
+        Literal["transformers", "stock", "gguf"],
+        typer.Option(
+            help="With its own code; as a model of Transformers' own classes; as a GGUF file."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint in a form that serving engines load, and compare the logits of both."""
+    from layerwright.flows.command_line.checkpoints import export_checkpoint
+    from layerwright.flows.command_line.presentation.checkpoints import show_export
+
+    show_result(export_checkpoint(checkpoint, home, to, out), as_json, show_export)
+
+
+@serving_app.command(rich_help_panel=SERVE)
+def inspect(
+    checkpoint: CheckpointArgument,
+    home: HomeOption = HOME,
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(help="Measure the cache at this many tokens; give it again for more."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a checkpoint's layers, capabilities, memory and size without loading its weights."""
+    from layerwright.flows.command_line.checkpoints import checkpoint_folder
+    from layerwright.flows.command_line.presentation.checkpoints import show_inspection
+    from layerwright.tasks.export.inspection import inspect_checkpoint
+
+    folder = checkpoint_folder(checkpoint, home)
+    show_result(inspect_checkpoint(folder, tokens), as_json, show_inspection)
+
+
+@serving_app.command(rich_help_panel=SERVE)
+def generate(
+    checkpoint: CheckpointArgument,
+    prompt: Annotated[str | None, typer.Option(help="The text to continue.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the prompt into the chat template.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Hold this much of the weights: 300MB.")
+    ] = None,
+    resident_layers: Annotated[
+        int | None, typer.Option(min=1, help="Hold this many layers at a time.")
+    ] = None,
+    weights: Annotated[
+        Literal["disk", "host"], typer.Option(help="Where the other layers come from.")
+    ] = "disk",
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt; layers beyond the given memory are read when they are needed."""
+    from layerwright.flows.command_line.checkpoints import checkpoint_folder
+    from layerwright.flows.command_line.presentation.checkpoints import show_generated
+    from layerwright.tasks.device import resolve_device
+    from layerwright.tasks.offload.generation import generate_text, read_prompt
+
+    text = read_prompt(prompt, prompt_file)
+    generated = generate_text(
+        checkpoint_folder(checkpoint, home),
+        text,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        memory=memory,
+        resident_layers=resident_layers,
+        source=weights,
+        device=resolve_device("auto"),
+    )
+    show_result(generated, as_json, show_generated)

@@ -1,0 +1,152 @@
+"""From a recipe on disk to a run that can start: everything is checked, and nothing was started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerwright.flows.session import embedded
+from layerwright.flows.session.runs import RunFolder
+from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.home import Home
+from layerwright.tasks.recipe.document import Located
+from layerwright.tasks.recipe.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from layerwright.tasks.fetch.sources import Source
+    from layerwright.tasks.orchestration.place import Place
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe that was read and checked for one flow, with its sources pinned.
+
+    ``earlier`` is the run that continues; None for a new run.
+    """
+
+    recipe: Recipe
+    path: Path
+    home: Home
+    flow: str
+    pins: dict[str, str]
+    server: embedded.Server
+    plan: ConversionPlan | None = None
+    assignments: tuple[str, ...] = ()
+    earlier: RunFolder | None = None
+
+    def record(self) -> RunFolder:
+        """The run's folder, with the record from which the flow starts."""
+        if self.earlier:
+            self.earlier.update(pins=self.pins)
+            return self.earlier
+        return RunFolder.create(
+            self.home, self.recipe, self.path, self.plan, self.assignments, self.flow, self.pins
+        )
+
+
+def prepare(
+    path: Path,
+    overrides: list[str],
+    home: Home,
+    *,
+    flow: str,
+    plan: Path | None = None,
+    serve: bool = True,
+) -> Prepared:
+    """Read the recipe and check everything that can be checked before a run starts.
+
+    A recipe that ran in this home before is known to be good: then the embedded server starts
+    during the checks (unless ``serve`` is False).
+
+    Raises:
+        InputError: the first thing that is wrong; nothing was started and nothing written.
+    """
+    recipe, document = load_recipe(path, overrides)
+    embedded.configure(home)
+    server = embedded.Server(home)
+    if serve and any(record.recipe == recipe for record in RunFolder.all(home)):
+        server.begin()
+    try:
+        # late: these import Prefect, whose settings `configure` made
+        from layerwright.flows.session.preflight import check_plan, check_recipe
+        from layerwright.flows.session.sources import check_sources, pin_sources, sources_of
+
+        check_recipe(recipe, document, flow=flow)
+        chosen = check_plan(plan) if plan else None
+        sources = sources_of(recipe, document, flow=flow)
+        pins = pin_sources(sources, document)
+        missing = {name: sources[name] for name in _not_fetched(recipe, home, sources, pins)}
+        check_sources(missing, document, home)
+    except BaseException:
+        server.end()
+        raise
+    return Prepared(recipe, path, home, flow, pins, server, chosen, tuple(overrides))
+
+
+def prepare_again(home: Home, run_id: str) -> Prepared:
+    """An earlier convert run, to be continued: the recipe and plan as they were recorded.
+
+    Raises:
+        InputError: no such run, or its sources are gone.
+    """
+    embedded.configure(home)
+    folder = RunFolder.find(home, run_id)
+    record = folder.record()
+    if record.flow != "convert":
+        raise InputError(
+            f"run {record.run_id} is a {record.flow} run, and only convert runs are resumed",
+            remedy=f"run `layerwright {record.flow}` again",
+        )
+    from layerwright.flows.session.sources import pin_sources, sources_of
+
+    document = Located(record.recipe_path, record.recipe_text)
+    pins = pin_sources(sources_of(record.recipe, document, flow="convert"), document)
+    return Prepared(
+        recipe=record.recipe,
+        path=Path(record.recipe_path),
+        home=home,
+        flow="convert",
+        pins=pins,
+        server=embedded.Server(home),
+        plan=record.plan,
+        assignments=record.assignments,
+        earlier=folder,
+    )
+
+
+def place_of(recipe: Recipe, home: Home, run_id: str = "") -> Place:
+    """Where a run of a recipe works: its store and MLflow, by default those of the home."""
+    from layerwright.tasks.orchestration.place import Place
+
+    named = recipe.registry.tracking_uri if recipe.registry else None
+    return Place(
+        home=str(home),
+        store=recipe.store or str(home.store),
+        seed=recipe.seed,
+        compute=recipe.compute,
+        tracking_uri=named or home.tracking_uri,
+        run_id=run_id,
+    )
+
+
+def _not_fetched(
+    recipe: Recipe, home: Home, sources: dict[str, Source], pins: dict[str, str]
+) -> list[str]:
+    """Names of the sources whose fetch is not cached. The others need no network."""
+    from layerwright.tasks.fetch.task import fetch_model, fetch_text
+
+    place = place_of(recipe, home)
+    missing = []
+    for name in sources:
+        if name == "model":
+            cached = fetch_model.cached_result(
+                recipe.model, recipe.data_root, pins[name], place=place
+            )
+        else:
+            text = recipe.data[name.removeprefix("data.")]
+            cached = fetch_text.cached_result(text, recipe.data_root, pins[name], place=place)
+        if cached is None:
+            missing.append(name)
+    return missing

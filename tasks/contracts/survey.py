@@ -1,0 +1,119 @@
+"""The result of a survey: every plan with its predicted and measured figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.crossover import Crossover
+from layerwright.tasks.contracts.returns import WorkloadCost
+from layerwright.tasks.contracts.stability import PlanOverlap
+
+
+class SurveyRow(Contract):
+    """One plan: its layers, its predicted and measured figures, and how to run it.
+
+    Metrics over texts also stand under their plain name if there is one text. ``kl_nats`` is the
+    mean KL to the base, the greatest if several texts were measured. The predicted times are of
+    the whole model at ``context_tokens``; their ratios are to the base. ``costs`` are money per
+    million tokens. JSON leaves out the fields from ``predicted_prefill_seconds`` to ``currency``
+    if they are unknown.
+    """
+
+    plan: dict[str, str]
+    selector: str
+    metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+    kl_nats: float | None
+    context_tokens: int
+    predicted_kv_bytes: int | None
+    predicted_kv_bytes_ratio: float | None
+    predicted_language_nats: float | None
+    predicted_recall_nats: float | None
+    predicted_prefill_seconds: float | None = None
+    predicted_prefill_seconds_ratio: float | None = None
+    predicted_decode_seconds_per_token: float | None = None
+    predicted_decode_seconds_ratio: float | None = None
+    crossovers: tuple[Crossover, ...] | None = None
+    costs: tuple[WorkloadCost, ...] | None = None
+    currency: str | None = None
+    plan_file: str
+    command: str
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        row = serialize(self)
+        optional = {name for name, f in type(self).model_fields.items() if not f.is_required()}
+        for cost in row["costs"] or ():  # a survey converts nothing, so nothing pays for itself
+            del cost["break_even_tokens"]
+        return {name: v for name, v in row.items() if v is not None or name not in optional}
+
+
+class FrontierPoint(SurveyRow):
+    """A plan at one share of the base; the one ratio that is given says a share of what."""
+
+    name: str
+    kv_bytes_ratio: float | None = None
+    prefill_seconds_ratio: float | None = None
+    decode_seconds_ratio: float | None = None
+
+
+class Estimate(Contract):
+    """A figure with its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class SecondPlan(PlanOverlap):
+    """The plan that was chosen from a second text, and its overlap with the first one.
+
+    ``damage``: by text measured on, text chosen from, and family of metrics.
+    """
+
+    second_plan: dict[str, str]
+    second_plan_file: str
+    damage: dict[str, dict[str, dict[str, Estimate]]]
+
+
+class SurveyStability(Contract):
+    """The plans chosen again from a second text; ``texts`` and ``held_out`` as in `Stability`."""
+
+    texts: tuple[str, str]
+    held_out: tuple[str, str]
+    plans: dict[str, SecondPlan]
+
+
+class Prediction(Contract):
+    """The rank correlation (Spearman) of predicted and measured damage over ``plans`` plans."""
+
+    damage: str
+    metric: str
+    plans: int
+    spearman: float | None
+
+
+class SurveyResult(Contract):
+    """The result of a survey run, and the last line that ``--json`` prints.
+
+    ``selectors`` are the survey's own plans by name. ``missing`` names the blocks that the recipe
+    lacks before a plan can be converted.
+    """
+
+    run_id: str
+    selectors: dict[str, SurveyRow]
+    frontier: tuple[FrontierPoint, ...]
+    stability: SurveyStability | None = None
+    seconds: dict[str, float]
+    cache_hits: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+    report: str
+    missing: tuple[str, ...]
+
+    @property
+    def rows(self) -> dict[str, SurveyRow]:
+        """Every plan by name, points of the frontier last."""
+        return self.selectors | {point.name: point for point in self.frontier}
