@@ -85,8 +85,9 @@ def generate_text(
         )[0]
         seconds = time.perf_counter() - started
         new = row[ids_1T.shape[1] :].tolist()
+        text: Any = tokenizer.decode(new, skip_special_tokens=True)
         return Generated(
-            text=tokenizer.decode(new, skip_special_tokens=True),
+            text=text,
             new_tokens=len(new),
             seconds=round(seconds, 3),
             tokens_per_s=round(len(new) / seconds, 2),
