@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -345,9 +346,14 @@ def test_methods_and_doctor(tmp_path: Path) -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     shown = layerwright("--help", cwd=tmp_path).stdout
+    headings = ["Build", "Judge", "Serve", "Registry", "Housekeeping"]
+    places = [shown.index(f"─ {heading} ─") for heading in headings]
+    assert places == sorted(places)
     for command in ("convert", "survey", "resume", "runs", "report", "methods", "doctor", "plan",
-                    "export", "inspect"):  # fmt: skip
+                    "export", "inspect", "--install-completion"):  # fmt: skip
         assert command in shown
+    version = layerwright("--version", cwd=tmp_path).stdout
+    assert version.split() == ["layerwright", metadata.version("layerwright")]
 
 
 REPAIR = (
