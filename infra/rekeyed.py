@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from layerwright import ROOT
@@ -36,11 +37,12 @@ def versions() -> Versions:
             for component in ("", *_components(node.module))
         }
         for name, node in nodes().items()
-        if node.cached and node.function
+        if node.cached
     }
 
 
 def _components(module: str) -> list[str]:
+    import_module(module)  # defines the kinds of components that it uses
     rooms = {room for reached in closure(module) for room in read(reached).rooms}
     kinds = [kind for kind in Component.__subclasses__() if kind.room in rooms]
     return sorted({name for kind in kinds for name in discover(kind)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
+from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.locking.protocol import LockManager
 from prefect.transactions import IsolationLevel
@@ -24,27 +24,29 @@ def prefect_task(node: Node[Any], job: Job) -> Any:
     """A task that takes ``job`` and returns the JSON of its result."""
     place, name = job.place, node.step.name
     placement = place.compute.of(name)
-    options: dict[str, Any] = {"name": name, "task_run_name": name}
-    options["description"] = node.function.__doc__
+    options: dict[str, Any] = {
+        "name": name,
+        "task_run_name": name,
+        "description": node.function.__doc__,
+        "persist_result": node.cached,
+    }
     if not node.cached:
-        return task(run_job, **options, persist_result=False)
+        return Task(run_job, **options)
     stored = node.stored(job.key, place)
     # runs that need the same step at once share it: one works, the others wait and read
     policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: job.key).configure(
         isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=_locks(place)
     )
-    return task(
-        run_on_pool if placement.pool else run_job,
-        **options,
-        persist_result=True,
-        result_serializer="json",
-        result_storage=result_storage(place.store, place.paths.trees),
-        cache_policy=policy,
+    options |= {
+        "result_serializer": "json",
+        "result_storage": result_storage(place.store, place.paths.trees),
+        "cache_policy": policy,
         # a result whose tree is gone must not answer; Prefect alone cannot know that
-        refresh_cache=stored is not None and not node.usable(stored, place),
-        retries=placement.retries,
-        retry_condition_fn=_worth_another_try,
-    )
+        "refresh_cache": stored is not None and not node.usable(stored, place),
+        "retries": placement.retries,
+        "retry_condition_fn": _worth_another_try,
+    }
+    return Task(run_on_pool if placement.pool else run_job, **options)
 
 
 def _locks(place: Place) -> LockManager:

@@ -27,13 +27,15 @@ class StoreResults(WritableFileSystem):
 
     # Prefect names the form that it wants: `aread_path` and `awrite_path`, or `_sync=True`
 
-    def read_path(self, path: str, **form: Any) -> bytes:
+    def read_path(self, path: str, **form: Any) -> bytes:  # type: ignore[override]
         data = self._store().read(f"results/{path}")
         if data is None:
             raise ValueError(f"no result {path} in {self.uri}")
         return data
 
-    def write_path(self, path: str, content: bytes, **form: Any) -> None:
+    def write_path(  # type: ignore[override]
+        self, path: str, content: bytes, **form: Any
+    ) -> None:
         self._store().write(f"results/{path}", content)
 
     async def aread_path(self, path: str) -> bytes:

@@ -79,7 +79,7 @@ def taken(job: Job, attempt: int) -> Outcome | None:
 def _child(client: SyncPrefectClient, job: Job, placement: Placement) -> tuple[FlowRun, int]:
     """The first attempt that is not spent: one still at work, one that is done, or a new one."""
     for attempt in count(1):
-        child = run_deployment(
+        started: Any = run_deployment(
             f"step/{placement.pool}",
             parameters={"job": job.model_dump(mode="json"), "attempt": attempt},
             flow_run_name=f"{job.node} {job.key[-8:]} {attempt}",
@@ -87,7 +87,7 @@ def _child(client: SyncPrefectClient, job: Job, placement: Placement) -> tuple[F
             idempotency_key=f"{job.key}-{attempt}",
             work_queue_name=placement.queue,
         )
-        child = client.read_flow_run(child.id)
+        child = client.read_flow_run(started.id)
         if child.state is None or not child.state.is_final():
             return child, attempt
         outcome = taken(job, attempt) if child.state.is_completed() else None

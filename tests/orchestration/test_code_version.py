@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerwright import ROOT
+from layerwright.infra.rekeyed import rekeyed, versions, versions_in
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.plan import PlanItem
@@ -116,6 +117,19 @@ def test_the_body_of_a_component_changes_the_steps_that_use_it(
 def test_the_body_of_a_kernel_changes_the_steps_that_run_it(copy: Copy) -> None:
     edit = ("kernels/streaming_attention/reference.py", "import torch\n", "import torch\n\nX = 1\n")
     assert copy.changed_by(edit) == {"profile", "choose", "convert", "finetune", "evaluate"}
+
+
+def test_a_release_note_can_say_which_steps_are_computed_anew(copy: Copy) -> None:
+    metric = copy.root / "tasks/evaluate/metrics/perplexity.py"
+    original = metric.read_text()
+    metric.write_text(original.replace("(Metric):\n", "(Metric):\n    added: int = 0\n"))
+    old = versions_in(copy.root)
+    metric.write_text(original)
+    assert list(rekeyed(old, versions())) == [
+        "evaluate_models: recipes with perplexity",
+        "measure_plans: recipes with perplexity",
+    ]
+    assert list(rekeyed({}, {"fetch_text": {"": "x"}})) == ["fetch_text: every recipe"]
 
 
 def test_late_imports_and_shipped_code_count() -> None:
