@@ -13,7 +13,7 @@ from layerwright.tasks.steps import steps as declared_steps
 
 
 @dataclass(frozen=True)
-class Step:
+class StepTime:
     """``width`` is the share of the longest step."""
 
     name: str
@@ -22,11 +22,11 @@ class Step:
     width: float
 
 
-def steps(run: RunBundle | RequalificationBundle) -> list[Step]:
+def steps(run: RunBundle | RequalificationBundle) -> list[StepTime]:
     names = dict.fromkeys([*declared_steps(), *run.seconds, *run.cache_hits])
     longest = max(run.seconds.values(), default=0.0) or 1.0
     return [
-        Step(name, seconds, name in run.cache_hits, round(100 * (seconds or 0.0) / longest, 1))
+        StepTime(name, seconds, name in run.cache_hits, round(100 * (seconds or 0.0) / longest, 1))
         for name in names
         if (seconds := run.seconds.get(name)) is not None or name in run.cache_hits
     ]
