@@ -42,9 +42,10 @@ def report(
     folder = RunFolder.find(home, run)
     record, result = folder.record(), folder.result()
     if result is None:
+        again = f"resume {record.run_id}" if record.flow == "convert" else record.flow
         raise InputError(
             f"run {record.run_id} has no report: it is {record.state} {record.reason}".rstrip(),
-            remedy=f"layerwright resume {record.run_id}",
+            remedy=f"layerwright {again}",
         )
     screens: dict[str, Any] = {
         "convert": show_summary,
