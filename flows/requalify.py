@@ -11,7 +11,7 @@ from layerwright.flows.session.checkpoints import base_of
 from layerwright.flows.session.inputs import evaluated, fetch_texts
 from layerwright.flows.session.session import judged, session
 from layerwright.tasks.gate.task import decide
-from layerwright.tasks.gate.watch import alarms_of
+from layerwright.tasks.gate.watch import find_alarms
 from layerwright.tasks.register.requalification import registered_version
 
 
@@ -43,6 +43,6 @@ def requalify(
         texts = fetch_texts(opened, "requalify")
         report = evaluated(opened, base, found.checkpoint, champion, texts)
         decision = decide(report, opened.recipe.gate, run=opened.run)
-        alarms = alarms_of(report, opened.recipe.watch, found.figures_of(report))
+        alarms = find_alarms(report, opened.recipe.watch, found.figures_of(report))
         outcome = RequalificationOutcome(opened, found, base, report, decision, alarms)
         return judged(keep_requalification(outcome))

@@ -16,7 +16,7 @@ from prefect.concurrency.sync import concurrency
 from layerwright.tasks.errors import LayerwrightError, StepError
 from layerwright.tasks.orchestration.code_version import code_version
 from layerwright.tasks.orchestration.job import Job, Outcome, node_of, run_job
-from layerwright.tasks.orchestration.work_pool import hand_over, slots_of
+from layerwright.tasks.orchestration.work_pool import slots_of, write_outcome
 
 LEASE_SECONDS = 90  # the slots of a process that was lost are free after so long
 
@@ -43,9 +43,9 @@ def step(job: dict[str, Any], attempt: int) -> None:
         with concurrency(slots, occupy=placement.slots, lease_duration=LEASE_SECONDS, strict=True):
             outcome = Outcome(result=run_job(here))
     except LayerwrightError as error:
-        hand_over(here, attempt, Outcome.of_error(error))
+        write_outcome(here, attempt, Outcome.of_error(error))
         raise
-    hand_over(here, attempt, outcome)
+    write_outcome(here, attempt, outcome)
 
 
 def _check_code(job: Job) -> None:

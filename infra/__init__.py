@@ -1,0 +1,1 @@
+"""Production: containers, Kubernetes, Prefect deployments, and the whole stack on one machine."""

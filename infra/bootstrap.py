@@ -1,10 +1,10 @@
-"""Everything that a Prefect server must have for Layerwright, in one command that may be repeated.
+"""Set up a Prefect server for Layerwright. The command can be repeated.
 
     python -m layerwright.infra.bootstrap [--here] [--cpu-slots 4] [--gpu-slots 1]
 
-Work pools ``cpu`` and ``gpu``, the queue ``steps`` of the first, a global concurrency limit for
-each pool's slots, an automation that ends flow runs whose process was lost, and the deployments of
-infra/prefect.yaml. The server is PREFECT_API_URL's.
+It creates the work pools ``cpu`` and ``gpu``, the queue ``steps`` of the pool ``cpu``, a global
+concurrency limit for each pool's slots, an automation that crashes flow runs whose process was
+lost, and the deployments of infra/prefect.yaml. PREFECT_API_URL gives the server.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ LOST = "layerwright: lost flow runs"
 def bootstrap(
     here: Annotated[
         bool,
-        typer.Option("--here", help="Workers work in this folder, not in a clone."),
+        typer.Option("--here", help="Workers use this folder instead of a git clone."),
     ] = False,
-    cpu_slots: Annotated[int, typer.Option(min=1, help="Steps at once in the pool cpu.")] = 4,
-    gpu_slots: Annotated[int, typer.Option(min=1, help="GPUs of the pool gpu.")] = 1,
+    cpu_slots: Annotated[int, typer.Option(min=1, help="Concurrent steps in the pool cpu.")] = 4,
+    gpu_slots: Annotated[int, typer.Option(min=1, help="GPUs in the pool gpu.")] = 1,
     lost_after: Annotated[
-        int, typer.Option(min=30, help="Seconds without a heartbeat after which a run is lost.")
+        int, typer.Option(min=30, help="Seconds without a heartbeat until a run counts as lost.")
     ] = LOST_AFTER_SECONDS,
 ) -> None:
-    """Make or bring up to date what Layerwright needs on the Prefect server."""
+    """Create or update everything that Layerwright needs on the Prefect server."""
     if not os.environ.get("PREFECT_API_URL"):
-        raise typer.BadParameter("PREFECT_API_URL names no server")
+        raise typer.BadParameter("set PREFECT_API_URL to the address of the Prefect server")
     with get_client(sync_client=True) as client:
         for pool, slots in (("cpu", cpu_slots), ("gpu", gpu_slots)):
             _pool(client, pool)
@@ -60,7 +60,7 @@ def bootstrap(
         _queue(client, "cpu", "steps")
         _automation(client, lost_after)
     deploy(here)
-    typer.echo(f"pools cpu ({cpu_slots} slots) and gpu ({gpu_slots}) and the deployments are there")
+    typer.echo(f"pools cpu ({cpu_slots} slots) and gpu ({gpu_slots}) and the deployments are ready")
 
 
 def _pool(client: SyncPrefectClient, name: str) -> None:
@@ -71,7 +71,7 @@ def _pool(client: SyncPrefectClient, name: str) -> None:
 
 
 def _queue(client: SyncPrefectClient, pool: str, name: str) -> None:
-    """Steps of runs that are under way have a queue of their own, before new runs."""
+    """Steps of running runs have their own queue, with priority over new runs."""
     try:
         client.read_work_queue_by_name(name, work_pool_name=pool)
     except ObjectNotFound:
@@ -88,10 +88,10 @@ def _limit(client: SyncPrefectClient, name: str, slots: int) -> None:
 
 
 def _automation(client: SyncPrefectClient, seconds: int) -> None:
-    """A run that says nothing for so long has lost its process: it is crashed, and tried again."""
-    wanted = AutomationCore(
+    """Crash flow runs without a heartbeat for ``seconds``, so that their steps are retried."""
+    automation = AutomationCore(
         name=LOST,
-        description="Crashes flow runs without a heartbeat, so that their steps are tried again.",
+        description="Crashes flow runs without a heartbeat, so that their steps are retried.",
         trigger=EventTrigger(
             match=ResourceSpecification.model_validate(
                 {"prefect.resource.id": "prefect.flow-run.*"}
@@ -111,20 +111,22 @@ def _automation(client: SyncPrefectClient, seconds: int) -> None:
         ),
         actions=[
             ChangeFlowRunState(
+                name=None,
                 state=StateType.CRASHED,
-                message=f"no heartbeat for {seconds} s: its process is lost",
+                message=f"no heartbeat for {seconds} s: the process is lost",
+                force=False,
             )
         ],
     )
-    found = client.read_automations_by_name(LOST)
-    if found:
-        client.update_automation(found[0].id, wanted)
+    existing = client.read_automations_by_name(LOST)
+    if existing:
+        client.update_automation(existing[0].id, automation)
     else:
-        client.create_automation(wanted)
+        client.create_automation(automation)
 
 
 def deploy(here: bool) -> None:
-    """All deployments of infra/prefect.yaml."""
+    """Create or update all deployments of infra/prefect.yaml."""
     document: dict[str, Any] = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
     if here:
         step = {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}

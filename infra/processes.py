@@ -1,4 +1,4 @@
-"""Programs that stay: started with a record of who they are, and ended by that record alone."""
+"""Start long-running programs and record their process ids; stop only recorded processes."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ START_SECONDS = 120
 
 
 class StackError(Exception):
-    """A part of the stack does not do what it should; the message says which log tells why."""
+    """A part of the stack failed; the message names the log."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on, nor on each port + 10000."""
-    with ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
-            one, other = (held.enter_context(socket.socket()) for _ in range(2))
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
+    """Free ports of the loopback interface, for which port + 10000 is free too."""
+    with ExitStack() as sockets:
+        ports: list[int] = []
+        while len(ports) < count:
+            first, second = (sockets.enter_context(socket.socket()) for _ in range(2))
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
             try:
-                other.bind(("127.0.0.1", port + 10000))  # SeaweedFS takes it for gRPC
+                second.bind(("127.0.0.1", port + 10000))  # SeaweedFS uses it for gRPC
             except (OSError, OverflowError):
                 continue
-            found.append(port)
-        return found
+            ports.append(port)
+        return ports
 
 
-def _hear_interrupts() -> None:
-    """A shell that starts a job in the background has it ignore what Prefect's workers end by."""
+def _enable_interrupts() -> None:
+    """Restore SIGINT, which ends Prefect's workers: background jobs of a shell ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Processes:
-    """The programs of one folder, by name; ``processes.json`` survives whoever started them."""
+    """The programs of one folder, by name. ``processes.json`` records them across sessions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = folder / "processes.json"
 
     def known(self) -> dict[str, RecordedProcess]:
+        """The recorded processes by name."""
         if not self.record.is_file():
             return {}
         kept = json.loads(self.record.read_bytes())
         return {name: RecordedProcess(*process) for name, process in kept.items()}
 
     def alive(self, name: str) -> psutil.Process | None:
-        """The process, if it is the one that was started."""
+        """The running process of a program; None if it has ended."""
         process = self.known().get(name)
         return process and process.alive()
 
@@ -71,13 +72,13 @@ class Processes:
         cwd: Path,
         user: str | None = None,
     ) -> psutil.Process:
-        """Start a program in a session of its own; its output goes to ``logs/<name>.log``."""
+        """Start a program in its own session; its output goes to ``logs/<name>.log``."""
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             process = subprocess.Popen(
                 command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out,
-                stderr=out, start_new_session=True, user=user, preexec_fn=_hear_interrupts,
+                stderr=out, start_new_session=True, user=user, preexec_fn=_enable_interrupts,
             )  # fmt: skip
         self._write(self.known() | {name: RecordedProcess.of(process.pid)})
         return psutil.Process(process.pid)
@@ -86,15 +87,15 @@ class Processes:
         return self.folder / "logs" / f"{name}.log"
 
     def wait(self, name: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-        """Until ``ready`` says so.
+        """Wait until ``ready`` returns True.
 
         Raises:
-            StackError: the program ended, or is not ready in time.
+            StackError: the program ended, or was not ready in time.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.alive(name) is None:
-                raise StackError(f"{name} ended; {self.log(name)} says:\n{self._tail(name)}")
+                raise StackError(f"{name} ended; its log {self.log(name)}:\n{self._tail(name)}")
             try:
                 if ready():
                     return
@@ -104,13 +105,13 @@ class Processes:
         raise StackError(f"{name} is not ready after {seconds:g} s; see {self.log(name)}")
 
     def stop(self, name: str, seconds: float = 20) -> None:
-        """End a program and all its children: asked first, then by force."""
+        """Stop a program and its children: terminate, and kill after ``seconds``."""
         if process := self.known().get(name):
             process.end(seconds)
         self._write({k: v for k, v in self.known().items() if k != name})
 
     def stop_all(self) -> None:
-        """In the reverse order of their start."""
+        """Stop all programs in the reverse order of their start."""
         for name in reversed(list(self.known())):
             self.stop(name)
 

@@ -1,10 +1,10 @@
-"""Which steps a release computes anew: those whose code version differs from an older checkout.
+"""List the steps that a release re-keys: those whose code version differs from an older checkout.
 
     python -m layerwright.infra.rekeyed OLD_CHECKOUT
     python -m layerwright.infra.rekeyed --since v0.1.0
 
-A step is computed anew for every recipe, or only where a recipe uses a component whose own code
-changed. For release notes.
+Release notes use it. A step is re-keyed for every recipe, or only for recipes that use a component
+whose code changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.orchestration.code_version import closure, code_version, read
 from layerwright.tasks.orchestration.node import nodes
 
-Versions = dict[str, dict[str, str]]  # by function; "" without components, else with one
+Versions = dict[str, dict[str, str]]  # by function, then by component ("" for none)
 
 
 def versions() -> Versions:
@@ -42,14 +42,15 @@ def versions() -> Versions:
 
 
 def _components(module: str) -> list[str]:
-    import_module(module)  # defines the kinds of components that it uses
+    """The names of all components that a function of ``module`` can use."""
+    import_module(module)  # so that the kinds of its components are defined
     rooms = {room for reached in closure(module) for room in read(reached).rooms}
     kinds = [kind for kind in Component.__subclasses__() if kind.room in rooms]
     return sorted({name for kind in kinds for name in discover(kind)})
 
 
 def rekeyed(old: Versions, new: Versions) -> Iterator[str]:
-    """A line for each function whose results an older checkout's cache does not have."""
+    """A line for each function whose key differs from an older checkout's."""
     for name, now in new.items():
         before = old.get(name, {})
         if before.get("") != now[""]:
@@ -59,16 +60,16 @@ def rekeyed(old: Versions, new: Versions) -> Iterator[str]:
 
 
 def versions_in(checkout: Path) -> Versions:
-    """`versions` of a checkout; nothing where it computes code versions in another way."""
-    given = [sys.executable, "-P", __file__, "--print"]  # this file, on the checkout's package
+    """The `versions` of a checkout; empty if it computes code versions differently."""
+    command = [sys.executable, "-P", __file__, "--print"]  # this file with the checkout's package
     env = os.environ | {"PYTHONPATH": str(checkout)}
-    done = subprocess.run(given, cwd=checkout, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True)
     return json.loads(done.stdout) if done.returncode == 0 else {}
 
 
 @contextmanager
 def _checkout(revision: str) -> Iterator[Path]:
-    """A worktree of a commit, for as long as it is needed."""
+    """A temporary worktree of a commit."""
     with tempfile.TemporaryDirectory() as folder:
         path, git = Path(folder) / "old", ["git", "-C", str(ROOT.parent), "worktree"]
         subprocess.run([*git, "add", "--detach", str(path), revision], check=True, stdout=2)
@@ -80,19 +81,19 @@ def _checkout(revision: str) -> Iterator[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("old", nargs="?", type=Path, help="a checkout of the older release")
-    asked.add_argument("--since", metavar="REV", help="a tag or commit of this repository")
-    asked.add_argument("--print", action="store_true", help="this checkout's versions as JSON")
-    given = parser.parse_args()
-    if given.print:
+    modes = parser.add_mutually_exclusive_group(required=True)
+    modes.add_argument("old", nargs="?", type=Path, help="a checkout of the older release")
+    modes.add_argument("--since", metavar="REV", help="a tag or commit of this repository")
+    modes.add_argument("--print", action="store_true", help="print this checkout's versions")
+    arguments = parser.parse_args()
+    if arguments.print:
         print(json.dumps(versions()))
         return
-    if given.since:
-        with _checkout(given.since) as old:
+    if arguments.since:
+        with _checkout(arguments.since) as old:
             before = versions_in(old)
     else:
-        before = versions_in(given.old.resolve())
+        before = versions_in(arguments.old.resolve())
     for line in list(rekeyed(before, versions())) or ["no step"]:
         print(line)
 

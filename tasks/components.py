@@ -1,7 +1,7 @@
-"""The one mechanism by which strategies, profilers, selectors and metrics are found by name.
+"""Components: find strategies, profilers, selectors, objectives and metrics by name.
 
-A component is a frozen pydantic model whose fields are its options. It registers itself by being
-defined: a new method is one file in its room, with no other edit.
+A component is a frozen pydantic model whose fields are its options. Defining the class registers
+it: a new component is one file in its room, without any other edit.
 
     class Streaming(Strategy):
         name: ClassVar[str] = "streaming"
@@ -23,7 +23,10 @@ from layerwright.tasks.errors import InputError
 
 
 class Component(BaseModel):
-    """Base of every pluggable part. A *kind* (Strategy, Metric, ...) sets ``kind`` and ``room``."""
+    """The base class of all components.
+
+    A *kind* of component (Strategy, Metric...) sets ``kind`` and ``room``, a component ``name``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +37,7 @@ class Component(BaseModel):
 
     @property
     def spec(self) -> Spec:
-        """The component as a recipe would name it, with the options that are not at default."""
+        """The component as a recipe names it, with the options that differ from their defaults."""
         return Spec(name=self.name, **self.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod
@@ -44,9 +47,9 @@ class Component(BaseModel):
             return
         taken = Component._known.setdefault((cls.kind, cls.name), cls)
         if taken.__module__ != cls.__module__:
-            raise TypeError(f"{cls.kind} {cls.name!r} is defined by {taken.__module__} already")
+            raise TypeError(f"{taken.__module__} already defines {cls.kind} {cls.name!r}")
         if cls.__module__.startswith(f"{cls.room}.") and cls.__module__ != f"{cls.room}.{cls.name}":
-            # cache keys find a component's code by this rule
+            # cache keys rely on this rule to find a component's code
             raise TypeError(f"{cls.__module__} defines {cls.name!r}: name the file {cls.name}.py")
 
 
@@ -54,36 +57,38 @@ Kind = TypeVar("Kind", bound=Component)
 
 
 def discover(kind: type[Kind]) -> dict[str, type[Kind]]:
-    """Import every module of the kind's room; return its components by name, sorted."""
+    """Import all modules of the kind's room and return its components, sorted by name."""
     package = importlib.import_module(kind.room)
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        if not module.name.endswith(".task"):  # the room's node needs an orchestrator
+        if not module.name.endswith(".task"):  # it imports the orchestrator
             importlib.import_module(module.name)
-    found = {n: c for (k, n), c in Component._known.items() if k == kind.kind}
-    return dict(sorted(found.items()))  # type: ignore[arg-type]
+    components = {n: c for (k, n), c in Component._known.items() if k == kind.kind}
+    return dict(sorted(components.items()))  # type: ignore[arg-type]
 
 
 def build(kind: type[Kind], spec: Spec, *, where: str | None = None) -> Kind:
     """Make the component that a recipe names, with the recipe's options.
 
+    Args:
+        where: the component's path in the recipe, for messages.
+
     Raises:
-        InputError: unknown name, unknown option, or an option of the wrong type or value.
-            ``field`` on the error's ``where`` is the option's path inside the recipe.
+        InputError: the name or an option is unknown, or an option has a wrong type or value.
     """
-    found = discover(kind)
-    if spec.name not in found:
+    known = discover(kind)
+    if spec.name not in known:
         raise InputError(
             f"unknown {kind.kind} {spec.name!r}",
             where=where and f"{where}.name",
-            expected=f"one of {', '.join(found)}",
-            remedy="`layerwright methods` lists what is available",
+            expected=f"one of {', '.join(known)}",
+            remedy="`layerwright methods` lists all components",
         )
     try:
-        return found[spec.name].model_validate(spec.options)
+        return known[spec.name].model_validate(spec.options)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        allowed = ", ".join(found[spec.name].model_fields) or "no options"
+        allowed = ", ".join(known[spec.name].model_fields) or "no options"
         raise InputError(
             f"{kind.kind} {spec.name!r}: {first['msg']}",
             where=f"{where}.{field}" if where else field,

@@ -1,4 +1,4 @@
-"""What a step's plain function is given beside its inputs. It knows no orchestrator."""
+"""The context of a step: store, working folder, device. It does not depend on the orchestrator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MetricSink = Callable[[int, Mapping[str, float]], None]  # receives a training s
 
 
 def _silent(message: str) -> None:
-    """Default log: a notebook or a test need not hear of it."""
+    """The default log; it drops all messages."""
 
 
 def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
@@ -24,18 +24,18 @@ def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a step works.
+    """What a step gets in addition to its inputs.
 
     Attributes:
-        store: where inputs are read from and results go.
-        workdir: a folder of this step and these inputs alone. It survives a kill, so that the
-            next attempt can go on from what it finds there, and is removed on success.
+        store: the store of inputs and results.
+        workdir: a folder for this step with these inputs. It survives a kill, so that the next
+            attempt can resume from it, and is removed on success.
         seed: from the recipe.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        processes: how many share a training.
-        memory_bytes: bound on the weights that the device holds; None for no bound.
-        sink: gets a training's metrics as they come.
-        log: one line about progress, for people.
+        device: ``cpu``, ``cuda``, ``cuda:1``...
+        processes: number of processes that share a training.
+        memory_bytes: bound on the weights on the device; None for no bound.
+        sink: takes a training's live metrics.
+        log: takes one line about progress, for people.
     """
 
     store: Store
@@ -48,7 +48,7 @@ class Context:
     log: Callable[[str], None] = _silent
 
     def folder(self, name: str) -> Path:
-        """A new empty folder in the workdir, whatever an earlier attempt left there."""
+        """A new empty folder in the workdir; an existing one is deleted."""
         path = self.workdir / name
         if path.exists():
             shutil.rmtree(path)

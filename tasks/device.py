@@ -1,4 +1,4 @@
-"""Devices: which one a step uses, and its name."""
+"""Devices: resolve ``auto``, and describe the device that timings depend on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def resolve_device(wanted: str) -> str:
-    """``auto`` becomes cuda where there is one, else cpu."""
+    """``auto`` becomes ``cuda`` if there is a CUDA device, and ``cpu`` otherwise."""
     if wanted != "auto":
         return wanted
-    import torch  # late: a run whose steps are all cached never needs it
+    import torch  # here, because it is slow to import and a cached run does not need it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -28,14 +28,14 @@ def device_name(device: str) -> str:
 
 
 def _processor() -> str:
-    """Linux's name for it, without runs of spaces; elsewhere its kind."""
+    """The processor's model on Linux; the machine type on other systems."""
     listing = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", listing.read_text()) if listing.is_file() else []
     return " ".join(names[0].split()) if names else platform.machine()
 
 
 def timed_on(device: str) -> dict[str, str]:
-    """What timings depend on besides code and inputs: device, threads, versions of libraries."""
+    """What timings depend on in addition to code and inputs: device, threads, library versions."""
     import torch
 
     return {

@@ -1,4 +1,4 @@
-"""A disk that is full, told as one error whichever library ran into it."""
+"""Files: report a full disk as one kind of error, write atomically, hash."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from pathlib import Path
 
 from layerwright.tasks.errors import LayerwrightError, StepError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def told_when_full(where: Path | str) -> Iterator[None]:
-    """Around work that writes: a full disk becomes a StepError.
+def full_disk_as_step_error(where: Path | str) -> Iterator[None]:
+    """Convert any out-of-space error in the block to StepError.
 
     Args:
-        where: what the disk holds, for the message.
+        where: the folder that the block writes to, for the message.
 
     Raises:
-        StepError: an OSError of a full disk, or an error of a library that speaks of one.
+        StepError: the system or a library reported that there is no space left.
     """
     try:
         yield
     except LayerwrightError:
         raise
     except Exception as error:
-        if no_room(error):
+        if is_out_of_space(error):
             raise StepError(
-                f"no room left to write under {where}: {error}\n"
-                "  to do: free some space, then give the same command again; what is done stays"
+                f"no space left in {where}: {error}\n"
+                "  to do: free some space and run the same command again; finished steps are kept"
             ) from error
         raise
 
 
-def no_room(error: BaseException) -> bool:
-    """Whether the system refused to write more: a full disk, a quota, a limit on a file's size."""
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether an error means a full disk, an exceeded quota or a limit on the file size."""
     if isinstance(error, OSError):
-        return error.errno in NO_ROOM
-    # safetensors and SQLite have errors of their own, with the system's words in them
-    return any(os.strerror(number) in str(error) for number in NO_ROOM)
+        return error.errno in OUT_OF_SPACE
+    # safetensors and SQLite raise their own errors, whose messages contain the system's text
+    return any(os.strerror(number) in str(error) for number in OUT_OF_SPACE)
 
 
 def sha256_file(path: Path) -> str:
@@ -52,7 +52,10 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Temporary name, flush to disk, rename: a reader sees the old file or the whole new one."""
+    """Write a file under a temporary name, flush it to disk and rename it.
+
+    So a reader sees either the old file or the complete new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:

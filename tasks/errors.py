@@ -1,24 +1,24 @@
-"""The exceptions a user can meet, each with the exit status that the command line gives it.
+"""The exceptions that users see, with the exit status of the command line.
 
-Everything else that escapes is a fault of ours (exit status 1, with its traceback).
+Any other exception is a bug of Layerwright: exit status 1, with a traceback.
 """
 
 from __future__ import annotations
 
 
 class LayerwrightError(Exception):
-    """Base of all errors that Layerwright raises on purpose; exit status 1."""
+    """The base class of all errors that Layerwright raises; exit status 1."""
 
     exit_status = 1
 
 
 class InputError(LayerwrightError):
-    """The user's input is wrong: nothing was started and nothing was written.
+    """The user's input is wrong; exit status 2. Nothing was started or written.
 
     Args:
         message: what is wrong, in one sentence.
-        where: file, line and field, or the layer: ``recipe.yaml:12: profile.rows``.
-        expected: what would have been right.
+        where: file, line and field (``recipe.yaml:12: profile.rows``), or the layer.
+        expected: valid input.
         remedy: what to do about it.
     """
 
@@ -43,8 +43,8 @@ class InputError(LayerwrightError):
 
 
 class IntegrityError(LayerwrightError):
-    """Stored bytes are not the bytes that were written: a digest or size differs."""
+    """Stored bytes differ from those that were written: a digest or size does not match."""
 
 
 class StepError(LayerwrightError):
-    """A step could not do its work for a reason outside the recipe (network, disk, device)."""
+    """A step failed for a reason outside the recipe: network, disk, device."""

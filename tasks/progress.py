@@ -1,4 +1,4 @@
-"""The one look of progress bars: rich, on stderr, silent where stderr is no terminal."""
+"""Progress bars, on stderr; disabled if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import (
 
 
 class Bar(Progress):
-    """A rich progress display whose tasks may carry a ``note`` behind the bar."""
+    """A rich progress display whose tasks can show a ``note`` after the bar."""
 
     def add_task(self, description: str, *, note: str = "", **options: Any) -> TaskID:  # type: ignore[override]
         return super().add_task(description, note=note, **options)
@@ -26,7 +26,7 @@ class Bar(Progress):
 def progress() -> Bar:
     """``with progress() as bar: job = bar.add_task("profile", total=n); bar.advance(job)``.
 
-    ``bar.update(job, note="loss 2.31")`` changes what stands behind the bar.
+    ``bar.update(job, note="loss 2.31")`` changes the note after the bar.
     """
     console = Console(stderr=True)
     return Bar(

@@ -1,4 +1,4 @@
-"""A process that a file names, so that another command can find and end it."""
+"""A process whose id is recorded in a file, so that another command can find and stop it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ import psutil
 
 
 class RecordedProcess(NamedTuple):
-    """A process id, and when that process started: ids are used again, start times are not.
-
-    In JSON it is a list.
-    """
+    """A process id and the start time, because systems reuse ids. In JSON it is a list."""
 
     pid: int
     started: float
 
     @classmethod
     def of(cls, pid: int | None = None) -> RecordedProcess:
-        """The running process ``pid``; by default this one."""
+        """The record of the running process ``pid``; by default of this process."""
         process = psutil.Process(pid or os.getpid())
         return cls(process.pid, process.create_time())
 
     def alive(self) -> psutil.Process | None:
-        """The process, if it still runs and is the one that was recorded."""
+        """The recorded process; None if it has ended."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 1.0
@@ -33,10 +30,10 @@ class RecordedProcess(NamedTuple):
             return None
 
     def end(self, seconds: float = 20) -> bool:
-        """End the process and all its children: ask it first, then kill what is left.
+        """Terminate the process, and kill it and its children after ``seconds``.
 
         Returns:
-            Whether it still ran.
+            Whether it was still running.
         """
         process = self.alive()
         if process is None:

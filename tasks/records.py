@@ -1,4 +1,4 @@
-"""Records: JSON rows as their user wrote them, each with its file and line."""
+"""Records: the user's JSON rows, with file and line for messages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from layerwright.tasks.passes.batches import DOCUMENTS
 
 @dataclass(frozen=True)
 class Record:
-    """One row. ``at`` is its place in what was given: ``quiz.jsonl:12``."""
+    """One row. ``at`` is its file and line: ``quiz.jsonl:12``."""
 
     at: str
     row: dict[str, Any]
 
     def text(self, field: str) -> str:
-        """A field that must be there, with some text in it.
+        """The text of a field.
 
         Raises:
-            InputError: with file, line and field.
+            InputError: the field is missing or blank; the error names file, line and field.
         """
         return self.texts(field, (self.row.get(field),))[0]
 
     def texts(self, field: str, values: Any) -> tuple[str, ...]:
-        """Values of a field, all of which must be text, and one of them at least.
+        """The texts in a field's ``values``.
 
         Raises:
-            InputError: with file, line and field.
+            InputError: there are none, or one is not a text or blank; the error names file, line
+                and field.
         """
         if not isinstance(values, list | tuple) or not values or not all(map(_is_text, values)):
             raise InputError(
@@ -41,18 +42,18 @@ class Record:
                 where=f"{self.at}: {field}",
                 expected="a string that is not blank",
             )
-        # half of a surrogate pair is valid in JSON, but not in UTF-8
+        # JSON allows a lone surrogate, UTF-8 does not
         return tuple(value.encode("utf-8", errors="replace").decode() for value in values)
 
 
 def read_records(folder: Path, what: str) -> Iterator[Record]:
-    """The rows of a text that was fetched as items, in order.
+    """The rows of a text with ``form: items``, in order.
 
     Args:
-        what: their name in the recipe, for messages.
+        what: the text's name in the recipe, for messages.
 
     Raises:
-        InputError: it was fetched in another form.
+        InputError: the text has another form.
     """
     for document in map(json.loads, _lines(folder / DOCUMENTS)):
         if "item" not in document:

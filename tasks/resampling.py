@@ -1,4 +1,4 @@
-"""The paired bootstrap, as every interval here uses it."""
+"""The paired bootstrap, which all confidence intervals use."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from scipy.stats import bootstrap
 
 RESAMPLES = 2000
-NUMBERS_AT_ONCE = 2_000_000  # bounds the memory: items x resamples
+NUMBERS_AT_ONCE = 2_000_000  # items x resamples in memory
 
 Statistic = Callable[..., np.ndarray]  # f(*arrays, axis), vectorised
 
 
 def resample(arrays: Sequence[np.ndarray], statistic: Statistic, seed: int) -> Any:
-    """scipy's bootstrap by the percentile method: items are drawn whole, with all their arrays.
+    """scipy's bootstrap with the percentile method; an item is drawn with its values in all arrays.
 
     Args:
         arrays: each (items,).
-        statistic: of such arrays, along an axis.
+        statistic: a function of these arrays along an axis.
         seed: of the resampling.
 
     Returns:
         scipy's BootstrapResult: ``confidence_interval`` at 95 %, ``bootstrap_distribution``
         (RESAMPLES,).
     """
-    with np.errstate(all="ignore"):  # what is no number shows in the result
+    with np.errstate(all="ignore"):  # the result shows infinities and NaN
         return bootstrap(
             tuple(arrays),
             statistic,

@@ -1,7 +1,7 @@
-"""The steps of the DAG and what each says of itself, in its room's ``task.py``.
+"""The steps of the DAG. Each step is declared in the ``task.py`` of its room.
 
-Everything that lists steps asks here: the recipe's `compute` block, the dry run, the page, the cost
-of a run. Declarations are found as components are, and import neither Prefect nor torch.
+All lists of steps come from here: the recipe's `compute` block, the dry run, the page, the cost of
+a run. Declarations are discovered like components; they import neither Prefect nor torch.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from layerwright.tasks.contracts.references import ModelRef
     from layerwright.tasks.recipe.recipe import Recipe
 
-# seconds from the recipe, the base, and the time of one token in a forward pass of all of it
+# (recipe, base, seconds per token of a forward pass of the whole base) -> seconds of the step
 Estimate = Callable[["Recipe", "ModelRef", float], float]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A verb of the DAG.
+    """A step of the DAG.
 
     Attributes:
-        after: the step before it, for the order of lists; None for the first.
-        block: the block of the recipe that asks for it; None where every run has it.
-        seconds: its time for the dry run, or ``module.function`` that estimates it (`Estimate`).
-        placed: runs on the workers of a pool where the recipe says so; False: in the run itself.
-        streams: ``memory`` bounds the weights that its device holds.
-        trains: several processes can share it, and it sends live metrics.
-        listed: the recipe's `compute` block and the dry run know it.
+        after: the previous step; None for the first.
+        block: the block of the recipe that enables the step; None for steps of every run.
+        seconds: the time that the dry run shows, or ``module.function`` of an `Estimate`.
+        placed: the step can run on a worker of a pool; otherwise it runs in the run's process.
+        streams: the recipe's ``memory`` bounds the weights on the step's device.
+        trains: several processes can share the step, and it sends live metrics.
+        listed: the recipe's `compute` block and the dry run list it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Step:
     listed: bool = True
 
     def estimate(self, recipe: Recipe, model: ModelRef, token_seconds: float) -> float | None:
-        """Seconds that the step takes, good to a factor of two; None where nothing says."""
+        """The estimated seconds of the step, within a factor of two; None if unknown."""
         if not isinstance(self.seconds, str):
             return self.seconds
         module, _, name = self.seconds.rpartition(".")
@@ -57,7 +57,7 @@ class Step:
 
 @cache
 def steps() -> dict[str, Step]:
-    """Every listed step by name, in the order of the DAG."""
+    """All listed steps by name, in the order of the DAG."""
     declared = {
         step.name: step
         for module in declarations()
@@ -75,11 +75,11 @@ def steps() -> dict[str, Step]:
 
 
 def placed_steps() -> tuple[str, ...]:
-    """The steps whose time is that of a device: all but the parent's own."""
+    """The steps that can run on a worker, and whose time counts as device time."""
     return tuple(name for name, step in steps().items() if step.placed)
 
 
 def declarations() -> Iterator[ModuleType]:
-    """The module ``task.py`` of every room that has one."""
+    """The modules ``task.py`` of all rooms."""
     for path in sorted((ROOT / "tasks").glob("*/task.py")):
         yield import_module(f"layerwright.tasks.{path.parent.name}.task")

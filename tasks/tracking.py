@@ -1,6 +1,6 @@
-"""MLflow: its client, and the live metrics of a training.
+"""MLflow: the client, and the live metrics of a training.
 
-The client is made late: importing MLflow takes seconds that not every command has.
+MLflow is imported inside functions, because that takes seconds.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 FLUSH_SECONDS = 2.0
-PATIENCE_SECONDS = 60.0  # between two tries where MLflow does not answer
-AT_ONCE = 1000  # MLflow takes no more metrics in one request
-LAST_WORDS_SECONDS = 10.0  # how long the end of a training waits for them
+RETRY_SECONDS = 60.0  # between two attempts while MLflow does not answer
+MAX_METRICS = 1000  # MLflow's limit per request
+FINAL_SECONDS = 10.0  # how long the end of a training waits for the last metrics
 
 EXPERIMENT = "layerwright"
 
-# read by MLflow when it is imported or first asked; what the user's environment says wins
+# MLflow reads them when it is imported or first used; the user's environment has priority
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default keeps retrying a full store for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default retries a full store for minutes
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the command line's
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for the command's output
 }
 
 
 @contextlib.contextmanager
 def connect(tracking_uri: str) -> Iterator[MlflowClient]:
-    """A client for runs and registry alike, whose failures name the server.
+    """A client for runs and registry. Errors inside the block become StepError and name the server.
 
     Args:
-        tracking_uri: an MLflow server, or ``sqlite:///FILE``, which is made if it is not there.
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is created.
 
     Raises:
-        StepError: MLflow cannot be reached or refuses.
+        StepError: MLflow cannot be reached or reports an error.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -85,14 +85,14 @@ def refuse_closed_server(tracking_uri: str) -> None:
 
 
 def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
-    """An experiment, the one that holds the evidence of all versions; made if it is not there.
+    """The id of an experiment, which is created if it does not exist.
 
-    On SQLite its artifacts lie in ``mlflow-artifacts`` beside the file, whatever the working
-    folder is; a server has its own place for them.
+    With SQLite its artifacts are stored in ``mlflow-artifacts`` next to the file, independent of
+    the working folder; a server decides itself.
     """
-    found = client.get_experiment_by_name(name)
-    if found:
-        return found.experiment_id
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return experiment.experiment_id
     artifacts = None
     if client.tracking_uri.startswith(SQLITE):
         artifacts = Home.beside(client.tracking_uri).artifacts.as_uri()
@@ -110,12 +110,12 @@ def refuse_missing(tracking_uri: str) -> None:
     if is_missing(tracking_uri):
         raise InputError(
             f"there is no registry at {tracking_uri}",
-            remedy="name the home folder of the runs with --home, or the MLflow server",
+            remedy="give the home folder of the runs with --home, or the MLflow server",
         )
 
 
 def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:
-    """Raise InputError where an MLflow server would be pointed at a folder of this machine."""
+    """Raise InputError if versions on an MLflow server would point at a folder of this machine."""
     if tracking_uri.startswith(("http://", "https://")) and store_uri.startswith("file:"):
         raise InputError(
             f"versions on {tracking_uri} would point at {store_uri}, which only this machine can "
@@ -126,25 +126,28 @@ def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:
 
 
 class Tracking(Contract):
-    """Where the live metrics of one step go: an MLflow run of its own, found again by its tags."""
+    """Where the live metrics of a step go: to its own MLflow run, which is found by its tags.
+
+    ``key`` is the step's cache key: a step that runs twice in a run has two MLflow runs.
+    """
 
     uri: str
     run_id: str
     step: str
-    key: str  # of the step's inputs: two calls of one step in a run have a run each
+    key: str
 
 
 @contextlib.contextmanager
 def live_metrics(
     tracking: Tracking | None, log: Callable[[str], None]
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A sink for a training's metrics: ``sink(step, {name: value})``, which never waits.
+    """A sink for a training's metrics: ``sink(step, {name: value})`` returns at once.
 
-    A thread sends them in batches. What MLflow does not take is kept and tried again; the training
-    goes on, and ``log`` hears of it once.
+    A thread sends the metrics in batches. If MLflow fails, the training continues, the thread
+    retries, and ``log`` gets one message.
 
     Args:
-        tracking: None makes a sink that does nothing.
+        tracking: with None the sink does nothing.
     """
     if tracking is None:
         yield lambda step, metrics: None
@@ -159,7 +162,7 @@ def live_metrics(
 
 
 class _Sender:
-    """Sends metrics from a thread of its own."""
+    """Sends metrics to MLflow from a thread."""
 
     def __init__(self, tracking: Tracking, log: Callable[[str], None]) -> None:
         self.tracking, self.log = tracking, log
@@ -178,7 +181,7 @@ class _Sender:
     def end(self, status: str) -> None:
         self.status = status
         self.ending.set()
-        self.thread.join(LAST_WORDS_SECONDS)
+        self.thread.join(FINAL_SECONDS)
         if self.thread.is_alive() and not self.warned:
             self._warn("it does not answer")
 
@@ -188,15 +191,12 @@ class _Sender:
             done = self.ending.wait(FLUSH_SECONDS)
             try:
                 self._send(done)
-            except Exception as error:  # whatever it is, a training of hours goes on
+            except Exception as error:  # no failure of MLflow may stop a training
                 self._warn(str(error) or type(error).__name__)
-                done = done or (self.ending.wait(PATIENCE_SECONDS) and self._warned_at_the_end())
-
-    def _warned_at_the_end(self) -> bool:
-        """One last try: a server may be back."""
-        with contextlib.suppress(Exception):
-            self._send(last=True)
-        return True
+                if not done and self.ending.wait(RETRY_SECONDS):
+                    with contextlib.suppress(Exception):
+                        self._send(last=True)  # the server may be back
+                    done = True
 
     def _send(self, last: bool) -> None:
         with self.lock:
@@ -205,30 +205,30 @@ class _Sender:
             if self.run is None:
                 self.run = self._find_or_create(client)
             metrics = list(_metrics(batch))
-            for first in range(0, len(metrics), AT_ONCE):
-                client.log_batch(self.run, metrics=metrics[first : first + AT_ONCE])
+            for first in range(0, len(metrics), MAX_METRICS):
+                client.log_batch(self.run, metrics=metrics[first : first + MAX_METRICS])
             with self.lock:
                 del self.waiting[: len(batch)]
             if last:
                 client.set_terminated(self.run, self.status)
 
     def _find_or_create(self, client: MlflowClient) -> str:
-        """The run of this step and these inputs: a training that was killed goes on in its own."""
-        experiment, where = experiment_id(client), self.tracking
-        tags = {"run_id": where.run_id, "step": where.step, "key": where.key}
+        """The id of this step's MLflow run; a training that was killed continues its run."""
+        experiment, tracking = experiment_id(client), self.tracking
+        tags = {"run_id": tracking.run_id, "step": tracking.step, "key": tracking.key}
         tags = {f"layerwright.{name}": value for name, value in tags.items()}
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        found = client.search_runs([experiment], wanted, max_results=1)
-        if found:
-            return found[0].info.run_id
-        name = f"{where.run_id} {where.step}"
+        same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs = client.search_runs([experiment], same, max_results=1)
+        if runs:
+            return runs[0].info.run_id
+        name = f"{tracking.run_id} {tracking.step}"
         return client.create_run(experiment, tags=tags, run_name=name).info.run_id
 
     def _warn(self, reason: str) -> None:
         if not self.warned:
             self.warned = True
-            told = f"MLflow at {self.tracking.uri} takes no metrics: {reason}"
-            self.log(f"{told}; {self.tracking.step} goes on without")
+            problem = f"MLflow at {self.tracking.uri} does not accept metrics: {reason}"
+            self.log(f"{problem}; {self.tracking.step} continues without them")
 
 
 def _metrics(batch: list[tuple[int, float, dict[str, float]]]) -> Iterator[Metric]:

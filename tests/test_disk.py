@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layerwright.tasks.disk import no_room, told_when_full
+from layerwright.tasks.disk import full_disk_as_step_error, is_out_of_space
 from layerwright.tasks.errors import StepError
 
 WRITERS = {
@@ -22,11 +22,11 @@ WRITERS = {
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_told_whoever_writes(tmp_path: Path, writer: str) -> None:
     script = (
-        "import sys; from layerwright.tasks.disk import told_when_full\n"
+        "import sys; from layerwright.tasks.disk import full_disk_as_step_error\n"
         "from layerwright.tasks.errors import StepError\n"
         "path = sys.argv[1]\n"
         "try:\n"
-        f"    with told_when_full('the home'): {WRITERS[writer]}\n"
+        f"    with full_disk_as_step_error('the home'): {WRITERS[writer]}\n"
         "except StepError as error: raise SystemExit(str(error))\n"
     )
     result = subprocess.run(
@@ -37,12 +37,12 @@ def test_a_full_disk_is_told_whoever_writes(tmp_path: Path, writer: str) -> None
         text=True,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("no room left to write under the home: "), result.stderr
+    assert result.stderr.startswith("no space left in the home: "), result.stderr
 
 
 def test_other_errors_pass_through() -> None:
-    assert not no_room(FileNotFoundError(2, "No such file or directory"))
-    with pytest.raises(ValueError, match="other"), told_when_full("here"):
+    assert not is_out_of_space(FileNotFoundError(2, "No such file or directory"))
+    with pytest.raises(ValueError, match="other"), full_disk_as_step_error("here"):
         raise ValueError("other")
-    with pytest.raises(StepError), told_when_full("here"):
+    with pytest.raises(StepError), full_disk_as_step_error("here"):
         raise OSError(28, "No space left on device")

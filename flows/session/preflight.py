@@ -17,7 +17,7 @@ from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.evaluate.suite import build_metrics
 from layerwright.tasks.finetune.objectives.base import Objective
-from layerwright.tasks.gate.tiers import NEEDED as NEEDED_BY_TIERS
+from layerwright.tasks.gate.tiers import REQUIRED_METRICS
 from layerwright.tasks.profile.base import Profiler
 from layerwright.tasks.recipe.choose import ChooseOptions
 from layerwright.tasks.recipe.document import Located
@@ -98,7 +98,7 @@ def _check_rules(recipe: Recipe, document: Located, flow: str) -> None:
                 if flow == "requalify"
                 else "set evaluate.control: true",
             )
-    for pattern, needed in NEEDED_BY_TIERS.items() if recipe.gate.tier else ():
+    for pattern, needed in REQUIRED_METRICS.items() if recipe.gate.tier else ():
         if _among(names, pattern) < needed:
             raise InputError(
                 f"the tier {recipe.gate.tier!r} needs {needed} of {pattern}, and the recipe's "

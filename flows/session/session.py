@@ -22,7 +22,7 @@ from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.contracts.requalification import Requalification
 from layerwright.tasks.contracts.run import RunSummary
-from layerwright.tasks.disk import told_when_full
+from layerwright.tasks.disk import full_disk_as_step_error
 from layerwright.tasks.errors import InputError, LayerwrightError
 from layerwright.tasks.home import Home
 from layerwright.tasks.orchestration.place import Place, Run
@@ -157,7 +157,7 @@ def name_flow_run(name: str) -> None:
 def recorded(folder: RunFolder) -> Iterator[None]:
     """Write into the run's record why it failed, if it fails."""
     try:
-        with told_when_full(folder.path):
+        with full_disk_as_step_error(folder.path):
             yield
     except LayerwrightError as error:
         _failed(folder, str(error))

@@ -1,4 +1,4 @@
-# Runs, workers of the pool cpu, and the MLflow and Prefect servers. Build from the repository's root:
+# The image of runs, of workers of the pool cpu, and of the MLflow and Prefect servers. Build it in the repository's root:
 #   docker build -f infra/docker/cpu.Dockerfile -t layerwright:cpu .
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
@@ -8,7 +8,7 @@ COPY tasks tasks
 COPY kernels kernels
 COPY infra infra
 COPY layerwright layerwright
-# the CPU build of torch: the package index's own brings CUDA along
+# the CPU build of torch: PyPI's build includes CUDA
 RUN python -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
  && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[stack]'

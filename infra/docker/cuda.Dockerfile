@@ -1,7 +1,7 @@
-# Workers of the pool gpu: one for each GPU or set of GPUs that a step is to have (CUDA_VISIBLE_DEVICES).
+# The image of workers of the pool gpu. Run one worker per GPU, or per set of GPUs for one step (CUDA_VISIBLE_DEVICES).
 #   docker build -f infra/docker/cuda.Dockerfile -t layerwright:cuda .
 FROM nvidia/cuda:12.9.1-base-ubuntu24.04
-# gcc: Triton compiles its launcher when a kernel first runs
+# gcc: Triton compiles its launcher the first time a kernel runs
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 python3-venv python3-dev gcc libc6-dev git \
  && rm -rf /var/lib/apt/lists/* \

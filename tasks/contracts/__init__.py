@@ -1,1 +1,1 @@
-"""What steps hand to each other: frozen JSON documents, one file per subject."""
+"""Contracts: the frozen JSON documents that steps exchange and store, one file per subject."""

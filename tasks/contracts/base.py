@@ -1,4 +1,4 @@
-"""What every contract is: a frozen JSON document, strict about its fields, with an identity."""
+"""The base class of all contracts, their number types, and `identity`, the digest of a contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# strict: `rows: true` and `rows: "4"` are mistakes, not numbers
+# strict: without it, pydantic reads `rows: true` and `rows: "4"` as numbers
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -16,18 +16,19 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Contract(BaseModel):
-    """Frozen, and strict about unknown fields."""
+    """A frozen document. An unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-INCIDENTAL = frozenset({"uri", "data_root", "seconds"})  # where a thing lies, how long it took
+# fields that do not change a step's result: locations and durations
+INCIDENTAL = frozenset({"uri", "data_root", "seconds"})
 
 
 def identity(value: Any) -> str:
-    """sha256 over the canonical JSON of contracts, without their incidental fields.
+    """The sha256 of the canonical JSON of contracts, without their ``INCIDENTAL`` fields.
 
-    Two values with the same identity are interchangeable as inputs of a step.
+    A step gives the same result for two inputs with the same identity.
     """
 
     def strip(node: Any) -> Any:
@@ -47,7 +48,7 @@ def identity(value: Any) -> str:
 
 
 class Spec(BaseModel):
-    """A component by name, with its options beside the name: ``{name: streaming, window: 252}``."""
+    """A component's name and its options, in one mapping: ``{name: streaming, window: 252}``."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -1,4 +1,4 @@
-"""Two checkpoints side by side: every figure of both, paired, and the items that differ."""
+"""The comparison of two checkpoints, A and B: every metric of both, and the items that differ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ class FigureComparison(Contract):
     """One metric of A and B.
 
     Attributes:
-        difference: B minus A; ``low`` and ``high`` bound its 95 % interval, by the paired bootstrap
-            over items.
-        p_value: of so large a difference between equal arms, two-sided; by Holm over all metrics.
-        items: how many both arms have; 0 where the metric has none, and there is no test.
-        lost, won: items that A alone, and B alone, gets right, where they are right or wrong.
-        better: where the p-value is below the significance.
+        difference: B minus A.
+        low, high: the 95 % confidence interval of the difference (paired bootstrap over items).
+        p_value: two-sided; the null hypothesis is that A and B are equal. Adjusted over all metrics
+            by Holm's method.
+        items: number of paired items; 0 if the metric has no items, and then there is no test.
+        lost: items that only A answers correctly, where items are right or wrong.
+        won: items that only B answers correctly.
+        better: ``neither`` unless the p-value is below the significance level.
+        reason: why there is no interval or test.
     """
 
     metric: str
@@ -39,7 +42,7 @@ class FigureComparison(Contract):
 
 
 class ItemChange(Contract):
-    """One item in both arms. ``loss``: by how much B is worse, in the metric's own unit."""
+    """One item in A and B. ``loss`` is how much worse B is, in the metric's unit."""
 
     metric: str
     item: str
@@ -53,9 +56,12 @@ class ItemChange(Contract):
 
 
 class SideBySide(Contract):
-    """Every metric in the recipe's order; what changed; per metric, the items that B did worst.
+    """The whole comparison.
 
-    ``changed``: items that are right in one arm and wrong in the other.
+    Attributes:
+        figures: one per metric, in the recipe's order.
+        changed: items that one checkpoint answers correctly and the other does not.
+        regressions: per metric, the items with the largest losses of B.
     """
 
     figures: tuple[FigureComparison, ...]
@@ -64,7 +70,7 @@ class SideBySide(Contract):
 
 
 class SideBySideRun(SideBySide):
-    """The result of a compare run, and the last line that ``--json`` prints."""
+    """The result of a compare run. ``--json`` prints it as the last line."""
 
     run_id: str
     a: str

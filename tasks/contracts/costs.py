@@ -1,4 +1,4 @@
-"""What layers cost in time on one device, as measured: the table that plans are predicted from."""
+"""The cost table: measured times of layers on one device, from which plan times are predicted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LayerSpec = dict[str, Any]
 
 
 class TimeRatio(NamedTuple):
-    """One time over another, part by part."""
+    """The ratio of two times, for prefill and decode."""
 
     prefill: float
     decode: float
 
 
 class Spread(Contract):
-    """Median and quartiles over the repeats, in seconds."""
+    """Median and quartiles (``low``, ``high``) over the repeats, in seconds."""
 
     median: float
     low: float
@@ -27,7 +27,7 @@ class Spread(Contract):
 
 
 class MeasuredTime(Contract):
-    """A time as measured; ``time`` are its medians."""
+    """A measured time. ``time`` gives the medians."""
 
     prefill_seconds: Spread
     decode_seconds_per_token: Spread
@@ -41,9 +41,11 @@ class MeasuredTime(Contract):
 
 
 class LayerTime(MeasuredTime):
-    """One layer of a kind. ``spec`` is the hybrid model's, with its defaults filled in.
+    """The time of one kind of layer.
 
-    ``strategies`` are those of the recipe that make it, ``keep`` for layers of the base.
+    Attributes:
+        spec: the hybrid model's layer spec, defaults included.
+        strategies: the recipe's strategies that produce this layer; ``keep`` for base layers.
     """
 
     spec: LayerSpec
@@ -51,15 +53,20 @@ class LayerTime(MeasuredTime):
 
 
 class MixedModel(MeasuredTime):
-    """A whole model that has every kind of layer in turn: it says whether times add up."""
+    """The time of a whole model that mixes all kinds of layers.
+
+    It checks the assumption behind every prediction: that layer times add up.
+    """
 
     specs: tuple[LayerSpec, ...]
 
 
 class ContextCosts(Contract):
-    """Times at one context length: of everything outside the layers, and of one layer a kind.
+    """Times at one context length.
 
-    A removed layer is among them, with no time: ``outside`` is a model of removed layers.
+    Attributes:
+        outside: embeddings, final norm and head; measured as a model without layers.
+        layers: one entry per kind of layer; a removed layer is an entry with time 0.
     """
 
     context_tokens: int
@@ -68,33 +75,33 @@ class ContextCosts(Contract):
     mixed: MixedModel
 
     def of_layers(self, specs: Iterable[LayerSpec]) -> PassTime | None:
-        """Of layers with these specs together; None where one was not measured."""
+        """The time of layers with these specs together; None if one of them was not measured."""
         times = []
         for spec in specs:
-            found = next((layer.time for layer in self.layers if layer.spec == spec), None)
-            if found is None:
+            time = next((layer.time for layer in self.layers if layer.spec == spec), None)
+            if time is None:
                 return None
-            times.append(found)
+            times.append(time)
         return total_time(times)
 
     def of_model(self, specs: Iterable[LayerSpec]) -> PassTime | None:
-        """Of a whole model with these layers; None where one was not measured."""
+        """The time of a whole model with these layers; None if one of them was not measured."""
         layers = self.of_layers(specs)
         return None if layers is None else total_time((self.outside.time, layers))
 
     @property
     def adding_up(self) -> TimeRatio:
-        """What the times of layers predict for the mixed model, over what it took."""
+        """Predicted over measured time of the mixed model; 1 means that times add up exactly."""
         predicted = self.of_model(self.mixed.specs)
-        assert predicted is not None, "every kind of layer of the mixed model has a time"
+        assert predicted is not None, "each layer of the mixed model is one of the measured kinds"
         return time_ratio(predicted, self.mixed.time)
 
 
 class CostTable(Contract):
-    """Measured times of one base and what its layers can become.
+    """Measured times of a base's layers and of the layers that strategies make of them.
 
-    They hold for what ``timed_on`` says (device, threads, libraries), ``dtype`` and ``batch``.
-    ``base_specs`` are the layers of the base as it is.
+    The times are valid only for ``timed_on`` (device, threads, libraries), ``dtype`` and ``batch``.
+    ``base_specs`` are the specs of the unconverted base layers.
     """
 
     model_sha256: str
@@ -109,32 +116,35 @@ class CostTable(Contract):
 
     @property
     def sha256(self) -> str:
-        """The digest that plans name their table by."""
+        """The digest that a plan's ``costs_sha256`` refers to."""
         return identity(self)
 
     def at(self, context_tokens: int) -> ContextCosts | None:
-        """Times at exactly this length; None where it was not measured."""
+        """Times at exactly this context length; None if it was not measured."""
         return next((c for c in self.contexts if c.context_tokens == context_tokens), None)
 
 
 def total_time(times: Iterable[PassTime]) -> PassTime:
-    """The sum, part by part."""
-    every = list(times)
+    """The sums of the prefill and of the decode times."""
+    parts = list(times)
     return PassTime(
-        prefill_seconds=sum(time.prefill_seconds for time in every),
-        decode_seconds_per_token=sum(time.decode_seconds_per_token for time in every),
+        prefill_seconds=sum(part.prefill_seconds for part in parts),
+        decode_seconds_per_token=sum(part.decode_seconds_per_token for part in parts),
     )
 
 
 def planned_time(plan: ConversionPlan) -> PassTime | None:
-    """Of the whole model that a plan describes, at its context; None where it does not say so."""
+    """The predicted time of the converted model at the plan's context length.
+
+    None if the plan lacks a prediction for one of its items.
+    """
     parts = [plan.outside_time, *(item.predicted_time for item in plan.items)]
     known = [part for part in parts if part is not None]
     return total_time(known) if len(known) == len(parts) else None
 
 
 def time_ratio(time: PassTime, to: PassTime) -> TimeRatio:
-    """``time`` over ``to``, part by part."""
+    """The prefill and decode times of ``time`` divided by those of ``to``."""
     return TimeRatio(
         time.prefill_seconds / to.prefill_seconds,
         time.decode_seconds_per_token / to.decode_seconds_per_token,
@@ -142,6 +152,6 @@ def time_ratio(time: PassTime, to: PassTime) -> TimeRatio:
 
 
 def planned_ratio(plan: ConversionPlan) -> TimeRatio | None:
-    """The planned time over the base's; None where the plan does not say so."""
-    mine = planned_time(plan)
-    return time_ratio(mine, plan.base_time) if mine and plan.base_time else None
+    """The plan's predicted time over the base's; None if the plan lacks one of the two."""
+    planned = planned_time(plan)
+    return time_ratio(planned, plan.base_time) if planned and plan.base_time else None

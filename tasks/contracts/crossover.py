@@ -1,4 +1,4 @@
-"""From which prompt length a candidate is faster than its base."""
+"""The crossover: the prompt length from which the candidate is faster than the base."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ Timed = Literal["prefill", "decode", "request"]
 
 
 class Pair(Contract):
-    """The same figure of both arms, lower is better."""
+    """The same figure of base and candidate; lower is better."""
 
     base: float
     candidate: float
 
     @property
     def saving(self) -> float:
-        """Negative where the candidate is dearer."""
+        """Base minus candidate; negative if the candidate costs more."""
         return self.base - self.candidate
 
 
 class Crossover(Contract):
-    """From which prompt length on the candidate is faster.
+    """The prompt length from which the candidate is faster than the base.
 
-    ``measured``: the candidate's median time over the base's by prompt length, ascending.
-    ``tokens``: the smallest length from which on the ratio stays below 1, between two measured
-    lengths on the straight line over the logarithm of the length. Where the shortest measured is
-    below 1 already it is that one, as nothing shorter was measured; None where the longest is not.
+    Attributes:
+        measured: (prompt length, candidate's median time over the base's), ascending by length.
+        tokens: the shortest length from which the ratio stays below 1, interpolated linearly over
+            the logarithm of the length. It is the shortest measured length if all ratios are below
+            1, and None if the ratio at the longest is not.
     """
 
     timed: Timed
@@ -38,4 +39,5 @@ class Crossover(Contract):
 
     @property
     def from_the_shortest(self) -> bool:
+        """The candidate is faster at every measured length."""
         return self.tokens == self.measured[0][0]

@@ -1,4 +1,4 @@
-"""Measurements of every arm, as the gate and the report read them."""
+"""The evaluation: measurements of every arm, which the gate and the report read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Aggregate = Literal["mean", "exp_mean"]
 
 
 class Presentation(Contract):
-    """How pages show the measurements whose names begin with one word, as in ``perplexity.docs``.
+    """How pages show a family of measurements: all whose names start with the same word.
 
     Attributes:
-        label: what the figure is.
-        part: of the page: curves over the context length for ``by_length``, which needs a length
-            in the name; a table of its own for ``other``.
-        help: the unit or the scale, and which end is better.
-        log: on a logarithmic axis.
-        reference: the value of a candidate that equals its base, if that is a constant.
+        label: the name of the figure.
+        part: the section of the page. ``by_length`` draws curves over context length and needs a
+            length in the name.
+        help: the unit or the scale, and which direction is better.
+        log: logarithmic axis.
+        reference: the value of an unchanged model, if it is a constant.
     """
 
     label: str
@@ -35,11 +35,14 @@ class Presentation(Contract):
 
 
 class Measurement(Contract):
-    """One figure of one arm. ``value`` None means that it could not be measured.
+    """One metric's value in one arm.
 
-    ``low`` and ``high`` bound its 95 % interval where the metric gives one; ``count`` is the
-    number of items (tokens, prompts, repeats) behind it. ``aggregate`` says how the value follows
-    from the per-item results, where it does: their weighted mean, or exp of it.
+    Attributes:
+        value: None if it could not be measured; ``detail`` then says why.
+        low, high: the 95 % confidence interval, if the metric gives one.
+        count: number of items (tokens, prompts, repeats) behind the value.
+        aggregate: how the value follows from the per-item results: their weighted mean, or exp of
+            it; None if it does not follow from them.
     """
 
     metric: str
@@ -56,14 +59,15 @@ class Measurement(Contract):
     @field_validator("value", "low", "high")
     @classmethod
     def _finite(cls, value: float | None) -> float | None:
-        # JSON has no NaN: what is not a number was not measured, and the gate fails on it
+        # JSON has no NaN; a missing value fails the gate
         return value if value is not None and math.isfinite(value) else None
 
 
 class Champion(Contract):
     """The version that the registry's champion alias points at.
 
-    ``checkpoint`` None means that it cannot be measured beside the candidate, for ``reason``.
+    ``checkpoint`` is None if it cannot be measured together with the candidate; ``reason`` says
+    why.
     """
 
     version: str
@@ -74,8 +78,10 @@ class Champion(Contract):
 class EvalReport(Contract):
     """All arms, measured in one run on the same items.
 
-    ``items`` is a tree with every per-item result (tasks/contracts/items.py). ``kernels`` are the
-    implementations that ran, by operator; none where all was already measured.
+    Attributes:
+        kernels: the kernel implementations that ran, by operator; empty if every measurement came
+            from the cache.
+        items: the tree with every per-item result (tasks/contracts/items.py).
     """
 
     base_sha256: str
@@ -96,8 +102,8 @@ class EvalReport(Contract):
         return tuple(arm for arm in ARMS if arm in measured)
 
     def value(self, metric: str, arm: Arm) -> float | None:
-        found = self.find(metric, arm)
-        return found.value if found else None
+        measurement = self.find(metric, arm)
+        return measurement.value if measurement else None
 
     def find(self, metric: str, arm: Arm) -> Measurement | None:
         return next((m for m in self.measurements if (m.metric, m.arm) == (metric, arm)), None)
@@ -107,7 +113,7 @@ class EvalReport(Contract):
 
 
 class PlanComparison(Contract):
-    """Plans measured side by side on the same tokens, by the name that the survey gives them."""
+    """A survey's plans, measured on the same tokens. ``plans`` is keyed by plan name."""
 
     base_sha256: str
     device: str
@@ -116,5 +122,5 @@ class PlanComparison(Contract):
     seconds: float = 0.0
 
     def values(self, plan: str) -> dict[str, float | None]:
-        """The plan's own figures (arm ``candidate``)."""
+        """The measurements of the plan's model (arm ``candidate``), by metric."""
         return {m.metric: m.value for m in self.plans[plan] if m.arm == "candidate"}

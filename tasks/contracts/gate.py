@@ -1,4 +1,4 @@
-"""What the gate is told and what it says: policy, rules and waivers; checks and the decision."""
+"""The gate's decision, its checks, and the waivers that a check can fall under."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Comparing = Literal["value", "ratio", "difference", "p_value"]
 
 
 class Waiver(Contract):
-    """A loss that a person answers for: checks of ``metric`` may fail until the day is over (UTC).
+    """A person accepts a loss: failed checks of ``metric`` do not reject the candidate.
 
-    What was not measured cannot be waived.
+    ``metric`` is a name or a glob. ``expires`` is the last valid day (UTC). A missing measurement
+    cannot be waived.
     """
 
     metric: str = Field(min_length=1)
@@ -31,15 +32,20 @@ class Check(Contract):
     """One rule applied to one metric.
 
     Attributes:
-        compare, arm, slice: the rule's.
-        value: the figure that was compared; ``bound`` is its one-sided bound towards the limit.
-        is_floor: the limit is the least that passes, not the most.
-        margin: how far the judged one of the two is inside the limit.
-        p_value: of the hypothesis that the limit holds, Holm-adjusted over the decision.
-        items: how many the bound and the p-value rest on.
-        detectable: the smallest change of ``value`` that so many items would show, 4 times of 5.
-        inconclusive: failed because the items do not tell, not because a loss was shown.
-        waiver: failed, and forgiven by this.
+        compare, arm, slice: copied from the rule.
+        value: the figure that is compared with the limit.
+        bound: the one-sided confidence bound of ``value`` on the side of the limit.
+        is_floor: the limit is a minimum; otherwise it is a maximum.
+        margin: distance from the limit of ``value`` or ``bound``, whichever the rule judges;
+            negative if it is outside.
+        p_value: the null hypothesis is that the limit holds. Adjusted by Holm's method over all
+            tests of the decision.
+        items: number of items behind the bound and the p-value.
+        detectable: the smallest change of ``value`` that this number of items shows with a power
+            of 80 %.
+        inconclusive: the check failed because there is too little evidence, not because a loss is
+            significant.
+        waiver: the waiver under which a failed check does not reject.
     """
 
     metric: str
@@ -67,7 +73,11 @@ class Check(Contract):
 
 
 class GateDecision(Contract):
-    """Accepted only if no check rejects and at least one of severity ``fail`` passed by itself."""
+    """The gate's verdict on one candidate.
+
+    It is accepted if no check rejects and at least one check of severity ``fail`` passed without a
+    waiver.
+    """
 
     accepted: bool
     checks: tuple[Check, ...]
@@ -80,14 +90,14 @@ class GateDecision(Contract):
 
     @property
     def rejecting(self) -> tuple[Check, ...]:
-        """The checks that stand against the candidate."""
+        """The checks that reject the candidate."""
         return tuple(check for check in self.checks if check.rejects)
 
     @property
     def shown_worse(self) -> bool:
-        """A check failed, other than for want of items."""
+        """At least one check rejects because of a loss, not for lack of evidence."""
         return any(not check.inconclusive for check in self.rejecting)
 
     def failed(self) -> tuple[str, ...]:
-        """What rejected the candidate, check by check."""
+        """Metric and reason of each check that rejects."""
         return tuple(f"{check.metric}: {check.reason}" for check in self.rejecting)

@@ -1,4 +1,4 @@
-"""What a registry says of a model at a glance."""
+"""The history of a registered model: its versions, the champion's moves, the latest roll-out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerwright.tasks.contracts.rollout import RolloutState
 
 
 class VersionState(Contract):
-    """A registered version at a glance. ``state``: whether it may be promoted, or why not."""
+    """A registered version. ``state`` says whether it may be promoted or why it may not."""
 
     version: str
     aliases: tuple[str, ...]
@@ -19,8 +19,8 @@ class VersionState(Contract):
 
 
 class History(Contract):
-    """A registered model: its versions, newest first, every move of its champion, in order, and
-    its latest roll-out."""
+    """A registered model: versions (newest first), moves of the champion (oldest first) and the
+    latest roll-out."""
 
     model: str
     champion: str | None

@@ -1,4 +1,4 @@
-"""Per-item results: what each arm made of each item, kept beside every evaluation."""
+"""Per-item results: each arm's result on each item, stored with every evaluation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ITEMS = "items.jsonl"
 
 
 class Words(Contract):
-    """An item in words: what is asked (``prompt``, its end), what is ``expected`` where there is
-    an answer, and what the arm ``said``."""
+    """An item's text: the end of the ``prompt``, the ``expected`` answer if there is one, and what
+    the arm ``said``."""
 
     prompt: str
     expected: str = ""
@@ -27,14 +27,13 @@ class ItemResult(Contract):
     """One arm's result on one item.
 
     Attributes:
-        metric: name of the measurement that it is part of.
+        metric: name of the measurement that the item belongs to.
         item: the item's id, the same in every arm.
-        value: the figure on this item; None means that it could not be measured. Where the item is
-            right or wrong it is 1 or 0.
-        correct: right or wrong, where the item is one of the two.
-        weight: how much it counts in the measurement, for instance its tokens.
-        slice: the part of the items that it belongs to, for instance its positions.
-        words: question and answer, where they can be read and were to be kept.
+        value: the item's figure; None if it could not be measured. 1 or 0 if ``correct`` is set.
+        correct: None if the metric has no right or wrong answers.
+        weight: the item's weight in the measurement, for instance its number of tokens.
+        slice: the group that the item belongs to, for instance a range of token positions.
+        words: question and answer, if the metric keeps them.
     """
 
     metric: str
@@ -48,13 +47,13 @@ class ItemResult(Contract):
 
     @model_validator(mode="before")
     @classmethod
-    def _right_counts_one(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _value_follows_correct(cls, given: dict[str, Any]) -> dict[str, Any]:
         correct = given.get("correct")
         return given if correct is None else given | {"value": float(correct)}
 
 
 def write_items(folder: Path, items: Iterable[ItemResult]) -> None:
-    """One item a line, without what is at its default."""
+    """Write one item per line, without fields at their defaults."""
     with (folder / ITEMS).open("w", encoding="utf-8") as file:
         for item in items:
             file.write(item.model_dump_json(exclude_defaults=True) + "\n")

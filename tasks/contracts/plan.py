@@ -1,4 +1,4 @@
-"""A conversion plan: which layer becomes what."""
+"""The conversion plan: the strategy of every layer, and the repair rounds that changed it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ FrontierBudget = Literal["kv_bytes_ratio", "prefill_seconds_ratio", "decode_seco
 
 
 class PassTime(Contract):
-    """Time of a model or of layers of it: to read a context, and for each token behind it."""
+    """Time of a model or of some layers: to read a whole context, and per generated token."""
 
     prefill_seconds: float
     decode_seconds_per_token: float
 
 
 class PlanItem(Contract):
-    """Layers ``start`` to ``stop`` (exclusive) become one thing."""
+    """One strategy for layers ``start`` to ``stop`` (exclusive).
+
+    Attributes:
+        params: options of the strategy.
+        predicted_language_nats, predicted_recall_nats: predicted damage (contracts/profile.py).
+        predicted_kv_bytes: at the plan's ``context_tokens``, batch 1.
+        predicted_time: of these layers, at the plan's ``context_tokens``.
+    """
 
     start: int = Field(ge=0)
     stop: int
@@ -28,8 +35,8 @@ class PlanItem(Contract):
     reason: str = ""
     predicted_language_nats: float | None = None
     predicted_recall_nats: float | None = None
-    predicted_kv_bytes: int | None = None  # at the plan's context_tokens, batch 1
-    predicted_time: PassTime | None = None  # of these layers, at the plan's context_tokens
+    predicted_kv_bytes: int | None = None
+    predicted_time: PassTime | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> PlanItem:
@@ -43,17 +50,25 @@ class PlanItem(Contract):
 
 
 class ConversionPlan(Contract):
-    """Which layer becomes what. The items cover the layers exactly, in order; editable by hand."""
+    """The strategy of every layer; people may edit the file.
+
+    Attributes:
+        items: cover all layers in order, each layer once.
+        repaired_from: identity of the rejected plan that this one repairs.
+        costs_sha256: digest of the cost table that the times were predicted from.
+        base_time: predicted time of the whole base.
+        outside_time: predicted time outside the layers: embeddings, final norm, head.
+    """
 
     model_sha256: str
     layers: int = Field(gt=0, le=10_000)
     context_tokens: int = Field(gt=0)
     selector: str
     items: tuple[PlanItem, ...]
-    repaired_from: str | None = None  # identity of the plan that the gate rejected
-    costs_sha256: str | None = None  # of the cost table that times were predicted from
-    base_time: PassTime | None = None  # of the whole base, predicted
-    outside_time: PassTime | None = None  # of what is outside the layers: embeddings, norm, head
+    repaired_from: str | None = None
+    costs_sha256: str | None = None
+    base_time: PassTime | None = None
+    outside_time: PassTime | None = None
 
     @model_validator(mode="after")
     def _covers(self) -> ConversionPlan:
@@ -84,7 +99,7 @@ class ConversionPlan(Contract):
         )
 
     def summary(self) -> dict[str, str]:
-        """Strategy per layer index, the plan as JSON consumers see it."""
+        """The strategy per layer index, as JSON output shows the plan."""
         return {
             str(layer): item.strategy
             for item in self.items
@@ -93,10 +108,11 @@ class ConversionPlan(Contract):
 
 
 class RepairRound(Contract):
-    """A plan that the gate rejected, and what was done about it.
+    """A rejected plan and its repair.
 
-    ``given_back``: layers that the next round kept; empty where nothing more was done, with the
-    reason in ``stopped``.
+    Attributes:
+        given_back: layers that the next plan keeps unconverted; empty if there is no next plan.
+        stopped: why there is no next plan.
     """
 
     plan: ConversionPlan

@@ -1,4 +1,4 @@
-"""What was measured of a base model, layer by layer."""
+"""The profile: measurements of each layer of a base model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from layerwright.tasks.contracts.base import Contract, Spec
 
 
 class MeasuredDamage(Contract):
-    """What a conversion costs against the base.
+    """The quality that a conversion loses against the base. Positive is worse.
 
-    ``language_nats``: rise of the mean NLL per text token. ``kl_nats``: mean KL to the base per
-    text token. ``probes``: fall of the mean log-probability per token of the answer, by recall
-    probe; ``recall_nats`` is their mean. Positive is worse.
+    Attributes:
+        language_nats: increase of the mean NLL per text token.
+        recall_nats: mean over ``probes``.
+        kl_nats: mean KL divergence from the base per text token.
+        probes: per recall probe, decrease of the answer's mean log-probability per token.
     """
 
     language_nats: float
@@ -20,10 +22,10 @@ class MeasuredDamage(Contract):
 
 
 class Damage(MeasuredDamage):
-    """What converting one layer alone, all others kept, costs.
+    """The damage of converting one layer and keeping all others.
 
-    With ``layers`` above 1 it is the damage of a run of that many layers from this one on,
-    converted as one.
+    With ``layers`` above 1, that many consecutive layers, from this one on, are converted
+    together.
     """
 
     strategy: Spec
@@ -31,22 +33,23 @@ class Damage(MeasuredDamage):
 
 
 class LayerProfile(Contract):
-    """Everything that was measured of one layer; a score's meaning is its profiler's."""
+    """All measurements of one layer. Each profiler documents the meaning of its scores."""
 
     layer: int
     scores: dict[str, float] = {}
     damage: tuple[Damage, ...] = ()
 
     def damage_of(self, strategy: Spec, layers: int = 1) -> Damage | None:
-        """The damage of one strategy with exactly these options, where it was measured."""
+        """The damage of a strategy with exactly these options; None if it was not measured."""
         return next((d for d in self.damage if (d.strategy, d.layers) == (strategy, layers)), None)
 
 
 class CacheGeometry(Contract):
-    """What the caches of a base's layers are made of.
+    """The shape of the base's KV caches.
 
-    ``window_tokens``: per layer, how many tokens the base itself keeps; None keeps all. Empty
-    where all layers do.
+    Attributes:
+        window_tokens: per layer, how many tokens the base's cache keeps; None means all. Empty if
+            every layer keeps all.
     """
 
     kv_heads: int
@@ -56,25 +59,28 @@ class CacheGeometry(Contract):
 
     @property
     def bytes_per_token(self) -> int:
-        """Of one layer's keys and values."""
+        """Bytes of one token's keys and values in one layer."""
         return 2 * self.kv_heads * self.head_dim * self.element_bytes
 
     def layer_bytes(self, layer: int, context_tokens: int) -> int:
-        """KV bytes of one layer as it is in the base, batch 1."""
+        """KV bytes of one unconverted layer, batch 1."""
         window = self.window_tokens[layer] if self.window_tokens else None
         kept = context_tokens if window is None else min(window, context_tokens)
         return kept * self.bytes_per_token
 
 
 class ModelProfile(Contract):
-    """One profile pass over a model."""
+    """The result of the profile step.
+
+    ``reference`` holds figures of the whole base: ``nll``, ``key_log_prob``...
+    """
 
     model_sha256: str
     text_sha256: str
     tokens: int
     layers: tuple[LayerProfile, ...]
     geometry: CacheGeometry
-    reference: dict[str, float] = {}  # whole-model figures: "nll", "key_log_prob", ...
+    reference: dict[str, float] = {}
     seconds: float = 0.0
 
     def base_kv_bytes(self, context_tokens: int) -> int:

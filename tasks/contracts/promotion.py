@@ -1,4 +1,4 @@
-"""Who may move the champion's alias, and what is kept of every move."""
+"""Approvals of promotions, and the record of each move of the champion alias."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layerwright.tasks.contracts.base import Contract
 
 
 class Approval(Contract):
-    """That a version may become champion: who answers for it, and why."""
+    """The approval that a version may become champion: the approver, and the reason."""
 
     by: str = Field(min_length=1)
     reason: str = Field(min_length=1)
@@ -18,12 +18,12 @@ class Approval(Contract):
 
 
 class Move(Contract):
-    """One move of the champion's alias, as the model version that it went to keeps it.
+    """One move of the champion alias, stored in a tag of the version that became champion.
 
     Attributes:
-        before: the version that was champion until then; None for the first.
-        by, reason, how: who answers for it, why, and how that was said.
-        finished_at: when it had been made and read back; None for one that was cut off.
+        before: the previous champion; None if there was none.
+        by, reason, how: the approver, the reason, and whether a person or a policy approved.
+        finished_at: when the registry confirmed the move; None if the move was interrupted.
     """
 
     action: Literal["promoted", "rolled back"]

@@ -1,4 +1,4 @@
-"""References to what lies in the store: models, checkpoints, texts."""
+"""References to models, checkpoints and texts in the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TreeRef(Contract):
 
 
 class ModelRef(TreeRef):
-    """A base model as a normalised checkpoint: safetensors, config, tokenizer, chat template."""
+    """A base model, normalised: safetensors, config, tokenizer, chat template."""
 
     source: str
     family: str
@@ -28,19 +28,22 @@ class ModelRef(TreeRef):
     dtype: str
 
 
-LINEAGE = "layerwright.json"  # in every checkpoint: base, plan, what it was fitted and tuned on
+LINEAGE = "layerwright.json"  # in every checkpoint: its base, plan, and calibration and training
 
 
 class CheckpointRef(TreeRef):
-    """A converted checkpoint; it loads with Transformers alone."""
+    """A converted checkpoint. Transformers loads it without this project installed."""
 
     base_sha256: str
     plan_sha256: str
 
 
 class TextRef(TreeRef):
-    """``documents.jsonl``, a ``{"text": ...}``, ``{"messages": [...]}`` or ``{"item": {...}, "at":
-    "file:line"}`` a line; or files as they were."""
+    """A text: a folder with ``documents.jsonl``, or with the source's files unchanged.
+
+    Each line of ``documents.jsonl`` is ``{"text": ...}``, ``{"messages": [...]}`` or ``{"item":
+    {...}, "at": "file:line"}``.
+    """
 
     source: str
     documents: int
@@ -48,7 +51,7 @@ class TextRef(TreeRef):
 
 
 class Calibration(Contract):
-    """Rows of a text that conversion may fit on: ``rows`` of ``row_tokens`` tokens."""
+    """Calibration data: ``rows`` rows of ``row_tokens`` tokens, which strategies fit tensors on."""
 
     text: TextRef
     rows: int

@@ -1,4 +1,4 @@
-"""A model version in the registry."""
+"""The result of the register step."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from layerwright.tasks.contracts.base import Contract
 
 
 class Registration(Contract):
-    """A model version in the registry."""
+    """A model version in the registry.
+
+    ``found``: the version existed before this run, with the same manifest digest.
+    """
 
     name: str
     version: str
     alias: str
-    found: bool  # it was there already, and its manifest digest verified
+    found: bool

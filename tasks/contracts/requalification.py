@@ -1,4 +1,4 @@
-"""A registered version measured again: what is watched, what was found, and how it went before."""
+"""Requalification: a registered version, measured again, with alarms and the trend over time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerwright.tasks.contracts.base import Contract
 
 
 class Alarm(Contract):
-    """A figure that left its band, or could not be told to be inside it."""
+    """A figure that is outside its band, or that could not be compared with it."""
 
     metric: str
     reference: str
@@ -20,7 +20,7 @@ class Alarm(Contract):
 
 
 class TrendPoint(Contract):
-    """One requalification: its figures of the version itself, by metric."""
+    """One past requalification. ``values``: the version's figures, by metric."""
 
     at: str
     run_id: str
@@ -30,7 +30,7 @@ class TrendPoint(Contract):
 
 
 class Requalification(Contract):
-    """The result of a requalify run, and the last line that ``--json`` prints."""
+    """The result of a requalify run. ``--json`` prints it as the last line."""
 
     run_id: str
     model: str

@@ -1,4 +1,4 @@
-"""Cost and return of a conversion, in money."""
+"""The cost of a conversion and its return, in money."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerwright.tasks.contracts.crossover import Pair
 
 
 class Price(Contract):
-    """What one device costs for an hour."""
+    """The price of one device per hour."""
 
     device_hour: Annotated[Number, Field(gt=0)]
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
@@ -23,9 +23,12 @@ class Price(Contract):
 class WorkloadCost(Contract):
     """Money per million tokens at one length and batch size, from measured medians.
 
-    ``prefill`` per million tokens of prompts, ``decode`` per million new tokens, ``request`` per
-    million tokens of whole requests, prompts and answers together. ``break_even_tokens`` of such
-    requests pay for the conversion; None where the candidate saves nothing.
+    Attributes:
+        prefill: per million prompt tokens.
+        decode: per million new tokens.
+        request: per million tokens of whole requests (prompt and answer).
+        break_even_tokens: tokens of such requests after which the savings equal the conversion's
+            cost; None if the candidate saves nothing.
     """
 
     prompt_tokens: int
@@ -38,10 +41,12 @@ class WorkloadCost(Contract):
 
 
 class CostAndReturn(Contract):
-    """What a conversion cost, and what it gives back by workload.
+    """The cost of a conversion and its return per workload.
 
-    ``conversion`` is in the price's currency; ``device_seconds`` by step. ``untimed`` are steps
-    answered from the cache of which no record says how long they took: they are not counted.
+    Attributes:
+        device_seconds: by step.
+        untimed: cached steps without a recorded duration; the cost does not include them.
+        conversion: in the price's currency.
     """
 
     price: Price

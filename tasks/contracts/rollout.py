@@ -1,4 +1,4 @@
-"""A staged roll-out: its policy, what was measured of each request, how it stands."""
+"""The staged roll-out: requests and answers, the decision of each stage, and the state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from layerwright.tasks.contracts.base import Contract, Positive
 from layerwright.tasks.contracts.promotion import Move
 
 Side = Literal["champion", "challenger"]
-Figure = Literal["errors", "latency_p50", "latency_p95", "cost", "match", "agreement", "likelihood"]
+RolloutFigure = Literal[
+    "errors", "latency_p50", "latency_p95", "cost", "match", "agreement", "likelihood"
+]
 Verdict = Literal["advance", "roll back", "inconclusive"]
-SMALLEST_LEVEL = 1e-3  # what the bootstrap's resamples can still tell from chance
+SMALLEST_LEVEL = 1e-3  # the smallest significance level that the bootstrap's resamples can resolve
 
 
 class Request(Contract):
-    """One line of a request log."""
+    """One line of a request log: a prompt, and the expected answer if there is one."""
 
     id: str = Field(min_length=1)
     prompt: str = Field(min_length=1)
@@ -25,13 +27,13 @@ class Request(Contract):
 
 
 class Answer(Contract):
-    """What one side made of a request.
+    """One side's answer to a request.
 
     Attributes:
-        error: why there is no answer; then text and new_tokens are empty.
         seconds: from the prompt to the last token.
-        cost: of the device for so long, where there is a price.
-        match: with the request's reference, where there is one.
+        error: why there is no answer; ``text`` and ``new_tokens`` are then empty.
+        cost: device cost of these seconds, if the recipe gives a price.
+        match: score against the request's reference, if it has one.
     """
 
     text: str = ""
@@ -43,15 +45,16 @@ class Answer(Contract):
 
 
 class Served(Contract):
-    """One request of a stage: who served it, and what was measured.
+    """The record of one request in a stage.
 
-    Where it was the challenger's turn, or both were asked, both sides are there: a pair.
+    Both sides answer a request of the shadow stage and each request that goes to the challenger;
+    the champion alone answers the others.
 
     Attributes:
-        prompt_sha256: of the request, so that another one by that id is found out.
-        side: whose answer counts.
-        agreement: ROUGE-L F1 of the challenger's text with the champion's.
-        champion_nll, challenger_nll: nats per token of the champion's text, by each.
+        prompt_sha256: digest of the request; detects a changed request under the same id.
+        side: the side that the request is assigned to.
+        agreement: ROUGE-L F1 of the challenger's text against the champion's.
+        champion_nll, challenger_nll: nats per token that each side gives the champion's text.
     """
 
     id: str
@@ -65,19 +68,23 @@ class Served(Contract):
 
     @property
     def pair(self) -> tuple[Answer, Answer] | None:
-        """Champion's and challenger's answers, where both were asked."""
+        """The answers of champion and challenger; None if only one side answered."""
         if self.champion is None or self.challenger is None:
             return None
         return self.champion, self.challenger
 
 
 class LimitCheck(Contract):
-    """One limit at one look. ``open`` means that the data do not say on which side the truth is.
+    """One limit at one look (interim analysis).
 
-    ``value`` and ``bound`` (one-sided, where the limit would be broken) are on the limit's scale.
+    Attributes:
+        value, bound: the figure and its one-sided confidence bound towards the limit, both in the
+            limit's unit.
+        verdict: ``open`` means that the data show neither that the limit holds nor that it is
+            broken.
     """
 
-    figure: Figure
+    figure: RolloutFigure
     limit: float
     value: float | None = None
     bound: float | None = None
@@ -88,10 +95,12 @@ class LimitCheck(Contract):
 
 
 class StageDecision(Contract):
-    """What one look at a stage said.
+    """The decision of one look at a stage.
 
-    ``requests``: read from the log in this stage; ``by_challenger``: those whose counting answer
-    was the challenger's; ``pairs``: those that both answered.
+    Attributes:
+        requests: requests of this stage so far.
+        by_challenger: requests assigned to the challenger.
+        pairs: requests that both sides answered.
     """
 
     stage: str
@@ -107,17 +116,17 @@ class StageDecision(Contract):
 
 
 class RolloutState(Contract):
-    """How a roll-out stands: one tag of the registered model, written whole.
+    """The state of a roll-out, stored in one tag of the registered model.
 
     Attributes:
         champion, challenger: versions.
-        attempt: of the model's roll-outs, counted from 1.
-        stage: index of the stage, as many as there are once all have passed.
-        look: the next look at it.
-        share: of the requests that the challenger gets; the serving side reads it.
-        since: when it got that share.
-        begin: requests of the log that earlier stages read.
-        log_sha256: of those.
+        attempt: number of this roll-out among the model's roll-outs, from 1.
+        stage: index of the current stage; the number of stages once all have passed.
+        look: number of the next look at this stage, from 1.
+        share: share of traffic that the challenger gets; serving reads it.
+        since: when the challenger got this share.
+        begin: number of requests that earlier stages read from the log.
+        log_sha256: digest of those requests; detects a changed log.
         reason: of the last decision.
     """
 
@@ -137,7 +146,7 @@ class RolloutState(Contract):
 
 
 class StoppedRollout(Contract):
-    """On a version that a roll-out rolled back: when, at which stage, and why."""
+    """The tag of a version that a roll-out rolled back: when, at which stage, and why."""
 
     at: str
     stage: str
@@ -145,7 +154,7 @@ class StoppedRollout(Contract):
 
 
 class LiveShare(Contract):
-    """What a serving side needs to know: two versions, and the challenger's share."""
+    """What a serving process reads: both versions, and the challenger's share of traffic."""
 
     champion: str
     challenger: str | None = None
@@ -153,7 +162,13 @@ class LiveShare(Contract):
 
 
 class RolloutResult(Contract):
-    """How a roll-out ended, with the last decision of each stage. ``move``: of the promotion."""
+    """The result of a roll-out run.
+
+    Attributes:
+        stages: the last decision of each stage.
+        move: the promotion, if there was one.
+        records: folder with the record of every request.
+    """
 
     state: RolloutState
     stages: tuple[StageDecision, ...]

@@ -1,4 +1,4 @@
-"""What a finished convert run says of itself."""
+"""The result of a convert run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from layerwright.tasks.contracts.returns import CostAndReturn
 
 
 class RunSummary(Contract):
-    """The result of a convert run, and the last line that ``--json`` prints."""
+    """The result of a convert run. ``--json`` prints it as the last line.
+
+    Attributes:
+        repairs: every rejected plan, in order.
+        cost: None if the recipe gives no price.
+    """
 
     run_id: str
     decision: Literal["accepted", "rejected"]
@@ -25,12 +30,12 @@ class RunSummary(Contract):
     cache_hits: tuple[str, ...]
     report: str
     failed_checks: tuple[str, ...] = ()
-    repairs: tuple[RepairRound, ...] = ()  # every plan that was rejected, in order
+    repairs: tuple[RepairRound, ...] = ()
     crossovers: tuple[Crossover, ...] = ()
-    cost: CostAndReturn | None = None  # where the recipe gives a price
+    cost: CostAndReturn | None = None
 
 
 class Page(Contract):
-    """Where a page of HTML lies."""
+    """The address of a written HTML page."""
 
     uri: str

@@ -1,4 +1,4 @@
-"""Whether a choice of layers holds on another kind of text."""
+"""Stability of a survey: are the same layers chosen when the profile uses another text?"""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from layerwright.tasks.contracts.profile import ModelProfile
 
 
 class PlanOverlap(Contract):
-    """How much of one choice is in another.
+    """How similar two plans are.
 
-    ``same_strategy``: share of all layers with the same strategy in both. ``jaccard``: layers that
-    both convert over layers that either converts; 1 where neither converts any.
+    Attributes:
+        same_strategy: share of layers that have the same strategy in both.
+        jaccard: layers that both convert, over layers that at least one converts; 1 if neither
+            converts a layer.
     """
 
     same_strategy: float
@@ -20,11 +22,13 @@ class PlanOverlap(Contract):
 
 
 class Stability(Contract):
-    """Plans of a survey chosen again from a second text, and both choices measured on both domains.
+    """A survey's plans, chosen again from a second text; both choices measured on both domains.
 
-    ``texts``: what the choices were made on, the recipe's own first; ``held_out``: what they are
-    measured on, one of each domain in the same order. ``plans`` and ``profile`` are of the second
-    text; ``measured`` has the recipe's choices, then the second ones.
+    Attributes:
+        texts: the texts that plans were chosen from: the recipe's, then the second.
+        held_out: the texts that plans are measured on, one per domain, in the same order.
+        profile, plans: from the second text.
+        measured: the plans chosen from the first text, then those chosen from the second.
     """
 
     texts: tuple[str, str]
@@ -34,15 +38,19 @@ class Stability(Contract):
     measured: tuple[PlanComparison, PlanComparison]
 
     def damage(self, plan: str, chosen_on: str, family: str, measured_on: str) -> Measurement:
-        """A plan's own figure, ``family`` being ``perplexity_ratio`` or ``kl_mean``."""
+        """A plan's damage on the text ``measured_on``, when chosen from the text ``chosen_on``.
+
+        Args:
+            family: ``perplexity_ratio`` or ``kl_mean``.
+        """
         wanted = f"{family}.{measured_on}"
         of_plan = self.measured[self.texts.index(chosen_on)].plans[plan]
         return next(m for m in of_plan if (m.metric, m.arm) == (wanted, "candidate"))
 
 
-def overlap(one: ConversionPlan, other: ConversionPlan) -> PlanOverlap:
-    """Of two plans for the same layers."""
-    pairs = list(zip(one.summary().values(), other.summary().values(), strict=True))
+def overlap(first: ConversionPlan, second: ConversionPlan) -> PlanOverlap:
+    """The overlap of two plans for the same layers."""
+    pairs = list(zip(first.summary().values(), second.summary().values(), strict=True))
     converted = [(a != "keep", b != "keep") for a, b in pairs]
     either = sum(a or b for a, b in converted)
     return PlanOverlap(

@@ -1,4 +1,4 @@
-"""What training hands on: points of the loss, validations, reports of stages and of the whole."""
+"""Reports of training steps: finetune (healing) and regularize."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from layerwright.tasks.contracts.references import CheckpointRef, ModelRef
 class TrainPoint(Contract):
     """One training step.
 
-    ``stage`` counts from 0, ``step`` from 1 over all stages; ``tokens`` were read up to and with
-    this step. ``loss`` is the weighted sum that was minimised, ``values`` each objective's mean by
-    name, before its weight, in the unit that its ``StageReport`` gives.
+    Attributes:
+        stage: from 0.
+        step: from 1, counted over all stages.
+        loss: the weighted sum of the objectives.
+        values: each objective's mean, unweighted, in the unit that ``StageReport.units`` gives.
+        tokens: tokens read so far, this step included.
     """
 
     stage: int = 0
@@ -23,10 +26,14 @@ class TrainPoint(Contract):
 
 
 class ValidationPoint(Contract):
-    """The model in training on held-out rows, after ``step`` steps (0: before the first).
+    """One measurement of the model in training on held-out rows.
 
-    ``loss`` is the stage's own weighted sum on those rows: the lowest in a stage is its best state.
-    ``nll`` and ``kl`` to the base are means per token, in nats. ``seconds`` of training before it.
+    Attributes:
+        step: number of steps taken; 0 is before the first.
+        seconds: training time so far.
+        loss: the stage's weighted sum of objectives; the lowest in a stage marks its best state.
+        nll: mean per token, in nats.
+        kl: mean KL divergence from the base per token, in nats; None if the base does not run.
     """
 
     stage: int = 0
@@ -35,15 +42,18 @@ class ValidationPoint(Contract):
     seconds: float
     loss: float
     nll: float
-    kl: float | None  # None where the base is not run
+    kl: float | None
 
 
 class StageReport(Contract):
-    """One stage of a training. ``units`` and ``weights`` are by objective.
+    """One stage of training.
 
-    ``best_step`` is the step (over all stages) whose state the stage handed on; without validation
-    it is the last. ``steps`` is how many it took, fewer than asked for where it stopped early; 0
-    where it had nothing to train.
+    Attributes:
+        units, weights: by objective.
+        steps: steps taken: fewer than the recipe's if the stage stopped early, 0 if there was
+            nothing to train.
+        best_step: the step, counted over all stages, whose state the stage passed on; the last one
+            without validation.
     """
 
     units: dict[str, str]
@@ -57,9 +67,11 @@ class StageReport(Contract):
 
 
 class FinetuneReport(Contract):
-    """What healing did. ``checkpoint`` is the merged model, or the input when nothing was done.
+    """The result of the finetune step.
 
-    ``best_step`` is the step whose state was merged, of the last stage that trained.
+    Attributes:
+        checkpoint: the merged model; the input checkpoint if nothing was trained.
+        best_step: the step of the last training stage whose state was merged.
     """
 
     checkpoint: CheckpointRef
@@ -76,18 +88,20 @@ class FinetuneReport(Contract):
 
 
 class RegularizationTrial(Contract):
-    """One weight of the penalty after a short training; ``nll`` with the doomed layers skipped."""
+    """A short training with one penalty weight. ``nll``: with the layers to be removed skipped."""
 
     weight: float
     nll: float
 
 
 class RegularizationReport(Contract):
-    """What regularisation before removal did (TRSP stage 2, arXiv 2505.18232).
+    """The result of the regularize step (TRSP stage 2, arXiv 2505.18232).
 
-    ``model`` is the regularised base, whose layers are all there still; ``layers`` are doomed;
-    ``weight`` is the penalty's, the best of ``trials`` where several were tried. ``nll_before`` and
-    ``nll_after`` are validation NLLs with the doomed layers skipped, where there is a validation.
+    Attributes:
+        model: the regularised base; it still has all layers.
+        layers: the layers that the plan removes.
+        weight: the penalty's weight; the best of ``trials`` if several were tried.
+        nll_before, nll_after: validation NLL with ``layers`` skipped; None without validation.
     """
 
     model: ModelRef

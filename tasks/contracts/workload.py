@@ -1,8 +1,8 @@
-"""What a timing is of, as it stands in a figure's name: prompt, new tokens, rows at once.
+"""The workload that a timing was measured with, as part of a metric's name.
 
-prefill_ms.8192             a prompt of 8,192 tokens, one row
-decode_tokens_per_s.8192.b4 four rows of it at once
-latency_p50_ms.8192+32.b4   and 32 new tokens behind each
+prefill_ms.8192             a prompt of 8,192 tokens, batch 1
+decode_tokens_per_s.8192.b4 the same prompt length, batch 4
+latency_p50_ms.8192+32.b4   the same, and 32 new tokens per row
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SUBJECT = re.compile(r"([1-9]\d*)(?:\+([1-9]\d*))?(?:\.b([1-9]\d*))?", re.ASCII)
 
 
 class Workload(NamedTuple):
-    """``new_tokens`` is 0 where a figure does not depend on it."""
+    """``new_tokens`` is 0 for metrics that do not depend on it."""
 
     prompt_tokens: int
     new_tokens: int = 0
@@ -26,6 +26,6 @@ class Workload(NamedTuple):
 
     @classmethod
     def parse(cls, subject: str) -> Workload | None:
-        """What follows a family's name and its dot; None where that is no workload."""
-        found = SUBJECT.fullmatch(subject)
-        return found and cls(int(found[1]), int(found[2] or 0), int(found[3] or 1))
+        """Read the part of a metric's name after its family and dot; None if it is no workload."""
+        match = SUBJECT.fullmatch(subject)
+        return match and cls(int(match[1]), int(match[2] or 0), int(match[3] or 1))

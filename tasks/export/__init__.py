@@ -1,4 +1,1 @@
-"""Out of the project: a checkpoint in a form that serving engines take, and what a checkpoint is.
-
-Import from the modules: transformers_folder, stock, gguf, inspection.
-"""
+"""Export checkpoints in forms that serving engines load, and inspect checkpoints."""

@@ -1,4 +1,4 @@
-"""Whether an exported model computes what the checkpoint does: both answer the same tokens.
+"""Check that an exported model computes the same logits as its checkpoint.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -23,42 +23,43 @@ from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.models.loading import load_checkpoint
 
 LIMIT = 1e-5  # relative RMS in fp32
-ROWS, BEYOND, SHORTEST = 2, 64, 128  # tokens beyond the widest window; tokens in any case
+ROWS, BEYOND, MIN_LENGTH = 2, 64, 128  # BEYOND: tokens after the widest window
 PROCESS = Path(__file__).with_name("served_process.py")
 
 
 def assert_agreement(
     checkpoint: Path, config: HybridConfig, exported: Path, **options: Any
 ) -> float:
-    """Relative RMS between the logits of the checkpoint and of what was exported, in fp32.
+    """The relative RMS difference between the logits of the checkpoint and of the export, in fp32.
 
-    The export is loaded in a process of its own, isolated from this one's paths, with an empty
-    cache of modules and no network. The checkpoint is gone from memory by then.
+    The export is loaded in a separate process that cannot see this project's code or the network
+    and has an empty module cache. The checkpoint is no longer in memory by then.
 
     Args:
-        checkpoint: the converted checkpoint; this project's own classes compute what is expected.
+        checkpoint: the converted checkpoint; this project's classes compute its logits.
         options: for `from_pretrained`, such as trust_remote_code.
 
     Raises:
-        IntegrityError: the export does not load, or its logits differ by more than LIMIT.
+        IntegrityError: the export does not load, or the difference is above LIMIT.
     """
     ids = probe(config)
     expected = _expected(checkpoint, ids)
     with tempfile.TemporaryDirectory() as scratch:
-        answers = _ask(exported, ids, Path(scratch), options)
-    difference = relative_rms(answers, expected)
-    if not difference <= LIMIT:  # also where it is not a number
+        actual = _exported_logits(exported, ids, Path(scratch), options)
+    difference = relative_rms(actual, expected)
+    if not difference <= LIMIT:  # true for NaN too
         raise IntegrityError(
-            f"the exported model does not compute what the checkpoint does: relative RMS of the "
-            f"logits {difference:.1e}, allowed {LIMIT:.0e}; nothing was written"
+            f"the exported model's logits differ from the checkpoint's by a relative RMS of "
+            f"{difference:.1e}, the maximum is {LIMIT:.0e}; nothing was written"
         )
     return difference
 
 
 def probe(config: HybridConfig) -> Tensor:
-    """Tokens (B, T), the same each time, longer than any layer's window."""
-    reaches = (MIXERS[s["mixer"]["kind"]].reach_tokens(s["mixer"]) for s in config.layer_specs)
-    length = max(SHORTEST, BEYOND + max(reach or 0 for reach in reaches))
+    """Fixed random tokens (B, T), more than any layer's window."""
+    specs = config.layer_specs or []
+    reaches = (MIXERS[s["mixer"]["kind"]].reach_tokens(s["mixer"]) for s in specs)
+    length = max(MIN_LENGTH, BEYOND + max(reach or 0 for reach in reaches))
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, config.vocab_size, (ROWS, length), generator=generator)
 
@@ -75,11 +76,11 @@ def _expected(checkpoint: Path, ids: Tensor) -> Tensor:
     return model(ids, logits_to_keep=BEYOND).logits
 
 
-def _ask(exported: Path, ids: Tensor, scratch: Path, options: dict[str, Any]) -> Tensor:
-    questions, answers = scratch / "ids.safetensors", scratch / "logits.safetensors"
-    save_file({"ids": ids}, questions)
-    asked = json.dumps(options | {"logits_to_keep": BEYOND})
-    command = [sys.executable, "-I", PROCESS, exported.resolve(), questions, answers, asked]
+def _exported_logits(exported: Path, ids: Tensor, scratch: Path, options: dict[str, Any]) -> Tensor:
+    inputs, outputs = scratch / "ids.safetensors", scratch / "logits.safetensors"
+    save_file({"ids": ids}, inputs)
+    arguments = json.dumps(options | {"logits_to_keep": BEYOND})
+    command = [sys.executable, "-I", PROCESS, exported.resolve(), inputs, outputs, arguments]
     home = {"HF_HOME": str(scratch / "home"), "HF_HUB_OFFLINE": "1"}
     process = subprocess.run(
         list(map(str, command)), cwd=scratch, env=os.environ | home, capture_output=True, text=True
@@ -87,4 +88,4 @@ def _ask(exported: Path, ids: Tensor, scratch: Path, options: dict[str, Any]) ->
     if process.returncode:
         reason = (process.stderr.strip() or f"exit status {process.returncode}").splitlines()[-1]
         raise IntegrityError(f"the exported model does not load, nothing was written: {reason}")
-    return load_file(answers)["logits"]
+    return load_file(outputs)["logits"]

@@ -1,4 +1,4 @@
-"""A converted checkpoint in a folder: its config and the headers of its files; nothing loaded."""
+"""Open a converted checkpoint: its config and the headers of its files, without the weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+
+import torch
 
 from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.hybrid.configuration import HybridConfig
@@ -16,7 +18,7 @@ CONFIG, INDEX, MANIFEST = "config.json", "model.safetensors.index.json", "manife
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a file's header says of a tensor; ``dtype`` is safetensors' own name: ``BF16``."""
+    """A tensor as its file's header describes it; ``dtype`` is safetensors' name, as ``BF16``."""
 
     file: Path
     dtype: str
@@ -30,7 +32,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A converted checkpoint, opened but not loaded."""
+    """A converted checkpoint; its weights are not loaded."""
 
     folder: Path
     config: HybridConfig
@@ -38,17 +40,17 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Reads the config and the headers of the weight files.
+        """Read the config and the headers of the weight files.
 
         Raises:
-            InputError: the folder holds no converted checkpoint, or one of a newer format.
+            InputError: the folder has no converted checkpoint, or one in a newer format.
             IntegrityError: a header cannot be read, or there are no weights.
         """
         config = folder / CONFIG
         if not config.is_file():
             raise InputError(
                 f"{folder} is not a checkpoint: it has no {CONFIG}",
-                remedy="give a folder that a conversion wrote, or a run: `layerwright runs`",
+                remedy="give a converted checkpoint's folder, or a run (`layerwright runs`)",
             )
         try:
             fields = json.loads(config.read_bytes())
@@ -57,27 +59,28 @@ class Checkpoint:
         model_type = fields.get("model_type") if isinstance(fields, dict) else None
         if model_type != HybridConfig.model_type:
             raise InputError(
-                f"model_type is {model_type!r}: this checkpoint was not converted",
+                f"model_type is {model_type!r}: Layerwright did not convert this checkpoint",
                 where=str(config),
                 expected=repr(HybridConfig.model_type),
             )
         try:
             read = HybridConfig.from_dict(fields)
-        except Exception as error:  # Transformers checks each field in its own way
+        except Exception as error:  # Transformers raises many kinds of errors
             raise InputError(f"cannot be used: {error}", where=str(config)) from error
         return cls(folder, read, stored_tensors(folder))
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of an element of a key or value: of the dtype that the model is loaded in."""
-        return self.config.dtype.itemsize if self.config.dtype else 4
+        """Bytes per element of keys and values, in the dtype that the model is loaded in."""
+        dtype = self.config.dtype
+        return dtype.itemsize if isinstance(dtype, torch.dtype) else 4
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a folder's safetensors files by name, from their headers alone.
+    """All tensors of a folder's safetensors files by name, from the files' headers.
 
     Raises:
-        IntegrityError: no such file, or one without a readable header.
+        IntegrityError: there are no tensors, or a header cannot be read.
     """
     files = sorted(folder.glob("*.safetensors"))
     tensors = {
@@ -86,5 +89,5 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         for name, entry in read_header(file).items()
     }
     if not tensors:
-        raise IntegrityError(f"{folder}: no weights: {len(files)} safetensors files")
+        raise IntegrityError(f"{folder} has no weights in its {len(files)} safetensors files")
     return tensors

@@ -1,4 +1,4 @@
-"""A folder that appears whole, or not at all."""
+"""Write a folder atomically."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ README = "README.md"
 
 @contextmanager
 def new_folder(target: Path, readme: str | None = None) -> Iterator[Path]:
-    """A folder beside ``target`` to write into; it takes its name once the block ends well.
+    """A temporary folder to write into, which is renamed to ``target`` if the block succeeds.
 
     Args:
-        readme: text of its README.md, where it gets one.
+        readme: text of its README.md; None for no such file.
 
     Raises:
-        InputError: something lies at ``target`` already.
+        InputError: ``target`` exists and is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists already", expected="a new or empty folder for --out")
+        raise InputError(f"{target} already exists", expected="a new or empty folder for --out")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.mkdir()
@@ -38,9 +38,9 @@ def new_folder(target: Path, readme: str | None = None) -> Iterator[Path]:
 
 
 def copy_files(source: Path, target: Path, left_out: tuple[str, ...]) -> None:
-    """Copies the files of a folder, but those that match a pattern of ``left_out``.
+    """Copy a folder's files, except those that match a pattern in ``left_out``.
 
-    Copies, not links: a store's tree must not change when someone edits what was exported.
+    It makes no links, because editing an exported file must not change the store's tree.
     """
     for file in sorted(source.iterdir()):
         if file.is_file() and not any(file.match(pattern) for pattern in left_out):

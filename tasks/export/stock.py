@@ -1,4 +1,4 @@
-"""A checkpoint as a model of Transformers' own classes, where its layers allow it."""
+"""Export a checkpoint as a model of Transformers' own classes, if its layers allow it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -30,9 +31,9 @@ def export_stock(folder: Path, target: Path, readme: str | None = None) -> Expor
     """Writes a checkpoint as a stock model and compares the logits of the two.
 
     Raises:
-        InputError: no converted checkpoint, a layer that no stock class has (the message names
-            each), or ``target`` exists; nothing is written.
-        IntegrityError: what was written does not compute the same; it is removed.
+        InputError: the folder has no converted checkpoint, no stock class supports its layers (the
+            message names them), or ``target`` exists.
+        IntegrityError: the stock model does not compute the checkpoint's logits.
     """
     checkpoint = Checkpoint.open(folder)
     check_form(checkpoint.config)
@@ -49,20 +50,20 @@ def export_stock(folder: Path, target: Path, readme: str | None = None) -> Expor
 
 
 def check_form(config: HybridConfig) -> None:
-    """Raises InputError, with all that stands in the way, where no stock class has these layers."""
-    if obstacles := config.capabilities["stock"]["obstacles"]:
+    """Raise InputError, which names all obstacles, if no stock class supports these layers."""
+    if obstacles := _stock_form(config)["obstacles"]:
         raise InputError(
-            "no class of Transformers' own can hold this checkpoint:"
+            "no class of Transformers supports this checkpoint:"
             + "".join(f"\n    {line}" for line in obstacles),
-            expected="layers of full attention, removed ones, and windows of one size without "
-            "sinks",
+            expected="only layers with full attention, removed layers, and windows of one size "
+            "without sinks",
             remedy="serve it with its own code (--to transformers), or convert with a plan of "
             "such layers",
         )
 
 
 def write_stock(checkpoint: Checkpoint, target: Path) -> PretrainedConfig:
-    """Writes the stock form into an empty folder, unchecked; returns its config."""
+    """Write the stock form into an empty folder, without checking it; return its config."""
     copy_files(checkpoint.folder, target, left_out=REWRITTEN)
     config = stock_config(checkpoint.config)
     config.save_pretrained(target)
@@ -85,10 +86,10 @@ def write_stock(checkpoint: Checkpoint, target: Path) -> PretrainedConfig:
 
 
 def stock_config(config: HybridConfig) -> PretrainedConfig:
-    """The config of the stock form: without removed layers, with a window where there is one."""
-    model_type = config.capabilities["stock"]["model_type"]
+    """The config of the stock form: without the removed layers, and with the layers' window."""
+    model_type = _stock_form(config)["model_type"]
     family = FAMILIES[config.base_model_type]
-    windows = [layer_window(spec) for spec in config.layer_specs if spec != REMOVED]
+    windows = [layer_window(spec) for spec in config.layer_specs or [] if spec != REMOVED]
     window = max((w for w in windows if w is not None), default=None)
     fields = {name: getattr(config, name) for name in [*COPIED_FIELDS, "num_key_value_heads"]}
     fields |= {"num_hidden_layers": len(windows), "sliding_window": window}
@@ -98,7 +99,7 @@ def stock_config(config: HybridConfig) -> PretrainedConfig:
         if isinstance(field := getattr(family, ours), str)
     }
     if model_type != "qwen2" or config.head_dim * config.num_attention_heads != config.hidden_size:
-        fields["head_dim"] = config.head_dim  # which Qwen2 leaves to the division
+        fields["head_dim"] = config.head_dim  # Qwen2 has no such field if it equals the quotient
     if model_type in ("qwen2", "qwen3"):
         fields |= {"use_sliding_window": window is not None, "max_window_layers": len(windows)}
     if window is not None and model_type != "mistral":
@@ -112,13 +113,13 @@ def stock_config(config: HybridConfig) -> PretrainedConfig:
 
 
 def layer_numbers(config: HybridConfig) -> dict[int, int]:
-    """The new index of each layer that stays, by its old one."""
-    kept = [i for i, spec in enumerate(config.layer_specs) if spec != REMOVED]
+    """The new index of each layer that is not removed, by its old index."""
+    kept = [i for i, spec in enumerate(config.layer_specs or []) if spec != REMOVED]
     return {old: new for new, old in enumerate(kept)}
 
 
 def new_name(name: str, numbers: dict[int, int]) -> str | None:
-    """A tensor's name once the layers are renumbered; None for one of a removed layer."""
+    """A tensor's name after the layers are renumbered; None for a tensor of a removed layer."""
     match = LAYER.match(name)
     if match is None:
         return name
@@ -127,12 +128,18 @@ def new_name(name: str, numbers: dict[int, int]) -> str | None:
 
 
 def write_renamed(source: Path, target: Path, names: dict[str, str | None]) -> None:
-    """One safetensors file under new names; a file in which nothing changes is copied as it is."""
+    """Write a safetensors file with renamed tensors; copy it if no name changes."""
     with safe_open(source, framework="pt") as weights:
-        held = list(weights.keys())
-        if all(names[name] == name for name in held):
+        old_names = list(weights.keys())
+        if all(names[name] == name for name in old_names):
             shutil.copyfile(source, target)
             return
-        tensors = {names[name]: weights.get_tensor(name) for name in held if names[name]}
+        tensors = {new: weights.get_tensor(old) for old in old_names if (new := names[old])}
         save_file(tensors, target, metadata=weights.metadata())
-        target.chmod(0o644)  # safetensors makes it the owner's alone
+        target.chmod(0o644)  # safetensors writes files that only the owner can read
+
+
+def _stock_form(config: HybridConfig) -> dict[str, Any]:
+    """What the config's capabilities say on the stock form."""
+    assert config.capabilities is not None  # HybridConfig derives them
+    return config.capabilities["stock"]

@@ -1,4 +1,4 @@
-"""A checkpoint as a plain folder that Transformers loads with the code inside it."""
+"""Export a checkpoint as a folder that Transformers loads with the code in that folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def export_transformers(folder: Path, target: Path, readme: str | None = None) -
     """Copies a checkpoint, its own code included, and loads the copy as a serving host would.
 
     Raises:
-        InputError: no converted checkpoint, or ``target`` exists; nothing is written.
-        IntegrityError: the copy does not load, or does not compute what this project's classes do.
+        InputError: the folder has no converted checkpoint, or ``target`` exists.
+        IntegrityError: the copy does not load, or does not compute the checkpoint's logits.
     """
     checkpoint = Checkpoint.open(folder)
     with new_folder(target, readme) as partial:

@@ -1,4 +1,4 @@
-"""One figure of the candidate against one of another arm, with what its items say of it."""
+"""Compare the candidate's figure with another arm's: value, confidence bound, p-value, power."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import binomtest, multinomial
 
 from layerwright.tasks.contracts.evaluation import Measurement
-from layerwright.tasks.gate.pairs import NotShown, Pairs
+from layerwright.tasks.gate.pairs import NoEvidence, Pairs
 from layerwright.tasks.gate.statistics import best_bound, detectable_change, mcnemar
 from layerwright.tasks.recipe.gate import GateRule
 from layerwright.tasks.resampling import RESAMPLES, resample
@@ -18,16 +18,16 @@ from layerwright.tasks.resampling import RESAMPLES, resample
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a rule's limit is for, and how sure it is.
+    """The figure that a rule limits, and its uncertainty.
 
     Attributes:
         value: the figure.
-        bound: its one-sided bound on the side where the limit would be broken.
-        p_value: of the hypothesis that the truth is inside the limit; small where it is not.
-        items: how many are behind bound and p-value; 0 where there are none.
-        detectable: the smallest change of ``value`` that they would show, 4 times of 5.
-        draws: (RESAMPLES,) of the figure, to be averaged over metrics.
-        best: no data of so many items could put the bound further.
+        bound: its one-sided confidence bound on the side of the limit.
+        p_value: the null hypothesis is that the true figure is inside the limit.
+        items: number of items behind bound and p-value; 0 if there are none.
+        detectable: the smallest change of ``value`` that is detected with a power of 80 %.
+        draws: (RESAMPLES,) bootstrap draws of the figure, for the mean over several metrics.
+        best: the best bound that any results on this number of items can give.
     """
 
     value: float
@@ -39,14 +39,15 @@ class Comparison:
     best: float | None = None
 
 
-def point(rule: GateRule, candidate: Measurement, other: Measurement | None) -> float:
-    """The figure of a rule from two values.
+def figure_from_values(rule: GateRule, candidate: Measurement, other: Measurement | None) -> float:
+    """The figure of a rule, from the values of both arms.
 
     Raises:
-        NotShown: the other's value gives no evidence, or a ratio of negative values.
+        NoEvidence: the other arm's value is 0 or not finite, or the rule takes the ratio of
+            negative values.
     """
     mine = candidate.value
-    assert mine is not None  # checked by whoever calls
+    assert mine is not None  # the caller checks it
     if rule.compare == "value":
         return mine
     assert other is not None
@@ -54,52 +55,50 @@ def point(rule: GateRule, candidate: Measurement, other: Measurement | None) -> 
     theirs, name = other.value, rule.arm
     if rule.compare != "ratio":
         if theirs == 0 and candidate.higher_is_better:
-            raise NotShown(f"the {name} scores 0: there was nothing to lose, so nothing was shown")
+            raise NoEvidence(f"no evidence: the {name} scores 0, so the candidate cannot be worse")
         return mine - theirs
     if theirs == 0 or not math.isfinite(mine / theirs):
-        raise NotShown(f"the {name}'s value is {theirs:g}: a ratio to it is no evidence")
+        raise NoEvidence(f"no evidence: the ratio to the {name}'s value {theirs:g} is not finite")
     if theirs < 0 or mine < 0:
-        raise NotShown("a ratio of negative values means nothing; compare by difference")
+        raise NoEvidence("a ratio of negative values has no meaning; use compare: difference")
     return mine / theirs
 
 
-def figure_of(rule: GateRule, pairs: Pairs) -> float:
-    """The figure of a rule over some items alone (a slice).
+def figure_from_items(rule: GateRule, pairs: Pairs) -> float:
+    """The figure of a rule, from the items of a slice.
 
     Raises:
-        NotShown: as ``point``.
+        NoEvidence: as ``figure_from_values``.
     """
 
-    def measured(values: np.ndarray | None) -> Measurement | None:
-        if values is None:
-            return None
-        whole = float(pairs.whole(values, pairs.weights))
-        # the rule's floor or ceiling says which way is better; only that a zero is no evidence
+    def measurement(values: np.ndarray) -> Measurement:
+        figure = float(pairs.figure(values, pairs.weights))
+        # only the check for a score of 0 reads higher_is_better; a rule with a minimum has a score
         return Measurement(
-            metric="", arm="base", value=whole, unit="", higher_is_better=rule.is_floor
+            metric="", arm="base", value=figure, unit="", higher_is_better=rule.is_floor
         )
 
-    mine = measured(pairs.candidate)
-    assert mine is not None
-    return point(rule, mine, measured(pairs.other))
+    other = None if pairs.other is None else measurement(pairs.other)
+    return figure_from_values(rule, measurement(pairs.candidate), other)
 
 
 def compare_items(
     rule: GateRule, value: float, pairs: Pairs, significance: float, seed: int
 ) -> Comparison:
-    """Bound, p-value and power of a figure from its items, by the paired bootstrap.
+    """Bound, p-value and power of a figure, by the paired bootstrap over items.
 
-    Of items that are right or wrong, one more is taken to be lost and one more won: a few items
-    without any change do not show that there is none (Bonett and Price 2012, doi
-    10.3102/1076998611411915, add the same to each kind of change). Their bound is never better than
-    what so many items can show if none is lost, and a loss is significant only if McNemar's exact
-    test says so too. A share by itself has Clopper and Pearson's bound.
+    Items that are right or wrong need more care, because a few items without a single change do
+    not prove that nothing changed:
+    - One lost and one won item are added (Bonett and Price 2012, doi 10.3102/1076998611411915).
+    - The bound is at most the one that this number of items gives if no item is lost.
+    - A loss is significant only if McNemar's exact test agrees.
+    - A share without a comparison gets Clopper and Pearson's bound.
     """
     if rule.compare == "value" and pairs.right_or_wrong:
         return _exact_share(rule, value, pairs, significance)
     draws = (_draw_changes if pairs.right_or_wrong else _draw_items)(rule, pairs, seed)
     bound = float(np.quantile(draws, significance if rule.is_floor else 1 - significance))
-    p_value, best = beyond(draws, rule), None
+    p_value, best = bootstrap_p_value(draws, rule), None
     if pairs.right_or_wrong:
         lost, won = (pairs.lost, pairs.won) if rule.is_floor else (pairs.won, pairs.lost)
         p_value = max(p_value, mcnemar(lost, won))
@@ -118,22 +117,23 @@ def compare_items(
 
 
 def _draw_items(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
-    """(RESAMPLES,) of the rule's figure, whole items drawn with their results in both arms."""
+    """(RESAMPLES,) draws of the rule's figure; an item is drawn with its results in both arms."""
     arrays = [pairs.candidate, pairs.weights, *([] if pairs.other is None else [pairs.other])]
 
     def statistic(
         c: np.ndarray, w: np.ndarray, o: np.ndarray | None = None, axis: int = -1
     ) -> np.ndarray:
-        mine = pairs.whole(c, w, axis)
-        return mine if o is None else _figure(rule, mine, pairs.whole(o, w, axis))
+        mine = pairs.figure(c, w, axis)
+        return mine if o is None else _compare(rule, mine, pairs.figure(o, w, axis))
 
     return resample(arrays, statistic, seed).bootstrap_distribution
 
 
 def _draw_changes(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
-    """As ``_draw_items`` for items that are right or wrong, with one lost and one won more.
+    """As ``_draw_items``, for items that are right or wrong, with one lost and one won item added.
 
-    Drawing items is drawing how many of them are of each of the four kinds: a multinomial.
+    Each item is of one of four kinds (right in both arms, lost, won, wrong in both), so the counts
+    of a bootstrap draw are multinomial.
     """
     assert pairs.other is not None
     right = int((pairs.candidate * pairs.other).sum())
@@ -143,13 +143,13 @@ def _draw_changes(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
         kinds.sum(), kinds / kinds.sum(), RESAMPLES, np.random.default_rng(seed)
     )
     kept, gone, gained, _ = drawn.T / kinds.sum()
-    return _figure(rule, kept + gained, kept + gone)
+    return _compare(rule, kept + gained, kept + gone)
 
 
-def _figure(rule: GateRule, mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def _compare(rule: GateRule, mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     if rule.compare != "ratio":
         return mine - theirs
-    worst = 0.0 if rule.is_floor else np.inf  # 0/0: a draw in which nothing was right
+    worst = 0.0 if rule.is_floor else np.inf  # for 0/0, a draw without a right item
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(mine / theirs, nan=worst, posinf=np.inf, neginf=-np.inf)
 
@@ -160,27 +160,27 @@ def _detectable(draws: np.ndarray, significance: float) -> float | None:
     return change if math.isfinite(change) else None
 
 
-def beyond(draws: np.ndarray, rule: GateRule) -> float:
-    """The share of draws inside the limit: the bootstrap's p-value that the truth is inside."""
+def bootstrap_p_value(draws: np.ndarray, rule: GateRule) -> float:
+    """The p-value of the hypothesis that the limit holds: the share of draws inside the limit."""
     inside = draws >= rule.limit if rule.is_floor else draws <= rule.limit
     return float((1 + inside.sum()) / (1 + len(draws)))
 
 
-def mean_of(rule: GateRule, parts: Sequence[Comparison], significance: float) -> Comparison:
-    """The mean of one figure over several metrics, whose items are independent of each other."""
+def mean_comparison(rule: GateRule, parts: Sequence[Comparison], significance: float) -> Comparison:
+    """The mean of a figure over several metrics whose items are independent."""
     value = float(np.mean([part.value for part in parts]))
-    some = [part.draws for part in parts if part.draws is not None]
-    if len(some) < len(parts):
+    all_draws = [part.draws for part in parts if part.draws is not None]
+    if len(all_draws) < len(parts):
         return Comparison(value, items=min(part.items for part in parts))
-    draws = np.mean(some, axis=0)
+    draws = np.mean(all_draws, axis=0)
     level = significance if rule.is_floor else 1 - significance
     bound = float(np.quantile(draws, level))
-    caps = [part.best for part in parts if part.best is not None]
-    best = float(np.mean(caps)) if len(caps) == len(parts) else None
+    best_bounds = [part.best for part in parts if part.best is not None]
+    best = float(np.mean(best_bounds)) if len(best_bounds) == len(parts) else None
     return Comparison(
         value,
         min(bound, best) if best is not None else bound,
-        beyond(draws, rule),
+        bootstrap_p_value(draws, rule),
         sum(part.items for part in parts),
         _detectable(draws, significance),
         draws,
@@ -191,15 +191,16 @@ def mean_of(rule: GateRule, parts: Sequence[Comparison], significance: float) ->
 def chance_of_loss(
     candidate: Measurement, pairs: Pairs, significance: float, seed: int
 ) -> Comparison:
-    """The probability that a loss as large as the one seen comes by chance, of equal arms.
+    """The one-sided p-value of the candidate's loss, under the hypothesis that the arms are equal.
 
-    McNemar's exact test where items are right or wrong, else the paired bootstrap's.
+    It is McNemar's exact test for items that are right or wrong, and the paired bootstrap's
+    otherwise.
     """
     better = candidate.higher_is_better
     if pairs.right_or_wrong:
         n, lost, won = len(pairs), pairs.lost, pairs.won
         p_value = mcnemar(lost, won) if better else mcnemar(won, lost)
-        # of the difference, with one more of each change: never 0 (Bonett and Price 2012)
+        # standard error of the difference with one lost and one won item added: never 0
         error = math.sqrt(lost + won + 2 - (lost - won) ** 2 / n) / n
         return Comparison(p_value, None, p_value, n, detectable_change(error, significance))
     no_loss = GateRule(
@@ -207,13 +208,13 @@ def chance_of_loss(
         compare="difference",
         **{"min" if better else "max": 0.0},  # type: ignore[arg-type]
     )
-    found = compare_items(no_loss, 0.0, pairs, significance, seed)
-    assert found.p_value is not None
-    return Comparison(found.p_value, None, found.p_value, len(pairs), found.detectable)
+    loss = compare_items(no_loss, 0.0, pairs, significance, seed)
+    assert loss.p_value is not None
+    return Comparison(loss.p_value, None, loss.p_value, len(pairs), loss.detectable)
 
 
 def _best(rule: GateRule, pairs: Pairs, significance: float) -> float:
-    """The highest lower bound that the items can give: nothing lost, what was won counted."""
+    """The highest lower bound that these items can give: no item lost, the won items counted."""
     assert pairs.other is not None
     right = int(pairs.other.sum()) if rule.compare == "ratio" else len(pairs)
     if not right:
@@ -227,7 +228,7 @@ def _exact_share(rule: GateRule, value: float, pairs: Pairs, significance: float
     limit = min(1.0, max(0.0, rule.limit))
     worse = "less" if rule.is_floor else "greater"
     bounds = binomtest(right, n).proportion_ci(1 - 2 * significance, method="exact")
-    share = (right + 1) / (n + 2)  # never 0 or 1: those would have no spread
+    share = (right + 1) / (n + 2)  # never 0 or 1, whose standard error is 0
     return Comparison(
         value,
         float(bounds.low if rule.is_floor else bounds.high),

@@ -1,4 +1,4 @@
-"""The gate: a report against a policy, rule by rule. What was not shown has failed."""
+"""Apply a gate policy to an evaluation. A rule without evidence fails."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from zlib import crc32
 
-from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
+from layerwright.tasks.contracts.evaluation import Arm, EvalReport, Measurement
 from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.gate.checks import check_of, nothing_passed, unmeasured
+from layerwright.tasks.gate.checks import make_check, missing_reason, no_evidence_check
 from layerwright.tasks.gate.comparison import (
     Comparison,
     chance_of_loss,
     compare_items,
-    figure_of,
-    mean_of,
-    point,
+    figure_from_items,
+    figure_from_values,
+    mean_comparison,
 )
-from layerwright.tasks.gate.pairs import ItemTable, NotShown
+from layerwright.tasks.gate.pairs import ItemTable, NoEvidence
 from layerwright.tasks.gate.statistics import holm
-from layerwright.tasks.gate.tiers import Application, breadth, matching, rules_of
+from layerwright.tasks.gate.tiers import Application, coverage_checks, matching_metrics, tier_rules
 from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule on a metric: what was found, or why nothing was shown."""
+    """The result of one rule on one metric: a comparison, or the problem that prevented it."""
 
     rule: GateRule
     metric: str
-    found: Comparison | None
+    comparison: Comparison | None
     problem: str = ""
 
 
@@ -45,28 +45,29 @@ def decide(
     now: datetime,
     seed: int = 0,
 ) -> GateDecision:
-    """Apply the tier and every rule to every metric that they match.
+    """Apply the tier and every rule to all metrics that they match.
 
-    Accepted if no check of severity ``fail`` failed or was inconclusive, but for those that are
-    waived, and at least one passed by itself. A rule fails where its metric is missing, was not
-    measured in an arm that it needs, or has an arm or items that give no evidence. A value exactly
-    at its limit passes.
+    The candidate is accepted if every check of severity ``fail`` passed or is waived, and at least
+    one passed without a waiver. A value exactly at its limit passes. A rule fails if its metric is
+    missing, was not measured in an arm that the rule needs, or has no valid items although the
+    rule needs them.
 
-    That a check *failed* on items is said only where its p-value, by Holm over all of them, is
-    below ``policy.significance``: of candidates as good as their arm, no more than that share is
-    shown to be worse. A candidate whose truth is at a limit passes a bound that often at most.
+    Two error rates are at most ``policy.significance``: the share of candidates as good as the
+    other arm that a decision calls significantly worse (p-values are adjusted by Holm's method
+    over all tests), and the share of candidates exactly at a limit that pass its bound. A check
+    that neither passes nor shows a significant loss is inconclusive.
 
     Args:
-        items: of the report (``EvalReport.items``).
-        now: aware of its time zone; the decision expires ``policy.expires_after_days`` later, or
-            with the first waiver that it rests on.
+        items: per-item results of the report (``EvalReport.items``).
+        now: with time zone. The decision expires ``policy.expires_after_days`` later, or with the
+            first waiver that it depends on.
         seed: of the bootstrap.
 
     Raises:
-        InputError: a limit that is no finite number.
+        InputError: a limit is not a finite number.
     """
     if now.tzinfo is None:
-        raise ValueError("now must be aware of its time zone")
+        raise ValueError("now must have a time zone")
     for rule in policy.rules:
         if not math.isfinite(rule.limit):
             raise InputError(
@@ -75,15 +76,15 @@ def decide(
                 expected="a finite number",
             )
     gate = _Gate(report, ItemTable(items), policy, seed)
-    applied = [Application(rule, matching(report, rule.metric)) for rule in policy.rules]
+    applied = [Application(rule, matching_metrics(report, rule.metric)) for rule in policy.rules]
     if policy.tier:
-        applied = [*rules_of(policy.tier, report, policy.significance), *applied]
-    findings = [finding for one in applied for finding in gate.apply(one)]
-    checks = [*(breadth(report) if policy.tier else ()), *_judge(findings, policy)]
+        applied = [*tier_rules(policy.tier, report, policy.significance), *applied]
+    findings = [finding for application in applied for finding in gate.apply(application)]
+    checks = [*(coverage_checks(report) if policy.tier else ()), *_judge(findings, policy)]
     checks = [_waived(check, policy.waivers, now) for check in checks]
     decisive = [c for c in checks if c.severity == "fail" and c.passed and c.value is not None]
     if not decisive and not any(check.rejects for check in checks):
-        checks.append(nothing_passed(checks))
+        checks.append(no_evidence_check(checks))
     return GateDecision(
         accepted=not any(check.rejects for check in checks),
         checks=tuple(checks),
@@ -98,81 +99,80 @@ def decide(
 
 @dataclass(frozen=True)
 class _Gate:
-    """What every rule is applied to."""
+    """The evaluation that rules are applied to, and how."""
 
     report: EvalReport
     table: ItemTable
     policy: GatePolicy
     seed: int
 
-    def apply(self, one: Application) -> Iterator[Finding]:
-        rule, metrics = one.rule, one.metrics
+    def apply(self, application: Application) -> Iterator[Finding]:
+        rule, metrics = application.rule, application.metrics
         if not metrics:
-            problem = "no measurement has this name: nothing was shown"
-            yield Finding(rule, rule.metric, None, problem)
+            yield Finding(rule, rule.metric, None, "no measurement matches this name")
             return
         champion = self.report.champion
         if rule.arm == "champion" and (champion is None or champion.checkpoint is None):
-            # without a champion there is nothing to compare with, and nothing wrong
+            # no champion is no problem: the first version of a model has none
             why = (champion.reason or "the champion was not measured") if champion else ""
             yield Finding(rule, rule.metric, None, why)
             return
-        found = [self._find(rule, metric) for metric in metrics]
+        findings = [self._apply_to(metric, rule) for metric in metrics]
         if rule.across == "each":
-            yield from found
+            yield from findings
             return
-        parts = [finding.found for finding in found if finding.found]
-        problem = "; ".join(f"{f.metric}: {f.problem}" for f in found if f.problem)
-        mean = mean_of(rule, parts, self.policy.significance) if not problem else None
+        parts = [finding.comparison for finding in findings if finding.comparison]
+        problem = "; ".join(f"{f.metric}: {f.problem}" for f in findings if f.problem)
+        mean = mean_comparison(rule, parts, self.policy.significance) if not problem else None
         yield Finding(rule, rule.metric, mean, problem)
 
-    def _find(self, rule: GateRule, metric: str) -> Finding:
+    def _apply_to(self, metric: str, rule: GateRule) -> Finding:
         try:
             return Finding(rule, metric, self._compare(rule, metric))
-        except NotShown as nothing:
-            return Finding(rule, metric, None, str(nothing))
+        except NoEvidence as error:
+            return Finding(rule, metric, None, str(error))
 
     def _compare(self, rule: GateRule, metric: str) -> Comparison:
         candidate = self._measured(metric, "candidate")
         other = None if rule.compare == "value" else self._measured(metric, rule.arm)
-        value = point(rule, candidate, other)
+        value = figure_from_values(rule, candidate, other)
         needs_items = rule.on == "bound" or rule.compare == "p_value" or rule.slice is not None
         if not needs_items and not self.table.has(candidate):
             return Comparison(value)
         pairs = self.table.pairs(candidate, other, rule.slice)
         seed = crc32(f"gate/{self.seed}/{metric}/{rule.slice}".encode())
         if rule.slice is not None and rule.compare != "p_value":
-            value = figure_of(rule, pairs)
+            value = figure_from_items(rule, pairs)
         if len(pairs) < self.policy.min_items:
             return Comparison(value, items=len(pairs))
         if rule.compare == "p_value":
             return chance_of_loss(candidate, pairs, self.policy.significance, seed)
         return compare_items(rule, value, pairs, self.policy.significance, seed)
 
-    def _measured(self, metric: str, arm: str) -> Measurement:
-        found = self.report.find(metric, arm)  # type: ignore[arg-type]
-        if found is None or found.value is None:
-            raise NotShown(unmeasured(arm, found))
-        return found
+    def _measured(self, metric: str, arm: Arm) -> Measurement:
+        measurement = self.report.find(metric, arm)
+        if measurement is None or measurement.value is None:
+            raise NoEvidence(missing_reason(arm, measurement))
+        return measurement
 
 
 def _judge(findings: list[Finding], policy: GatePolicy) -> Iterator[Check]:
-    """Findings as checks, with the p-values of the family adjusted."""
+    """The checks of findings, with p-values adjusted over the family of all deciding tests."""
     family = [
         index
         for index, finding in enumerate(findings)
         if finding.rule.severity == "fail"
         and (finding.rule.on == "bound" or finding.rule.compare == "p_value")
-        and finding.found is not None
-        and finding.found.p_value is not None
+        and finding.comparison is not None
+        and finding.comparison.p_value is not None
     ]
-    raw = [finding.found.p_value if finding.found else None for finding in findings]
+    raw = [finding.comparison.p_value if finding.comparison else None for finding in findings]
     adjusted = dict(zip(family, holm([raw[i] or 0.0 for i in family]), strict=True))
     for index, finding in enumerate(findings):
-        yield check_of(
+        yield make_check(
             finding.rule,
             finding.metric,
-            finding.found,
+            finding.comparison,
             finding.problem,
             p_value=adjusted.get(index, raw[index]),
             policy=policy,
@@ -180,7 +180,7 @@ def _judge(findings: list[Finding], policy: GatePolicy) -> Iterator[Check]:
 
 
 def _waived(check: Check, waivers: Iterable[Waiver], now: datetime) -> Check:
-    """The check, forgiven where a waiver in force covers it and its figure was measured."""
+    """The check, with the first valid waiver that covers it, if it rejects and has a value."""
     if not check.rejects or check.value is None:
         return check
     today = now.astimezone(UTC).date()

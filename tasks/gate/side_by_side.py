@@ -1,8 +1,9 @@
-"""Two arms of one evaluation against each other, neither of them in the right."""
+"""Compare two arms of an evaluation symmetrically: neither is the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
@@ -11,7 +12,7 @@ from layerwright.tasks.contracts.comparison import FigureComparison, ItemChange,
 from layerwright.tasks.contracts.evaluation import Arm, EvalReport, Measurement
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.gate.comparison import chance_of_loss, compare_items
-from layerwright.tasks.gate.pairs import ItemTable, NotShown, Pairs
+from layerwright.tasks.gate.pairs import ItemTable, NoEvidence
 from layerwright.tasks.gate.statistics import holm
 from layerwright.tasks.recipe.gate import GateRule
 
@@ -28,20 +29,21 @@ def compare_arms(
     worst: int = 5,
     seed: int = 0,
 ) -> SideBySide:
-    """The champion's arm as A and the candidate's as B, metric by metric, item by item.
+    """Compare the champion arm (A) with the candidate arm (B), metric by metric, item by item.
 
-    Each figure with items has the difference's 95 % interval by the paired bootstrap and a
-    two-sided p-value, twice the smaller of the two one-sided ones: McNemar's exact test where items
-    are right or wrong, else the bootstrap's. They are adjusted over all metrics (Holm).
+    For a metric with items, the difference gets a 95 % confidence interval (paired bootstrap) and a
+    two-sided p-value: twice the smaller of the two one-sided p-values, from McNemar's exact test
+    if items are right or wrong, from the bootstrap otherwise. The p-values are adjusted over all
+    metrics by Holm's method.
 
     Args:
-        items: of the report.
-        min_items: fewer give neither interval nor test.
-        worst: how many items are named for each metric whose items are not right or wrong.
+        items: per-item results of the report.
+        min_items: metrics with fewer items get neither interval nor test.
+        worst: number of regressions to list per metric.
         seed: of the bootstrap.
     """
-    kept = tuple(items)
-    table = ItemTable(kept)
+    results = tuple(items)
+    table = ItemTable(results)
     figures = [
         _figure(report, table, measurement, significance, min_items, seed)
         for measurement in report.measurements
@@ -52,7 +54,7 @@ def compare_arms(
     for index, p_value in zip(tested, adjusted, strict=True):
         figures[index] = _judged(figures[index], p_value, significance)
     sides: dict[tuple[str, Arm], dict[str, ItemResult]] = {}
-    for item in kept:
+    for item in results:
         sides.setdefault((item.metric, item.arm), {})[item.item] = item
     changes = {figure.metric: list(_changes(figure, sides)) for figure in figures}
     return SideBySide(
@@ -82,7 +84,7 @@ def _figure(
     seed: int,
 ) -> FigureComparison:
     other = report.find(mine.metric, A)
-    found = FigureComparison(
+    figure = FigureComparison(
         metric=mine.metric,
         unit=mine.unit,
         higher_is_better=mine.higher_is_better,
@@ -90,39 +92,34 @@ def _figure(
         b=mine.value,
     )
     if other is None or other.value is None or mine.value is None:
-        return found.model_copy(update={"reason": "it was not measured in both"})
+        return figure.model_copy(update={"reason": "not measured in both checkpoints"})
     difference = mine.value - other.value
-    found = found.model_copy(update={"difference": difference})
+    figure = figure.model_copy(update={"difference": difference})
     if not table.has(mine):
-        return found.model_copy(update={"reason": "it has no items to be paired"})
+        return figure.model_copy(update={"reason": "the metric has no per-item results"})
     try:
         pairs = table.pairs(mine, other, None)
-    except NotShown as nothing:
-        return found.model_copy(update={"reason": str(nothing)})
-    found = found.model_copy(update={"items": len(pairs)})
+    except NoEvidence as error:
+        return figure.model_copy(update={"reason": str(error)})
+    figure = figure.model_copy(update={"items": len(pairs)})
     if pairs.right_or_wrong:
-        found = found.model_copy(update={"lost": pairs.lost, "won": pairs.won})
+        figure = figure.model_copy(update={"lost": pairs.lost, "won": pairs.won})
     if len(pairs) < min_items:
-        few = f"too few items: {len(pairs)} of at least {min_items}"
-        return found.model_copy(update={"reason": few})
+        few = f"too few items: {len(pairs)}, at least {min_items} are needed"
+        return figure.model_copy(update={"reason": few})
     seed = crc32(f"compare/{seed}/{mine.metric}".encode())
     no_loss = GateRule(metric=mine.metric, arm="champion", compare="difference", min=0.0)
     draws = compare_items(no_loss, difference, pairs, significance, seed).draws
-    assert draws is not None  # of a difference there always are
-    turned = Pairs(
-        pairs.other,  # type: ignore[arg-type]
-        pairs.candidate,
-        pairs.weights,
-        pairs.aggregate,
-        pairs.right_or_wrong,
-    )
-    one_sided = [chance_of_loss(mine, p, significance, seed).p_value for p in (pairs, turned)]
+    assert draws is not None  # a difference always has draws
+    assert pairs.other is not None
+    swapped = replace(pairs, candidate=pairs.other, other=pairs.candidate)
+    one_sided = [chance_of_loss(mine, p, significance, seed).p_value for p in (pairs, swapped)]
     update = {
         "low": _finite(np.quantile(draws, 0.025)),
         "high": _finite(np.quantile(draws, 0.975)),
         "p_value": min(1.0, 2 * min(p for p in one_sided if p is not None)),
     }
-    return found.model_copy(update=update)
+    return figure.model_copy(update=update)
 
 
 def _finite(bound: np.floating) -> float | None:
@@ -139,7 +136,7 @@ def _judged(figure: FigureComparison, p_value: float, significance: float) -> Fi
 def _changes(
     figure: FigureComparison, sides: Mapping[tuple[str, Arm], Mapping[str, ItemResult]]
 ) -> Iterator[ItemChange]:
-    """The items of one metric that both arms have and that differ."""
+    """The items of one metric whose values differ between the arms."""
     others = sides.get((figure.metric, A), {})
     for name, mine in sides.get((figure.metric, B), {}).items():
         other = others.get(name)
@@ -160,5 +157,5 @@ def _changes(
 
 
 def _text(item: ItemResult) -> str | None:
-    """What an arm wrote on an item, where the metric keeps it."""
+    """What an arm answered to an item; None if the metric does not keep it."""
     return item.words.said if item.words else None

@@ -1,4 +1,4 @@
-"""Tests on paired items that scipy has not by these names: McNemar's, and Holm's correction."""
+"""Statistics that scipy lacks: McNemar's test, Holm's correction, power, the best bound."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ POWER = 0.8
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Exact one-sided p-value that more items were lost than chance loses.
+    """The exact one-sided p-value of ``lost`` lost and ``won`` won items.
 
-    p = P[Bin(lost + won, 1/2) >= lost]: under equal quality each item that changed was as likely
-    won as lost (McNemar 1947, exact form).
+    p = P[Bin(lost + won, 1/2) >= lost]: if both arms are equally good, an item that changed is lost
+    or won with equal probability (McNemar 1947, exact form).
     """
     if lost + won == 0:
         return 1.0
@@ -22,8 +22,10 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the order given: rejecting those below a holds the family-wise error
-    rate at a, whatever the dependence between the tests (Holm 1979).
+    """P-values adjusted for multiple tests, in the given order (Holm 1979).
+
+    Rejecting all hypotheses with an adjusted p-value below a keeps the family-wise error rate at
+    most a, for any dependence between the tests.
 
     p~_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), with p_(1) <= ... <= p_(m).
     """
@@ -36,16 +38,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_change(standard_error: float, significance: float) -> float:
-    """The true change that a one-sided test at ``significance`` finds with 80 % probability.
+    """The smallest true change that a one-sided test at ``significance`` finds with power 80 %.
 
-    (z_{1-a} + z_{0.8}) SE, the usual normal approximation.
+    (z_{1-a} + z_{0.8}) SE, the normal approximation.
     """
     return float((norm.ppf(1 - significance) + norm.ppf(POWER)) * standard_error)
 
 
 def best_bound(items: int, significance: float) -> float:
-    """The one-sided lower bound of a share of which all ``items`` items are right: a^(1/n).
+    """The highest one-sided lower bound that a share of ``items`` items can have: a^(1/n).
 
-    Clopper and Pearson's interval at n of n: no data can show more with so few items.
+    It is Clopper and Pearson's bound when all items are right.
     """
     return float(significance ** (1 / items)) if items else 0.0

@@ -1,4 +1,4 @@
-"""The step: the decision on a report, with the items that it names, at this moment."""
+"""The function of the gate step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from layerwright.tasks.recipe.gate import GatePolicy
 
 
 def decide_now(report: EvalReport, policy: GatePolicy, ctx: Context) -> GateDecision:
-    """Apply every rule of the policy, with value, limit and margin; fails closed."""
+    """Accept or reject the candidate by the policy, at the current time."""
     items = read_items(ctx.store.open_tree(report.items.sha256)) if report.items else ()
     return decide(report, items, policy, datetime.now(UTC), ctx.seed)

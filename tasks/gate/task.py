@@ -1,4 +1,4 @@
-"""The `gate` step: every rule of the policy, judged anew each time."""
+"""The `gate` step. It is never cached, because a decision depends on the date."""
 
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.orchestration.node import Node

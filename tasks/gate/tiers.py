@@ -1,4 +1,4 @@
-"""The tiers: what `lossless`, `standard` and `aggressive` mean, as rules over a report."""
+"""The tiers `lossless`, `standard` and `aggressive`, translated into rules for an evaluation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from layerwright.tasks.recipe.gate import GateRule
 
 @dataclass(frozen=True)
 class Floors:
-    """Recovery, the candidate's share of the base's score, that a tier asks for.
+    """The minimum recovery (candidate's score over the base's) that a tier demands.
 
-    ``mean`` over all tasks, and for every perplexity; ``worst`` for each task by itself.
-    ``no_loss``: no task may have lost significantly either.
+    Attributes:
+        mean: of the mean over all tasks, and of every perplexity.
+        worst: of each task.
+        no_loss: no task may have a significant loss.
     """
 
     mean: float
@@ -30,8 +32,8 @@ FLOORS: dict[Tier, Floors] = {
     "standard": Floors(mean=0.95, worst=0.90),
     "aggressive": Floors(mean=0.90, worst=0.80),
 }
-# what a tier never does without, and how many of it
-NEEDED = {
+# metrics that every tier requires, and how many of each
+REQUIRED_METRICS = {
     "perplexity.*": 2,
     "recall.*": 1,
     "generation.*": 1,
@@ -40,27 +42,28 @@ NEEDED = {
     "prefill_ms.*": 1,
     "decode_tokens_per_s.*": 1,
 }
-TASKS = ("recall.*", "generation.*")  # tasks whatever their unit, missing in the base or not
-OTHER_READINGS = ("exact_match.*",)  # of a task that has its figure
-LENGTHS = (0.9, 1.1)  # of what is generated, against the base (MLPerf's bounds)
-TIMING_NOISE = 0.05  # medians of the same model differ by so much from run to run
+TASKS = ("recall.*", "generation.*")  # tasks of any unit, also if the base has no value
+SECONDARY = ("exact_match.*",)  # further scores of tasks that already have one
+LENGTH_RATIOS = (0.9, 1.1)  # length of generated text over the base's (MLPerf's limits)
+TIMING_NOISE = 0.05  # medians of the same model vary by this much between runs
 
 
 @dataclass(frozen=True)
 class Application:
-    """A rule, and the metrics of the report that it is for; none means that nothing was shown."""
+    """A rule and the metrics that it applies to; a rule without metrics fails."""
 
     rule: GateRule
     metrics: tuple[str, ...]
 
 
-def rules_of(tier: Tier, report: EvalReport, significance: float) -> Iterator[Application]:
-    """The tier's rules, on the metrics that the report has.
+def tier_rules(tier: Tier, report: EvalReport, significance: float) -> Iterator[Application]:
+    """The tier's rules for the metrics of a report.
 
-    Every task's recovery, and their mean, by the one-sided bound of the interval; every perplexity
-    by the bound of its ratio; lengths; memory and speed no worse than the base's.
+    Recovery of each task and of their mean, and the ratio of each perplexity, are judged by their
+    one-sided confidence bounds. Output lengths must be close to the base's; memory and speed must
+    not be worse.
     """
-    floors, tasks = FLOORS[tier], tasks_of(report)
+    floors, tasks = FLOORS[tier], task_metrics(report)
 
     def on(metrics: tuple[str, ...], **rule: Any) -> Application:
         return Application(GateRule(**rule), metrics)
@@ -73,38 +76,38 @@ def rules_of(tier: Tier, report: EvalReport, significance: float) -> Iterator[Ap
         yield on(tasks, metric="all tasks", min=floors.mean, on="bound", across="mean")
     for pattern, rule in (
         ("perplexity.*", {"max": round(1 / floors.mean, 4), "on": "bound"}),
-        ("length_ratio.*", {"min": LENGTHS[0], "compare": "value"}),
-        ("length_ratio.*", {"max": LENGTHS[1], "compare": "value"}),
+        ("length_ratio.*", {"min": LENGTH_RATIOS[0], "compare": "value"}),
+        ("length_ratio.*", {"max": LENGTH_RATIOS[1], "compare": "value"}),
         ("kv_bytes.*", {"max": 1.0}),
         ("prefill_ms.*", {"max": 1 + TIMING_NOISE}),
         ("decode_tokens_per_s.*", {"min": 1 - TIMING_NOISE}),
     ):
-        yield on(matching(report, pattern), metric=pattern, **rule)
+        yield on(matching_metrics(report, pattern), metric=pattern, **rule)
 
 
-def tasks_of(report: EvalReport) -> tuple[str, ...]:
-    """Metrics that score an arm by itself as a share, so that a recovery means something.
+def task_metrics(report: EvalReport) -> tuple[str, ...]:
+    """The metrics that are tasks: each scores an arm alone, as a share, so that it has a recovery.
 
-    Multiple choice has two shares of the same items, ``acc`` and ``acc_norm``: the second, where
-    it is there, is the task, and no task counts twice.
+    Multiple choice has two scores of the same items, ``acc`` and ``acc_norm``. Only ``acc_norm``
+    counts if both are there, so that no task counts twice.
     """
     scored = [
         m.metric
         for m in report.measurements
-        if not any(fnmatchcase(m.metric, pattern) for pattern in OTHER_READINGS)
+        if not any(fnmatchcase(m.metric, pattern) for pattern in SECONDARY)
         and (
             any(fnmatchcase(m.metric, pattern) for pattern in TASKS)
             or (m.arm == "base" and m.unit == "share" and m.higher_is_better)
         )
     ]
-    once = dict.fromkeys(scored)
-    return tuple(m for m in once if not (m.endswith(".acc") and f"{m}_norm" in once))
+    unique = dict.fromkeys(scored)
+    return tuple(m for m in unique if not (m.endswith(".acc") and f"{m}_norm" in unique))
 
 
-def matching(report: EvalReport, pattern: str) -> tuple[str, ...]:
-    """The names that a glob matches, in the candidate or in an arm that it is compared with.
+def matching_metrics(report: EvalReport, pattern: str) -> tuple[str, ...]:
+    """The metrics that a glob matches, in the candidate or in an arm that it is compared with.
 
-    A metric that only the candidate lacks must not pass unseen.
+    The other arms count too, so that a rule fails if only the candidate lacks a metric.
     """
     return tuple(
         dict.fromkeys(
@@ -115,21 +118,21 @@ def matching(report: EvalReport, pattern: str) -> tuple[str, ...]:
     )
 
 
-def breadth(report: EvalReport) -> Iterator[Check]:
-    """That everything was measured which a tier never does without."""
+def coverage_checks(report: EvalReport) -> Iterator[Check]:
+    """One check per entry of ``REQUIRED_METRICS``: were enough of these metrics measured?"""
     values = report.by_arm("candidate")
-    for pattern, needed in NEEDED.items():
-        shown = [m for m, v in values.items() if v is not None and fnmatchcase(m, pattern)]
-        names = f": {', '.join(shown)}" if shown else ""
+    for pattern, needed in REQUIRED_METRICS.items():
+        measured = [m for m, v in values.items() if v is not None and fnmatchcase(m, pattern)]
+        names = f": {', '.join(measured)}" if measured else ""
         yield Check(
             metric=pattern,
             rule=f"measurements >= {needed}",
             compare="value",
-            value=len(shown),
+            value=len(measured),
             limit=needed,
             is_floor=True,
-            margin=len(shown) - needed,
-            passed=len(shown) >= needed,
+            margin=len(measured) - needed,
+            passed=len(measured) >= needed,
             severity="fail",
-            reason=f"{len(shown)} of at least {needed} measured{names}",
+            reason=f"{len(measured)} measured, at least {needed} required{names}",
         )

@@ -1,4 +1,7 @@
-"""Bands that a version's figures must stay in: what left them is an alarm, not a decision."""
+"""Raise an alarm for each figure of a registered version that leaves its band.
+
+An alarm does not change the gate's decision.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,22 @@ from layerwright.tasks.contracts.requalification import Alarm
 from layerwright.tasks.recipe.watch import WatchRule
 
 
-def alarms_of(
+def find_alarms(
     report: EvalReport, rules: Iterable[WatchRule], registered: Mapping[str, float]
 ) -> tuple[Alarm, ...]:
-    """Every figure of the candidate that is outside its band, or cannot be compared.
+    """An alarm for each figure of the candidate that is outside its band or cannot be compared.
 
-    A rule against a champion is passed over while there is none beside the version.
+    A rule against the champion does nothing if the report has no champion.
 
     Args:
-        registered: the candidate's figures when it was registered, by metric.
+        registered: the candidate's figures at its registration, by metric.
     """
-    return tuple(alarm for rule in rules for alarm in _of(report, rule, registered))
+    return tuple(alarm for rule in rules for alarm in _alarms(report, rule, registered))
 
 
-def _of(report: EvalReport, rule: WatchRule, registered: Mapping[str, float]) -> Iterator[Alarm]:
+def _alarms(
+    report: EvalReport, rule: WatchRule, registered: Mapping[str, float]
+) -> Iterator[Alarm]:
     if rule.against == "champion" and "champion" not in report.arms:
         return
     names = [
@@ -33,7 +38,7 @@ def _of(report: EvalReport, rule: WatchRule, registered: Mapping[str, float]) ->
         if m.arm == "candidate" and fnmatchcase(m.metric, rule.metric)
     ]
     if not names:
-        yield _alarm(rule, rule.metric, None, None, "no measurement has this name")
+        yield _alarm(rule, rule.metric, None, None, "no measurement matches this name")
     for name in names:
         value = report.value(name, "candidate")
         reference = (
@@ -42,12 +47,12 @@ def _of(report: EvalReport, rule: WatchRule, registered: Mapping[str, float]) ->
             else report.value(name, rule.against)
         )
         if value is None or reference is None:
-            missing = "its own" if value is None else f"the {rule.reference}"
-            yield _alarm(rule, name, value, None, f"{missing} is missing")
+            missing = "version's own figure" if value is None else rule.reference
+            yield _alarm(rule, name, value, None, f"the {missing} is missing")
             continue
         ratio = value / reference if reference else math.nan
         if not math.isfinite(ratio):
-            yield _alarm(rule, name, value, None, f"a ratio to {reference:g} says nothing")
+            yield _alarm(rule, name, value, None, f"the ratio to {reference:g} is not finite")
         elif rule.min_ratio is not None and ratio < rule.min_ratio:
             yield _alarm(rule, name, value, ratio, f"below {rule.min_ratio:g}")
         elif rule.max_ratio is not None and ratio > rule.max_ratio:

@@ -1,1 +1,1 @@
-"""How a step becomes a node of the DAG: cache key, place, locks, work pool, results."""
+"""Orchestration: run steps as nodes of the DAG, with cache keys, locks, work pools and results."""

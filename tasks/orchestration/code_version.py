@@ -1,11 +1,11 @@
-"""The version of a step's code: a digest over the code that the step's own work reaches.
+"""The version of a step's code: a digest of all code that the step can execute.
 
-A cached result is reused only while this digest stays the same. It covers the import closure of the
-room's function, and of each component that the step's inputs name: a strategy or a metric that a
-run does not use does not count. Imports are read from compiled code, without running any: an import
-inside a function counts, and so does a module that a string names (the code that ships inside
-checkpoints is reached by name). Docstrings, comments, assertions and imports for type checkers
-alone do not count. Bytecode differs between versions of Python, and so does the digest.
+A cached result is reused only if this digest is the same. The digest covers the import closure of
+the step's function and of each component that its inputs name; strategies and metrics that a run
+does not use do not count. Imports are read from compiled code, without executing it. Imports inside
+functions count, and modules named by strings too, because the code that ships inside checkpoints is
+reached by name. Docstrings, comments, assertions and imports under TYPE_CHECKING do not count. The
+digest depends on the version of Python, because bytecode does.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from layerwright import source_file
 from layerwright.tasks.contracts.base import Spec
 
 PACKAGES = ("layerwright.tasks.", "layerwright.kernels.")
-# what every step passes through and no result depends on, with its imports
+# modules that no result depends on, with the reason; their imports do not count either
 WITHOUT_EFFECT = {
     "layerwright.tasks.orchestration": "decides when and where a step runs",
-    "layerwright.tasks.store": "gives back the bytes that it was given, or fails",
+    "layerwright.tasks.store": "returns the bytes that were stored, or fails",
     "layerwright.tasks.tracking": "copies the metrics of a training to MLflow",
     "layerwright.tasks.errors": "says why a step has no result",
-    "layerwright.tasks.progress": "draws bars",
+    "layerwright.tasks.progress": "draws progress bars",
 }
 _TYPE_CHECKING = re.compile(rb"^if TYPE_CHECKING:.*\n(?:[ \t].*\n|\n)*", re.MULTILINE)
 _NAME = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 
 
 class Module(NamedTuple):
-    """A module as the key sees it.
+    """What a cache key depends on in one module.
 
     Attributes:
         digest: of its code.
@@ -51,12 +51,12 @@ class Module(NamedTuple):
 
 
 def code_version(module: str, inputs: Iterable[Any] = ()) -> str:
-    """sha256 over the code that the functions of ``module`` reach when they work on ``inputs``."""
+    """The sha256 of the code that the functions of ``module`` can execute for these inputs."""
     return digest_of(closure(module, frozenset(named_in(inputs))))
 
 
 def digest_of(modules: Iterable[str]) -> str:
-    """sha256 over the names and the code of modules."""
+    """The sha256 of the names and the code of modules."""
     digest = hashlib.sha256()
     for name in sorted(modules):
         digest.update(name.encode() + b"\0" + read(name).digest)
@@ -65,10 +65,10 @@ def digest_of(modules: Iterable[str]) -> str:
 
 @cache
 def closure(module: str, names: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Every module of this project that ``module`` can reach, itself included.
+    """All modules of this project that ``module`` can import, itself included.
 
     Args:
-        names: of the components that its functions are asked for.
+        names: names of the components that its inputs contain.
     """
     seen: set[str] = set()
     waiting, rooms = [module], set[str]()
@@ -77,16 +77,16 @@ def closure(module: str, names: frozenset[str] = frozenset()) -> frozenset[str]:
         if name in seen or not _counts(name):
             continue
         seen.add(name)
-        found = read(name)
-        waiting += [*found.imports, name.rpartition(".")[0]]  # importing runs the package as well
-        for room in found.rooms - rooms:
+        code = read(name)
+        waiting += [*code.imports, name.rpartition(".")[0]]  # an import also executes the package
+        for room in code.rooms - rooms:
             rooms.add(room)
-            waiting += [f"{room}.{named}" for named in names]  # a component has a file of its name
+            waiting += [f"{room}.{named}" for named in names]  # a component's file has its name
     return frozenset(seen)
 
 
 def named_in(value: Any) -> Iterator[str]:
-    """The names of all components that inputs of a step name, at any depth."""
+    """The names of all components in a step's inputs, at any depth."""
     if isinstance(value, BaseModel):
         spec = value if isinstance(value, Spec) else getattr(value, "spec", None)
         if isinstance(spec, Spec):  # a component, or an item of a plan
@@ -101,7 +101,7 @@ def named_in(value: Any) -> Iterator[str]:
 
 
 def _named_in_options(value: Any) -> Iterator[str]:
-    """Specs among the options of a component, which holds them as plain JSON."""
+    """The names of components in the options of a component, where specs are plain JSON."""
     if isinstance(value, dict):
         if isinstance(name := value.get("name"), str):
             yield name
@@ -113,18 +113,18 @@ def _named_in_options(value: Any) -> Iterator[str]:
 
 @cache
 def read(module: str) -> Module:
-    """Compile a module of this project, without running it."""
+    """Read a module of this project; it is compiled but not executed."""
     path = source_file(module)
     assert path is not None, f"{module} has no source file"
     source = _TYPE_CHECKING.sub(b"", path.read_bytes())
-    # compiled, not parsed: CPython 3.11 can crash where two threads make syntax trees
+    # not ast.parse: CPython 3.11 can crash if two threads build syntax trees
     code = compile(source, path.name, "exec", dont_inherit=True, optimize=2)
     digest = hashlib.sha256(_canonical(code).encode()).digest()
     return Module(digest, frozenset(_imported(code)), frozenset(_rooms(code)))
 
 
 def _canonical(value: object) -> str:
-    """Code and its constants as text, without line numbers and file names."""
+    """Code as text, without line numbers and file names."""
     if isinstance(value, CodeType):
         shape = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount)
         names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
@@ -139,17 +139,17 @@ def _canonical(value: object) -> str:
         return f"code({parts!r}, {_canonical(value.co_consts)})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_canonical, value))})"
-    if isinstance(value, frozenset):  # its order follows from the hashes of one process
+    if isinstance(value, frozenset):  # its order differs between processes
         return f"{{{', '.join(sorted(map(_canonical, value)))}}}"
     return repr(value)
 
 
 def _imported(code: CodeType) -> Iterator[str]:
-    """Modules that code imports, or names as the code that ships inside checkpoints."""
+    """The modules that code imports, or that it names in a string."""
     for kind, what in ModuleFinder().scan_opcodes(code):
         if kind == "absolute_import":
             names, module = what
-            # `from ...hybrid import cache` names a module, `from ...errors import X` none
+            # `from ...hybrid import cache` imports a module, `from ...errors import X` does not
             yield from filter(_counts, (module, *(f"{module}.{name}" for name in names or ())))
     yield from (name for name in _named(code.co_consts) if not _is_package(name))
     for inner in _functions(code):
@@ -157,7 +157,7 @@ def _imported(code: CodeType) -> Iterator[str]:
 
 
 def _rooms(code: CodeType) -> Iterator[str]:
-    """The packages that kinds of components give as their room."""
+    """The packages that the code gives as rooms of components."""
     if "room" in code.co_names:
         yield from filter(_is_package, _named(code.co_consts))
     for inner in _functions(code):
@@ -165,7 +165,7 @@ def _rooms(code: CodeType) -> Iterator[str]:
 
 
 def _named(constants: tuple[object, ...]) -> Iterator[str]:
-    """The modules of this project among constants."""
+    """The names of this project's modules among a code object's constants."""
     texts = (text for text in constants if isinstance(text, str) and _NAME.fullmatch(text))
     return filter(_counts, texts)
 

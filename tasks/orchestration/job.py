@@ -1,8 +1,7 @@
-"""A step's work as one JSON document, and the function that does it in whatever process it is.
+"""A job: one call of a step as a JSON document, and the function that executes it in any process.
 
-A run does its jobs itself, gives them to a worker of a pool (work_pool.py), or shares a training
-among processes (processes.py). All three call `run_job`, and results and errors come back in one
-form, `Outcome`.
+A run executes its jobs itself, gives them to a worker of a pool (work_pool.py), or shares a
+training among processes (processes.py). Jobs in other processes return an `Outcome`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from layerwright.tasks.context import Context, MetricSink
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.device import resolve_device
-from layerwright.tasks.disk import told_when_full
+from layerwright.tasks.disk import full_disk_as_step_error
 from layerwright.tasks.errors import InputError, IntegrityError, LayerwrightError, StepError
 from layerwright.tasks.orchestration.place import Place
 from layerwright.tasks.steps import Step
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("layerwright")
 
-FINAL = (InputError, IntegrityError)  # not retried: every worker would fail the same way
+FINAL = (InputError, IntegrityError)  # not retried, because every worker would fail the same way
 ERRORS = {kind.__name__: kind for kind in (*FINAL, StepError)}
 
 
@@ -38,9 +37,9 @@ class Job(Contract):
     Attributes:
         node: the name of its function.
         inputs: the JSON of each input.
-        place: of the run that asks.
-        key: the cache key. It names the work folder, so that a retry resumes.
-        code: the version of the step's code that the key stands for.
+        place: of the run.
+        key: the cache key. It also names the work folder, so that a retry resumes.
+        code: the version of the step's code, which is part of the key.
     """
 
     node: str
@@ -55,29 +54,29 @@ class Job(Contract):
 
 
 class Outcome(Contract):
-    """What a job in another process came to: the JSON of its result, or its error."""
+    """The outcome of a job in another process: the JSON of its result, or its error."""
 
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
     @classmethod
     def of_error(cls, error: LayerwrightError) -> Outcome:
-        told: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
+        fields: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
         if isinstance(error, InputError):
             names = ("message", "where", "expected", "remedy")
-            told |= {name: getattr(error, name) for name in names}
-        return cls(error=told)
+            fields |= {name: getattr(error, name) for name in names}
+        return cls(error=fields)
 
     def raised(self) -> dict[str, Any]:
-        """The result.
+        """The result; raises the job's error if it has one.
 
         Raises:
-            LayerwrightError: the error that the job met.
+            LayerwrightError: the job's error.
         """
         if self.error:
-            told = dict(self.error)
-            kind = ERRORS.get(told.pop("kind"), StepError)
-            raise kind(told.pop("message"), **told)
+            fields = dict(self.error)
+            kind = ERRORS.get(fields.pop("kind"), StepError)
+            raise kind(fields.pop("message"), **fields)
         assert self.result is not None
         return self.result
 
@@ -90,11 +89,11 @@ def node_of(job: Job) -> Node[Any]:
 
 
 def run_job(job: Job, *, rank: int | None = None) -> dict[str, Any]:
-    """Call the step's function on the job's inputs.
+    """Execute a job: call the step's function with the job's inputs.
 
     Args:
-        rank: of this process among those that share the job. Without it, this function starts
-            several processes if the recipe asks for them, and else calls the function here.
+        rank: rank of this process among those that share the job. None: start several processes if
+            the recipe asks for them, otherwise call the function in this process.
 
     Returns:
         The JSON of the result.
@@ -124,16 +123,16 @@ def run_job(job: Job, *, rank: int | None = None) -> dict[str, Any]:
 
 @contextmanager
 def _work_folder(job: Job, step: Step) -> Iterator[None]:
-    """The job's folder, removed at the end; after an error it stays, and a retry resumes there."""
+    """Create the job's folder and remove it on success; after an error a retry resumes from it."""
     logger.info("%-9s started", step.name)
     job.workdir.mkdir(parents=True, exist_ok=True)
-    with told_when_full(job.place.home):
+    with full_disk_as_step_error(job.place.home):
         yield
     shutil.rmtree(job.workdir, ignore_errors=True)
 
 
 def _metric_sink(job: Job, step: Step, rank: int | None) -> AbstractContextManager[MetricSink]:
-    """Where the metrics of a training go: the first process sends them."""
+    """The sink for a training's live metrics; only the first process sends them."""
     place, tracking = job.place, None
     if step.trains and place.tracking_uri and not rank:
         tracking = Tracking(

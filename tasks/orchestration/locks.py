@@ -1,6 +1,6 @@
-"""Locks by which runs that need the same step share it, ended with the process that held them.
+"""Locks for steps shared between runs; a lock is released when its holder dies.
 
-Prefect's own outlive a holder that was killed: the next run for the same step would wait for ever.
+Prefect's own locks outlive a killed holder, so the next run of the same step would wait forever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEASE_SECONDS = 60.0
 
 
 class FileLocks(LockManager):
-    """Locks of one machine: the operating system frees a dead process's."""
+    """Locks on one machine. The operating system releases those of a dead process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,7 +85,7 @@ def _acquired(lock: FileLock, timeout: float | None) -> bool:
 
 
 def redis_locks(url: str) -> LockManager:
-    """Locks of several machines, in Redis: leases that a holder renews while it lives."""
+    """Locks across machines, in Redis: leases that the holder renews while it lives."""
     from prefect_redis import RedisLockManager  # an optional dependency
 
     class LeasedLocks(RedisLockManager):
@@ -106,7 +106,7 @@ def redis_locks(url: str) -> LockManager:
 
 
 def _renew(lock: Any) -> None:
-    """Until it is released, or was lost with the server that kept it."""
+    """Renew a lease until the lock is released, or lost because the server restarted."""
     from redis.exceptions import LockError, RedisError
 
     while lock.local.token is not None:
@@ -115,5 +115,5 @@ def _renew(lock: Any) -> None:
         except LockError:
             return
         except RedisError:
-            pass  # asked again before the lease ends
+            pass  # try again before the lease ends
         time.sleep(LEASE_SECONDS / 3)

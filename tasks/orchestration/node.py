@@ -1,8 +1,8 @@
-"""A step of the DAG as flows call it: the cache key, and where the step's function runs.
+"""Nodes: steps of the DAG as flows call them, with their cache keys.
 
-A node names the plain function of the step's room; the function is imported when it is first
-needed. The node owns the cache key: step, identity of the inputs, seed, version of the step's code,
-and for timings the device, threads and libraries.
+A node names a plain function of the step's room and imports it when it is first needed. The cache
+key consists of the step, the identity of the inputs, the seed and the version of the step's code;
+for timings also of device, threads and libraries.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Result = TypeVar("Result", bound=BaseModel)
 
 
 class Node(Generic[Result]):
-    """Call it inside a flow with the step's inputs and ``run``.
+    """A node of the DAG. Flows call it with the step's inputs and ``run``.
 
     Args:
-        step: several nodes may belong to one.
+        step: the step; several nodes may belong to it.
         function: ``module.name`` of a function ``f(inputs..., ctx: Context) -> Result``.
-        cached: keep results by key. Off for what must be judged anew each time.
-        timed: the result holds timings, so it is valid only on the device that took them.
+        cached: reuse stored results; False for steps whose result depends on more than the key.
+        timed: the result contains timings, so it is valid only for the device that measured them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Node(Generic[Result]):
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """Of the function, without its context."""
+        """The function's signature without ``ctx``."""
         signature = inspect.signature(self.function)
         inputs = [p for name, p in signature.parameters.items() if name != "ctx"]
         return signature.replace(parameters=inputs)
@@ -67,20 +67,20 @@ class Node(Generic[Result]):
         return TypeAdapter(get_type_hints(self.function)["return"])
 
     def __call__(self, *args: Any, run: Run, **kwargs: Any) -> Result:
-        """Run the step, or answer from the cache.
+        """Return the step's result, from the cache or by running the step.
 
         Raises:
-            NotCached: in a dry run, where the answer is not in the cache.
+            NotCached: in a dry run, if the cache has no result.
         """
         job = self.job(run.place, *args, **kwargs)
         started = time.perf_counter()
         if run.dry:
-            found = self.lookup(job.key, run.place)
-            run.saw(self.step.name, 0.0, hit=found is not None)
-            if found is None:
+            result = self.lookup(job.key, run.place)
+            run.saw(self.step.name, 0.0, hit=result is not None)
+            if result is None:
                 raise NotCached(self.step.name)
-            return found
-        # late: recipes read the facts of steps, and need no Prefect for it
+            return result
+        # imported here, because recipes read the declarations of steps and need no Prefect
         from layerwright.tasks.orchestration.prefect_task import prefect_task
 
         state = prefect_task(self, job)(job, return_state=True)
@@ -96,36 +96,32 @@ class Node(Generic[Result]):
         return self.lookup(self.job(place, *args, **kwargs).key, place)
 
     def job(self, place: Place, *args: Any, **kwargs: Any) -> Job:
-        """The step's work on inputs, as JSON, under its cache key.
-
-        Equal keys mean interchangeable results.
-        """
+        """The job of this node for these inputs, with its cache key."""
         given = self.signature.bind(*args, **kwargs).arguments
         inputs = {name: self.inputs[name].dump_python(v, mode="json") for name, v in given.items()}
         code = code_version(self.module, given.values()) if self.cached else ""
         parts: dict[str, Any] = {"inputs": inputs, "seed": place.seed, "code": code}
         if self.timed:
             parts["timed_on"] = self._timed_on(place)
-            if memory_bytes := place.compute.memory_of(
-                self.step.name
-            ):  # streamed weights take time
+            # reading weights from disk in turn takes time
+            if memory_bytes := place.compute.memory_of(self.step.name):
                 parts["memory_bytes"] = memory_bytes
         key = f"{self.step.name}-{identity(parts)[:40]}"
         return Job(node=self.name, inputs=inputs, place=place, key=key, code=code)
 
     def _timed_on(self, place: Place) -> dict[str, str]:
         placement = place.compute.of(self.step.name)
-        if placement.pool:  # whose workers are alike; this process may have other devices
+        if placement.pool:  # its workers have equal devices, which may differ from this process's
             return {"pool": placement.pool, "device": placement.device}
         return timed_on(resolve_device(placement.device))
 
     def lookup(self, key: str, place: Place) -> Result | None:
-        """The cached result under a key, or None."""
-        found = self.stored(key, place)
-        return found if found is not None and self.usable(found, place) else None
+        """The cached result of a key; None if there is none, or the store lacks its trees."""
+        result = self.stored(key, place)
+        return result if result is not None and self.usable(result, place) else None
 
     def stored(self, key: str, place: Place) -> Result | None:
-        """The result under a key, whether or not the store still has its trees."""
+        """The stored result of a key; the store may lack its trees."""
         data = place.open_store().read(f"results/{key}") if self.cached else None
         if data is None:
             return None
@@ -135,7 +131,7 @@ class Node(Generic[Result]):
 
     @staticmethod
     def usable(result: BaseModel, place: Place) -> bool:
-        """Whether the store still has every tree that a result names."""
+        """Whether the store still has all trees that a result names."""
         parts = [result, *(getattr(result, name) for name in type(result).model_fields)]
         store = place.open_store()
         return all(store.has_tree(part.sha256) for part in parts if isinstance(part, TreeRef))
@@ -143,7 +139,7 @@ class Node(Generic[Result]):
 
 @cache
 def nodes() -> dict[str, Node[Any]]:
-    """Every node of the DAG, by the name of its function."""
+    """All nodes of the DAG, by the names of their functions."""
     return {
         node.name: node
         for module in declarations()

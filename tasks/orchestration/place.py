@@ -1,4 +1,4 @@
-"""Where a run works, and what it saw of each step."""
+"""The place of a run (home, store, compute), and its record of steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from layerwright.tasks.store.open import open_store
 
 
 class Place(Contract):
-    """Where a run works: JSON, so that a child flow on another machine can be given it.
+    """Where a run works. As JSON it is passed to child flows on other machines.
 
-    ``tracking_uri`` and ``run_id`` say where live metrics go and under which name; no result
-    depends on them.
+    ``tracking_uri`` and ``run_id`` are for live metrics; no result depends on them.
     """
 
     home: str
@@ -34,13 +33,13 @@ class Place(Contract):
         return open_store(self.store, self.paths.trees)
 
 
-class NotCached(Exception):  # noqa: N818 - not an error: a dry run stops here
-    """In a dry run: this step would have to do its work."""
+class NotCached(Exception):  # noqa: N818 - it ends a dry run; it is no error
+    """In a dry run: the cache has no result of this step."""
 
 
 @dataclass
 class Run:
-    """One pass through the DAG: its place, and what it saw of each step."""
+    """One pass through the DAG: its place, and time and cache hit of each step."""
 
     place: Place
     dry: bool = False
@@ -49,7 +48,7 @@ class Run:
 
     @property
     def cache_hits(self) -> tuple[str, ...]:
-        """Steps whose every call was answered from the cache."""
+        """Steps whose results all came from the cache."""
         return tuple(step for step, hit in self.hits.items() if hit)
 
     def saw(self, step: str, seconds: float, hit: bool) -> None:

@@ -1,4 +1,4 @@
-"""The Prefect task of one call of a node: cache, locks, retries, and who does the work."""
+"""The Prefect task of one job: cache, locks, retries, and where it runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prefect_task(node: Node[Any], job: Job) -> Any:
     if not node.cached:
         return Task(run_job, **options)
     stored = node.stored(job.key, place)
-    # runs that need the same step at once share it: one works, the others wait and read
+    # if several runs need the same job at once, one executes it and the others wait for its result
     policy = CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: job.key).configure(
         isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=_locks(place)
     )

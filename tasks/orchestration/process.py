@@ -1,7 +1,7 @@
 """One of several processes that share a job.
 
-``python -m layerwright.tasks.orchestration.process FOLDER PARENT``, started by processes.py through
-torch.distributed.run. PARENT is the id of the process that asked.
+``python -m layerwright.tasks.orchestration.process FOLDER PARENT``: processes.py starts it through
+torch.distributed.run. PARENT is the id of the process that runs the job.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import LayerwrightError
 from layerwright.tasks.orchestration.job import Job, Outcome, run_job
-from layerwright.tasks.orchestration.processes import JOB, OUTCOME, TOLD
+from layerwright.tasks.orchestration.processes import JOB, OUTCOME, RELAYED
 
 
-@record  # a fault's traceback then stands in the agent's own report
+@record  # torch.distributed.run then reports the traceback of an exception
 def main(folder: Path, parent: int) -> None:
     _end_with(parent)
     job = Job.model_validate_json((folder / JOB).read_bytes())
@@ -44,18 +44,18 @@ def main(folder: Path, parent: int) -> None:
 
 def _log_to_parent() -> None:
     logger, handler = logging.getLogger("layerwright"), logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter(f"{TOLD}%(message)s"))
+    handler.setFormatter(logging.Formatter(f"{RELAYED}%(message)s"))
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that asked for the training is gone, killed perhaps."""
-    asked_by = psutil.Process(parent)
+    """Exit when the parent process has ended, even if it was killed."""
+    process = psutil.Process(parent)
 
     def watch() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            while asked_by.is_running() and asked_by.status() != psutil.STATUS_ZOMBIE:
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(0.5)
         os._exit(1)
 

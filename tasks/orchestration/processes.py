@@ -1,4 +1,4 @@
-"""A job in several processes that torch.distributed.run starts on this machine."""
+"""Execute a job in several processes on this machine, through torch.distributed.run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from layerwright.tasks.orchestration.job import Job, Outcome, node_of
 logger = logging.getLogger("layerwright")
 
 JOB, OUTCOME, LOG = "job.json", "outcome.json", "processes.log"
-TOLD = "layerwright: "  # before a line of the first process that is meant for people
+RELAYED = "layerwright: "  # prefix of output lines that the parent logs
 
 
 def run_in_processes(job: Job) -> dict[str, Any]:
-    """Have as many processes as the recipe says call the step's function together (process.py).
+    """Execute a job in the number of processes that the recipe gives (process.py).
 
-    They end with this process, whatever ends it.
+    They exit when this process ends, even if it is killed.
 
     Raises:
-        InputError: more processes than GPUs, or what the step itself refuses.
+        InputError: there are more processes than GPUs, or the step rejects its inputs.
         StepError: a process failed; the message has the last lines of its log.
     """
     node, store = node_of(job), job.place.open_store()
@@ -36,7 +36,7 @@ def run_in_processes(job: Job) -> dict[str, Any]:
         _check_devices(node.step.name, placement.processes)
     for name, value in job.inputs.items():
         given = node.inputs[name].validate_python(value)
-        if isinstance(given, TreeRef):  # fetched once, before all processes ask for it
+        if isinstance(given, TreeRef):  # download it once, before all processes need it
             store.open_tree(given.sha256)
     (job.workdir / JOB).write_text(job.model_dump_json())
     outcome = job.workdir / OUTCOME
@@ -51,7 +51,7 @@ def run_in_processes(job: Job) -> dict[str, Any]:
 
 
 def _launch(folder: Path, processes: int) -> int:
-    """Start the processes, pass on what the first one logs, and wait for their end."""
+    """Start the processes, log what the first one reports, and wait until all have ended."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(processes)),
@@ -72,12 +72,12 @@ def _launch(folder: Path, processes: int) -> int:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if line.startswith(TOLD):
-                    logger.info("%s", line.removeprefix(TOLD).rstrip("\n"))
+                if line.startswith(RELAYED):
+                    logger.info("%s", line.removeprefix(RELAYED).rstrip("\n"))
                 else:
                     log.write(line)
         except BaseException:
-            process.terminate()  # its agent ends the others
+            process.terminate()  # torch.distributed.run then ends the workers
             raise
         finally:
             status = process.wait()
@@ -87,10 +87,10 @@ def _launch(folder: Path, processes: int) -> int:
 def _check_devices(step: str, processes: int) -> None:
     import torch
 
-    found = torch.cuda.device_count()
-    if found < processes:
+    gpus = torch.cuda.device_count()
+    if gpus < processes:
         raise InputError(
-            f"{processes} processes, and {found} GPUs here",
+            f"{processes} processes, but this machine has {gpus} GPUs",
             where=f"compute.steps.{step}.processes",
-            expected=f"at most {found}: one process to each GPU",
+            expected=f"at most {gpus}, because each process needs its own GPU",
         )

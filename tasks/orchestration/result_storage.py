@@ -1,4 +1,4 @@
-"""Step results in the store, through Prefect's own result persistence."""
+"""Store step results in the run's store, through Prefect's result persistence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwright.tasks.store.open import open_store
 
 
 class StoreResults(WritableFileSystem):
-    """Prefect's result storage on a store of ours: results survive the loss of the server."""
+    """Prefect result storage in a store, so that results survive the loss of the Prefect server."""
 
     _block_type_name = "Layerwright store"
     _block_type_slug = "layerwright-store"
@@ -25,12 +25,12 @@ class StoreResults(WritableFileSystem):
     def _store(self) -> Store:
         return open_store(self.uri, Path(self.cache))
 
-    # Prefect names the form that it wants: `aread_path` and `awrite_path`, or `_sync=True`
+    # Prefect calls the async methods, or the sync ones with `_sync=True`
 
     def read_path(self, path: str, **form: Any) -> bytes:  # type: ignore[override]
         data = self._store().read(f"results/{path}")
         if data is None:
-            raise ValueError(f"no result {path} in {self.uri}")
+            raise ValueError(f"{self.uri} has no result {path}")
         return data
 
     def write_path(  # type: ignore[override]
@@ -47,10 +47,10 @@ class StoreResults(WritableFileSystem):
 
 @cache
 def result_storage(uri: str, cache_folder: Path) -> Any:
-    """Where Prefect keeps the results of a run: ``results/`` in the run's store."""
+    """Prefect's storage for the results of a run: ``results/`` in the run's store."""
     store = open_store(uri, cache_folder)
     if isinstance(store, LocalStore):
         return store.root / "results"
     block = StoreResults(uri=store.uri, cache=str(cache_folder))
-    block.save("layerwright-results", overwrite=True)  # Prefect takes saved blocks alone
+    block.save("layerwright-results", overwrite=True)  # Prefect accepts only saved blocks
     return block

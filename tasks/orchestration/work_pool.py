@@ -1,9 +1,9 @@
-"""A step on a worker of a Prefect work pool: a child flow run of the deployment ``step/<pool>``.
+"""Execute a job on a worker of a Prefect work pool, as a child flow run of ``step/<pool>``.
 
-The parent's node keeps the cache key and decides how often the step is tried; the child runs the
-plain step once and lays its result, or the error that it met, into the store. An attempt has a name
-of its own (key and number), so that a parent that was killed and started again finds the child that
-is still at work, and one that failed is never mistaken for a new one.
+The parent run owns the cache key and decides on retries. The child executes the job once and writes
+its outcome to the store. The name of each attempt contains the key and a number: so a parent that
+was killed and restarted finds the child that is still running, and never takes a failed attempt for
+a new one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ POLL_SECONDS = 2.0
 
 
 def run_on_pool(job: Job) -> dict[str, Any]:
-    """Have a worker of the step's pool do a job, and wait for its result.
+    """Execute a job on a worker of the step's pool, and wait for its result.
 
     Raises:
-        StepError: the child failed, was lost, was cancelled or ran out of time.
-        LayerwrightError: what the step itself raised on the worker.
+        StepError: the child failed, was lost, was cancelled or timed out.
+        LayerwrightError: the step raised it on the worker.
     """
     step = node_of(job).step.name
     placement = job.place.compute.of(step)
@@ -43,41 +43,41 @@ def run_on_pool(job: Job) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         child, attempt = _child(client, job, placement)
         try:
-            state = _watched(client, child.id, placement)
-        except BaseException:  # this run ends: so does the work that it asked for
+            state = _final_state(client, child.id, placement)
+        except BaseException:  # cancel the child if this run ends before it
             client.set_flow_run_state(child.id, Cancelling())
             raise
-    outcome = taken(job, attempt)
+    outcome = read_outcome(job, attempt)
     if outcome and outcome.error:
         outcome.raised()
     if not state.is_completed() or outcome is None:
         raise StepError(
-            f"{job.node} on the pool {placement.pool!r}: the child run {child.name} ended as "
-            f"{state.name}{f' ({state.message})' if state.message else ''}; its log: "
-            f"prefect flow-run logs {child.id}"
+            f"{job.node} on the pool {placement.pool!r}: the child run {child.name} ended in state "
+            f"{state.name}{f' ({state.message})' if state.message else ''}\n"
+            f"  to do: read its log with `prefect flow-run logs {child.id}`"
         )
     return outcome.raised()
 
 
 def slots_of(pool: str | None) -> str:
-    """The name of the global concurrency limit that counts a pool's slots."""
+    """The name of the global concurrency limit for a pool's slots."""
     return f"{pool}-slots"
 
 
-def hand_over(job: Job, attempt: int, outcome: Outcome) -> None:
-    """From the child to the parent."""
-    place = f"handed/{job.key}-{attempt}.json"
-    job.place.open_store().write(place, outcome.model_dump_json().encode())
+def write_outcome(job: Job, attempt: int, outcome: Outcome) -> None:
+    """Write the outcome of an attempt to the store, for the parent run."""
+    key = f"handed/{job.key}-{attempt}.json"
+    job.place.open_store().write(key, outcome.model_dump_json().encode())
 
 
-def taken(job: Job, attempt: int) -> Outcome | None:
-    """The outcome that the child of an attempt handed over, if it came so far."""
+def read_outcome(job: Job, attempt: int) -> Outcome | None:
+    """The outcome that the child of an attempt wrote; None if it did not get that far."""
     data = job.place.open_store().read(f"handed/{job.key}-{attempt}.json")
     return None if data is None else Outcome.model_validate_json(data)
 
 
 def _child(client: SyncPrefectClient, job: Job, placement: Placement) -> tuple[FlowRun, int]:
-    """The first attempt that is not spent: one still at work, one that is done, or a new one."""
+    """The first attempt that is running, that completed with a usable result, or that is new."""
     for attempt in count(1):
         started: Any = run_deployment(
             f"step/{placement.pool}",
@@ -90,38 +90,38 @@ def _child(client: SyncPrefectClient, job: Job, placement: Placement) -> tuple[F
         child = client.read_flow_run(started.id)
         if child.state is None or not child.state.is_final():
             return child, attempt
-        outcome = taken(job, attempt) if child.state.is_completed() else None
+        outcome = read_outcome(job, attempt) if child.state.is_completed() else None
         if outcome and outcome.result is not None and _usable(job, outcome.result):
             return child, attempt
     raise AssertionError("count() has no end")
 
 
 def _usable(job: Job, result: dict[str, Any]) -> bool:
-    """Whether the store still has what a result names: else another attempt makes it again."""
+    """Whether the store still has the trees of a result; otherwise a new attempt is needed."""
     node = node_of(job)
     return node.usable(node.returns.validate_python(result), job.place)
 
 
-def _watched(client: SyncPrefectClient, child: UUID, placement: Placement) -> State[Any]:
-    """The child's last state; its log lines are said here as they come."""
+def _final_state(client: SyncPrefectClient, child: UUID, placement: Placement) -> State[Any]:
+    """Wait for the child's final state, and relay its log lines."""
     minutes = placement.timeout_minutes
     end = time.monotonic() + minutes * 60 if minutes else float("inf")
     shown = 0
     while True:
         state = client.read_flow_run(child).state
         ended = state is not None and state.is_final()
-        if ended:  # its last lines are sent as its process ends
+        if ended:  # the last log lines arrive when the child's process exits
             time.sleep(POLL_SECONDS)
-        shown += _relayed(client, child, shown)
+        shown += _relay_log(client, child, shown)
         if state is not None and ended:
             return state
         if time.monotonic() > end:
-            raise StepError(f"stopped after {minutes:g} minutes, as compute.steps says")
+            raise StepError(f"timed out after {minutes:g} minutes (timeout_minutes in compute)")
         time.sleep(POLL_SECONDS)
 
 
-def _relayed(client: SyncPrefectClient, child: UUID, shown: int) -> int:
-    """Say the log lines that came since the first ``shown``; returns how many came."""
+def _relay_log(client: SyncPrefectClient, child: UUID, shown: int) -> int:
+    """Log the child's lines after the first ``shown``; return how many there were."""
     lines = client.read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[child])),
         offset=shown,

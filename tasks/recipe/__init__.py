@@ -1,1 +1,2 @@
-"""The recipe: one file per block, the YAML document with its lines, and the whole."""
+"""The recipe: `recipe.py` holds the whole, `document.py` the YAML with line numbers, every other
+file one block."""

@@ -1,4 +1,4 @@
-"""Which versions may become champion without a person's approval."""
+"""The approval policy: which versions become champion without asking a person."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from layerwright.tasks.contracts.gate import Tier
 
 
 class ApprovalPolicy(Contract):
-    """What may become champion without being asked for, and who answers for it.
+    """A standing approval for all versions that meet its conditions.
 
     Attributes:
-        tiers: the tiers of which one must have judged the version; any, or none, where left out.
-        waivers: whether the decision may rest on a waiver.
-        max_age_days: how old the decision may be, where it must be younger than its expiry asks.
+        author, reason: the approver and the reason, as recorded with each promotion.
+        tiers: the gate must have used one of these tiers; by default any tier, or none.
+        waivers: accept decisions that depend on a waiver.
+        max_age_days: maximum age of the gate's decision, in addition to its expiry.
     """
 
     author: str = Field(min_length=1)

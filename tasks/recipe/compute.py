@@ -1,4 +1,4 @@
-"""Where the steps of a run work, with how much memory: the recipe's `compute` block."""
+"""The recipe's `compute` block: where each step runs, and with how much memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
 class Placement(Contract):
     """Where one step runs: in this process, or on a worker of a Prefect work pool.
 
-    ``pool`` names the pool. The worker's deployment ``step/<pool>`` runs the step in a process of
-    its own, which sees the worker's devices. ``slots`` is how many of the pool's slots (GPUs) the
-    step holds while it works, ``queue`` the pool's queue that it waits in, ``retries`` how often it
-    is given to a worker again when it failed or its worker was lost, and ``timeout_minutes`` after
-    how long it is stopped, waiting included.
-
-    ``processes`` above 1 spreads training (``regularize``, ``finetune``) over that many processes,
-    one to each GPU, with the models sharded among them. ``memory``, such as ``2GB``, bounds the
-    weights that the device holds in ``profile``, ``choose``, ``convert`` and ``evaluate``: where
-    the model is larger, its layers are read from disk in turn, and all rows pass one before the
-    next. The results are the same; training holds its models whole.
+    Attributes:
+        pool: name of the work pool. Its deployment ``step/<pool>`` runs the step in a process of
+            its own, which sees the worker's devices.
+        queue: the pool's queue in which the step waits.
+        slots: number of the pool's slots (GPUs) that the step holds while it runs.
+        retries: how often the step runs again after it failed or its worker was lost.
+        timeout_minutes: the step is stopped after this time, waiting included.
+        processes: above 1, training (``regularize``, ``finetune``) runs in this many processes,
+            one per GPU, with the models sharded among them.
+        memory: such as ``2GB``; bounds the weights on the device in ``profile``, ``choose``,
+            ``convert`` and ``evaluate``. The layers of a larger model are read from disk in turn,
+            and all rows pass through one layer before the next. The results are the same.
     """
 
     where: Literal["inline", "pool"] = "inline"
@@ -43,21 +44,24 @@ class Placement(Contract):
         defaults = {name: type(self).model_fields[name].default for name in ONLY_ON_POOLS}
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.where == "inline" and given:
-            raise ValueError(f"where: pool beside {', '.join(given)}")
+            raise ValueError(f"where: pool together with {', '.join(given)}")
         if self.where == "pool" and self.pool is None:
             raise ValueError("pool: the name of a work pool")
         return self
 
 
 class Compute(Contract):
+    """The placement of every step: its own in ``steps``, or else ``default``."""
+
     default: Placement = Placement()
     steps: dict[str, Placement] = {}
 
     def of(self, step: str) -> Placement:
+        """The placement of a step. A pool as ``default`` does not apply to gate and register."""
         placement = self.steps.get(step, self.default)
         return placement if step in placed_steps() or placement.pool is None else Placement()
 
     def memory_of(self, step: str) -> int | None:
-        """The bound in bytes on a step's weights; None where it has none."""
+        """The bound in bytes on a step's weights; None if there is no bound."""
         declared = steps().get(step)
         return self.of(step).memory if declared and declared.streams else None

@@ -6,7 +6,7 @@ from layerwright.tasks.contracts.base import Contract, Positive
 
 
 class ConvertOptions(Contract):
-    """What strategies that fit tensors are fitted on; the profile's rows where left out."""
+    """The calibration rows on which strategies fit tensors; without it, the profile's rows."""
 
     text: str
     rows: Positive = 16

@@ -6,9 +6,13 @@ from layerwright.tasks.contracts.base import Contract, Positive
 
 
 class CostOptions(Contract):
-    """What the time of layers is measured on: contexts, tokens decoded behind each, rows at once.
+    """The workloads on which layers are timed.
 
-    ``context_tokens``: those that plans are chosen for, where left out.
+    Attributes:
+        context_tokens: context lengths; by default those of the recipe's ``choose`` blocks.
+        decode_tokens: tokens generated after each context.
+        repeats: repetitions of each timing; the median counts.
+        batch: rows per pass.
     """
 
     context_tokens: tuple[Positive, ...] = ()

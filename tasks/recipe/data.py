@@ -1,4 +1,4 @@
-"""The recipe's `data` block: texts by name."""
+"""The recipe's `data` block: the source of each named text."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ TextForm = Literal["text", "items", "files"]
 
 
 class TextSource(Contract):
-    """Where a text comes from: the model's four kinds of source, or ``python-docs``.
+    """The source of one text.
 
-    ``files`` are globs inside the source; ``field`` names the column or key that holds the text
-    of Arrow, Parquet and JSON files (a ``messages`` field makes it chat data). ``part`` keeps the
-    documents whose digest, as a fraction, falls in [low, high): disjoint parts never share one.
-
-    ``form`` ``items`` keeps the rows of JSON, Arrow and Parquet files as they are, repeated ones
-    too, for tasks with right and wrong answers; ``files`` keeps the files themselves.
+    Attributes:
+        source: an address as in ``model.source``, or ``python-docs``.
+        files: globs inside the source.
+        field: the column or key that holds the text in Arrow, Parquet and JSON files; ``messages``
+            makes it chat data.
+        part: keep the documents whose digest, as a fraction of 1, lies in [low, high). Disjoint
+            parts share no document.
+        form: ``text`` keeps the text of each document. ``items`` keeps whole rows of JSON, Arrow
+            and Parquet files, duplicates included, for tasks with right and wrong answers.
+            ``files`` keeps the files unchanged.
     """
 
     source: str = Field(min_length=1)

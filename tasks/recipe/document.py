@@ -1,4 +1,4 @@
-"""YAML whose errors know their place: file, line and field of everything that is wrong."""
+"""YAML documents whose errors name file, line and field."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from layerwright.tasks.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
-MOST_VALUES = 100_000  # aliases can make gigabytes of a few lines
-DEEPEST = 50
-LARGEST = 2**63  # what files, arrays and databases take as an integer
+MAX_VALUES = 100_000  # YAML aliases can expand a few lines to gigabytes
+MAX_DEPTH = 50
+INTEGER_LIMIT = 2**63  # files, arrays and databases hold 64-bit integers
 
 
 class Located:
-    """A YAML document, kept with the line of each of its fields.
+    """A YAML document that knows the line of each field.
 
     Args:
-        path: the file, as messages name it.
-        text: its content; read from ``path`` when left out.
+        path: the file; messages name it.
+        text: the content; by default it is read from ``path``.
 
     Raises:
         InputError: the file is missing, is not YAML, or repeats a key.
@@ -56,15 +56,15 @@ class Located:
             raise InputError(f"is not valid YAML: {error}", where=str(path)) from error
         if not isinstance(self.root, CommentedMap):
             raise InputError(
-                "holds no fields", where=f"{path}:1", expected="a mapping of fields at the top"
+                "has no fields", where=f"{path}:1", expected="a mapping of fields at the top level"
             )
         self._set: dict[str, str] = {}
 
     def override(self, assignment: str) -> None:
-        """Apply one ``--set a.b=c``; ``c`` is read as YAML, list items by their index.
+        """Apply one ``--set a.b=c``. ``c`` is YAML; a number in the path is a list index.
 
         Raises:
-            InputError: the assignment has no ``=`` or its path runs through a plain value.
+            InputError: there is no ``=``, or a part of the path is a plain value without fields.
         """
         dotted, equals, value = assignment.partition("=")
         parts = dotted.split(".")
@@ -94,8 +94,8 @@ class Located:
         elif isinstance(node, dict):
             key, inner = part, node.get(part)
         else:
-            raise InputError(f"--set {assignment}: {part} lies inside a plain value")
-        # a copy: other places may share this node through a YAML alias
+            raise InputError(f"--set {assignment}: the field before {part!r} is a plain value")
+        # copied, because a YAML alias may share this node with other fields
         node[key] = CommentedMap() if inner is None else copy.deepcopy(inner)
         return node[key]
 
@@ -108,7 +108,10 @@ class Located:
         return int(part)
 
     def place(self, location: Location) -> str:
-        """``file:line: field`` for a path into the document (the nearest line that exists)."""
+        """``file:line: field`` for a path into the document, at the nearest line that exists.
+
+        For a value from the command line it is ``--set assignment: field``.
+        """
         node, line = self.root, 1
         walked: list[str] = []
         for part in location:
@@ -128,15 +131,15 @@ class Located:
         return f"{self.path}:{line}: {dotted}" if dotted else f"{self.path}:{line}"
 
     def validate(self, model: type[Model]) -> Model:
-        """The document as ``model``.
+        """Validate the document as ``model``.
 
         Raises:
-            InputError: the first thing that is wrong, at its line and field.
+            InputError: names the first error's line and field.
         """
         try:
-            return model.model_validate(_Plain(self).value(self.root, ()))
+            return model.model_validate(_PlainValues(self).convert(self.root, ()))
         except ValidationError as error:
-            first = _most_telling(error.errors())
+            first = _most_helpful(error.errors())
             location = _strip_tags(first["loc"], self.root)
             where = self.place(location)
             if first["type"] == "extra_forbidden":
@@ -148,7 +151,7 @@ class Located:
                 ) from error
             if first["type"] == "missing":
                 raise InputError("a required field is missing", where=where) from error
-            if at := first.get("ctx", {}).get("at"):  # found by a check over several fields
+            if at := first.get("ctx", {}).get("at"):  # from a check of several fields
                 raise InputError(
                     "impossible value", where=self.place(at), expected=first["msg"]
                 ) from error
@@ -162,63 +165,65 @@ class Located:
             ) from error
 
 
-class _Plain:
-    """A document without ruamel's own types, and without what no field may hold."""
+class _PlainValues:
+    """Converts ruamel's types to plain Python values, and refuses values that JSON cannot hold."""
 
     def __init__(self, document: Located) -> None:
         self.document, self.values = document, 0
 
-    def value(self, node: Any, at: Location) -> Any:
-        """One node of the document and all below it.
+    def convert(self, node: Any, at: Location) -> Any:
+        """Convert a node of the document and everything inside it.
 
         Raises:
-            InputError: aliases that grow beyond bounds or lead back to themselves, a tag, or a
-                scalar that JSON has not.
+            InputError: aliases make the document too large or endless, or the node is a tag or a
+                scalar that JSON cannot hold.
         """
         self.values += 1
-        if self.values > MOST_VALUES or len(at) > DEEPEST:
+        if self.values > MAX_VALUES or len(at) > MAX_DEPTH:
             raise InputError(
-                "is too large, with its aliases followed",
+                "is too large once its aliases are expanded",
                 where=str(self.document.path),
-                expected=f"{MOST_VALUES:,} values and {DEEPEST} levels at most",
+                expected=f"at most {MAX_VALUES:,} values and {MAX_DEPTH} levels",
             )
         if isinstance(node, dict):
-            inner = {self._text(str(k), at): self.value(v, (*at, k)) for k, v in node.items()}
+            inner = {self._text(str(k), at): self.convert(v, (*at, k)) for k, v in node.items()}
             return inner if len(inner) == len(node) else self._refuse(at, "each key once")
         if isinstance(node, list | tuple):
-            return [self.value(inner, (*at, index)) for index, inner in enumerate(node)]
+            return [self.convert(inner, (*at, index)) for index, inner in enumerate(node)]
         if isinstance(node, str):
             return self._text(str(node), at)
         if isinstance(node, bool | ScalarBoolean) or node is None:
             return None if node is None else bool(node)
         if isinstance(node, int):
-            return int(node) if abs(node) < LARGEST else self._refuse(at, "numbers below 2^63")
+            small = abs(node) < INTEGER_LIMIT
+            return int(node) if small else self._refuse(at, "a number below 2^63")
         if isinstance(node, float):
             return float(node) if math.isfinite(node) else self._refuse(at, "a finite number")
-        if isinstance(node, date):  # written without quotes
+        if isinstance(node, date):  # a date without quotes
             return node.isoformat()
         return self._refuse(at, "text (in quotes), a number, true or false, a list or a mapping")
 
     def _text(self, text: str, at: Location) -> str:
         if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
-            self._refuse(at, "characters that a file can have")
+            self._refuse(at, "text that UTF-8 can encode, without NUL characters")
         return text
 
     def _refuse(self, at: Location, expected: str) -> NoReturn:
         raise InputError("impossible value", where=self.document.place(at), expected=expected)
 
 
-def _most_telling(errors: list[Any]) -> Any:
-    """The first error; but a misspelt field is the cause of the missing one beside it."""
+def _most_helpful(errors: list[Any]) -> Any:
+    """The first error. But if a field is missing and its block has an unknown field, the latter:
+    it is probably the missing field, misspelt."""
     first = errors[0]
     if first["type"] == "missing":
-        beside = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
-        return next((e for e in beside if e["type"] == "extra_forbidden"), first)
+        same_block = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
+        return next((e for e in same_block if e["type"] == "extra_forbidden"), first)
     return first
 
 
 def _strip_tags(location: tuple[Any, ...], root: Any) -> Location:
-    """Drop what pydantic adds to a path (union tags) and keep what the document has."""
+    """Drop the parts that pydantic adds to a path (union tags) and keep the document's own."""
     kept: list[str | int] = []
     node = root
     for position, part in enumerate(location):
@@ -233,21 +238,22 @@ def _strip_tags(location: tuple[Any, ...], root: Any) -> Location:
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    """The fields that a model allows at a path, for the message about an unknown one."""
+    """The fields that a model allows at a path, for the message about an unknown field."""
     current: Any = model
     for part in location:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
-            continue  # an index or a free key: the annotation already names the model inside
+            continue  # an index or a free key: `current` is already the model inside
         current = _inner_model(field.annotation)
     return list(getattr(current, "model_fields", {}))
 
 
 def _inner_model(annotation: Any) -> Any:
+    """The first pydantic model inside a type annotation; None if it has none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _inner_model(inner)
-        if found is not None:
-            return found
+        model = _inner_model(inner)
+        if model is not None:
+            return model
     return None

@@ -8,5 +8,10 @@ from layerwright.tasks.contracts.base import Contract, Spec
 
 
 class EvaluateOptions(Contract):
+    """The metrics, and whether to measure a control arm.
+
+    ``control`` also trains the unconverted base as the candidate was trained, and measures it.
+    """
+
     metrics: tuple[Spec, ...] = Field(min_length=1)
     control: bool = False

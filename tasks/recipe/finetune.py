@@ -16,14 +16,16 @@ from layerwright.tasks.recipe.training import (
 
 
 class HealingStage(TrainingStage):
-    """One stage of healing: what is minimised, and what may change for it.
+    """One stage of healing. Only ``steps`` is required.
 
-    Only ``steps`` has to be said. Objective, targets and rate are those that healed best where
-    context was taken away; rows and the other conversions: docs/healing.md, "Where to begin".
+    The default objective, targets and learning rate are those that recovered most quality for
+    strategies that shorten the context; docs/healing.md, "Where to begin", has the other cases.
 
-    ``parts`` are trained in full beside the adapter: ``linear`` maps, the learned ``mix`` of gated
-    recurrences, and their ``decay`` biases; at ``parts_learning_rate``, or at the stage's. Weights
-    trained in full want a lower one than adapters.
+    Attributes:
+        objectives: the losses to minimise.
+        parts: tensors trained in full, next to the adapter: ``linear`` maps, the learned ``mix`` of
+            gated recurrences, and their ``decay`` biases.
+        parts_learning_rate: by default the stage's; parts usually need a lower one than adapters.
     """
 
     objectives: tuple[Spec, ...] = Field(default=(Spec(name="logit_kl"),), min_length=1)
@@ -34,9 +36,9 @@ class HealingStage(TrainingStage):
     @model_validator(mode="after")
     def _something_to_train(self) -> HealingStage:
         if self.adapter.kind == "none" and not self.parts:
-            raise ValueError("an adapter, or some parts: a stage with neither trains nothing")
+            raise ValueError("an adapter or parts: a stage with neither trains nothing")
         if self.parts_learning_rate is not None and not self.parts:
-            raise ValueError("parts for parts_learning_rate, or none of both")
+            raise ValueError("parts together with parts_learning_rate, or neither")
         names = [spec.name for spec in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"each objective once, not {', '.join(names)}")
@@ -44,7 +46,7 @@ class HealingStage(TrainingStage):
 
 
 class FinetuneOptions(TrainingText):
-    """Healing: stages of training with the base as teacher, one after the other."""
+    """Healing: stages of training, one after the other, with the base as teacher."""
 
     stages: tuple[HealingStage, ...] = Field(min_length=1)
     validation: ValidationOptions | None = None

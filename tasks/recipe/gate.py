@@ -1,4 +1,4 @@
-"""The recipe's `gate` block: rules, waivers, tier."""
+"""The recipe's `gate` block: a tier, rules and waivers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from layerwright.tasks.contracts.gate import Compared, Comparing, Severity, Tier
 
 
 class GateRule(Contract):
-    """One threshold.
+    """One rule with one threshold.
 
     Attributes:
         metric: a name or a glob (``perplexity.*``) that must match at least one measurement.
-        arm: which arm the candidate is compared with.
-        compare: the candidate's value, its ratio to that arm's, its difference from it; or the
-            probability that a loss as large comes by chance (``p_value``), over the family of all
-            tests of the decision (Holm).
-        min, max: the limit, exactly one of them.
-        on: what must be inside the limit, the ``value`` or the one-sided ``bound`` of its
-            interval. A bound needs per-item results; where the items leave open on which side of
-            the limit the truth lies, the check is inconclusive, and fails.
-        across: ``each`` metric that matches by itself, or the ``mean`` over them.
-        slice: a glob over the items' slices (``positions 512-*``); all items if not given.
+        arm: the arm that the candidate is compared with.
+        compare: ``value``: the candidate's own; ``ratio`` to the arm's value; ``difference`` from
+            it; ``p_value``: of a loss against the arm, adjusted over all tests of the decision
+            (Holm's method).
+        min, max: the threshold; exactly one of them.
+        on: what must be inside the threshold: the ``value``, or its one-sided confidence
+            ``bound``. A bound needs per-item results. If they show neither that the threshold
+            holds nor that it is broken, the check is inconclusive and fails.
+        across: judge ``each`` matching metric, or their ``mean``.
+        slice: a glob over the items' slices (``positions 512-*``); by default all items.
+        severity: ``warn`` never rejects.
     """
 
     metric: str = Field(min_length=1)
@@ -42,17 +43,19 @@ class GateRule(Contract):
         if (self.min is None) == (self.max is None):
             raise ValueError("exactly one of min and max")
         if self.compare == "value" and self.arm != "base":
-            raise ValueError(f"compare ratio, difference or p_value: a value needs no {self.arm}")
+            raise ValueError(
+                f"compare ratio, difference or p_value: value does not use arm {self.arm}"
+            )
         if self.compare == "p_value" and (self.max is not None or self.on == "bound"):
-            raise ValueError("a min on the value: a p_value has no bound and no upper limit")
+            raise ValueError("min, and on: value: a p_value has no max and no bound")
         if self.across == "mean" and self.compare not in ("ratio", "difference"):
-            raise ValueError(f"compare ratio or difference across a mean, not {self.compare}")
+            raise ValueError(f"compare ratio or difference with across: mean, not {self.compare}")
         return self
 
     @property
     def limit(self) -> float:
         limit = self.min if self.min is not None else self.max
-        assert limit is not None  # exactly one of them is given
+        assert limit is not None  # the validator requires one
         return limit
 
     @property
@@ -61,11 +64,14 @@ class GateRule(Contract):
 
 
 class GatePolicy(Contract):
-    """A tier, rules of one's own, or both.
+    """A tier, own rules, or both.
 
-    ``significance`` is both the rate at which a candidate as good as its arm is rejected by chance,
-    over all tests together, and that at which one at its limit passes a rule on a bound.
-    ``min_items`` are the fewest from which a bound is taken.
+    Attributes:
+        significance: the accepted rate of two errors. A candidate as good as its arm fails a test
+            by chance (over all tests together); a candidate exactly at a limit passes a rule on a
+            bound.
+        min_items: minimum number of items for a bound or a test.
+        expires_after_days: how long the decision is valid.
     """
 
     tier: Tier | None = None

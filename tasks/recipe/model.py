@@ -10,7 +10,7 @@ from layerwright.tasks.contracts.base import Contract
 
 
 class ModelSource(Contract):
-    """Where the base model comes from.
+    """The source of the base model.
 
     ``source``: ``hf:owner/name@revision``, ``pypi:dist==version[/path]``, ``s3://bucket/prefix``
     or a local folder.

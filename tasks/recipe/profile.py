@@ -6,6 +6,8 @@ from layerwright.tasks.contracts.base import Contract, Positive, Spec
 
 
 class ProfileOptions(Contract):
+    """The rows on which the profilers measure the base's layers."""
+
     text: str
     rows: Positive = 8
     row_tokens: Positive = 512

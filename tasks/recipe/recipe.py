@@ -1,7 +1,7 @@
-"""The recipe: one YAML file that says everything a run does. It is data; nothing in it runs.
+"""The recipe: one YAML file that describes a whole run. It holds data, no code.
 
-Component options (strategies, profilers, selectors, metrics) are checked by the components
-themselves before a run starts; everything else is checked here, with file, line and field.
+The components (strategies, profilers, selectors, metrics) check their own options before a run
+starts. Everything else is checked here; errors name file, line and field.
 """
 
 from __future__ import annotations
@@ -35,12 +35,19 @@ from layerwright.tasks.steps import steps
 
 
 class Recipe(Contract):
-    """Everything that a run does."""
+    """The whole recipe.
+
+    Attributes:
+        data_root: folder that ``local:`` paths start from; by default the recipe's own folder.
+        store: ``s3://bucket/prefix`` or a folder; by default inside the home folder.
+        watch: the bands that requalify checks a registered version's figures against.
+        price: of the device; without it the report has no costs in money.
+    """
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Count = 0
-    data_root: str | None = None  # where `local:` paths start; the recipe's folder if not given
-    store: str | None = None  # s3://bucket/prefix or a folder; under the home folder if not given
+    data_root: str | None = None
+    store: str | None = None
     model: ModelSource
     data: dict[str, TextSource] = Field(min_length=1)
     profile: ProfileOptions
@@ -51,24 +58,26 @@ class Recipe(Contract):
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
-    watch: tuple[WatchRule, ...] = ()  # bands of a registered version, watched by requalify
+    watch: tuple[WatchRule, ...] = ()
     repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
-    rollout: RolloutPolicy | None = None  # of a registered version: stages, limits, approval
+    rollout: RolloutPolicy | None = None
     survey: SurveyOptions | None = None
     compute: Compute = Compute()
-    price: Price | None = None  # of the device; without it no money is spoken of
+    price: Price | None = None
 
     @model_validator(mode="after")
-    def _texts_exist(self) -> Recipe:
+    def _blocks_agree(self) -> Recipe:
         for at, text in self._texts():
             if text not in self.data:
                 raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
             if self.data[text].form != "text":
-                raise _misplaced(at, f"a text, and data.{text} has form {self.data[text].form}")
+                raise _misplaced(
+                    at, f"a text with form: text; data.{text} has form {self.data[text].form}"
+                )
         if self.survey and (stability := self.survey.stability):
             if stability.text == self.profile.text:
-                raise _misplaced(("survey", "stability", "text"), "another text than the profile's")
+                raise _misplaced(("survey", "stability", "text"), "a text other than profile.text")
             if len(set(stability.held_out)) == 1:
                 raise _misplaced(("survey", "stability", "held_out"), "two different texts")
         return self
@@ -82,19 +91,22 @@ class Recipe(Contract):
             if step is None:
                 raise _misplaced(at, f"one of {', '.join(declared)}")
             if placement.pool and not step.placed:
-                raise _misplaced((*at, "pool"), f"none: {name} is the run's own work")
+                raise _misplaced(
+                    (*at, "pool"), f"no pool: {name} always runs in the run's own process"
+                )
             if placement.processes > 1 and not step.trains:
                 able = " and ".join(s.name for s in declared.values() if s.trains)
-                raise _misplaced((*at, "processes"), f"1: only {able} run in several processes")
+                raise _misplaced((*at, "processes"), f"1: only {able} can use several processes")
             if placement.memory and not step.streams:
                 able = ", ".join(s.name for s in declared.values() if s.streams)
                 raise _misplaced(
-                    (*at, "memory"), f"none: only {able} run a model larger than memory"
+                    (*at, "memory"),
+                    f"no memory bound: only {able} can run a model larger than the device's memory",
                 )
         return self
 
     def _texts(self) -> Iterable[tuple[tuple[str, ...], str]]:
-        """The texts that the recipe names outside its metrics, each with its place."""
+        """The texts that the recipe names outside its metrics, each after the path to its field."""
         yield ("profile", "text"), self.profile.text
         if self.convert:
             yield ("convert", "text"), self.convert.text
@@ -111,7 +123,7 @@ class Recipe(Contract):
 
 
 def _misplaced(at: tuple[str, ...], expected: str) -> PydanticCustomError:
-    """An error that a check over several fields found at one of them."""
+    """The error of a check of several fields, to be reported at the field ``at``."""
     return PydanticCustomError("misplaced", "{expected}", {"at": at, "expected": expected})
 
 
@@ -119,10 +131,10 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> tuple[Recipe
     """Read a recipe and apply ``--set`` assignments.
 
     Returns:
-        The recipe, and its located document for errors that are found later.
+        The recipe, and its document, which later checks use to name file and line.
 
     Raises:
-        InputError: the first thing that is wrong, with file, line, field and what was expected.
+        InputError: names the first error's file, line and field, and what was expected.
     """
     document = Located(path)
     for assignment in overrides:

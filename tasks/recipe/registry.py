@@ -13,11 +13,14 @@ Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
 class RegisterOptions(Contract):
-    """Where an accepted checkpoint becomes a version, and under which alias.
+    """Where accepted checkpoints are registered.
 
-    The version that ``champion`` points at, if any, is measured beside each candidate.
-    ``tracking_uri`` None means the embedded MLflow on SQLite under the home folder. ``approval``
-    says what may be promoted to champion without being asked for; a person's approval if not given.
+    Attributes:
+        model_name: the registered model; each accepted checkpoint becomes one version of it.
+        alias: the alias that the new version gets.
+        champion: the alias of the champion, which is measured together with each candidate.
+        tracking_uri: by default the embedded MLflow, a SQLite file in the home folder.
+        approval: the policy under which versions are promoted; without it, a person must approve.
     """
 
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$")

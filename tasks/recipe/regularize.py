@@ -1,4 +1,4 @@
-"""The recipe's `regularize` block: training before layers are removed."""
+"""The recipe's `regularize` block: training of the base before layers are removed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from layerwright.tasks.recipe.training import TrainingStage, TrainingText, Valid
 class RegularizeOptions(TrainingText, TrainingStage):
     """Training before removal (TRSP stage 2, arXiv 2505.18232).
 
-    Next-token loss plus ``weight`` times what the doomed layers change in the stream, so that they
-    can go. Doomed are the layers whose strategy in the plan is one of ``strategies``. Of several
-    ``weights`` each is tried for ``sweep_steps``, and the best on ``validation`` is taken.
+    The loss is next-token loss plus a weight times the ``norm`` of what the layers to be removed
+    add to the residual stream. It makes these layers contribute less, so that removing them costs
+    less.
+
+    Attributes:
+        strategies: penalise the layers to which the plan gives one of these strategies.
+        weights: the penalty's weight. If there are several, each is tried for ``sweep_steps``, and
+            the best on ``validation`` is used.
     """
 
     strategies: tuple[Literal["remove", "linear"], ...] = Field(default=("remove",), min_length=1)
@@ -29,5 +34,5 @@ class RegularizeOptions(TrainingText, TrainingStage):
     @model_validator(mode="after")
     def _sweep_is_scored(self) -> RegularizeOptions:
         if len(self.weights) > 1 and self.validation is None:
-            raise ValueError("a validation text, on which the weights are compared")
+            raise ValueError("a validation text: several weights are compared on it")
         return self

@@ -8,9 +8,13 @@ from layerwright.tasks.contracts.base import Contract, Number, Positive
 
 
 class RepairOptions(Contract):
-    """Layers given back after the gate rejected on quality, and the rest of the DAG again.
+    """Repair after a rejection for quality: keep the most damaging layers unconverted, and run the
+    rest of the DAG again.
 
-    ``rounds`` at most, ``layers`` in each; ``recall_weight`` as in the selector `milp`.
+    Attributes:
+        rounds: maximum number of repairs.
+        layers: layers given back per round.
+        recall_weight: weight of recall damage against language damage, as in the selector `milp`.
     """
 
     rounds: Positive = 2

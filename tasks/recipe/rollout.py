@@ -7,32 +7,34 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from layerwright.tasks.contracts.base import Contract, Number, Positive, Share
-from layerwright.tasks.contracts.rollout import SMALLEST_LEVEL, Figure
+from layerwright.tasks.contracts.rollout import SMALLEST_LEVEL, RolloutFigure
 from layerwright.tasks.recipe.approval import ApprovalPolicy
 
 
 class RolloutLimit(Contract):
-    """How much worse than the champion a figure of the challenger may be.
+    """How much worse than the champion's a figure of the challenger may be.
 
-    ``latency_p50``, ``latency_p95`` (seconds of a request) and ``cost`` (money of a request): at
-    most this ratio. ``errors``: the share of requests that fail rises by at most this. ``match``:
-    the mean match with the reference falls by at most this. ``agreement``: the mean ROUGE-L F1
-    with the champion's text is at least this. ``likelihood``: the champion's text costs the
-    challenger at most so many nats per token more than the champion.
-
-    ``on``: a stage passes once the one-sided ``bound`` is inside the limit, or once the ``value``
-    is.
+    Attributes:
+        limit: by figure.
+            ``latency_p50``, ``latency_p95`` (seconds per request), ``cost`` (money per request):
+            maximum ratio to the champion's.
+            ``errors``: maximum increase of the share of failed requests.
+            ``match``: maximum decrease of the mean match with the reference.
+            ``agreement``: minimum of the mean ROUGE-L F1 with the champion's text.
+            ``likelihood``: maximum increase of the NLL of the champion's text, in nats per token.
+        on: what must be inside the limit: the figure's ``value``, or its one-sided confidence
+            ``bound``.
     """
 
-    figure: Figure
+    figure: RolloutFigure
     limit: Number
     on: Literal["bound", "value"] = "bound"
 
 
 class RolloutStage(Contract):
-    """``share`` of the requests go to the challenger, until it has answered ``requests``.
+    """A stage: the challenger gets ``share`` of the traffic until it has answered ``requests``.
 
-    At share 0 (shadow) both answer every request, and the champion's answer counts.
+    At share 0 (shadow) both sides answer every request, and the champion's answer counts.
     """
 
     share: Share
@@ -52,19 +54,20 @@ STAGES = (
 
 
 class RolloutPolicy(Contract):
-    """What advances a challenger, what rolls it back, and who answers for its promotion.
+    """The conditions under which a challenger advances, is rolled back and is promoted.
 
     Attributes:
-        limits: each of them must hold at each stage; one on ``errors`` is among them.
-        looks: a stage that leaves a limit open goes on for as many requests again, so often at
-            most; then it is inconclusive.
+        approval: the policy under which a challenger that passed all stages is promoted.
+        limits: all must hold at every stage; one limit on ``errors`` is required.
+        looks: maximum number of looks (interim analyses) at a stage. Each look adds the stage's
+            ``requests``. A stage whose limits are still open after the last look is inconclusive.
         significance: see tasks/rollout/stage.py.
-        min_items: a figure from fewer pairs of answers is open.
-        undecided: what becomes of an inconclusive challenger: it keeps its share and waits
-            (``hold``), or goes (``roll back``).
+        min_items: minimum number of paired answers; below it a limit is open.
+        undecided: what to do with an inconclusive challenger: ``hold`` keeps its share of traffic,
+            ``roll back`` takes it away.
         match: how an answer is compared with the reference.
-        chat: each prompt is a user's message, put into the tokenizer's chat template.
-        max_new_tokens: of requests that do not say.
+        chat: send each prompt as a user message in the tokenizer's chat template.
+        max_new_tokens: for requests that do not give it.
     """
 
     approval: ApprovalPolicy
@@ -80,32 +83,33 @@ class RolloutPolicy(Contract):
 
     @property
     def passing_level(self) -> float:
-        """Of a one-sided bound: the chance that one look passes what is just outside a limit."""
+        """The level of one-sided bounds. At one look, a challenger just outside a limit passes it
+        with at most this probability; over all looks at a stage, with ``significance``."""
         return self.significance / self.looks
 
     @property
     def failing_level(self) -> float:
-        """Of a p-value: over all looks and stages a challenger that is just inside a limit is
-        rolled back for it with a chance of ``significance`` at most."""
+        """The level of p-values. Over all looks and stages, a challenger just inside a limit is
+        rolled back because of it with a probability of at most ``significance``."""
         return self.significance / (self.looks * len(self.stages))
 
-    def limit(self, figure: Figure) -> RolloutLimit | None:
-        return next((one for one in self.limits if one.figure == figure), None)
+    def limit(self, figure: RolloutFigure) -> RolloutLimit | None:
+        return next((limit for limit in self.limits if limit.figure == figure), None)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> RolloutPolicy:
         shares = [stage.share for stage in self.stages]
         if shares != sorted(set(shares)) or shares[-1] != 1:
-            raise ValueError(f"stages whose shares rise and end at 1, not {shares}")
-        figures = [one.figure for one in self.limits]
+            raise ValueError(f"stages whose shares increase and end at 1, not {shares}")
+        figures = [limit.figure for limit in self.limits]
         if len(set(figures)) < len(figures):
-            raise ValueError(f"one limit for each figure, not {', '.join(figures)}")
+            raise ValueError(f"at most one limit per figure, not {', '.join(figures)}")
         if "errors" not in figures:
-            raise ValueError("a limit on errors: the other figures count answers alone")
+            raise ValueError("a limit on errors: the other figures ignore failed requests")
         if self.failing_level < SMALLEST_LEVEL:
             raise ValueError(
-                f"fewer looks or stages, or a larger significance: {self.significance:g} over "
-                f"{self.looks} looks at {len(self.stages)} stages is {self.failing_level:.2g} "
-                f"each, below {SMALLEST_LEVEL:g}, which resampling cannot tell"
+                f"fewer looks or stages, or a larger significance: {self.significance:g} divided "
+                f"by {self.looks} looks at {len(self.stages)} stages is {self.failing_level:.2g}; "
+                f"the bootstrap cannot resolve a level below {SMALLEST_LEVEL:g}"
             )
         return self

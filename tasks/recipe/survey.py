@@ -10,9 +10,10 @@ from layerwright.tasks.recipe.choose import ChooseOptions
 
 
 class StabilityOptions(Contract):
-    """A second text to profile and choose from, and what both choices are measured on.
+    """A second text from which all plans are chosen again, to see whether they change.
 
-    ``held_out``: a text of the profile's domain, then one of the second's.
+    ``held_out``: two texts on which the plans are measured: one of the domain of the profile's
+    text, then one of the domain of ``text``.
     """
 
     text: str
@@ -22,13 +23,19 @@ class StabilityOptions(Contract):
 
 
 class SurveyOptions(Contract):
-    """Plans to compare without any training: a selector each, by a name of the user's own."""
+    """Plans to compare without training.
+
+    Attributes:
+        plans: one selector per plan name.
+        frontier: budgets, as shares of the base; ``frontier_plan`` is chosen again at each.
+        frontier_budget: the quantity that ``frontier`` limits.
+    """
 
     plans: dict[str, ChooseOptions] = Field(min_length=1)
     metrics: tuple[Spec, ...] = Field(min_length=1)
-    frontier: tuple[Share, ...] = ()  # shares of the base at which `frontier_plan` is re-run
+    frontier: tuple[Share, ...] = ()
     frontier_plan: str | None = None
-    frontier_budget: FrontierBudget = "kv_bytes_ratio"  # what they are shares of
+    frontier_budget: FrontierBudget = "kv_bytes_ratio"
     stability: StabilityOptions | None = None
 
     @model_validator(mode="after")
@@ -38,13 +45,13 @@ class SurveyOptions(Contract):
         return self
 
     def points(self) -> dict[str, ChooseOptions]:
-        """One plan per budget of the frontier, by name: its plan's selector at that budget."""
+        """One plan per budget of the frontier, by name: ``frontier_plan`` with that budget."""
         if self.frontier_plan is None:
             return {}
-        wanted = self.plans[self.frontier_plan]
-        selector = wanted.selector
+        plan = self.plans[self.frontier_plan]
+        selector = plan.selector
         return {
-            f"{self.frontier_plan} at {share:g}": wanted.model_copy(
+            f"{self.frontier_plan} at {share:g}": plan.model_copy(
                 update={
                     "selector": Spec(
                         name=selector.name, **(selector.options | {self.frontier_budget: share})

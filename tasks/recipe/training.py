@@ -1,4 +1,4 @@
-"""How weights are trained, as recipes say it: texts, stages, adapters, validation."""
+"""Options that `finetune` and `regularize` share: text, stage, adapter, validation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 class TrainingText(Contract):
-    """What a training reads, and how often its state is kept.
+    """The training text, and how often the training state is saved.
 
-    ``documents``: ``packed`` end to end with EOS between two, cut into rows of ``row_tokens``; or
-    ``separate``, one a row, cut or padded. ``loss_on``: all tokens, or those of the assistant's
-    turns of chat data.
+    Attributes:
+        documents: ``packed`` joins documents with EOS between them and cuts rows of ``row_tokens``;
+            ``separate`` puts one document in a row, cut or padded.
+        loss_on: all tokens, or only the assistant's turns of chat data.
+        checkpoint_every: steps between two saved states.
     """
 
     text: str
@@ -27,12 +29,15 @@ class TrainingText(Contract):
 
 
 class AdapterOptions(Contract):
-    """What a stage trains of the big weights.
+    """Which weights of the layers a stage trains.
 
-    ``lora``: low-rank adapters on the linear layers that ``targets`` name, by default all of
-    attention and MLP (``rslora``: scaled by alpha / sqrt(rank), ``dora``: with a trained
-    magnitude). ``full``: every weight of the layers and the final norm; embeddings and head stay.
-    ``none``: only the stage's ``parts``.
+    Attributes:
+        kind: ``lora``: low-rank adapters on the projections in ``targets``. ``full``: every weight
+            of the layers and the final norm, but not embeddings and head. ``none``: only the
+            stage's ``parts``.
+        targets: by default all projections of attention and MLP.
+        rslora: scale by alpha / sqrt(rank).
+        dora: train the magnitude too.
     """
 
     kind: Literal["lora", "full", "none"] = "lora"
@@ -44,9 +49,9 @@ class AdapterOptions(Contract):
 
 
 class WindowDropout(Contract):
-    """Share of rows whose window is switched off in gated recurrences, from ``start`` to ``end``.
+    """Share of rows for which gated recurrences work without their window (arXiv 2510.05901).
 
-    It changes linearly over the stage's steps (arXiv 2510.05901).
+    It changes linearly from ``start`` to ``end`` over the stage's steps.
     """
 
     start: Share = 0.5
@@ -54,11 +59,12 @@ class WindowDropout(Contract):
 
 
 class TrainingStage(Contract):
-    """Optimiser, schedule and precision of one stretch of training.
+    """Optimiser, schedule and precision of one stage of training.
 
-    A step reads ``rows_per_step`` rows, ``rows_at_once`` of them together; both change memory and
-    speed, the first also the gradient's noise. ``precision`` is the arithmetic of the student;
-    trained weights are fp32 always.
+    Attributes:
+        rows_per_step: rows per optimiser step.
+        rows_at_once: rows per forward and backward pass.
+        precision: of the student's arithmetic; trained weights are always fp32.
     """
 
     steps: Positive
@@ -77,17 +83,17 @@ class TrainingStage(Contract):
     def _warm_up_ends(self) -> TrainingStage:
         if self.warmup_steps >= self.steps:
             raise ValueError(
-                f"warmup_steps below the {self.steps} steps, not {self.warmup_steps}: nothing "
-                "would be left after the warm-up"
+                f"warmup_steps below steps ({self.steps}), not {self.warmup_steps}: no step would "
+                "be left after the warm-up"
             )
         return self
 
 
 class ValidationOptions(Contract):
-    """Held-out rows, cut as the training's are; measured every ``every_tokens`` tokens.
+    """Held-out rows, built like the training rows and measured every ``every_tokens`` tokens.
 
-    A stage stops after ``patience`` measurements without a new best (None: never), and always hands
-    on its best state.
+    A stage passes on its best state. It stops early after ``patience`` measurements without a new
+    best (None: never).
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The recipe's `watch` block: bands that a registered version must stay in."""
+"""The recipe's `watch` block: bands for the figures of a registered version."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from layerwright.tasks.contracts.base import Contract, Number
 
 
 class WatchRule(Contract):
-    """The band that the ratio of a version's figure to another must stay in.
+    """A band for the ratio of a version's figure to a reference figure.
 
     Attributes:
-        metric: a name or a glob, which must match at least one measurement.
-        against: the base or the champion in the same run, or the figure that the version was
-            registered with.
+        metric: a name or a glob; it must match at least one measurement.
+        against: the reference: the base or the champion, measured in the same run, or the version's
+            own figure when it was registered.
     """
 
     metric: str = Field(min_length=1)
@@ -25,7 +25,7 @@ class WatchRule(Contract):
 
     @property
     def reference(self) -> str:
-        """What the ratio is to, in words."""
+        """The reference in words, for messages."""
         return "registered figure" if self.against == "registered" else f"{self.against}'s figure"
 
     @model_validator(mode="after")

@@ -1,1 +1,1 @@
-"""An accepted checkpoint -> a version in the model registry."""
+"""The register step, promotion and rollback: versions of a model in MLflow's registry."""

@@ -1,4 +1,4 @@
-"""A gate's decision as tags of a model version, and back."""
+"""Write a gate's decision to the tags of a model version, and read it back."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 NONE = "none"
-REQUALIFIED = "requalified_"  # before the names of a later decision's tags
+REQUALIFIED = "requalified_"  # prefix of the tags of a decision made by requalify
 
 
 def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
-    """What was decided until when, beside which champion, and every loss that somebody answers
-    for."""
+    """The tags of a decision: verdict, dates, compared champion, tier, checks and waivers."""
     passed, failed = sum(c.passed for c in decision.checks), len(decision.rejecting)
     waived = [check for check in decision.checks if check.waiver]
     warned = len(decision.checks) - passed - failed - len(waived)
-    lost = f", {failed} failed" if failed else ""
+    failures = f", {failed} failed" if failed else ""
     champion = report.champion
     return {
         "decision": "accepted" if decision.accepted else "rejected",
@@ -33,7 +32,7 @@ def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
         "expires_at": decision.expires_at,
         "compared_champion": champion.version if champion and champion.checkpoint else NONE,
         "gate_tier": decision.tier or NONE,
-        "gate_checks": f"{passed} passed{lost}, {warned} warned, {len(waived)} waived",
+        "gate_checks": f"{passed} passed{failures}, {warned} warned, {len(waived)} waived",
         "gate_waivers": "; ".join(
             f"{c.metric} by {c.waiver.author} until {c.waiver.expires}: {c.waiver.reason}"
             for c in waived
@@ -45,13 +44,13 @@ def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class StandingDecision:
-    """The last decision of a gate on a version: at its registration, or a requalification since.
+    """The latest decision of the gate on a version, from its registration or a requalification.
 
     Attributes:
-        champion: the version that was measured beside it, ``none`` where there was none; None
-            where that was not recorded.
-        waivers: what it rests on, or ``none``.
-        run_id: the run that decided.
+        champion: the champion that was measured in the same run; ``none`` if there was none, None
+            if the tags do not say.
+        waivers: the waivers that the decision depends on, or ``none``.
+        run_id: the run that made the decision.
     """
 
     accepted: bool
@@ -64,21 +63,26 @@ class StandingDecision:
 
 
 def standing_decision(version: ModelVersion) -> StandingDecision:
-    """Raises StepError where the version has no decision."""
-    first = _decision(version, "")
+    """The latest decision on a version.
+
+    Raises:
+        StepError: the version has no decision.
+    """
+    registered = _decision(version, "")
     if tag(version, f"{REQUALIFIED}decided_at") is None:
-        return first
-    return max(first, _decision(version, REQUALIFIED), key=lambda decision: decision.decided_at)
+        return registered
+    requalified = _decision(version, REQUALIFIED)
+    return max(registered, requalified, key=lambda decision: decision.decided_at)
 
 
 def _decision(version: ModelVersion, prefix: str) -> StandingDecision:
     def value(name: str) -> str:
-        found = tag(version, prefix + name)
-        if found is None:
+        text = tag(version, prefix + name)
+        if text is None:
             raise StepError(
                 f"version {version.version} of {version.name} lacks the tag {TAG}{prefix}{name}"
             )
-        return found
+        return text
 
     return StandingDecision(
         accepted=value("decision") == "accepted",

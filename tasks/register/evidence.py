@@ -1,4 +1,4 @@
-"""What a model version is accompanied by: a few small files and the figures, not the weights."""
+"""The evidence for a model version, as an MLflow logged model: documents, page and metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.tracking import MlflowClient
 
-TAG = "layerwright."  # of everything that is written to MLflow
+TAG = "layerwright."  # prefix of all tags that Layerwright writes to MLflow
 
 
 class Evidence(Contract):
@@ -43,15 +43,15 @@ class Evidence(Contract):
 
     @property
     def sha256(self) -> str:
-        """Digest of what was shown, without when it was decided.
+        """Digest of the evidence without the decision's dates.
 
-        The same measurements judged again are no new evidence: they do not extend a version's
-        expiry.
+        So judging the same measurements again gives the same evidence, which does not extend a
+        version's expiry.
         """
         return identity([self.candidate, self.plan, self.report, self.decision.checks])
 
     def write(self, folder: Path, tree: Path) -> None:
-        """Lay the files into ``folder``; ``tree`` is the verified checkpoint."""
+        """Write all files to ``folder``. ``tree`` is the verified checkpoint."""
         documents: dict[str, Contract] = {
             "plan.json": self.plan,
             "evaluation.json": self.report,
@@ -71,7 +71,7 @@ class Evidence(Contract):
 
 
 def report_figures(report: EvalReport) -> dict[str, float]:
-    """Figures by ``arm/metric``; what could not be measured is left out."""
+    """The measured values by ``arm/metric``; missing values are left out."""
     return {
         f"{m.arm}/{metric_key(m.metric)}": m.value
         for m in report.measurements
@@ -79,20 +79,22 @@ def report_figures(report: EvalReport) -> dict[str, float]:
     }
 
 
-def _money(cost: CostAndReturn) -> dict[str, float]:
-    """Per million tokens of requests by arm, and the tokens that pay for the conversion."""
+def _cost_figures(cost: CostAndReturn) -> dict[str, float]:
+    """The conversion's cost; by workload, money per million tokens and the break-even tokens."""
     figures = {"cost/conversion": cost.conversion}
-    for one in cost.workloads:
-        load = metric_key(str(Workload(one.prompt_tokens, one.new_tokens, one.batch)))
-        figures[f"cost/per_million_tokens.{load}/base"] = one.request.base
-        figures[f"cost/per_million_tokens.{load}/candidate"] = one.request.candidate
-        if one.break_even_tokens is not None:
-            figures[f"cost/break_even_tokens.{load}"] = one.break_even_tokens
+    for workload in cost.workloads:
+        name = metric_key(
+            str(Workload(workload.prompt_tokens, workload.new_tokens, workload.batch))
+        )
+        figures[f"cost/per_million_tokens.{name}/base"] = workload.request.base
+        figures[f"cost/per_million_tokens.{name}/candidate"] = workload.request.candidate
+        if workload.break_even_tokens is not None:
+            figures[f"cost/break_even_tokens.{name}"] = workload.break_even_tokens
     return figures
 
 
 def metric_key(metric: str) -> str:
-    """The metric's name in the characters that MLflow takes."""
+    """The metric's name, with characters that MLflow refuses replaced by ``_``."""
     return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in metric)
 
 
@@ -133,8 +135,8 @@ def _complete_artifacts(
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         evidence.write(Path(scratch), tree)
-        there = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
-        if not {file.name for file in Path(scratch).iterdir()} <= there:
+        logged = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
+        if not {file.name for file in Path(scratch).iterdir()} <= logged:
             client.log_model_artifacts(model.model_id, scratch)
 
 
@@ -143,13 +145,13 @@ def _complete_metrics(
 ) -> None:
     from mlflow.entities import Metric
 
-    there = {metric.key: metric.value for metric in model.metrics or ()}
+    logged = {metric.key: metric.value for metric in model.metrics or ()}
     now_ms = int(time.time() * 1000)
-    money = _money(evidence.cost) if evidence.cost else {}
+    costs = _cost_figures(evidence.cost) if evidence.cost else {}
     missing = [
         Metric(key, value, now_ms, step=0, model_id=model.model_id)
-        for key, value in (report_figures(evidence.report) | money).items()
-        if there.get(key) != value
+        for key, value in (report_figures(evidence.report) | costs).items()
+        if logged.get(key) != value
     ]
     if missing:
         client.log_batch(run_id, metrics=missing)

@@ -1,25 +1,25 @@
-"""The trees that the registry's versions stand on."""
+"""The trees that registered versions need, which garbage collection must keep."""
 
 from __future__ import annotations
 
 from layerwright.tasks.register.evidence import TAG
 from layerwright.tasks.tracking import connect, is_missing
 
-TREES = ("manifest_sha256", "base_sha256")  # the checkpoint, and what it is judged against
+TREES = ("manifest_sha256", "base_sha256")  # tags with the digests of checkpoint and base
 
 
 def held_trees(tracking_uri: str) -> dict[str, str]:
-    """By digest, the version that holds a tree; whatever its alias.
+    """Each tree that a registered version needs, by digest, with one such version.
 
     Args:
-        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a file that is not there is not made.
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is not created.
 
     Raises:
-        StepError: MLflow cannot be reached or refuses.
+        StepError: MLflow cannot be reached or reports an error.
     """
     if is_missing(tracking_uri):
         return {}
-    found: dict[str, str] = {}
+    held: dict[str, str] = {}
     token: str | None = None
     with connect(tracking_uri) as client:
         while True:
@@ -27,7 +27,7 @@ def held_trees(tracking_uri: str) -> dict[str, str]:
             for version in page:
                 for name in TREES:
                     if sha256 := version.tags.get(f"{TAG}{name}"):
-                        found.setdefault(sha256, f"{version.name} {version.version}")
+                        held.setdefault(sha256, f"{version.name} {version.version}")
             token = page.token
             if not token:
-                return found
+                return held

@@ -1,4 +1,4 @@
-"""What became of a registered model: versions, moves of its champion, its latest roll-out."""
+"""Read the history of a registered model: versions, moves of the champion, latest roll-out."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def history_of(client: MlflowClient, name: str, alias: str, now: datetime) -> History:
-    """Everything that the registry says of a model.
+    """The history of a registered model.
 
     Args:
-        alias: the champion's.
+        alias: of the champion.
 
     Raises:
-        InputError: no such model.
+        InputError: the model does not exist.
     """
     model = registered_model(client, name)
     if model is None:
-        named_version(client, Address(name))  # says so
+        named_version(client, Address(name))  # raises the InputError
     aliases = model.aliases if model else {}
-    quote = '"' if "'" in name else "'"  # MLflow knows no escape
+    quote = '"' if "'" in name else "'"  # MLflow's filters cannot escape quotes
     versions = list(client.search_model_versions(f"name = {quote}{name}{quote}"))
     versions.sort(key=lambda version: int(version.version), reverse=True)
     moves = [move for version in versions for move in moves_to(version).items()]
@@ -59,8 +59,8 @@ def _state(
         decision = "accepted" if standing.accepted else "rejected"
         expires = standing.expires_at.isoformat(timespec="seconds")
         compared = standing.champion or "not recorded"
-        found = promotable(client, Address(version.name, version=number), alias, now)
-        state = "the champion" if found.is_champion else "may be promoted"
+        checked = promotable(client, Address(version.name, version=number), alias, now)
+        state = "the champion" if checked.is_champion else "may be promoted"
     except LayerwrightError as error:
         state = str(error).splitlines()[0]
     return VersionState(

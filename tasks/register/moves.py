@@ -1,4 +1,4 @@
-"""The champion's alias: moved, read back, and every move kept on the version that it went to."""
+"""Move the champion alias, verify it, and record each move in a tag of the new champion."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ MOVE = f"{TAG}move."
 
 
 class PromotionError(LayerwrightError):
-    """The champion's alias must not move there; it did not move."""
+    """The champion alias may not move to this version, and was not moved."""
 
     exit_status = 3
 
 
 def verify_tree(checkpoint: CheckpointRef, scratch: Path) -> None:
-    """Read every byte of a registered checkpoint again, from where its version says that it lies.
+    """Read a registered checkpoint again, completely, from the address in its version's tags.
 
     Args:
-        scratch: an empty folder; a remote store's files pass through it, whatever was read before.
+        scratch: an empty folder, to which a remote store's files are downloaded. An existing cache
+            would hide damage in the store.
 
     Raises:
-        IntegrityError: the tree is missing, or is not what was written.
+        IntegrityError: the tree is missing, or a file differs from the manifest.
         StepError: the store cannot be read.
     """
     open_store(store_of(checkpoint), scratch).open_tree(checkpoint.sha256)
 
 
-def refuse_unless_servable(version: ModelVersion) -> CheckpointRef:
-    """The checkpoint of a version that an alias may point at.
+def servable_checkpoint(version: ModelVersion) -> CheckpointRef:
+    """The checkpoint of a version, if the version can be served.
 
     Raises:
-        PromotionError: MLflow does not say READY.
+        PromotionError: MLflow's status of the version is not READY.
         StepError: the version lacks tags.
     """
     if version.status != "READY":
@@ -63,15 +64,15 @@ def move_alias(
     before: str | None,
     approval: Approval,
 ) -> Move:
-    """Point ``alias`` at ``version`` and read it back.
+    """Point ``alias`` at ``version``, and verify it.
 
-    The move is written down before it is made: one that is cut off leaves a trace.
+    The move is recorded before it is made, so that an interrupted move can be completed.
 
     Args:
-        before: where the alias is.
+        before: the version that the alias points at now.
 
     Raises:
-        StepError: the alias is not where it was put: somebody else moves it too.
+        StepError: the alias does not point at ``version`` afterwards: somebody else moved it too.
     """
     key = f"{MOVE}{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(2)}"
     begun = Move(
@@ -90,7 +91,7 @@ def move_alias(
 
 
 def finish_move(client: MlflowClient, key: str, begun: Move) -> Move:
-    """Make, or complete, a move that was written down under the tag ``key``.
+    """Complete a move that is recorded in the tag ``key``.
 
     Raises:
         StepError: as ``move_alias``.
@@ -98,22 +99,25 @@ def finish_move(client: MlflowClient, key: str, begun: Move) -> Move:
     name, number, alias = begun.model, begun.version, begun.alias
     client.set_registered_model_alias(name, alias, number)
     model = registered_model(client, name)
-    found = model.aliases.get(alias) if model else None
-    if found is None or str(found) != number:
-        raise StepError(f"{name}@{alias} was put to version {number}, and is at {found}")
+    actual = model.aliases.get(alias) if model else None
+    if actual is None or str(actual) != number:
+        raise StepError(
+            f"{name}@{alias} was pointed at version {number}, but points at {actual}: somebody "
+            "else moved it at the same time"
+        )
     done = begun.model_copy(update={"finished_at": _now()})
     client.set_model_version_tag(name, number, key, done.model_dump_json())
     return done
 
 
 def moves_to(version: ModelVersion) -> dict[str, Move]:
-    """Every move that went to a version, oldest first, by its tag."""
-    found = {k: v for k, v in version.tags.items() if k.startswith(MOVE)}
-    return {key: Move.model_validate_json(found[key]) for key in sorted(found)}
+    """All moves of the champion alias to a version, by tag, oldest first."""
+    texts = {k: v for k, v in version.tags.items() if k.startswith(MOVE)}
+    return {key: Move.model_validate_json(texts[key]) for key in sorted(texts)}
 
 
 def unfinished(version: ModelVersion, action: str, alias: str) -> tuple[str, Move] | None:
-    """The last move of an alias to a version, with its tag, where it was cut off."""
+    """The last move of an alias to a version, after its tag, if that move was interrupted."""
     last = [(key, move) for key, move in moves_to(version).items() if move.alias == alias][-1:]
     for key, move in last:
         if (move.action, move.finished_at) == (action, None):

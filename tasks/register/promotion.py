@@ -1,4 +1,4 @@
-"""A challenger becomes champion: what must be shown before the alias moves."""
+"""Promote a version to champion, after checking its evidence and its approval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerwright.tasks.register.moves import (
     finish_move,
     move_alias,
     moves_to,
-    refuse_unless_servable,
+    servable_checkpoint,
     unfinished,
 )
 from layerwright.tasks.register.versions import Address, named_version, pointed_at
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-CLOCKS_DIFFER = timedelta(minutes=5)  # more is no drift: one of two machines' clocks is wrong
+MAX_CLOCK_SKEW = timedelta(minutes=5)  # between two machines with correct clocks
 
 
 @dataclass(frozen=True)
 class Promotable:
-    """A version that may become champion, by all that can be known without reading its bytes.
+    """A version that may become champion. Its checkpoint's bytes are not verified yet.
 
     Attributes:
-        champion: the version that it replaces; None where it is the first.
-        is_champion: the alias points at it already.
-        rolled_back: the move that took the alias from it to the present champion, where that was
-            after its decision.
-        stopped: the roll-out that ended with it rolled back, where that was after its decision.
+        champion: the current champion; None if there is none.
+        is_champion: the version is already the champion.
+        rolled_back: the rollback from this version to the current champion, if it came after the
+            decision.
+        stopped: the roll-out that rolled this version back, if it came after the decision.
     """
 
     version: ModelVersion
@@ -55,16 +55,16 @@ class Promotable:
 
 
 def promotable(client: MlflowClient, address: Address, alias: str, now: datetime) -> Promotable:
-    """The version at ``address``, where nothing speaks against its being pointed at by ``alias``.
+    """The version at ``address``, if its evidence allows that ``alias`` points at it.
 
     Raises:
-        InputError: no such model, alias or version.
-        PromotionError: not READY; rejected, expired, decided in the future; or the champion is not
-            the one that it was compared with.
-        StepError: MLflow refuses, or the version lacks tags.
+        InputError: the model, alias or version does not exist.
+        PromotionError: the version is not READY; the decision on it is a rejection, is expired or
+            lies in the future; or it was compared with another champion than the current one.
+        StepError: MLflow reports an error, or the version lacks tags.
     """
     version = named_version(client, address)
-    checkpoint, decision = refuse_unless_servable(version), standing_decision(version)
+    checkpoint, decision = servable_checkpoint(version), standing_decision(version)
     current = pointed_at(client, version.name, alias)
     champion = str(current.version) if current else None
     if champion == str(version.version):
@@ -75,20 +75,20 @@ def promotable(client: MlflowClient, address: Address, alias: str, now: datetime
     if now >= decision.expires_at:
         expired = decision.expires_at.isoformat()
         raise PromotionError(
-            f"the decision on {name} expired at {expired}\n  to do: requalify it on fresh data"
+            f"the decision on {name} expired at {expired}\n  to do: requalify it on new data"
         )
-    if decision.decided_at > now + CLOCKS_DIFFER:
+    if decision.decided_at > now + MAX_CLOCK_SKEW:
         made = decision.decided_at.isoformat()
         raise PromotionError(
-            f"the decision on {name} was made at {made}, and it is {now.isoformat()} here: "
-            "one of the two clocks is wrong, so its expiry means nothing"
+            f"the decision on {name} was made at {made}, which is in the future: this machine's "
+            f"clock says {now.isoformat()}\n  to do: correct the wrong clock, then requalify it"
         )
     _refuse_another_champion(name, decision, champion)
-    away = _rolled_back(version, current, decision)
+    rolled_back = _rolled_back(version, current, decision)
     stopped = stopped_rollout(version)
     if stopped and datetime.fromisoformat(stopped.at) < decision.decided_at:
         stopped = None
-    return Promotable(version, checkpoint, decision, champion, False, away, stopped)
+    return Promotable(version, checkpoint, decision, champion, False, rolled_back, stopped)
 
 
 def _rolled_back(
@@ -104,42 +104,43 @@ def _rolled_back(
 def _refuse_another_champion(name: str, decision: StandingDecision, champion: str | None) -> None:
     if decision.champion == (champion or NONE) or (decision.champion is None and champion is None):
         return
-    is_now = f"version {champion} is the champion" if champion else "there is no champion"
+    current = f"the champion is version {champion}" if champion else "there is no champion"
     compared = {
-        None: "what it was compared with was not recorded",
-        NONE: "it was compared with none",
+        None: "no record says which champion it was compared with",
+        NONE: "it was compared with no champion",
     }.get(decision.champion, f"it was compared with version {decision.champion}")
     raise PromotionError(
-        f"{is_now} now, and when {name} was judged {compared}\n"
-        "  to do: requalify it: it is then measured beside the present champion"
+        f"{current} now, but when the gate judged {name}, {compared}\n"
+        "  to do: requalify it, which compares it with the current champion"
     )
 
 
-def approved_by_policy(policy: ApprovalPolicy, found: Promotable, now: datetime) -> Approval:
+def approved_by_policy(policy: ApprovalPolicy, checked: Promotable, now: datetime) -> Approval:
     """The policy's approval.
 
     Raises:
-        PromotionError: the policy asks for more than the decision has.
+        PromotionError: the version does not meet the policy's conditions.
     """
-    decision, obstacles = found.decision, []
+    decision, obstacles = checked.decision, []
     if policy.tiers and decision.tier not in policy.tiers:
-        obstacles.append(
-            f"it was judged by the tier {decision.tier}, not {' or '.join(policy.tiers)}"
-        )
-    if move := found.rolled_back:
+        obstacles.append(f"the gate used tier {decision.tier}, not {' or '.join(policy.tiers)}")
+    if move := checked.rolled_back:
         obstacles.append(f"{move.by} rolled it back at {move.started_at}: {move.reason}")
-    if stopped := found.stopped:
+    if stopped := checked.stopped:
         obstacles.append(
-            f"its roll-out went back at {stopped.at}, stage {stopped.stage}: {stopped.reason}"
+            f"its roll-out rolled it back at {stopped.at} in stage {stopped.stage}: "
+            f"{stopped.reason}"
         )
     if decision.waivers != NONE and not policy.waivers:
-        obstacles.append(f"its decision rests on waivers: {decision.waivers}")
+        obstacles.append(f"the decision depends on waivers: {decision.waivers}")
     age_days = (now - decision.decided_at) / timedelta(days=1)
     if policy.max_age_days is not None and age_days > policy.max_age_days:
-        obstacles.append(f"its decision is {age_days:.1f} days old, above {policy.max_age_days:g}")
+        obstacles.append(
+            f"the decision is {age_days:.1f} days old, the maximum is {policy.max_age_days:g}"
+        )
     if obstacles:
         raise PromotionError(
-            f"the policy does not approve {found.address}: {'; '.join(obstacles)}\n"
+            f"the policy does not approve {checked.address}: {'; '.join(obstacles)}\n"
             "  to do: let a person approve it (--approve-by, --reason)"
         )
     return Approval(by=policy.author, reason=policy.reason, how="policy")
@@ -148,18 +149,20 @@ def approved_by_policy(policy: ApprovalPolicy, found: Promotable, now: datetime)
 def promote_version(
     client: MlflowClient, address: Address, alias: str, approval: Approval | None, now: datetime
 ) -> Move | None:
-    """Look once more, then move the alias. To be called by one at a time.
+    """Check the version again and move the alias. The caller holds a lock on the alias.
 
     Args:
-        approval: None where the version was champion already, so that nobody was asked.
+        approval: None if the version was champion when it was checked first, so that nobody was
+            asked.
 
     Returns:
-        The move, or the one that was cut off, now finished; None where there was none to make.
+        The move, which may be an interrupted one that is now complete; None if the version already
+        is champion.
     """
-    found = promotable(client, address, alias, now)
-    if found.is_champion:
-        begun = unfinished(found.version, "promoted", alias)
+    checked = promotable(client, address, alias, now)
+    if checked.is_champion:
+        begun = unfinished(checked.version, "promoted", alias)
         return finish_move(client, *begun) if begun else None
     if approval is None:
-        raise PromotionError(f"{address} was the champion a moment ago, and is not any more")
-    return move_alias(client, "promoted", found.version, alias, found.champion, approval)
+        raise PromotionError(f"{address} was the champion a moment ago, but no longer is")
+    return move_alias(client, "promoted", checked.version, alias, checked.champion, approval)

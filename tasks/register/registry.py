@@ -1,12 +1,12 @@
-"""An accepted checkpoint becomes a version in MLflow's model registry.
+"""Register an accepted checkpoint as a version in MLflow's model registry.
 
 The weights are neither loaded nor copied: the version's source is the checkpoint's tree in the
-store, so ``mlflow.artifacts.download_artifacts("models:/NAME@challenger")`` gives the checkpoint.
-The evidence (plan, evaluation, gate decision, manifest, report) is a logged model of MLflow, named
-by the version's tag ``layerwright.model_id``, and carries the metrics.
+store, so ``mlflow.artifacts.download_artifacts("models:/NAME@challenger")`` downloads it. The
+evidence (plan, evaluation, gate decision, manifest, report, metrics) is an MLflow logged model,
+which the version's tag ``layerwright.model_id`` names.
 
-Every part is looked for before it is made, so that a registration may be repeated, and one that
-was cut off is completed.
+Each part is created only if it does not exist. So repeating a registration changes nothing, and
+repeating an interrupted one completes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FIRST_DECISION = (f"{TAG}decided_at", f"{TAG}expires_at", f"{TAG}run_id")
 
 
 class RegistrationError(LayerwrightError):
-    """This checkpoint must not be registered; nothing was."""
+    """The checkpoint may not be registered, and was not."""
 
 
 def register_model(
@@ -121,7 +121,7 @@ def _tags(evidence: Evidence, source: str, model: LoggedModel) -> dict[str, str]
 
 
 def _cost_tags(cost: CostAndReturn | None) -> dict[str, str]:
-    """The price that was counted with, and what the conversion cost; nothing without a price."""
+    """The price and the conversion's cost; empty if the recipe gives no price."""
     if cost is None:
         return {}
     currency = cost.price.currency
@@ -134,7 +134,7 @@ def _cost_tags(cost: CostAndReturn | None) -> dict[str, str]:
 def _versions(
     client: MlflowClient, name: str, source: str, evidence: Evidence
 ) -> list[ModelVersion]:
-    """Versions of this very checkpoint, oldest first; one without tags was cut off early."""
+    """Versions of this checkpoint, oldest first, with those whose tags were never written."""
     plan = evidence.candidate.plan_sha256
     same = [
         version
@@ -170,7 +170,7 @@ def _create(
         description=f"{changed} of {len(strategies)} layers converted; evidence in the logged "
         f"model {model.model_id}",
     )
-    # MLflow has no lock: of two runs that registered the same at once, the first one's stays
+    # MLflow has no lock: if two runs registered the checkpoint at once, keep the first version
     first = _versions(client, name, source, evidence)[0]
     if first.version != made.version:
         client.delete_model_version(name, str(made.version))
@@ -178,20 +178,21 @@ def _create(
 
 
 def _complete_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
-    """Set the tags that are missing or out of date; on the same evidence the first decision stays.
+    """Set the tags that are missing or out of date.
 
-    A decision is no younger than the measurements that it judged.
+    The dates of the first decision stay if the evidence is the same: judging old measurements
+    again must not extend their validity.
     """
     marker = f"{TAG}evidence_sha256"
     kept = FIRST_DECISION if version.tags.get(marker) == tags[marker] else ()
     for key, value in tags.items():
-        held = version.tags.get(key)
-        if held is None or (held != value and key not in kept):
+        current = version.tags.get(key)
+        if current is None or (current != value and key not in kept):
             client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
 def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
-    """Move the alias to ``version`` and record on it which one it replaced."""
+    """Point the alias at ``version``, and tag that version with the one that it replaced."""
     from mlflow.exceptions import MlflowException
 
     before = client.get_registered_model(name).aliases.get(alias)
@@ -202,7 +203,7 @@ def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
     try:
         client.set_registered_model_alias(name, alias, version)
     except MlflowException:
-        # MLflow looks and then inserts: of two first versions at once, a database refuses one
+        # two runs set a new alias at once: the database refuses the second insert, so update it
         if client.get_registered_model(name).aliases.get(alias) is None:
             raise
         client.set_registered_model_alias(name, alias, version)

@@ -1,6 +1,6 @@
-"""A registered version measured again: its decision as tags, its figures over time in MLflow.
+"""Record a requalification of a registered version: new decision tags, and figures over time.
 
-The evidence of its registration stays as it is. The later decision counts from then on, for
+The evidence of the registration does not change. From now on the new decision counts, for
 promotion too (tasks/register/decisions.py).
 """
 
@@ -69,7 +69,7 @@ def registered_version(tracking_uri: str, address: str) -> RegisteredVersion:
 
 
 def registered_figures(client: MlflowClient, version: ModelVersion) -> dict[str, float]:
-    """The candidate's figures when the version was registered, by metric as MLflow spells it."""
+    """The candidate's figures at the version's registration, by ``metric_key``."""
     model_id = tag(version, "model_id")
     if model_id is None:
         return {}
@@ -82,7 +82,7 @@ def registered_figures(client: MlflowClient, version: ModelVersion) -> dict[str,
 
 
 def trend_of(client: MlflowClient, version: ModelVersion) -> tuple[TrendPoint, ...]:
-    """Every requalification of a version so far, oldest first."""
+    """All requalifications of a version, oldest first."""
     runs = client.search_runs(
         [experiment_id(client, EXPERIMENT)],
         f"tags.`{TAG}version` = '{version.version}'",
@@ -128,25 +128,24 @@ def record_requalification(
     alarms: tuple[Alarm, ...],
     page: Path,
 ) -> str:
-    """Keep a requalification: a finished MLflow run with its figures and page, then the tags.
+    """Record a requalification: an MLflow run with figures and page, then the version's tags.
 
-    The same measurements judged again leave the version's expiry where it is: a decision is no
-    younger than what it judged.
+    Judging the same measurements again does not extend the version's expiry.
 
     Returns:
         The id of the MLflow run.
     """
     from mlflow.entities import Metric
 
-    about = {f"{TAG}{name}": value for name, value in decision_tags(decision, report).items()}
-    about |= {
+    tags = {f"{TAG}{name}": value for name, value in decision_tags(decision, report).items()}
+    tags |= {
         f"{TAG}model": version.name,
         f"{TAG}version": str(version.version),
         f"{TAG}run_id": run_id,
         f"{TAG}alarms": str(len(alarms)),
     }
     name = f"{version.name}/{version.version} {run_id}"
-    run = client.create_run(experiment_id(client, EXPERIMENT), tags=about, run_name=name)
+    run = client.create_run(experiment_id(client, EXPERIMENT), tags=tags, run_name=name)
     now_ms = int(time.time() * 1000)
     figures = report_figures(report).items()
     client.log_batch(run.info.run_id, metrics=[Metric(k, v, now_ms, step=0) for k, v in figures])
@@ -163,7 +162,7 @@ def _tag_version(
     decision: GateDecision,
     run_id: str,
 ) -> None:
-    """The new decision on the version; ``decided_at`` last, as it makes the others count."""
+    """Tag the version with the new decision; ``decided_at`` comes last, because it activates it."""
     evidence = identity([report, decision.checks])
     if tag(version, SAME_EVIDENCE) == evidence:
         return

@@ -1,4 +1,4 @@
-"""The step: an accepted checkpoint of this run becomes a version of the registry."""
+"""The function of the register step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `register` step: looks the version up each time, and verifies what it finds."""
+"""The `register` step. It is never cached: it checks each time what the registry has."""
 
 from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.orchestration.node import Node

@@ -1,4 +1,4 @@
-"""The gate's thresholds once more, by MLflow's own rules."""
+"""Check the gate's thresholds with MLflow's own validation as well."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from layerwright.tasks.contracts.gate import Check, GateDecision
 
 
 def refused_by_mlflow(decision: GateDecision) -> str:
-    """Run the decision's thresholds through ``mlflow.validate_evaluation_results``.
+    """Pass the decision's thresholds to ``mlflow.validate_evaluation_results``.
 
-    Each check of severity ``fail`` that is not waived is one metric, named after metric and rule,
-    with the figure that was judged (value or bound) and the rule's limit. A figure that is missing
-    is left out, which MLflow refuses too; what MLflow has no word for (intervals, families,
-    waivers) is in the figure already. A rule against a champion that does not exist is no
-    threshold.
+    Each check of severity ``fail`` becomes one metric, named after metric and rule, with the judged
+    figure (value or bound) and the rule's limit. MLflow refuses a metric without a figure. Waived
+    checks, and rules against a champion that does not exist, are left out.
 
     Returns:
-        MLflow's message; empty where it accepts.
+        MLflow's message; empty if it accepts.
     """
     from mlflow import validate_evaluation_results
     from mlflow.models import EvaluationResult, MetricThreshold
@@ -24,13 +22,13 @@ def refused_by_mlflow(decision: GateDecision) -> str:
     judged = [
         check
         for check in decision.checks
-        if check.severity == "fail" and check.waiver is None and not _vacuous(check)
+        if check.severity == "fail" and check.waiver is None and not _has_no_champion(check)
     ]
     thresholds = {
         _name(check): MetricThreshold(threshold=check.limit, greater_is_better=check.is_floor)
         for check in judged
     }
-    # the figure as the gate rounded it: at the limit is inside
+    # from limit and margin, because the gate rounds a figure at its limit to be inside
     figures = {
         _name(check): check.limit + (check.margin if check.is_floor else -check.margin)
         for check in judged
@@ -47,5 +45,5 @@ def _name(check: Check) -> str:
     return f"{check.metric}: {check.rule}"
 
 
-def _vacuous(check: Check) -> bool:
+def _has_no_champion(check: Check) -> bool:
     return check.passed and check.margin is None

@@ -1,4 +1,4 @@
-"""Registered versions: found by what a user names, and read as contracts."""
+"""Find registered versions by address, and read their tags."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _ADDRESS = re.compile(r"(?P<model>[^/:@]+)(@(?P<alias>[^/:@]+)|/(?P<version>\d+)
 
 @dataclass(frozen=True)
 class Address:
-    """What a user names: ``NAME``, ``NAME@alias`` or ``NAME/version``."""
+    """The address of a model or version, as users write it: ``NAME``, ``NAME@alias`` or
+    ``NAME/version``."""
 
     model: str
     alias: str | None = None
@@ -34,13 +35,14 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Raises InputError where it is none of the three."""
-        found = _ADDRESS.fullmatch(text)
-        if found is None:
+        """Read an address; raise InputError if it has none of the three forms."""
+        match = _ADDRESS.fullmatch(text)
+        if match is None:
             raise InputError(
-                f"{text!r} names no registered model", expected="NAME, NAME@alias or NAME/version"
+                f"{text!r} is not the address of a registered model",
+                expected="NAME, NAME@alias or NAME/version",
             )
-        return cls(**found.groupdict())
+        return cls(**match.groupdict())
 
     def __str__(self) -> str:
         if self.version:
@@ -49,6 +51,7 @@ class Address:
 
 
 def registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The registered model; None if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -60,25 +63,25 @@ def registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def pointed_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias points at; None where there is no such model or alias."""
+    """The version that an alias points at; None if the model or alias does not exist."""
     model = registered_model(client, name)
     version = model.aliases.get(alias) if model else None
     return None if version is None else client.get_model_version(name, str(version))
 
 
 def named_version(client: MlflowClient, address: Address) -> ModelVersion:
-    """The version at an address with an alias or a version.
+    """The version at an address, which must have an alias or a version.
 
     Raises:
-        InputError: no such model, alias or version.
+        InputError: the model, alias or version does not exist.
     """
     from mlflow.exceptions import MlflowException
 
     model = registered_model(client, address.model)
     if model is None:
         raise InputError(
-            f"no model named {address.model!r} in {client.tracking_uri}",
-            remedy="`layerwright convert` registers what its gate accepts",
+            f"{client.tracking_uri} has no model {address.model!r}",
+            remedy="run `layerwright convert`, which registers accepted checkpoints",
         )
     version = address.version
     if address.alias is not None:
@@ -89,9 +92,7 @@ def named_version(client: MlflowClient, address: Address) -> ModelVersion:
                 expected=f"one of {', '.join(sorted(model.aliases)) or 'none'}",
             )
     if version is None:
-        raise InputError(
-            f"{str(address)!r} names no version", expected="NAME@alias or NAME/version"
-        )
+        raise InputError(f"{str(address)!r} has no version", expected="NAME@alias or NAME/version")
     try:
         return client.get_model_version(address.model, str(version))
     except MlflowException as error:
@@ -101,20 +102,21 @@ def named_version(client: MlflowClient, address: Address) -> ModelVersion:
 
 
 def tag(version: ModelVersion, name: str) -> str | None:
-    """The value of one of our tags."""
+    """The value of one of Layerwright's tags; None if it is not set."""
     return version.tags.get(f"{TAG}{name}")
 
 
 def missing_tags(version: ModelVersion) -> tuple[str, ...]:
-    """What the version does not say of its checkpoint."""
+    """The tags about its checkpoint that a version lacks."""
     return tuple(name for name in CHECKPOINT_TAGS if tag(version, name) is None)
 
 
 def checkpoint_of(version: ModelVersion) -> CheckpointRef:
-    """The checkpoint that a version stands for.
+    """The checkpoint of a version.
 
     Raises:
-        StepError: tags are missing: the version was not made by Layerwright, or was cut off.
+        StepError: tags are missing, because Layerwright did not make the version or its
+            registration was interrupted.
     """
     if missing := missing_tags(version):
         raise StepError(
@@ -127,5 +129,5 @@ def checkpoint_of(version: ModelVersion) -> CheckpointRef:
 
 
 def store_of(checkpoint: CheckpointRef) -> str:
-    """The address of the store that a registered checkpoint lies in."""
+    """The address of the store that holds a registered checkpoint."""
     return checkpoint.uri.rpartition("/trees/")[0]

@@ -1,4 +1,4 @@
-"""Everything that the page shows, as one frozen document: the page is a function of it alone."""
+"""The inputs of the pages of runs and surveys. A page is a function of its bundle alone."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "p
 
 
 class RunBundle(Contract):
-    """What every page says of its run.
+    """What the page of a run and the page of a survey have in common.
 
-    ``started_at`` and ``finished_at`` are ISO 8601. ``seconds`` and ``cache_hits`` are per step.
-    ``environment`` holds versions and the device, by name. ``costs`` are the measured times that
-    plans were predicted from.
+    Attributes:
+        started_at, finished_at: ISO 8601.
+        costs: the cost table from which the plans' times were predicted.
+        seconds, cache_hits: by step.
+        environment: versions of libraries, and the device.
     """
 
     run_id: str
@@ -49,7 +51,7 @@ class RunBundle(Contract):
 
 
 class ReportBundle(RunBundle):
-    """One finished convert run.
+    """A finished convert run.
 
     ``predicted_times`` are what ``costs`` say of the plan, by context length. ``recall`` and
     ``regressions`` are taken from the evaluation's per-item results.
@@ -72,7 +74,7 @@ class ReportBundle(RunBundle):
     @model_validator(mode="after")
     def _nothing_rejected_is_registered(self) -> ReportBundle:
         if self.registration is not None and not self.gate.accepted:
-            raise ValueError("no registration where the gate rejected the candidate")
+            raise ValueError("no registration, because the gate rejected the candidate")
         return self
 
     @property
@@ -81,11 +83,11 @@ class ReportBundle(RunBundle):
 
     @property
     def checkpoint(self) -> CheckpointRef:
-        """The candidate: the tuned checkpoint, or the converted one where nothing was tuned."""
+        """The candidate: the fine-tuned checkpoint, or the converted one without fine-tuning."""
         return self.finetune.checkpoint if self.finetune else self.converted
 
-    def predicted_kv(self, tokens: int) -> int | None:
-        """The plan's KV bytes of the whole model at ``tokens``, batch 1, if it says so."""
+    def predicted_kv(self, tokens: int) -> float | None:
+        """The predicted KV bytes of the whole model, batch 1; None except at the plan's length."""
         if tokens != self.plan.context_tokens:
             return None
         return total_of(self.plan, "predicted_kv_bytes")
@@ -107,10 +109,12 @@ def report_bundle(items: Sequence[ItemResult], **facts: Any) -> ReportBundle:
 
 
 class SurveyPlan(Contract):
-    """One plan of a survey: as chosen, and where it lies to be edited and run.
+    """One plan of a survey.
 
-    ``budget`` is the share of the base that a point of the frontier was chosen for.
-    ``command`` runs the plan.
+    Attributes:
+        file: the plan's YAML file.
+        command: the command that converts with this plan.
+        budget: for points of the frontier: the budget, as a share of the base.
     """
 
     plan: ConversionPlan
@@ -124,10 +128,12 @@ class SurveyPlan(Contract):
 
 
 class SurveyBundle(RunBundle):
-    """One finished survey. ``comparison`` has the measurements of each plan, by its name.
+    """A finished survey.
 
-    ``budget`` says what the points of the frontier are shares of. ``missing`` names the blocks that
-    the recipe lacks before a plan of it can be converted.
+    Attributes:
+        plans: by name; ``comparison`` has their measurements.
+        budget: the quantity that the frontier's budgets limit.
+        missing: blocks that the recipe needs before it can convert.
     """
 
     plans: dict[str, SurveyPlan]
@@ -140,20 +146,20 @@ class SurveyBundle(RunBundle):
     @model_validator(mode="after")
     def _all_measured(self) -> SurveyBundle:
         if set(self.plans) != set(self.comparison.plans):
-            raise ValueError("measurements of exactly the plans of the survey")
+            raise ValueError("measurements of all plans of the survey and of no others")
         if self.stability and not set(self.stability.plans) <= set(self.plans):
-            raise ValueError("second choices of plans of the survey alone")
+            raise ValueError("second choices only of plans of the survey")
         return self
 
     def kv_ratio(self, name: str) -> float | None:
-        """The plan's predicted KV bytes over the base's, at the plan's own context length."""
+        """The plan's predicted KV bytes over the base's, at the plan's context length."""
         plan = self.plans[name].plan
-        mine = total_of(plan, "predicted_kv_bytes")
+        planned = total_of(plan, "predicted_kv_bytes")
         base = self.profile.base_kv_bytes(plan.context_tokens)
-        return mine / base if base and mine is not None else None
+        return planned / base if base and planned is not None else None
 
     def share(self, name: str) -> float | None:
-        """What the plan is predicted to take of what the frontier is about, over the base's."""
+        """The plan's prediction for the quantity in ``budget``, over the base's."""
         if self.budget == "kv_bytes_ratio":
             return self.kv_ratio(name)
         ratio = planned_ratio(self.plans[name].plan)
@@ -163,6 +169,6 @@ class SurveyBundle(RunBundle):
 
 
 def total_of(plan: ConversionPlan, figure: PredictedFigure) -> float | None:
-    """The sum of a predicted figure over a plan's items; None where an item does not say it."""
+    """The sum of a predicted figure over a plan's items; None if an item lacks it."""
     parts = [getattr(item, figure) for item in plan.items]
     return None if None in parts else sum(parts)

@@ -1,8 +1,8 @@
-"""Dots and whiskers: one family of metrics on one axis.
+"""Dot charts with confidence intervals: one family of metrics on one axis.
 
-Charts are geometry here and inline SVG in charts.j2, not matplotlib's: text takes the page's
-colours in both themes, a chart is a few kilobytes, every mark carries a tooltip, and a fully
-cached run need not wait for an import.
+These modules compute the geometry; charts.j2 draws it as inline SVG. Compared with matplotlib, text
+takes the page's colours in both themes, a chart is a few kilobytes, every mark has a tooltip, and
+there is no slow import.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from layerwright.tasks.report.scales import WIDTH, scale_for
 
 @dataclass(frozen=True)
 class Dot:
-    """One value with its whisker, in drawing units; ``beyond``: an arrow to where it would be."""
+    """One value with its interval, in drawing units.
+
+    ``beyond``: an arrow, if the value is outside the axis.
+    """
 
     arm: str
     x: float
@@ -32,6 +35,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class DotRow:
+    """One metric: a label, its figures as text, and one dot per arm or plan."""
+
     label: str
     figures: str
     top: float
@@ -41,7 +46,7 @@ class DotRow:
 
 @dataclass(frozen=True)
 class DotPanel:
-    """Dots and whiskers of one family of metrics, one row per text or length."""
+    """The chart of one family of metrics, with one row per metric."""
 
     title: str
     help: str
@@ -53,7 +58,7 @@ class DotPanel:
 
 
 def dot_panel(family: Sequence[Row], all_rows: list[Row], decision: GateDecision) -> DotPanel:
-    """The rows of one family on one axis, with intervals and the gate's limits."""
+    """The chart of one family of metrics, with intervals and the gate's limits."""
     known = family[0].known
     limits = {row.metric: limit_of(row, all_rows, decision) for row in family}
     figures = [limit for limit in limits.values() if limit is not None]
@@ -67,7 +72,7 @@ def dot_panel(family: Sequence[Row], all_rows: list[Row], decision: GateDecision
     for row in family:
         shown = [arm for arm in ARMS if arm in row.arms]
         dots = []
-        for place, arm in enumerate(shown):
+        for index, arm in enumerate(shown):
             m = row.arms[arm]
             if m.value is None:
                 continue
@@ -77,7 +82,7 @@ def dot_panel(family: Sequence[Row], all_rows: list[Row], decision: GateDecision
                     x=scale(m.value),
                     low=None if m.low is None else scale(m.low),
                     high=None if m.high is None else scale(m.high),
-                    y=top + 26 + 11 * place,
+                    y=top + 26 + 11 * index,
                     title=f"{arm}: {interval_text(m.value, m.low, m.high)}",
                 )
             )

@@ -1,4 +1,4 @@
-"""How far each arm's residual stream is from the base's behind each layer, as a line for each."""
+"""The drift of the residual stream: distance from the base's stream after each layer, by arm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from layerwright.tasks.contracts.evaluation import ARMS, Arm
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.report.formats import MISSING, number
 from layerwright.tasks.report.lines import LayerLine, layer_panel
-from layerwright.tasks.report.profile_figures import Figure, Table
+from layerwright.tasks.report.profile_figures import ProfileChart, Table
 
 METRIC, LAYER = "stream_drift.", "layer "
-HELP = "of the base's norm; 0 is the base itself"
+HELP = "distance over the base's norm; 0 is unchanged"
 
 
 class LayerDrift(Contract):
-    """One arm on one text: the distance behind each layer; None where it is no number."""
+    """One arm's drift on one text, by layer; None if it is not a finite number."""
 
     text: str
     arm: Arm
@@ -24,32 +24,32 @@ class LayerDrift(Contract):
 
 
 def layer_drifts(items: Iterable[ItemResult]) -> tuple[LayerDrift, ...]:
-    """Those of every ``stream_drift.<text>``, whose items are the layers."""
-    found: dict[tuple[str, Arm], dict[int, float | None]] = {}
+    """The drift from all metrics ``stream_drift.<text>``, whose items are layers."""
+    by_arm: dict[tuple[str, Arm], dict[int, float | None]] = {}
     for item in items:
         if item.metric.startswith(METRIC):
-            one = found.setdefault((item.metric.removeprefix(METRIC), item.arm), {})
-            one[int(item.item.removeprefix(LAYER))] = item.value
+            values = by_arm.setdefault((item.metric.removeprefix(METRIC), item.arm), {})
+            values[int(item.item.removeprefix(LAYER))] = item.value
     return tuple(
-        LayerDrift(text=text, arm=arm, values=tuple(one[layer] for layer in sorted(one)))
-        for (text, arm), one in found.items()
+        LayerDrift(text=text, arm=arm, values=tuple(values[layer] for layer in sorted(values)))
+        for (text, arm), values in by_arm.items()
     )
 
 
-def drift_figures(drifts: Sequence[LayerDrift]) -> list[Figure]:
-    """A panel for each text, the arms as lines in it."""
+def drift_figures(drifts: Sequence[LayerDrift]) -> list[ProfileChart]:
+    """One panel per text, with one line per arm."""
     return [
-        _figure(text, [one for one in drifts if one.text == text])
-        for text in dict.fromkeys(one.text for one in drifts)
+        _figure(text, [drift for drift in drifts if drift.text == text])
+        for text in dict.fromkeys(drift.text for drift in drifts)
     ]
 
 
-def _figure(text: str, drifts: Sequence[LayerDrift]) -> Figure:
-    ordered = sorted(drifts, key=lambda one: ARMS.index(one.arm))
-    lines = [LayerLine(one.arm, one.arm, list(one.values)) for one in ordered]
+def _figure(text: str, drifts: Sequence[LayerDrift]) -> ProfileChart:
+    ordered = sorted(drifts, key=lambda drift: ARMS.index(drift.arm))
+    lines = [LayerLine(drift.arm, drift.arm, list(drift.values)) for drift in ordered]
     rows = [
         [str(layer), *(MISSING if v is None else number(v) for v in values)]
-        for layer, values in enumerate(zip(*(one.values for one in ordered), strict=True))
+        for layer, values in enumerate(zip(*(drift.values for drift in ordered), strict=True))
     ]
-    panel = layer_panel(f"Distance of the stream: {text}", HELP, lines)
-    return Figure("lines", panel, Table(["Layer", *(one.arm for one in ordered)], rows))
+    panel = layer_panel(f"Drift of the stream: {text}", HELP, lines)
+    return ProfileChart("lines", panel, Table(["Layer", *(drift.arm for drift in ordered)], rows))

@@ -1,4 +1,4 @@
-"""Figures as people read them. Every function is total: None becomes ``not measured``."""
+"""Format figures for readers. Every function accepts None and gives ``not measured``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """Four significant digits at most, thousands with commas: 29.34, 1,234, 0.0021, 3.1e-05."""
+    """At most four significant digits, with thousands separators: 29.34, 1,234, 0.0021, 3.1e-05."""
     if value is None:
         return MISSING
     size = abs(value)
@@ -38,7 +38,7 @@ def data_size(value: float | None) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A figure with its unit, where the unit says something."""
+    """A figure, with its unit if the unit is a physical one."""
     if value is None:
         return MISSING
     if unit in ("bytes", "B"):
@@ -47,7 +47,7 @@ def quantity(value: float | None, unit: str) -> str:
 
 
 def interval(low: float, high: float, unit: str) -> str:
-    """Both bounds; bytes with their units, other units are not repeated."""
+    """Both ends of an interval; only byte sizes carry their unit."""
     write = data_size if unit in ("bytes", "B") else number
     return f"{write(low)} to {write(high)}"
 
@@ -76,7 +76,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(iso: str) -> str:
-    """ISO 8601 -> ``23 Nov 2026, 08:12 UTC``; what is no date is shown as it is."""
+    """ISO 8601 -> ``23 Nov 2026, 08:12 UTC``; other text is returned unchanged."""
     try:
         when = datetime.fromisoformat(iso)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The gate's decision for reading: how each check came out, how it was judged, what was waived."""
+"""The gate's decision on the pages: the status of each check, the method, the waivers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
 
 @dataclass(frozen=True)
 class Status:
-    """Word, sign and CSS class of a check's outcome."""
+    """The status of a check: word, sign and CSS class."""
 
     word: str
     sign: str
@@ -44,26 +44,30 @@ def rejection(decision: GateDecision) -> str:
 
 
 def judged(decision: GateDecision) -> str:
-    """By which tier, and what the bounds, the failures and the figures under the items mean."""
-    said = f"Judged by the tier {decision.tier}. " if decision.tier else ""
+    """How the gate judged: the tier, and what bounds, failures and detectable changes mean."""
+    text = f"Judged by the tier {decision.tier}. " if decision.tier else ""
     if not any(check.items for check in decision.checks):
-        return said.rstrip()
-    sure = f"{100 * (1 - decision.significance):g} %"
-    said += (
-        f"Bounds are one-sided, at {sure}; the change that the items show is one that so many find "
-        "4 times of 5."
+        return text.rstrip()
+    level = f"{100 * (1 - decision.significance):g} %"
+    text += (
+        f"Bounds are one-sided {level} confidence bounds. Below the number of items stands the "
+        "smallest change that this number detects with a probability of 80 %."
     )
     if any(check.p_value is not None for check in decision.checks):
-        said += (
-            f" A rule on a bound fails where the items show a loss (Holm over all of them: at most "
-            f"{100 * decision.significance:g} % of equal candidates), and is inconclusive, which "
-            "rejects as well, where they show neither."
+        text += (
+            " A check on a bound fails if the items show a significant loss. If they show neither "
+            "that the limit holds nor that it is broken, the check is inconclusive, which also "
+            "rejects. Significance is adjusted for all checks together (Holm): a candidate as good "
+            f"as the base fails one of them with a probability of at most "
+            f"{100 * decision.significance:g} %."
         )
-    return said
+    return text
 
 
 @dataclass(frozen=True)
 class WaiverRow:
+    """One waiver of the policy. ``state``: used, expired or not needed."""
+
     metric: str
     author: str
     expires: str
@@ -72,7 +76,7 @@ class WaiverRow:
 
 
 def waiver_rows(decision: GateDecision) -> list[WaiverRow]:
-    """Every waiver of the policy, and whether the decision rests on it."""
+    """All waivers of the policy, and whether the decision uses them."""
     return [
         WaiverRow(w.metric, w.author, w.expires.isoformat(), w.reason, _state(w, decision))
         for w in decision.waivers
@@ -88,10 +92,13 @@ def _state(waiver: Waiver, decision: GateDecision) -> str:
 
 
 def champion(report: EvalReport) -> str:
-    """What the champion's arm is, or why there is none; empty where there is no champion."""
-    found = report.champion
-    if found is None:
+    """A sentence on the champion arm: its version, or why it was not measured.
+
+    Empty if there is no champion.
+    """
+    version = report.champion
+    if version is None:
         return ""
-    if found.checkpoint is None:
-        return found.reason[:1].upper() + found.reason[1:] + "."
-    return f"The champion is version {found.version} of the registry, measured in the same run."
+    if version.checkpoint is None:
+        return version.reason[:1].upper() + version.reason[1:] + "."
+    return f"The champion is registered version {version.version}, measured in the same run."

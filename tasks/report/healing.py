@@ -1,4 +1,4 @@
-"""What training did: before removal, its stages, its losses, and the quality that it bought."""
+"""The section on training: regularization, stages, losses, and quality per training token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layerwright.tasks.report.profile_figures import Table
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage as a row of the table."""
+    """One training stage as a row of the table."""
 
     name: str
     objectives: str
@@ -31,7 +31,7 @@ def stage_rows(report: FinetuneReport) -> list[StageRow]:
             adapter=stage.adapter,
             steps=f"{stage.steps:,}"
             + (", stopped early" if stage.stopped_early else "")
-            + (f"; kept step {stage.best_step:,}" if stage.steps else ""),
+            + (f"; state of step {stage.best_step:,} kept" if stage.steps else ""),
             tokens=f"{stage.tokens:,}",
             parameters=count(stage.trained_parameters),
         )
@@ -45,7 +45,7 @@ def _objectives(stage: StageReport) -> str:
 
 
 def quality_panels(report: FinetuneReport) -> list[LinePanel]:
-    """Quality against tokens spent, on held-out rows; empty without validation."""
+    """Quality on held-out rows over training tokens; empty without validation."""
     if not report.validation:
         return []
     ends, kept = _stage_ends(report), _kept_steps(report)
@@ -53,22 +53,22 @@ def quality_panels(report: FinetuneReport) -> list[LinePanel]:
     for title, help, read in (
         ("Validation NLL", "held-out rows, per token", lambda p: p.nll),
         ("Validation perplexity", "exp of the NLL", lambda p: _perplexity(p.nll)),
-        ("Validation KL to the base", "held-out rows, per token; 0 is the base", lambda p: p.kl),
+        ("Validation KL to the base", "held-out rows, per token; 0 is equal", lambda p: p.kl),
     ):
         points = [
             CurvePoint(p.tokens, p.step, p.stage, value, kept.get(p.stage) == p.step)
             for p in report.validation
             if (value := read(p)) is not None
         ]
-        if not points:  # the base was not run
+        if not points:  # there is no KL if the base does not run
             continue
         unit = "" if "perplexity" in title else "nats"
-        panels.append(curve_panel(title, f"{help}; a ring marks what was kept", points, unit, ends))
+        panels.append(curve_panel(title, f"{help}; ring: the kept state", points, unit, ends))
     return panels
 
 
 def loss_panels(report: FinetuneReport) -> list[LinePanel]:
-    """The training losses over tokens: what was minimised, and each objective by itself."""
+    """The training losses over tokens: the weighted sum, and each objective."""
     if not report.points:
         return []
     ends = _stage_ends(report)
@@ -76,8 +76,8 @@ def loss_panels(report: FinetuneReport) -> list[LinePanel]:
     names = dict.fromkeys(name for point in report.points for name in point.values)
     panels = [
         curve_panel(
-            "Loss that is minimised",
-            "the weighted sum of the stage's objectives; stages are not comparable",
+            "Training loss",
+            "weighted sum of the stage's objectives; not comparable between stages",
             [CurvePoint(p.tokens, p.step, p.stage, p.loss) for p in report.points],
             "",
             ends,
@@ -90,7 +90,7 @@ def loss_panels(report: FinetuneReport) -> list[LinePanel]:
             if name in p.values
         ]
         title = f"Objective {name}"
-        panels.append(curve_panel(title, "before its weight", points, units.get(name, ""), ends))
+        panels.append(curve_panel(title, "unweighted", points, units.get(name, ""), ends))
     return panels
 
 
@@ -109,42 +109,42 @@ def validation_table(report: FinetuneReport) -> Table:
     )  # fmt: skip
 
 
-def bought(report: FinetuneReport) -> str | None:
-    """One sentence on quality per token spent; None without validation before and after."""
+def quality_gain(report: FinetuneReport) -> str | None:
+    """A sentence on the change of the validation NLL; None without validation before and after."""
     kept = _kept_steps(report)
-    found = [p for p in report.validation if kept.get(p.stage) == p.step]
-    if not found or len(report.validation) < 2:
+    kept_points = [p for p in report.validation if kept.get(p.stage) == p.step]
+    if not kept_points or len(report.validation) < 2:
         return None
-    first, final = report.validation[0], found[-1]
+    first, final = report.validation[0], kept_points[-1]
     gain = first.nll - final.nll
-    said = (
-        f"On held-out rows the NLL went from {number(first.nll)} to {number(final.nll)} nats per "
-        f"token (perplexity {number(_perplexity(first.nll))} to "
-        f"{number(_perplexity(final.nll))}) for {final.tokens:,} tokens"
+    change = (
+        f"On held-out rows the NLL changed from {number(first.nll)} to {number(final.nll)} nats "
+        f"per token (perplexity from {number(_perplexity(first.nll))} to "
+        f"{number(_perplexity(final.nll))}) after {final.tokens:,} training tokens"
     )
     if gain <= 0:
-        return f"{said}: it did not fall."
+        return f"{change}: it did not improve."
     half = next(p for p in report.validation if first.nll - p.nll >= gain / 2)
-    return f"{said}; half of that was there after {half.tokens:,}."
+    return f"{change}; half of the gain was reached after {half.tokens:,} tokens."
 
 
-def prepared(report: RegularizationReport) -> str:
-    """What the training before removal did, in one or two sentences."""
+def regularization_sentence(report: RegularizationReport) -> str:
+    """One or two sentences on the training before removal."""
     layers = ", ".join(map(str, report.layers))
-    said = (
-        f"Before layers {layers} were taken out, the base was trained on {report.tokens:,} tokens "
-        f"so that they change little (penalty {number(report.weight)})."
+    text = (
+        f"Before layers {layers} were removed, the base was trained on {report.tokens:,} tokens to "
+        f"make these layers contribute less (penalty {number(report.weight)})."
     )
     if report.nll_before is None or report.nll_after is None:
-        return said
+        return text
     return (
-        f"{said} Without them the NLL on held-out rows went from {number(report.nll_before)} to "
-        f"{number(report.nll_after)} nats per token."
+        f"{text} Without these layers, the NLL on held-out rows changed from "
+        f"{number(report.nll_before)} to {number(report.nll_after)} nats per token."
     )
 
 
 def penalty_table(report: RegularizationReport) -> Table | None:
-    """The penalties that were tried, where there were several."""
+    """The penalties that were tried; None if there was only one."""
     if not report.trials:
         return None
     return Table(
@@ -154,7 +154,7 @@ def penalty_table(report: RegularizationReport) -> Table | None:
 
 
 def _kept_steps(report: FinetuneReport) -> dict[int, int]:
-    """The step whose state each stage that trained handed on, by stage."""
+    """For each stage that trained, the step whose state it passed on."""
     kept = {i: stage.best_step for i, stage in enumerate(report.stages) if stage.steps}
     return kept or {p.stage: report.best_step for p in report.validation}
 
@@ -162,10 +162,13 @@ def _kept_steps(report: FinetuneReport) -> dict[int, int]:
 def _stage_ends(report: FinetuneReport) -> list[int]:
     """Tokens read at the end of each stage that trained."""
     ends: dict[int, int] = {}
-    for point in (*report.points, *report.validation):
-        ends[point.stage] = max(point.tokens, ends.get(point.stage, 0))
+    for stage, tokens in (
+        *((point.stage, point.tokens) for point in report.points),
+        *((point.stage, point.tokens) for point in report.validation),
+    ):
+        ends[stage] = max(tokens, ends.get(stage, 0))
     return [ends[stage] for stage in sorted(ends)]
 
 
 def _perplexity(nll: float) -> float:
-    return math.exp(min(nll, 700.0))  # beyond it exp has no number
+    return math.exp(min(nll, 700.0))  # exp overflows above

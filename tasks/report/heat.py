@@ -1,4 +1,4 @@
-"""Heat strips: a figure over layers or lengths for each of several sizes or kinds."""
+"""Heat maps: a figure over layers or lengths, with one row per size or kind."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from layerwright.tasks.report.formats import MISSING, number
 from layerwright.tasks.report.layers import layer_ticks
 from layerwright.tasks.report.scales import Scale, scale_for
 
-ROW = 20  # height of a row in the drawing; a column is one unit wide
-PALEST = 0.06  # opacity of a cell
+ROW = 20  # height of a row in drawing units; a column is one unit wide
+PALEST = 0.06  # lowest opacity of a cell
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Rows of cells, the darker the greater.
+    """A heat map: a darker cell has a larger value.
 
-    ``cells``: x, y, opacity, tooltip; what was not measured has none. ``rows``: name and place of
-    its middle, in percent of the height.
+    Attributes:
+        cells: (x, y, opacity, tooltip); missing measurements have no cell.
+        rows: (middle of the row in percent of the height, name).
+        low, high: the values of the palest and the darkest cell.
     """
 
     title: str
@@ -39,8 +41,12 @@ class Heat:
 def heat(
     title: str, help: str, rows: Mapping[str, Sequence[float | None]], *, zero: bool = False
 ) -> Heat:
-    """Cells from the palest at the least value (``zero``: at zero and below) to full colour at the
-    greatest; where one value would outshine all others, shades grow with the logarithm."""
+    """A heat map over layers, from the palest cell at the smallest value to full colour at the
+    largest. If one value is much larger than the others, shades follow the logarithm.
+
+    Args:
+        zero: the palest cell means zero or less.
+    """
     known = [v for values in rows.values() for v in values if v is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     if zero:
@@ -50,27 +56,27 @@ def heat(
     cells = [
         (
             layer,
-            ROW * place,
+            ROW * index,
             shade(value) if high > low else PALEST,
             f"{name}, layer {layer}: {number(value)}",
         )
-        for place, (name, values) in enumerate(rows.items())
+        for index, (name, values) in enumerate(rows.items())
         for layer, value in enumerate(values)
         if value is not None
     ]
-    described = [
-        f"{name}: between {number(min(some))} and {number(max(some))}"
+    ranges = [
+        f"{name}: between {number(min(measured))} and {number(max(measured))}"
         for name, values in rows.items()
-        if (some := [v for v in values if v is not None])
+        if (measured := [v for v in values if v is not None])
     ]
     return Heat(
         title=title,
-        help=help + "; shades grow with the logarithm" * bool(shade.bend),
+        help=help + "; logarithmic shades" * bool(shade.bend),
         columns=layers,
         cells=cells,
         rows=[(100 * (i + 0.5) / len(rows), name) for i, name in enumerate(rows)],
         low=number(low) if known else MISSING,
         high=number(high) if known else MISSING,
         ticks=layer_ticks(layers),
-        description="per layer: " + ("; ".join(described) or MISSING),
+        description="per layer: " + ("; ".join(ranges) or MISSING),
     )

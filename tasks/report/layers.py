@@ -1,4 +1,4 @@
-"""The layer map and the table of reasons: which layer became what, and why."""
+"""The layer map and the table of reasons: the strategy of each layer, and why."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from layerwright.tasks.report.looks import Look, looks
 
 @dataclass(frozen=True)
 class Cell:
+    """One layer in the map. ``title`` is its tooltip."""
+
     layer: int
     look: Look
     title: str
@@ -20,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """One row of the table of reasons."""
+    """One item of the plan as a row of the table of reasons."""
 
     layers: str
     look: Look
@@ -41,7 +43,7 @@ def span_text(start: int, stop: int) -> str:
 
 
 def map_columns(layers: int) -> int:
-    """Cells in a row of the map on a wide screen, so that the last row is as full as can be."""
+    """The number of columns of the map on a wide screen that fills the last row best."""
     return min((16, 15, 20, 18, 14, 12), key=lambda columns: -layers % columns)
 
 
@@ -50,7 +52,7 @@ def layer_map(plan: ConversionPlan) -> list[Cell]:
     cells = []
     for item in plan.items:
         what = item.strategy + (f" ({options(item.params)})" if item.params else "")
-        span = f", one with layers {item_layers(item)}" if item.stop - item.start > 1 else ""
+        span = f" for layers {item_layers(item)} together" if item.stop - item.start > 1 else ""
         for layer in range(item.start, item.stop):
             title = f"layer {layer}: {what}{span}" + (f". {item.reason}" if item.reason else "")
             cells.append(Cell(layer, look[item.strategy], title))
@@ -74,17 +76,17 @@ def item_rows(plan: ConversionPlan) -> list[ItemRow]:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Neighbouring layers that a plan treats alike: ``width`` columns of its strip."""
+class LayerRun:
+    """Consecutive layers with the same strategy and options; ``width`` is their number."""
 
     width: int
     look: Look
     title: str
 
 
-def plan_strip(plan: ConversionPlan, look: dict[str, Look]) -> list[Stretch]:
-    """A whole plan in one line, by runs of layers with the same strategy and options."""
-    made = []
+def plan_strip(plan: ConversionPlan, look: dict[str, Look]) -> list[LayerRun]:
+    """A whole plan in one line."""
+    segments = []
     for (strategy, params), group in groupby(
         plan.items, key=lambda item: (item.strategy, options(item.params))
     ):
@@ -92,11 +94,11 @@ def plan_strip(plan: ConversionPlan, look: dict[str, Look]) -> list[Stretch]:
         start, stop = items[0].start, items[-1].stop
         what = strategy + (f" ({params})" if params else "")
         title = f"{'layer' if stop == start + 1 else 'layers'} {span_text(start, stop)}: {what}"
-        made.append(Stretch(stop - start, look[strategy], title))
-    return made
+        segments.append(LayerRun(stop - start, look[strategy], title))
+    return segments
 
 
 def layer_ticks(layers: int) -> list[tuple[float, str]]:
-    """Where layer numbers stand under a strip, in percent of its width."""
-    every = max(1, math.ceil(layers / 60)) * 5
-    return [(100 * (i + 0.5) / layers, str(i)) for i in range(0, layers, every)]
+    """The layer numbers under a strip, each after its position in percent of the width."""
+    step = max(1, math.ceil(layers / 60)) * 5
+    return [(100 * (i + 0.5) / layers, str(i)) for i in range(0, layers, step)]

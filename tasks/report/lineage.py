@@ -1,4 +1,4 @@
-"""Where everything came from: digests of inputs and results, and how long each step took."""
+"""The lineage section: digests of inputs and results, and the time of each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwright.tasks.steps import steps as declared_steps
 
 @dataclass(frozen=True)
 class StepTime:
-    """``width`` is the share of the longest step."""
+    """The time of one step. ``width``: in percent of the longest step's."""
 
     name: str
     seconds: float | None
@@ -34,6 +34,8 @@ def steps(run: RunBundle | RequalificationBundle) -> list[StepTime]:
 
 @dataclass(frozen=True)
 class Digest:
+    """One row of the table of digests."""
+
     what: str
     source: str
     size: str
@@ -41,43 +43,42 @@ class Digest:
 
 
 def digests(bundle: ReportBundle) -> list[Digest]:
-    """Of everything that a convert run read and made."""
-    made = _inputs(bundle)
+    """The digests of all inputs and results of a convert run."""
+    table = _inputs(bundle)
     for number, repair in enumerate(bundle.repairs, 1):
-        made.append(_plan(f"Plan rejected in round {number}", repair.plan))
-    made.append(_plan("Plan", bundle.plan))
+        table.append(_plan(f"Plan rejected in round {number}", repair.plan))
+    table.append(_plan("Plan", bundle.plan))
     if bundle.regularization:
         model = bundle.regularization.model
-        made.append(
-            Digest("Base trained for removal", model.uri, data_size(model.bytes), model.sha256)
-        )
+        table.append(Digest("Regularized base", model.uri, data_size(model.bytes), model.sha256))
     converted = bundle.converted
-    made.append(
+    table.append(
         Digest("Converted checkpoint", converted.uri, data_size(converted.bytes), converted.sha256)
     )
     if bundle.finetune and bundle.finetune.checkpoint.sha256 != converted.sha256:
         tuned = bundle.finetune.checkpoint
-        made.append(Digest("Tuned checkpoint", tuned.uri, data_size(tuned.bytes), tuned.sha256))
-    return made
+        size = data_size(tuned.bytes)
+        table.append(Digest("Fine-tuned checkpoint", tuned.uri, size, tuned.sha256))
+    return table
 
 
 def requalification_digests(bundle: RequalificationBundle) -> list[Digest]:
-    """Of the arms that were measured."""
+    """The digests of the measured arms."""
     model, report = bundle.model, bundle.evaluation
     name = f"{bundle.registered_name}, version {bundle.version}"
-    made = [
+    table = [
         Digest("Base model", model.source, data_size(model.bytes), model.sha256),
         Digest("Version", name, "", report.candidate_sha256),
     ]
     if report.champion and (other := report.champion.checkpoint):
         where = f"{bundle.registered_name}, version {report.champion.version}"
-        made.append(Digest("Champion", where, data_size(other.bytes), other.sha256))
-    return made
+        table.append(Digest("Champion", where, data_size(other.bytes), other.sha256))
+    return table
 
 
 def survey_digests(bundle: SurveyBundle) -> list[Digest]:
-    """Of everything that a survey read, and of its plans."""
-    plans = (_plan(f"Plan: {name}", one.plan) for name, one in bundle.plans.items())
+    """The digests of a survey's inputs, plans and measurements."""
+    plans = (_plan(f"Plan: {name}", entry.plan) for name, entry in bundle.plans.items())
     figures = f"{len(bundle.plans)} plans on {bundle.comparison.device}"
     return [
         *_inputs(bundle),
@@ -88,22 +89,22 @@ def survey_digests(bundle: SurveyBundle) -> list[Digest]:
 
 def _inputs(bundle: RunBundle) -> list[Digest]:
     size, model = data_size, bundle.model
-    made = [Digest("Base model", model.source, size(model.bytes), model.sha256)]
+    table = [Digest("Base model", model.source, size(model.bytes), model.sha256)]
     for name, text in bundle.texts.items():
         extent = f"{size(text.bytes)}, {text.documents:,} documents"
-        made.append(Digest(f"Text: {name}", text.source, extent, text.sha256))
+        table.append(Digest(f"Text: {name}", text.source, extent, text.sha256))
     profile = bundle.profile
-    made.append(Digest("Profile", f"{profile.tokens:,} tokens", "", identity(profile)))
+    table.append(Digest("Profile", f"{profile.tokens:,} tokens", "", identity(profile)))
     if costs := bundle.costs:
         lengths = ", ".join(f"{at.context_tokens:,}" for at in costs.contexts)
-        where = f"{lengths} tokens on {costs.timed_on['device']}"
-        made.append(Digest("Cost table", where, "", costs.sha256))
-    return made
+        source = f"{lengths} tokens on {costs.timed_on['device']}"
+        table.append(Digest("Cost table", source, "", costs.sha256))
+    return table
 
 
 def _plan(what: str, plan: ConversionPlan) -> Digest:
-    about = f"selector {plan.selector}, for {plan.context_tokens:,} tokens"
-    return Digest(what, about, "", identity(plan))
+    source = f"selector {plan.selector}, for {plan.context_tokens:,} tokens"
+    return Digest(what, source, "", identity(plan))
 
 
 def parameters_text(bundle: RunBundle) -> str:

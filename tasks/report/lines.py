@@ -1,4 +1,4 @@
-"""Lines: a metric over context lengths, a loss over training, a figure over the layers."""
+"""Line charts: a metric over context length, a loss over training, a figure over layers."""
 
 from __future__ import annotations
 
@@ -8,31 +8,43 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from layerwright.tasks.contracts.evaluation import ARMS
-from layerwright.tasks.report.formats import interval, length, number, quantity
+from layerwright.tasks.report.formats import MISSING, interval, length, number, quantity
 from layerwright.tasks.report.measurements import Row
 from layerwright.tasks.report.scales import WIDTH, Scale, scale_for
 
-MAX_POINTS = 400  # of a training curve; more would not be seen
+MAX_POINTS = 400  # per training curve; readers would not see more
 LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 16, 14.0, 150.0
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line. ``kind`` is its CSS class, and its mark where it is an arm; else ``shape`` is."""
+    """One line of a chart.
+
+    Attributes:
+        kind: CSS class. For an arm it also selects the mark; otherwise ``shape`` does.
+        points: (x, y, tooltip).
+        marked: draw a mark at each point.
+        joined: draw a line through the points.
+        breaks: indices of points before which the line is interrupted.
+        whiskers: (x, low, high).
+        tags: a text next to each point.
+        ringed: indices of points with a ring.
+    """
 
     kind: str
-    points: list[tuple[float, float, str]]  # x, y, tooltip
+    points: list[tuple[float, float, str]]
     marked: bool
     label: str = ""
     shape: int | None = None
-    joined: bool = True  # by a line; else marks alone
-    breaks: frozenset[int] = frozenset()  # points before which the line is interrupted
-    whiskers: list[tuple[float, float, float]] = field(default_factory=list)  # x, low, high
-    tags: list[str] = field(default_factory=list)  # a word beside each point
-    ringed: frozenset[int] = frozenset()  # points that stand out
+    joined: bool = True
+    breaks: frozenset[int] = frozenset()
+    whiskers: list[tuple[float, float, float]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    ringed: frozenset[int] = frozenset()
 
     @property
     def path(self) -> str:
+        """The line as an SVG path."""
         return " ".join(
             f"{'M' if i == 0 or i in self.breaks else 'L'}{x:g} {y:g}"
             for i, (x, y, _) in enumerate(self.points)
@@ -41,7 +53,12 @@ class Series:
 
 @dataclass(frozen=True)
 class LinePanel:
-    """Lines over a context length, training, layers or a budget."""
+    """A line chart.
+
+    Attributes:
+        bands: (start, stop, name) of stages in the background.
+        reference: y of the value of an unchanged model.
+    """
 
     title: str
     help: str
@@ -52,23 +69,23 @@ class LinePanel:
     x_name: str
     height: float = 190.0
     left: float = 48.0
-    bands: list[tuple[float, float, str]] = field(default_factory=list)  # from, to, name
-    reference: float | None = None  # where nothing has changed
+    bands: list[tuple[float, float, str]] = field(default_factory=list)
+    reference: float | None = None
 
 
 def length_panel(curve: Sequence[Row]) -> LinePanel:
-    """One family at one batch size over context lengths (log2 axis), all arms, from zero.
+    """A metric of all arms over context length, on a log2 axis; the y-axis starts at zero.
 
-    Whiskers are the extremes of repeats, or an interval, where the metric gives them.
+    Whiskers are the fastest and slowest repeat, or a confidence interval, if the metric gives them.
     """
     known, unit = curve[0].known, curve[0].any.unit
-    places = sorted({row.tokens for row in curve if row.tokens is not None})
+    lengths = sorted({row.tokens for row in curve if row.tokens is not None})
     values = [m.value for row in curve for m in row.arms.values() if m.value is not None]
     spread = [v for row in curve for m in row.arms.values() for v in (m.low, m.high)
               if v is not None]  # fmt: skip
     divisor, unit_name = _divisor(values, unit)
     y = scale_for([v / divisor for v in values + spread], BOTTOM, TOP, zero=True, pad=0.12)
-    x = scale_for([math.log2(p) for p in places], LEFT, RIGHT, pad=0.1)
+    x = scale_for([math.log2(tokens) for tokens in lengths], LEFT, RIGHT, pad=0.1)
     series = []
     for arm in ARMS:
         points, whiskers = [], []
@@ -77,11 +94,11 @@ def length_panel(curve: Sequence[Row]) -> LinePanel:
             if not row.tokens or m is None or m.value is None:
                 continue
             at, title = x(math.log2(row.tokens)), f"{arm}, {length(row.tokens)} tokens"
-            told = quantity(m.value, unit)
+            text = quantity(m.value, unit)
             if m.low is not None and m.high is not None:
                 whiskers.append((at, y(m.low / divisor), y(m.high / divisor)))
-                told += f" ({interval(m.low, m.high, unit)})"
-            points.append((at, y(m.value / divisor), f"{title}: {told}"))
+                text += f" ({interval(m.low, m.high, unit)})"
+            points.append((at, y(m.value / divisor), f"{title}: {text}"))
         if points:
             series.append(Series(arm, points, marked=True, whiskers=whiskers))
     description = "; ".join(
@@ -90,25 +107,25 @@ def length_panel(curve: Sequence[Row]) -> LinePanel:
         for row in curve
     )
     return LinePanel(
-        title=f"{known.label}, {unit_name}" + _load(curve[0]),
+        title=f"{known.label}, {unit_name}" + _workload_suffix(curve[0]),
         help=known.help,
         series=series,
-        x_ticks=[(x(math.log2(p)), length(p)) for p in places],
+        x_ticks=[(x(math.log2(tokens)), length(tokens)) for tokens in lengths],
         y_ticks=y.ticks(5),
         description=description,
         x_name="context, tokens",
     )
 
 
-def _load(row: Row) -> str:
-    """What a curve's workload has beside the length."""
+def _workload_suffix(row: Row) -> str:
+    """The new tokens and batch size of a curve, for its title."""
     load = row.workload
     new = f", {load.new_tokens} new tokens" if load and load.new_tokens else ""
-    return new + (f", {row.batch} rows" if row.batch > 1 else "")
+    return new + (f", batch {row.batch}" if row.batch > 1 else "")
 
 
 def _divisor(values: list[float], unit: str) -> tuple[float, str]:
-    """The binary unit that suits the largest of ``values`` in bytes."""
+    """The binary unit for the largest of ``values``, and its size in bytes."""
     if unit not in ("bytes", "B"):
         return 1.0, unit
     size, name = 1.0, "bytes"
@@ -120,7 +137,7 @@ def _divisor(values: list[float], unit: str) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A figure of a training after ``tokens`` tokens; ``kept``: the state that was handed on."""
+    """A figure after ``tokens`` training tokens. ``kept``: the stage passed on this state."""
 
     tokens: int
     step: int
@@ -132,11 +149,11 @@ class CurvePoint:
 def curve_panel(
     title: str, help: str, points: Sequence[CurvePoint], unit: str, ends: Sequence[int]
 ) -> LinePanel:
-    """A training or validation curve over tokens; the axis of figures does not begin at zero.
+    """A training or validation curve over tokens. The y-axis does not start at zero.
 
     Args:
         points: at least one, in order; the line is interrupted between stages.
-        ends: tokens at the end of each stage: bands, where there are several stages.
+        ends: tokens at the end of each stage; several stages get background bands.
     """
     stride = math.ceil(len(points) / MAX_POINTS)
     last = len(points) - 1
@@ -148,7 +165,7 @@ def curve_panel(
             x(p.tokens),
             y(p.value),
             f"step {p.step}, {p.tokens:,} tokens: {quantity(p.value, unit)}"
-            + ", the state that was kept" * p.kept,
+            + ", kept state" * p.kept,
         )
         for p in shown
     ]
@@ -182,7 +199,7 @@ def curve_panel(
 
 @dataclass(frozen=True)
 class LayerLine:
-    """A figure of every layer, in the colour class ``colour``; None where it was not measured."""
+    """A figure per layer, in the colour class ``colour``; None if it was not measured."""
 
     label: str
     colour: str
@@ -192,43 +209,45 @@ class LayerLine:
 def layer_panel(
     title: str, help: str, lines: Sequence[LayerLine], *, floor: float | None = None
 ) -> LinePanel:
-    """Lines over the layers, each with a mark and a dash pattern of its own.
+    """Lines over layers, each with its own mark and dash pattern.
 
     Args:
-        floor: values below it are drawn there; their tooltips say what they are.
+        floor: values below it are drawn at the floor; their tooltips give the true value.
     """
-    known = [max(v, v if floor is None else floor) for one in lines for v in one.values
+    known = [max(v, v if floor is None else floor) for line in lines for v in line.values
              if v is not None]  # fmt: skip
-    layers = max(len(one.values) for one in lines)
+    layers = max(len(line.values) for line in lines)
     x = Scale(-0.5, layers - 0.5, LEFT, RIGHT)
     y = scale_for(known, BOTTOM, TOP, bend=True, pad=0.06)
-    every = max(1, math.ceil(layers / 40)) * 5
+    step = max(1, math.ceil(layers / 40)) * 5
     return LinePanel(
         title=title,
         help=help,
-        series=[_layer_series(one, shape, x, y, len(lines)) for shape, one in enumerate(lines)],
-        x_ticks=[(x(i), str(i)) for i in range(0, layers, every)],
+        series=[_layer_series(line, shape, x, y, len(lines)) for shape, line in enumerate(lines)],
+        x_ticks=[(x(i), str(i)) for i in range(0, layers, step)],
         y_ticks=y.ticks(5),
-        description="; ".join(_extent(one) for one in lines),
+        description="; ".join(_extent(line) for line in lines),
         x_name="layer",
         reference=y(0.0) if known and min(known) < 0 < max(known) else None,
     )
 
 
-def _layer_series(one: LayerLine, shape: int, x: Scale, y: Scale, lines: int) -> Series:
-    points, breaks = [], set()
-    for layer, value in enumerate(one.values):
+def _layer_series(line: LayerLine, shape: int, x: Scale, y: Scale, lines: int) -> Series:
+    points: list[tuple[float, float, str]] = []
+    breaks: set[int] = set()
+    for layer, value in enumerate(line.values):
         if value is None:
             breaks.add(len(points))
             continue
-        points.append((x(layer), y(value), f"{one.label}, layer {layer}: {number(value)}"))
+        points.append((x(layer), y(value), f"{line.label}, layer {layer}: {number(value)}"))
     marked = lines * len(points) <= 400
-    return Series(one.colour, points, marked, one.label, shape, breaks=frozenset(breaks))
+    return Series(line.colour, points, marked, line.label, shape, breaks=frozenset(breaks))
 
 
-def _extent(one: LayerLine) -> str:
-    known = [(value, layer) for layer, value in enumerate(one.values) if value is not None]
+def _extent(line: LayerLine) -> str:
+    known = [(value, layer) for layer, value in enumerate(line.values) if value is not None]
     if not known:
-        return f"{one.label}: not measured"
+        return f"{line.label}: {MISSING}"
     (low, lowest), (high, highest) = min(known), max(known)
-    return f"{one.label}: from {number(low)} at layer {lowest} to {number(high)} at layer {highest}"
+    extremes = f"{number(low)} at layer {lowest} to {number(high)} at layer {highest}"
+    return f"{line.label}: from {extremes}"

@@ -1,7 +1,7 @@
-"""How a strategy looks on every page: a colour and a letter of its own, and what it says of itself.
+"""The colour, letter and description of each strategy on the pages.
 
-The colours keep apart for readers with protanopia, deuteranopia and tritanopia, in the light and in
-the dark (tests/report/test_looks.py simulates them); a letter or a name always stands beside them.
+Readers with protanopia, deuteranopia or tritanopia can tell the colours apart, in the light and in
+the dark theme (tests/report/test_looks.py simulates it). A letter or name always accompanies them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from layerwright.tasks.contracts.plan import ConversionPlan
 
-# number of the colour in page.css, and letter; the same in every report
+# number of the colour in page.css, and letter
 KNOWN = {
     "keep": (0, "K"),
     "streaming": (1, "S"),
@@ -28,12 +28,12 @@ KNOWN = {
     "linear": (6, "Li"),
     "remove": (7, "R"),
 }
-SPARE = range(8, 12)  # for strategies of the user's own, in the order of their names
+SPARE = range(8, 12)  # colours of other strategies, in the order of their names
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a strategy appears: a letter beside the colour, so that colour is never needed."""
+    """The look of one strategy. ``layers``: how many layers use it."""
 
     strategy: str
     letter: str
@@ -47,9 +47,9 @@ class Look:
 
 @cache
 def described(strategy: str) -> str:
-    """The first line that a strategy says of itself, from its source; empty if there is none.
+    """The first line of a strategy's docstring; empty if it has none.
 
-    Not imported: strategies need torch, and the page of a cached run is there within a second.
+    It is read from the source, because importing a strategy imports torch.
     """
     spec = find_spec(f"layerwright.tasks.strategies.{strategy}")
     if spec is None or spec.origin is None:
@@ -61,19 +61,19 @@ def described(strategy: str) -> str:
 
 
 def looks(*plans: ConversionPlan) -> dict[str, Look]:
-    """A look for each strategy of the plans; ``layers`` counts over all of them."""
+    """The look of each strategy in the plans, with its number of layers over all of them."""
     return looks_of(Counter(s for plan in plans for s in plan.summary().values()))
 
 
 def looks_of(strategies: Iterable[str]) -> dict[str, Look]:
-    """A colour and a letter for each strategy; letters are never shared."""
+    """The look of each strategy; no two have the same letter."""
     counts = Counter(strategies) if not isinstance(strategies, Counter) else strategies
     names = sorted(counts, key=lambda name: (KNOWN.get(name, (99,))[0], name))
     letters = {name: KNOWN[name][1] for name in names if name in KNOWN}
     for name in names:
         if name not in letters:
-            wanted = [name[:1].upper(), name[:2].capitalize(), name[:3].capitalize(), name]
-            letters[name] = next(w for w in wanted if w not in letters.values())
+            choices = [name[:1].upper(), name[:2].capitalize(), name[:3].capitalize(), name]
+            letters[name] = next(c for c in choices if c not in letters.values())
     spare = cycle(SPARE)
     return {
         name: Look(

@@ -1,7 +1,7 @@
-"""Measurements sorted for reading: which figure belongs to which part of the page.
+"""Group measurements into rows, and assign each row to a section of the page.
 
-A name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192.b4``. Metrics say how pages show
-their families; the other families stand in the table of other measurements.
+A metric's name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192.b4``. The metrics define
+how pages show their families; other families appear in the table of other measurements.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from layerwright.tasks.contracts.workload import Workload
 
 @dataclass(frozen=True)
 class Row:
-    """One metric over the arms. ``subject`` is what follows the first dot of its name."""
+    """One metric in all arms. ``subject`` is the part of its name after the first dot."""
 
     metric: str
     family: str
@@ -35,18 +35,18 @@ class Row:
         return next(iter(self.arms.values()))
 
     def value(self, arm: Arm) -> float | None:
-        found = self.arms.get(arm)
-        return found.value if found else None
+        measurement = self.arms.get(arm)
+        return measurement.value if measurement else None
 
     @property
     def change(self) -> float | None:
-        """Candidate over base, minus one."""
+        """Candidate over base, minus 1; None if that ratio has no meaning."""
         base, candidate = self.value("base"), self.value("candidate")
         return candidate / base - 1 if base and candidate is not None and base > 0 else None
 
     @property
     def note(self) -> str:
-        """What the figure is and how it was measured, once where all arms say the same."""
+        """What the metric means, and how the arms were measured, without repetitions."""
         details = (m.detail for m in self.arms.values() if m.value is not None and m.detail)
         name = self.known.label
         if self.known.part == "other":
@@ -57,12 +57,12 @@ class Row:
 
     @property
     def workload(self) -> Workload | None:
-        """Context length, new tokens and batch size in the name, where it has them."""
+        """Context length, new tokens and batch size, if the name has them."""
         return Workload.parse(self.subject)
 
     @property
     def tokens(self) -> int | None:
-        """The context length in the name, where it is one."""
+        """The context length, if the name has one."""
         return self.workload and self.workload.prompt_tokens
 
     @property
@@ -71,55 +71,56 @@ class Row:
 
 
 def rows(report: EvalReport) -> list[Row]:
-    """One row per metric, families in the order of the recipe's metrics, then the unknown ones."""
+    """One row per metric, in the recipe's order of families; unknown families come last."""
     return rows_of(report.measurements, report.presentation)
 
 
 def rows_of(
     measurements: Iterable[Measurement], presentation: Mapping[str, Presentation]
 ) -> list[Row]:
-    """As ``rows``, of measurements."""
+    """As ``rows``, from the measurements of one evaluation."""
     order = list(presentation)
-    found: dict[str, dict[Arm, Measurement]] = {}
+    by_metric: dict[str, dict[Arm, Measurement]] = {}
     for measurement in measurements:
-        found.setdefault(measurement.metric, {})[measurement.arm] = measurement
+        by_metric.setdefault(measurement.metric, {})[measurement.arm] = measurement
     all_rows = []
-    for metric, arms in found.items():
+    for metric, arms in by_metric.items():
         family, _, subject = metric.partition(".")
         known = presentation.get(family) or Presentation(label=family)
         ordered = {arm: arms[arm] for arm in ARMS if arm in arms}
         row = Row(metric, family, subject, ordered, known)
-        if known.part == "by_length" and row.tokens is None:  # no length in its name: no curve
+        if known.part == "by_length" and row.tokens is None:  # it cannot be on a curve
             row = Row(metric, metric, "", ordered, Presentation(label=metric))
         all_rows.append(row)
     all_rows.sort(key=lambda r: order.index(r.family) if r.family in order else len(order))
     return all_rows
 
 
-def families(some: list[Row]) -> dict[str, list[Row]]:
+def families(rows: list[Row]) -> dict[str, list[Row]]:
+    """The rows by family."""
     grouped: dict[str, list[Row]] = {}
-    for row in some:
+    for row in rows:
         grouped.setdefault(row.family, []).append(row)
     return grouped
 
 
-def curves(some: list[Row]) -> list[list[Row]]:
-    """Rows that are one curve over the length: a family at one batch size and answer length."""
+def curves(rows: list[Row]) -> list[list[Row]]:
+    """The rows grouped into curves over length, by family, batch size and number of new tokens."""
     grouped: dict[tuple[str, int, int], list[Row]] = {}
-    for row in some:
+    for row in rows:
         if load := row.workload:
             grouped.setdefault((row.family, load.batch, load.new_tokens), []).append(row)
     return list(grouped.values())
 
 
 def limit_of(row: Row, all_rows: list[Row], decision: GateDecision) -> float | None:
-    """The gate's limit on the scale of ``row``'s own values, where a check gives one.
+    """The gate's limit in the unit of ``row``'s values; None if no check has one.
 
-    A limit on the ratio of two perplexities is also one on the ratio that was measured.
+    A limit on the ratio of two perplexities also applies to the metric ``perplexity_ratio``.
     """
-    source = {r.metric: r for r in all_rows}
+    by_metric = {r.metric: r for r in all_rows}
     for check in decision.checks:
-        judged = source.get(check.metric)
+        judged = by_metric.get(check.metric)
         if judged is None or check.value is None or check.arm != "base" or check.slice:
             continue
         if check.compare == "ratio" and row.metric == f"perplexity_ratio.{judged.subject}":
@@ -136,11 +137,9 @@ def limit_of(row: Row, all_rows: list[Row], decision: GateDecision) -> float | N
     return None
 
 
-def longest(found: list[Row], family: str) -> Row | None:
-    """The family's row of one request at a time, at the longest context that both arms have."""
-    some = [
-        r
-        for r in found
-        if r.family == family and r.change is not None and r.tokens and r.batch == 1
+def longest(rows: list[Row], family: str) -> Row | None:
+    """The family's row at batch 1 with the longest context that both base and candidate have."""
+    comparable = [
+        r for r in rows if r.family == family and r.change is not None and r.tokens and r.batch == 1
     ]
-    return max(some, key=lambda r: r.tokens or 0, default=None)
+    return max(comparable, key=lambda r: r.tokens or 0, default=None)

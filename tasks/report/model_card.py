@@ -1,7 +1,7 @@
-"""The model card: README.md of an exported checkpoint, and part of a version's evidence.
+"""The model card: the README.md of an exported checkpoint, and part of a version's evidence.
 
-A card cannot lie inside the checkpoint that it describes: a checkpoint is evaluated once it has its
-digest. So it is written from the checkpoint's own records and, where there is a run, its evidence.
+The card is not a file of the checkpoint, because it contains the evaluation, which is made after
+the checkpoint has its digest.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))
 """
 LOADING: dict[Form, tuple[str, str]] = {
     "transformers": (
-        "The folder carries the model's code and needs torch and Transformers alone.",
+        "The folder contains the model's code. It needs only torch and Transformers.",
         ", trust_remote_code=True",
     ),
-    "stock": ("A model of Transformers' own classes: no code comes with it.", ""),
+    "stock": ("The model uses Transformers' own classes; the folder contains no code.", ""),
     "gguf": (
-        "One GGUF file, in the stock form. Transformers reads it back as below.",
+        "One GGUF file in the stock form. Transformers can read it:",
         ', gguf_file="model.gguf"',
     ),
 }
 
 
 class CardEvidence(Contract):
-    """What a run found out about the checkpoint."""
+    """The evaluation and decision of the run that made the checkpoint."""
 
     run_id: str
     evaluation: EvalReport
@@ -54,10 +54,12 @@ class CardEvidence(Contract):
 
 
 class CardFacts(Contract):
-    """What a card is written from.
+    """The contents of a card.
 
-    ``base_source`` without folders of this machine; ``license`` of the base, None where its files
-    do not say; ``evidence`` None where the checkpoint is known without its run.
+    Attributes:
+        base_source: source of the base; it names no folder of this machine.
+        license: of the base; None if its files do not say.
+        evidence: None if the run is unknown.
     """
 
     base_source: str
@@ -69,13 +71,12 @@ class CardFacts(Contract):
 
 
 def render_card(facts: CardFacts, form: Form) -> str:
-    """Markdown with Hugging Face's metadata at its head; a pure function of its arguments.
+    """The card as Markdown, with Hugging Face's metadata at the top.
 
     Args:
-        form: what lies in the folder beside it: the checkpoint with its own code, or the stock or
-            the GGUF form of it.
+        form: the exported form: the checkpoint with its own code, the stock form, or GGUF.
     """
-    from huggingface_hub import ModelCardData  # late: a cached run starts without it
+    from huggingface_hub import ModelCardData  # here, because it is slow to import
 
     strategies = sorted({item.strategy for item in facts.plan.items} - {KEEP})
     metadata = ModelCardData(
@@ -91,7 +92,7 @@ def render_card(facts: CardFacts, form: Form) -> str:
         _opening(facts),
         "## How to load it",
         f"{LOADING[form][0]}\n\n{CODE.format(options=LOADING[form][1])}",
-        "## What each layer became",
+        "## Strategy of each layer",
         _layers(facts.plan),
         "## Evidence",
         _evidence(facts.evidence),
@@ -104,17 +105,17 @@ def render_card(facts: CardFacts, form: Form) -> str:
 
 
 def base_name(source: str) -> str:
-    """The hub's own name of a model from there, and the source as it is from elsewhere."""
+    """``owner/name`` for a model of Hugging Face's hub; the unchanged source otherwise."""
     return source.removeprefix("hf:").partition("@")[0] if source.startswith("hf:") else source
 
 
 def _opening(facts: CardFacts) -> str:
     sentence = f"In {base_name(facts.base_source)}, {plan_sentence(facts.plan)}."
     if facts.evidence is None:
-        return f"{sentence} **It was not judged**: no evaluation is known here."
+        return f"{sentence} **It was not judged**: its evaluation is unknown."
     if facts.evidence.decision.accepted:
-        return f"{sentence} **Accepted** by its gate."
-    return f"{sentence} **Rejected by its gate: not for use.**"
+        return f"{sentence} **Accepted** by the gate."
+    return f"{sentence} **Rejected by the gate: do not use it.**"
 
 
 def _layers(plan: ConversionPlan) -> str:
@@ -129,7 +130,7 @@ def _layers(plan: ConversionPlan) -> str:
 
 
 def _runs(layers: list[int]) -> str:
-    """``0-3, 7``."""
+    """Layer numbers as ranges: ``0-3, 7``."""
     runs = [
         [layer for _, layer in run]
         for _, run in groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])
@@ -139,13 +140,16 @@ def _runs(layers: list[int]) -> str:
 
 def _evidence(evidence: CardEvidence | None) -> str:
     if evidence is None:
-        return "None: this folder was not exported from a run, whose records have the evaluation."
-    told = (
+        return (
+            "None: this folder was not exported from a run. An export from a run includes its "
+            "evaluation."
+        )
+    method = (
         f"Base and candidate were measured in the same run ({evidence.run_id}) on the same items, "
-        f"on {evidence.evaluation.device}; in parentheses 95 % intervals, and the fastest and "
-        "slowest repeat of timings."
+        f"on {evidence.evaluation.device}. Parentheses contain 95 % confidence intervals; for "
+        "timings, the fastest and the slowest repeat."
     )
-    parts = [told, metrics_markdown(evidence.evaluation)]
+    parts = [method, metrics_markdown(evidence.evaluation)]
     if evidence.cost:
         parts.append(return_sentence(evidence.cost))
     return "\n\n".join([*parts, "### Gate", gate_markdown(evidence.decision)])
@@ -154,10 +158,10 @@ def _evidence(evidence: CardEvidence | None) -> str:
 def _license(name: str | None) -> str:
     if name is None:
         return (
-            "The license of the base is unknown: its files do not say it. It governs these weights "
-            "all the same; look it up before you use or pass them on."
+            "The base's license is unknown: its files do not name it. It also applies to these "
+            "weights, so look it up before you use or share them."
         )
-    return f"That of the base, `{name}`, as its own files say. It governs these weights too."
+    return f"The base's license, `{name}` according to its files, also applies to these weights."
 
 
 def _digests(facts: CardFacts) -> str:

@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file, a pure function of its bundle."""
+"""The page of a convert run: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from layerwright.tasks.report.dots import dot_panel
 from layerwright.tasks.report.drift import drift_figures
 from layerwright.tasks.report.gate import champion, judged, status, waiver_rows
 from layerwright.tasks.report.healing import (
-    bought,
     loss_panels,
     penalty_table,
-    prepared,
+    quality_gain,
     quality_panels,
+    regularization_sentence,
     stage_rows,
     validation_table,
 )
@@ -32,22 +32,23 @@ from layerwright.tasks.report.verdict import costs, done, outcome, saves
 
 
 def render_page(bundle: ReportBundle) -> str:
-    """The whole page. It names no address that a browser would fetch, and the same bundle gives
-    the same bytes.
+    """The whole page. It loads nothing from the network, and the same bundle gives the same bytes.
 
     Args:
-        bundle: the run; missing parts (no fine-tuning, no registration, None values, unknown
-            metrics) are shown as such.
+        bundle: the run. The page says which parts are missing (no fine-tuning, no registration,
+            values not measured).
     """
-    found = rows(bundle.evaluation)
+    all_rows = rows(bundle.evaluation)
+    quality = [row for row in all_rows if row.known.part == "quality"]
+    by_length = [row for row in all_rows if row.known.part == "by_length"]
     return template("page.html.j2").render(
         bundle=bundle,
-        arms=[arm for arm in ARMS if any(arm in row.arms for row in found)],
+        arms=[arm for arm in ARMS if any(arm in row.arms for row in all_rows)],
         sentences=[
             ("What was done", done(bundle)),
             ("What it saves", saves(bundle)),
             ("What it costs", costs(bundle)),
-            ("What became of it", outcome(bundle)),
+            ("Outcome", outcome(bundle)),
         ],
         failures=bundle.gate.rejecting,
         tiles=tiles(bundle),
@@ -56,30 +57,28 @@ def render_page(bundle: ReportBundle) -> str:
         judged=judged(bundle.gate),
         waivers=waiver_rows(bundle.gate),
         champion=champion(bundle.evaluation),
-        quality=[row for row in found if row.known.part == "quality"],
+        quality=quality,
         quality_panels=[
-            dot_panel(some, found, bundle.gate)
-            for some in families([r for r in found if r.known.part == "quality"]).values()
-            if any(m.value is not None for row in some for m in row.arms.values())
+            dot_panel(family, all_rows, bundle.gate)
+            for family in families(quality).values()
+            if any(m.value is not None for row in family for m in row.arms.values())
         ],
         recall=recall_figures(bundle.recall),
-        overlap=[row for row in found if row.known.part == "overlap"],
-        by_length=[row for row in found if row.known.part == "by_length"],
-        length_panels=[
-            length_panel(some) for some in curves([r for r in found if r.known.part == "by_length"])
-        ],
+        overlap=[row for row in all_rows if row.known.part == "overlap"],
+        by_length=by_length,
+        length_panels=[length_panel(curve) for curve in curves(by_length)],
         crossovers=crossover_sentences(bundle.evaluation),
         returns=bundle.cost and return_sentence(bundle.cost),
         workload_costs=workload_rows(bundle.cost) if bundle.cost else [],
         savings=[
-            saving(bundle, row) for row in found if row.family == "kv_bytes" and row.batch == 1
+            saving(bundle, row) for row in all_rows if row.family == "kv_bytes" and row.batch == 1
         ],
         planned=planned_saving(bundle),
         planned_times=planned_times(bundle),
         times=time_rows(bundle),
         adding_up=adding_up(bundle.costs) if bundle.costs else "",
         predictions=damage_predictions(bundle),
-        others=[row for row in found if row.known.part == "other"],
+        others=[row for row in all_rows if row.known.part == "other"],
         looks=list(looks(bundle.plan).values()),
         cells=layer_map(bundle.plan),
         columns=map_columns(bundle.plan.layers),
@@ -95,17 +94,17 @@ def render_page(bundle: ReportBundle) -> str:
 
 def _regularization(report: RegularizationReport | None) -> dict[str, object]:
     return {
-        "prepared": report and prepared(report),
+        "regularized": report and regularization_sentence(report),
         "penalties": report and penalty_table(report),
     }
 
 
 def _healing(report: FinetuneReport | None) -> dict[str, object]:
-    """What the section on fine-tuning shows; nothing where nothing was trained."""
+    """The contents of the section on fine-tuning; empty if nothing was trained."""
     if report is None or not report.steps:
         return {}
     return {
-        "bought": bought(report),
+        "quality_gain": quality_gain(report),
         "stages": stage_rows(report),
         "quality_curves": quality_panels(report),
         "validation": validation_table(report),

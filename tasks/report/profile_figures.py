@@ -1,4 +1,4 @@
-"""What was measured of each layer, as figures: scores, scores by size, and damage by strategy."""
+"""Charts of the profile: scores per layer, scores by size, and damage by strategy."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from layerwright.tasks.report.strips import Strip, strip
 SCORES = {
     "lazy_ratio": (
         "Lazy ratio",
-        "share of attention on the first tokens and the recent window: near 1 the layer would "
-        "lose little with that window",
+        "share of attention on the first tokens and the recent window; a layer near 1 loses "
+        "little with that window",
     ),
     "linearity": (
         "Linearity, with the residual",
-        "in-sample fit of one linear map to the whole layer: the nearer to 1, the more linear",
+        "in-sample fit of one linear map to the whole layer; 1 is exactly linear",
     ),
     "block_influence": (
         "Block influence",
-        "1 minus the cosine of what enters and what leaves the layer: near 0 it changes little",
+        "1 minus the cosine of the layer's input and output; a layer near 0 changes little",
     ),
     "attention_entropy": (
         "Attention entropy",
-        "nats: the higher, the more tokens the layer's attention is spread over",
+        "nats; higher means that attention is spread over more tokens",
     ),
     "attention_distance": (
         "Attention distance",
-        "mean tokens between a query and what it attends to, first tokens left out: low layers "
-        "look nearby",
+        "mean number of tokens between a query and its keys, without the first tokens; low means "
+        "that the layer attends to nearby tokens",
     ),
     "sink_mass": (
         "Attention on the first tokens",
-        "share of attention on the sinks: high where the layer often attends to nothing else",
+        "share of attention on the sinks; high means that the layer often attends to little else",
     ),
 }
 LINEARITY = {
     "linearity": "with the residual",
     "linearity_delta": "without the residual",
-    "linearity_delta_held_out": "without the residual, held out",
+    "linearity_delta_held_out": "without the residual, on held-out tokens",
 }
 LINEARITY_FLOOR = -0.5
 BY_SIZE = {
     "covered_mass": (
         "Covered mass by span",
-        "share of attention within so many last tokens and the sinks: the span is long enough for "
-        "a layer where its cell is dark",
+        "share of attention on the last tokens (rows: how many) and the sinks; a dark cell means "
+        "that this span is long enough for the layer",
     ),
     "angular_distance": (
         "Angular distance of runs",
-        "turn of the stream over so many layers from this one on: where a cell is pale the run "
-        "changes little",
+        "angle between the stream before and after a run of layers that starts here (rows: how "
+        "many); a pale cell means that the run changes little",
     ),
 }
 _SIZED = re.compile(r"(.+)_(\d+)")
@@ -67,45 +67,48 @@ Column = list[float | None]
 
 @dataclass(frozen=True)
 class Table:
-    """The numbers of a figure: a row for each layer."""
+    """The numbers of a chart, usually one row per layer."""
 
     head: list[str]
     rows: list[list[str]]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """``kind`` names the macro of charts.j2 that draws ``chart``."""
+class ProfileChart:
+    """A chart with its table. ``kind`` is the macro of charts.j2 that draws it."""
 
     kind: str
     chart: Strip | LinePanel | Heat
     table: Table
 
 
-def profile_figures(profile: ModelProfile, plan: ConversionPlan | None = None) -> list[Figure]:
-    """Every score and every damage that the profile holds; what it does not hold has no figure.
+def profile_figures(
+    profile: ModelProfile, plan: ConversionPlan | None = None
+) -> list[ProfileChart]:
+    """A chart of each score and each kind of damage in the profile.
 
     Args:
-        plan: gives the bars of single figures the colours of what the layers became.
+        plan: colours the bars by the layers' strategies.
     """
     scores = _score_columns(profile)
     kinds = _kinds(profile, plan)
     single, by_size = _by_size(scores)
     names = [n for n in SCORES if n in single]
     names += [n for n in single if n not in SCORES and n not in LINEARITY]
-    found = []
+    figures = []
     for name in names:
-        title, help = SCORES.get(name, (name, "as its profiler defines it"))
-        found.append(_bars(title, help, single[name], kinds))
+        title, help = SCORES.get(name, (name, "see its profiler"))
+        figures.append(_bars(title, help, single[name], kinds))
     if len(fits := [n for n in LINEARITY if n in single]) > 1:
-        found.append(_linearity({LINEARITY[n]: single[n] for n in fits}))
+        figures.append(_linearity({LINEARITY[n]: single[n] for n in fits}))
     for family, columns in by_size.items():
-        title, help = BY_SIZE.get(family, (family, "as its profiler defines it"))
-        found.append(Figure("heat", heat(title, help, columns), _table(columns)))
-    return found + _damage_figures(profile, kinds)
+        title, help = BY_SIZE.get(family, (family, "see its profiler"))
+        figures.append(ProfileChart("heat", heat(title, help, columns), _table(columns)))
+    return figures + _damage_figures(profile, kinds)
 
 
 def _kinds(profile: ModelProfile, plan: ConversionPlan | None) -> list[str]:
+    """The CSS class of each layer's bar."""
     if plan is None:
         return ["plain-bars"] * len(profile.layers)
     look, summary = looks(plan), plan.summary()
@@ -113,7 +116,7 @@ def _kinds(profile: ModelProfile, plan: ConversionPlan | None) -> list[str]:
 
 
 def _score_columns(profile: ModelProfile) -> dict[str, Column]:
-    """Every score of whole layers; those of single heads are left to profile.json."""
+    """The scores of whole layers; scores of single heads are only in profile.json."""
     names = dict.fromkeys(n for p in profile.layers for n in p.scores if ".head_" not in n)
     return {name: [p.scores.get(name) for p in profile.layers] for name in names}
 
@@ -121,8 +124,9 @@ def _score_columns(profile: ModelProfile) -> dict[str, Column]:
 def _by_size(
     scores: Mapping[str, Column],
 ) -> tuple[dict[str, Column], dict[str, dict[str, Column]]]:
-    """Single scores, and families of scores that end in a number, by that number."""
-    single, sized = {}, {}
+    """Single scores; and scores whose names end in a number, grouped by family and number."""
+    single: dict[str, Column] = {}
+    sized: dict[str, dict[int, Column]] = {}
     for name, column in scores.items():
         if match := _SIZED.fullmatch(name):
             sized.setdefault(match[1], {})[int(match[2])] = column
@@ -135,96 +139,99 @@ def _by_size(
     return single, families
 
 
-def _bars(title: str, help: str, column: Column, kinds: Sequence[str]) -> Figure:
-    return Figure("strip", strip(title, help, column, kinds), _table({title: column}))
+def _bars(title: str, help: str, column: Column, kinds: Sequence[str]) -> ProfileChart:
+    return ProfileChart("strip", strip(title, help, column, kinds), _table({title: column}))
 
 
-def _linearity(columns: dict[str, Column]) -> Figure:
+def _linearity(columns: dict[str, Column]) -> ProfileChart:
     low = min((v for c in columns.values() for v in c if v is not None), default=0.0)
-    clipped = f"; what lies below {number(LINEARITY_FLOOR)} is drawn there"
+    clipped = f"; values below {number(LINEARITY_FLOOR)} are drawn there"
     panel = layer_panel(
         "Linearity, three ways",
-        "share of the layer that a linear map explains: the residual flatters it, and only what "
-        "holds on unseen tokens can replace a layer" + clipped * (low < LINEARITY_FLOOR),
+        "share of the layer that a linear map explains. The residual makes it look higher; what "
+        "counts for replacing a layer is the share on held-out tokens"
+        + clipped
+        * (low < LINEARITY_FLOOR),
         [LayerLine(label, f"s{i}", c) for i, (label, c) in enumerate(columns.items(), SPARE[0])],
         floor=LINEARITY_FLOOR,
     )
-    return Figure("lines", panel, _table(columns))
+    return ProfileChart("lines", panel, _table(columns))
 
 
-def _damage_figures(profile: ModelProfile, kinds: Sequence[str]) -> list[Figure]:
+def _damage_figures(profile: ModelProfile, kinds: Sequence[str]) -> list[ProfileChart]:
     specs = list(
         {
             d.strategy.model_dump_json(): d.strategy for p in profile.layers for d in p.damage
         }.values()
     )
-    found: list[Figure] = []
+    figures: list[ProfileChart] = []
     for title, help, read in (
-        ("language", "rise of the NLL per text token, nats", _language),
-        ("recall", "fall of the log-probability of the right answer, nats", _recall),
+        ("language", "increase of the NLL per text token, nats", _language),
+        ("recall", "decrease of the log-probability of the right answer, nats", _recall),
         ("KL to the base", "nats per text token", _kl),
     ):  # fmt: skip
-        columns = {_words(s): _damage_column(profile, s, 1, read) for s in specs}
+        columns = {_label(s): _damage_column(profile, s, 1, read) for s in specs}
         columns = {k: c for k, c in columns.items() if any(v is not None for v in c)}
         if columns:
             title = f"Damage by strategy: {title}"
-            found.append(_damage_by_strategy(title, help, columns, specs, kinds))
+            figures.append(_damage_by_strategy(title, help, columns, specs, kinds))
     for spec in specs:
-        found += _probes(profile, spec) + _runs(profile, spec)
-    return found
+        figures += _probes(profile, spec) + _runs(profile, spec)
+    return figures
 
 
 def _damage_by_strategy(
     title: str, help: str, columns: dict[str, Column], specs: list[Spec], kinds: Sequence[str]
-) -> Figure:
-    help += ", when that layer alone is converted: higher is worse"
+) -> ProfileChart:
+    help += ", when only this layer is converted; higher is worse"
     if len(columns) == 1:
-        (words, column), *_ = columns.items()
-        return _bars(title, f"{help}; {words}", column, kinds)
+        (label, column), *_ = columns.items()
+        return _bars(title, f"{help}; {label}", column, kinds)
     look = looks_of(spec.name for spec in specs)
-    colours = {_words(spec): look[spec.name].colour for spec in specs}
-    lines = [LayerLine(words, colours[words], column) for words, column in columns.items()]
-    return Figure("lines", layer_panel(title, help, lines), _table(columns))
+    colours = {_label(spec): look[spec.name].colour for spec in specs}
+    lines = [LayerLine(label, colours[label], column) for label, column in columns.items()]
+    return ProfileChart("lines", layer_panel(title, help, lines), _table(columns))
 
 
-def _probes(profile: ModelProfile, spec: Spec) -> list[Figure]:
-    """The recall probes of one strategy side by side."""
+def _probes(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
+    """The damage of one strategy by recall probe; empty if the profile has no probes."""
     damages = [p.damage_of(spec) for p in profile.layers]
     names = dict.fromkeys(name for d in damages if d for name in d.probes)
     if not names:
         return []
     columns = {name: [d.probes.get(name) if d else None for d in damages] for name in names}
     chart = heat(
-        f"Recall by probe: {_words(spec)}",
-        "fall of the log-probability of each probe's answer, nats: a dark cell is a layer that "
-        "this kind of recall needs",
+        f"Recall by probe: {_label(spec)}",
+        "decrease of the log-probability of each probe's answer, nats; a dark cell means that "
+        "this kind of recall needs the layer",
         columns,
         zero=True,
     )
-    return [Figure("heat", chart, _table(columns))]
+    return [ProfileChart("heat", chart, _table(columns))]
 
 
-def _runs(profile: ModelProfile, spec: Spec) -> list[Figure]:
-    """Damage of runs of layers that became one, by the length of the run."""
+def _runs(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
+    """The damage of converting runs of layers together, by length of the run."""
     lengths = sorted(
         {d.layers for p in profile.layers for d in p.damage if d.strategy == spec} - {1}
     )
     if not lengths:
         return []
-    found = []
+    figures = []
     for what, read in (("language", _language), ("recall", _recall)):
         columns = {
             ("1 layer" if n == 1 else f"{n} layers"): _damage_column(profile, spec, n, read)
             for n in (1, *lengths)
         }
         chart = heat(
-            f"Damage of runs: {what}, {_words(spec)}",
-            "nats lost when so many layers from this one on become one: stay where it is pale",
+            f"Damage of runs: {what}, {_label(spec)}",
+            "nats lost when a run of layers that starts here is converted together (rows: how "
+            "many); pale is better",
             columns,
             zero=True,
         )
-        found.append(Figure("heat", chart, _table(columns)))
-    return found
+        figures.append(ProfileChart("heat", chart, _table(columns)))
+    return figures
 
 
 def _language(damage: Damage) -> float | None:
@@ -242,11 +249,11 @@ def _kl(damage: Damage) -> float | None:
 def _damage_column(
     profile: ModelProfile, spec: Spec, layers: int, read: Callable[[Damage], float | None]
 ) -> Column:
-    found = (p.damage_of(spec, layers) for p in profile.layers)
-    return [read(damage) if damage else None for damage in found]
+    damages = (p.damage_of(spec, layers) for p in profile.layers)
+    return [read(damage) if damage else None for damage in damages]
 
 
-def _words(spec: Spec) -> str:
+def _label(spec: Spec) -> str:
     return f"{spec.name}, {options(spec.options)}" if spec.options else spec.name
 
 

@@ -1,4 +1,4 @@
-"""Recall over lengths and depths, base beside candidate, as heat maps."""
+"""Heat maps of recall over prompt length and depth, one per probe and arm."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from layerwright.tasks.contracts.evaluation import ARMS, Arm
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.report.formats import MISSING, length, percent
 from layerwright.tasks.report.heat import PALEST, ROW, Heat
-from layerwright.tasks.report.profile_figures import Figure, Table
+from layerwright.tasks.report.profile_figures import ProfileChart, Table
 
 RECALL = re.compile(r"recall\.(\w+)\.(\d+)")
 HELP = "rows: depth; columns: tokens of a prompt"
 
 
 class RecallCell(Contract):
-    """One arm's answers at one length and depth: ``right`` of ``count``; None: not measured."""
+    """One arm's answers at one length and depth: ``right`` of ``count`` are correct.
+
+    ``right`` is None if an answer was not measured.
+    """
 
     probe: str
     tokens: int
@@ -32,13 +35,13 @@ class RecallCell(Contract):
 
 
 def recall_cells(items: Iterable[ItemResult]) -> tuple[RecallCell, ...]:
-    """The cells of all ``recall.<probe>.<tokens>`` whose items have a depth as their slice."""
-    found: dict[tuple[str, int, str, Arm], list[bool | None]] = {}
+    """The cells of all metrics ``recall.<probe>.<tokens>`` whose items have a depth as slice."""
+    by_cell: dict[tuple[str, int, str, Arm], list[bool | None]] = {}
     for item in items:
-        named = RECALL.fullmatch(item.metric)
-        if named and item.slice.startswith("depth "):
-            cell = (named[1], int(named[2]), item.slice, item.arm)
-            found.setdefault(cell, []).append(item.correct)
+        match = RECALL.fullmatch(item.metric)
+        if match and item.slice.startswith("depth "):
+            cell = (match[1], int(match[2]), item.slice, item.arm)
+            by_cell.setdefault(cell, []).append(item.correct)
     return tuple(
         RecallCell(
             probe=probe,
@@ -48,14 +51,14 @@ def recall_cells(items: Iterable[ItemResult]) -> tuple[RecallCell, ...]:
             right=None if None in answers else sum(map(bool, answers)),
             count=len(answers),
         )
-        for (probe, tokens, depth, arm), answers in found.items()
+        for (probe, tokens, depth, arm), answers in by_cell.items()
     )
 
 
-def recall_figures(cells: Sequence[RecallCell]) -> list[Figure]:
-    """A heat map for each probe and arm, the arms of one probe side by side; the darker the better.
+def recall_figures(cells: Sequence[RecallCell]) -> list[ProfileChart]:
+    """One heat map per probe and arm, with the arms of a probe next to each other.
 
-    All have the same shades: 0 is the palest and 1 full colour.
+    All have the same shades: the palest cell is 0, full colour is 1.
     """
     return [
         _figure(probe, arm, [cell for cell in cells if (cell.probe, cell.arm) == (probe, arm)])
@@ -65,7 +68,7 @@ def recall_figures(cells: Sequence[RecallCell]) -> list[Figure]:
     ]
 
 
-def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> Figure:
+def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> ProfileChart:
     lengths = sorted({cell.tokens for cell in cells})
     depths = sorted({cell.depth for cell in cells}, key=_start)
     at = {(cell.depth, cell.tokens): cell for cell in cells}
@@ -94,7 +97,7 @@ def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> Figure:
         ticks=[(100 * (i + 0.5) / len(lengths), length(n)) for i, n in enumerate(lengths)],
         description="; ".join(
             f"at {length(tokens)} tokens "
-            + ", ".join(f"{depth} {_said(at.get((depth, tokens)))}" for depth in depths)
+            + ", ".join(f"{depth} {_result(at.get((depth, tokens)))}" for depth in depths)
             for tokens in lengths
         ),
     )
@@ -103,19 +106,19 @@ def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> Figure:
         [
             [
                 depth.removeprefix("depth "),
-                *(_said(at.get((depth, tokens)), counted=True) for tokens in lengths),
+                *(_result(at.get((depth, tokens)), counted=True) for tokens in lengths),
             ]
             for depth in depths
         ],
     )
-    return Figure("heat", chart, table)
+    return ProfileChart("heat", chart, table)
 
 
 def _start(depth: str) -> float:
     return float(depth.removeprefix("depth ").split("-")[0])
 
 
-def _said(cell: RecallCell | None, *, counted: bool = False) -> str:
+def _result(cell: RecallCell | None, *, counted: bool = False) -> str:
     if cell is None or cell.share is None:
         return MISSING
     return f"{cell.right} of {cell.count}" if counted else percent(cell.share)

@@ -1,4 +1,4 @@
-"""The worst regressions: what the base did and the candidate does not, in both their words."""
+"""The worst regressions: items that the base does better, with the answers of both."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.items import ItemResult, Words
 
-SHOWN = 5  # of each metric
-LONGEST = 600  # characters of a text
+SHOWN = 5  # regressions per metric
+MAX_CHARACTERS = 600  # per answer
 
 
 class Regression(Contract):
-    """One item on which the candidate is worse: both results, and both texts."""
+    """One item on which the candidate is worse than the base, with both results and answers."""
 
     item: str
     slice: str
@@ -26,7 +26,7 @@ class Regression(Contract):
 
 
 class Regressions(Contract):
-    """The items of one metric that were lost: how many of how many, and the ``worst`` of them."""
+    """The regressions of one metric: ``lost`` of ``items`` are worse; ``worst`` are shown."""
 
     metric: str
     lost: int
@@ -36,16 +36,16 @@ class Regressions(Contract):
 
 
 def regressions(report: EvalReport, items: Iterable[ItemResult]) -> tuple[Regressions, ...]:
-    """Those of every metric whose items say what was asked and said, the largest losses first.
+    """The regressions of each metric whose items have words, the largest losses first.
 
-    An item that either arm could not be measured on is no regression: the gate fails on it.
+    An item that was not measured in both arms is left out; the gate fails because of it.
     """
-    found: dict[str, dict[str, dict[str, ItemResult]]] = {}
+    by_metric: dict[str, dict[str, dict[str, ItemResult]]] = {}
     for item in items:
         if item.words is not None and item.arm in ("base", "candidate"):
-            found.setdefault(item.metric, {}).setdefault(item.item, {})[item.arm] = item
+            by_metric.setdefault(item.metric, {}).setdefault(item.item, {})[item.arm] = item
     result = []
-    for metric, by_item in found.items():
+    for metric, by_item in by_metric.items():
         pairs = [(a["base"], a["candidate"]) for a in by_item.values() if len(a) == 2]
         measured = report.find(metric, "candidate")
         sign = 1 if measured is None or measured.higher_is_better else -1
@@ -57,7 +57,7 @@ def regressions(report: EvalReport, items: Iterable[ItemResult]) -> tuple[Regres
             and sign * (base.value - mine.value) > 0
         ]
         if lost:
-            lost.sort(key=lambda one: -one[0])
+            lost.sort(key=lambda entry: -entry[0])
             result.append(
                 Regressions(
                     metric=metric,
@@ -89,4 +89,4 @@ def _regression(base: ItemResult, candidate: ItemResult) -> Regression:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"

@@ -1,4 +1,4 @@
-"""The page of a requalification: verdict, alarms, the trend, and the figures beside each other."""
+"""The page of a requalification: verdict, alarms, trend, and the measurements of all arms."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from layerwright.tasks.report.requalification_bundle import RequalificationBundl
 from layerwright.tasks.report.scales import scale_for
 from layerwright.tasks.report.template import template
 
-MOST = 8  # metrics whose trend is shown where none is watched
+MAX_TRENDS = 8  # metrics whose trend is shown if the recipe watches none
 
 
 def render_requalification(bundle: RequalificationBundle) -> str:
-    """The whole page. It names no address that a browser would fetch, and the same bundle gives
-    the same bytes."""
-    found = rows(bundle.evaluation)
-    quality = [row for row in found if row.known.part == "quality"]
+    """The whole page. It loads nothing from the network; the same bundle gives the same bytes."""
+    all_rows = rows(bundle.evaluation)
+    quality = [row for row in all_rows if row.known.part == "quality"]
+    shown = watched(bundle, all_rows)
     return template("requalification.html.j2").render(
         bundle=bundle,
         parameters=f"Version {bundle.version} of {bundle.registered_name}",
@@ -34,16 +34,16 @@ def render_requalification(bundle: RequalificationBundle) -> str:
         checks=[(check, status(check)) for check in bundle.gate.checks],
         judged=judged(bundle.gate),
         waivers=waiver_rows(bundle.gate),
-        arms=[arm for arm in ARMS if any(arm in row.arms for row in found)],
+        arms=[arm for arm in ARMS if any(arm in row.arms for row in all_rows)],
         champion=champion(bundle.evaluation),
-        rows=found,
+        rows=all_rows,
         panels=[
-            dot_panel(some, found, bundle.gate)
-            for some in families(quality).values()
-            if any(m.value is not None for row in some for m in row.arms.values())
+            dot_panel(family, all_rows, bundle.gate)
+            for family in families(quality).values()
+            if any(m.value is not None for row in family for m in row.arms.values())
         ],
         bands=[(rule, _band(rule)) for rule in bundle.watch],
-        trend=trend_rows(bundle, shown := watched(bundle, found)),
+        trend=trend_rows(bundle, shown),
         trend_metrics=shown,
         trend_panels=[
             panel for name in shown if (panel := trend_panel(name, bundle.trend)) is not None
@@ -54,23 +54,26 @@ def render_requalification(bundle: RequalificationBundle) -> str:
 
 
 def verdict(bundle: RequalificationBundle) -> str:
-    """What became of it, in two sentences."""
+    """The decision and the number of alarms, in two sentences."""
     if bundle.gate.accepted:
-        said = f"It still passes: the decision holds until {moment(bundle.gate.expires_at)}."
+        valid_until = moment(bundle.gate.expires_at)
+        text = f"The version still passes: the decision is valid until {valid_until}."
     else:
-        said = f"It may no longer be promoted: {rejection(bundle.gate)}."
+        text = f"The version may no longer be promoted: {rejection(bundle.gate)}."
     if not bundle.watch:
-        return said
-    left = len(bundle.alarms)
-    nouns = "figure has" if left == 1 else "figures have"
-    return f"{said} " + (f"{left} {nouns} left the band." if left else "No figure left its band.")
+        return text
+    alarms = len(bundle.alarms)
+    noun = "figure is" if alarms == 1 else "figures are"
+    return f"{text} " + (
+        f"{alarms} {noun} outside the band." if alarms else "All figures are inside their bands."
+    )
 
 
-def watched(bundle: RequalificationBundle, found: list[Row]) -> list[str]:
-    """The metrics whose trend is shown: those that are watched, or the first of quality."""
-    names = [row.metric for row in found if "candidate" in row.arms]
+def watched(bundle: RequalificationBundle, all_rows: list[Row]) -> list[str]:
+    """The metrics whose trend is shown: the watched ones, or else the first quality metrics."""
+    names = [row.metric for row in all_rows if "candidate" in row.arms]
     chosen = [n for n in names if any(fnmatchcase(n, rule.metric) for rule in bundle.watch)]
-    return chosen or [r.metric for r in found if r.known.part == "quality"][:MOST]
+    return chosen or [r.metric for r in all_rows if r.known.part == "quality"][:MAX_TRENDS]
 
 
 def _band(rule: WatchRule) -> str:
@@ -81,6 +84,8 @@ def _band(rule: WatchRule) -> str:
 
 @dataclass(frozen=True)
 class TrendRow:
+    """One requalification, with the values of the shown metrics."""
+
     point: TrendPoint
     cells: list[str]
 
@@ -97,7 +102,7 @@ def _value(point: TrendPoint, name: str) -> str:
 
 
 def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
-    """One figure over time; None where it was measured fewer than two times."""
+    """One metric over time; None if it was measured fewer than two times."""
     known = [(datetime.fromisoformat(p.at), p.values[name]) for p in trend if name in p.values]
     if len(known) < 2:
         return None
@@ -117,5 +122,5 @@ def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
         y_ticks=y.ticks(5),
         description=f"from {number(known[0][1])} on {moment(known[0][0].isoformat())} to "
         f"{number(known[-1][1])} on {moment(known[-1][0].isoformat())}",
-        x_name="days since the first",
+        x_name="days since the first requalification",
     )

@@ -1,4 +1,4 @@
-"""Everything that the page of a requalification shows."""
+"""The input of the requalification page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerwright.tasks.recipe.watch import WatchRule
 
 
 class RequalificationBundle(Contract):
-    """What the page shows of a requalification; ``trend`` ends with it."""
+    """A finished requalification. It is the last point of ``trend``."""
 
     run_id: str
     recipe_name: str

@@ -1,4 +1,4 @@
-"""From which length on the candidate is faster, and what it saves in money, in words."""
+"""Sentences and table rows on crossover lengths and on money saved."""
 
 from __future__ import annotations
 
@@ -10,79 +10,86 @@ from layerwright.tasks.contracts.returns import CostAndReturn, WorkloadCost
 from layerwright.tasks.report.formats import count, duration, length, number, percent
 from layerwright.tasks.returns.crossover import crossovers
 
-DOES: dict[Timed, str] = {
-    "prefill": "Reading a prompt",
-    "decode": "Writing behind a prompt",
+TIMED: dict[Timed, str] = {
+    "prefill": "Prefill",
+    "decode": "Decoding",
     "request": "A whole request",
 }
 
 
 def crossover_sentences(evaluation: EvalReport) -> list[str]:
-    """One sentence for reading, writing and whole requests, at each batch size."""
-    return [_crossover(one) for one in crossovers(evaluation.measurements)]
+    """One sentence for prefill, decoding and whole requests, at each batch size."""
+    return [_crossover(crossover) for crossover in crossovers(evaluation.measurements)]
 
 
-def _crossover(one: Crossover) -> str:
-    what = DOES[one.timed]
-    if one.new_tokens:
-        what += f" with {one.new_tokens} new tokens"
-    if one.batch > 1:
-        what += f", {one.batch} rows at once,"
-    shown = ", ".join(f"{length(n)}: {ratio:.2f}" for n, ratio in one.measured)
-    measured = f"(the candidate's time over the base's at {shown})"
-    if one.tokens is None:
-        return f"{what} is not faster at the longest prompt that was measured {measured}."
-    if one.from_the_shortest:
+def _crossover(crossover: Crossover) -> str:
+    what = TIMED[crossover.timed]
+    if crossover.new_tokens:
+        what += f" with {crossover.new_tokens} new tokens"
+    if crossover.batch > 1:
+        what += f" at batch {crossover.batch}"
+    ratios = ", ".join(f"{length(n)}: {ratio:.2f}" for n, ratio in crossover.measured)
+    measured = f"(the candidate's time over the base's at {ratios})"
+    if crossover.tokens is None:
+        return f"{what} is not faster at the longest measured prompt {measured}."
+    if crossover.from_the_shortest:
         return (
-            f"{what} is faster at every length that was measured, from "
-            f"{length(one.measured[0][0])} tokens on {measured}."
+            f"{what} is faster at every measured length, from "
+            f"{length(crossover.measured[0][0])} tokens {measured}."
         )
     return (
-        f"{what} is faster from about {rounded(one.tokens):,} tokens on, read off the line "
-        f"between the measured lengths {measured}."
+        f"{what} is faster from about {rounded(crossover.tokens):,} tokens, interpolated between "
+        f"the measured lengths {measured}."
     )
 
 
 def rounded(tokens: float) -> int:
-    """Two significant digits: more would not be true of a line between two measurements."""
+    """Two significant digits, because an interpolation is not more accurate."""
     return int(float(f"{tokens:.2g}"))
 
 
 def lead(cost: CostAndReturn) -> WorkloadCost | None:
-    """The workload to speak of: the longest prompt, at the batch where the base is cheapest."""
-    return min(cost.workloads, key=lambda one: (-one.prompt_tokens, one.request.base), default=None)
+    """The workload for the summary: the longest prompt, at the batch where the base is cheapest."""
+    return min(
+        cost.workloads, key=lambda load: (-load.prompt_tokens, load.request.base), default=None
+    )
 
 
 def return_sentence(cost: CostAndReturn) -> str:
-    """What the conversion cost and when it is paid back, for whoever pays."""
+    """The cost of the conversion, and after how many tokens it pays back."""
     currency = cost.price.currency
     spent = (
         f"The conversion took {duration(sum(cost.device_seconds.values()))} of device time, "
-        f"{money(cost.conversion, currency)}"
+        f"which costs {money(cost.conversion, currency)}"
     )
-    one = lead(cost)
-    if one is None:
-        return f"{spent}. What a token costs is not known: no whole request was timed in both arms."
-    price = f"at {money(cost.price.device_hour, currency)} an hour for a device ({cost.device})"
-    told = f"For {_requests(one)}, {_per_million(one.request, currency)}, {price}. "
-    if one.break_even_tokens is None:
-        return f"{told}{spent}; without a saving it is never paid back."
-    requests = one.break_even_tokens / (one.prompt_tokens + one.new_tokens)
+    load = lead(cost)
+    if load is None:
+        return (
+            f"{spent}. The cost per token is unknown, because no whole request was timed for both "
+            "base and candidate."
+        )
+    price = f"at {money(cost.price.device_hour, currency)} per device hour ({cost.device})"
+    saving = f"For {_requests(load)}, {_per_million(load.request, currency)}, {price}. "
+    if load.break_even_tokens is None:
+        return f"{saving}{spent}. It saves nothing, so it never pays back."
+    requests = load.break_even_tokens / (load.prompt_tokens + load.new_tokens)
     return (
-        f"{told}{spent}; it has paid for itself after {_tokens(one.break_even_tokens)} tokens, "
-        f"about {count(max(1, round(requests)))} such requests."
+        f"{saving}{spent}. It pays back after {_tokens(load.break_even_tokens)} tokens, about "
+        f"{count(max(1, round(requests)))} such requests."
     )
 
 
 def money_saved(cost: CostAndReturn) -> str:
-    """The same in half a sentence; empty where nothing was timed."""
-    one = lead(cost)
-    if one is None:
+    """The same as part of a sentence; empty if no whole request was timed."""
+    load = lead(cost)
+    if load is None:
         return ""
-    told = f"at {length(one.prompt_tokens)} {_per_million(one.request, cost.price.currency)}"
-    if one.break_even_tokens is None:
-        return told
-    return f"{told}, and the conversion is paid back after {_tokens(one.break_even_tokens)} tokens"
+    saving = (
+        f"at {length(load.prompt_tokens)} tokens {_per_million(load.request, cost.price.currency)}"
+    )
+    if load.break_even_tokens is None:
+        return saving
+    return f"{saving}, and the conversion pays back after {_tokens(load.break_even_tokens)} tokens"
 
 
 def _per_million(pair: Pair, currency: str) -> str:
@@ -93,9 +100,10 @@ def _per_million(pair: Pair, currency: str) -> str:
     )
 
 
-def _requests(one: WorkloadCost) -> str:
-    rows = f", {one.batch} at once" if one.batch > 1 else ""
-    return f"requests of {length(one.prompt_tokens)} tokens with {one.new_tokens:,} new ones{rows}"
+def _requests(load: WorkloadCost) -> str:
+    batch = f" at batch {load.batch}" if load.batch > 1 else ""
+    prompt = f"requests with {length(load.prompt_tokens)} prompt tokens"
+    return f"{prompt} and {load.new_tokens:,} new tokens{batch}"
 
 
 def _tokens(tokens: float) -> str:
@@ -103,13 +111,18 @@ def _tokens(tokens: float) -> str:
 
 
 def money(amount: float, currency: str) -> str:
-    """``0.39 USD``: two decimals, more where less would be nothing."""
+    """``0.39 USD``: two decimals, and more for amounts below 0.1."""
     return f"{amount:,.2f} {currency}" if abs(amount) >= 0.1 else f"{number(amount)} {currency}"
 
 
 @dataclass(frozen=True)
 class WorkloadRow:
-    """Money of one workload: for prompts, answers and whole requests (base, candidate, saved)."""
+    """The money table of one workload.
+
+    Attributes:
+        money: (what, base, candidate, saved) for prompts, answers and whole requests.
+        break_even: the tokens after which the conversion pays back.
+    """
 
     name: str
     money: list[tuple[str, str, str, str]]
@@ -119,8 +132,8 @@ class WorkloadRow:
 def workload_rows(cost: CostAndReturn) -> list[WorkloadRow]:
     return [
         WorkloadRow(
-            name=f"{one.prompt_tokens:,} + {one.new_tokens:,}"
-            + (f", {one.batch} rows" if one.batch > 1 else ""),
+            name=f"{load.prompt_tokens:,} + {load.new_tokens:,}"
+            + (f", batch {load.batch}" if load.batch > 1 else ""),
             money=[
                 (
                     what,
@@ -129,14 +142,14 @@ def workload_rows(cost: CostAndReturn) -> list[WorkloadRow]:
                     percent(pair.saving / pair.base, signed=True),
                 )
                 for what, pair in (
-                    ("of prompts", one.prefill),
-                    ("of answers", one.decode),
-                    ("of both", one.request),
+                    ("prompts", load.prefill),
+                    ("answers", load.decode),
+                    ("both", load.request),
                 )
             ],
             break_even="never"
-            if one.break_even_tokens is None
-            else f"{_tokens(one.break_even_tokens)} tokens",
+            if load.break_even_tokens is None
+            else f"{_tokens(load.break_even_tokens)} tokens",
         )
-        for one in cost.workloads
+        for load in cost.workloads
     ]

@@ -1,4 +1,4 @@
-"""Key figures, and what the plan predicted beside what was measured."""
+"""Key figures, and the plan's predictions compared with measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layerwright.tasks.report.measurements import Row, longest, rows
 
 @dataclass(frozen=True)
 class Tile:
-    """One key figure: name, figure, what it stands beside."""
+    """One key figure. ``note`` gives what it is compared with."""
 
     name: str
     figure: str
@@ -20,21 +20,21 @@ class Tile:
 
 
 def tiles(bundle: ReportBundle) -> list[Tile]:
-    """Up to five key figures; what was not measured has no tile."""
-    found = rows(bundle.evaluation)
-    made = []
-    if kv := longest(found, "kv_bytes"):
-        made.append(
+    """At most five key figures; a missing measurement has no tile."""
+    all_rows = rows(bundle.evaluation)
+    shown = []
+    if kv := longest(all_rows, "kv_bytes"):
+        shown.append(
             Tile(
                 f"KV cache at {length(kv.tokens or 0)}",
                 percent(kv.change, signed=True),
                 f"{data_size(kv.value('base'))} → {data_size(kv.value('candidate'))}",
             )
         )
-    ratios = [r for r in found if r.family == "perplexity" and r.change is not None]
+    ratios = [r for r in all_rows if r.family == "perplexity" and r.change is not None]
     if ratios:
         worst = max(ratios, key=lambda r: r.change or 0.0)
-        made.append(
+        shown.append(
             Tile(
                 "Perplexity, worst text",
                 percent(worst.change, signed=True),
@@ -42,38 +42,36 @@ def tiles(bundle: ReportBundle) -> list[Tile]:
                 f"{worst.subject}",
             )
         )
-    for row in [r for r in found if r.family == "recall" and r.value("candidate") is not None][:1]:
-        made.append(
+    measured = [r for r in all_rows if r.value("candidate") is not None]
+    if recall := next((r for r in measured if r.family == "recall"), None):
+        shown.append(
             Tile(
-                f"Recall, {row.subject}",
-                number(row.value("candidate")),
-                f"base {number(row.value('base'))}",
+                f"Recall, {recall.subject}",
+                number(recall.value("candidate")),
+                f"base {number(recall.value('base'))}",
             )
         )
-    agreements = [
-        r for r in found if r.family == "top1_agreement" and r.value("candidate") is not None
-    ]
-    if agreements:
+    if agreements := [r for r in measured if r.family == "top1_agreement"]:
         low = min(agreements, key=lambda r: r.value("candidate") or 0.0)
-        made.append(Tile("Top-1 agreement", percent(low.value("candidate")), low.subject))
-    if speed := longest(found, "decode_tokens_per_s"):
-        made.append(
+        shown.append(Tile("Top-1 agreement", percent(low.value("candidate")), low.subject))
+    if speed := longest(all_rows, "decode_tokens_per_s"):
+        shown.append(
             Tile(
                 f"Decoding at {length(speed.tokens or 0)}",
-                f"{1 + (speed.change or 0):.2f}×",  # noqa: RUF001, the sign that people read
+                f"{1 + (speed.change or 0):.2f}×",  # noqa: RUF001, the multiplication sign
                 f"{number(speed.value('base'))} → {number(speed.value('candidate'))} tokens/s",
             )
         )
-    return made
+    return shown
 
 
 @dataclass(frozen=True)
 class Saving:
-    """KV bytes at one length; bar widths are shares of the base's bytes."""
+    """KV bytes at one context length: of the base, and of the candidate predicted and measured."""
 
     tokens: int
     base: float | None
-    predicted: int | None
+    predicted: float | None
     measured: float | None
 
     def share(self, value: float | None) -> float | None:
@@ -85,6 +83,7 @@ class Saving:
 
     @property
     def agreement(self) -> str:
+        """How far the measurement is from the prediction."""
         if not self.predicted or self.measured is None:
             return "no prediction" if self.predicted is None else MISSING
         error = self.measured / self.predicted - 1
@@ -97,22 +96,22 @@ def saving(bundle: ReportBundle, row: Row) -> Saving:
 
 
 def planned_saving(bundle: ReportBundle) -> str:
-    """The plan's own prediction, at the context length that it was made for."""
+    """A sentence on the KV bytes that the plan predicts at its context length."""
     plan = bundle.plan
-    mine = bundle.predicted_kv(plan.context_tokens)
-    if mine is None:
-        return "The plan predicts no KV bytes for some of its layers."
+    planned = bundle.predicted_kv(plan.context_tokens)
+    if planned is None:
+        return "The plan has no prediction of KV bytes for some of its layers."
     base = bundle.profile.base_kv_bytes(plan.context_tokens)
-    saved = f", {percent(1 - mine / base)} saved" if base else ""
+    saved = f" ({percent(1 - planned / base)} less)" if base else ""
     return (
-        f"The plan was made for {plan.context_tokens:,} tokens and predicts a KV cache of "
-        f"{data_size(mine)} instead of {data_size(base)}{saved}."
+        f"The plan was made for {plan.context_tokens:,} tokens. At this length it predicts a KV "
+        f"cache of {data_size(planned)} instead of {data_size(base)}{saved}."
     )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A figure that the plan predicted beside what came out."""
+    """A damage that the plan predicted, and its measurement."""
 
     what: str
     predicted: str
@@ -120,26 +119,26 @@ class Prediction:
 
 
 def damage_predictions(bundle: ReportBundle) -> list[Prediction]:
-    """The plan's summed single-layer damages beside the measured ones, after fine-tuning."""
-    items, made = bundle.plan.items, []
+    """The sums of the plan's predicted damages, and the candidate's measured damages."""
+    items, predictions = bundle.plan.items, []
     language = [i.predicted_language_nats for i in items if i.predicted_language_nats is not None]
     recall = [i.predicted_recall_nats for i in items if i.predicted_recall_nats is not None]
     for row in rows(bundle.evaluation):
-        base, mine = row.value("base"), row.value("candidate")
-        if row.family == "perplexity" and base and mine and language:
-            made.append(
+        base, candidate = row.value("base"), row.value("candidate")
+        if row.family == "perplexity" and base and candidate and language:
+            predictions.append(
                 Prediction(
-                    f"Rise of NLL, {row.subject}, nats per token",
+                    f"Increase of the NLL, {row.subject}, nats per token",
                     number(sum(language), signed=True),
-                    number(math.log(mine / base), signed=True),
+                    number(math.log(candidate / base), signed=True),
                 )
             )
-        if row.family == "key_log_prob" and base is not None and mine is not None and recall:
-            made.append(
+        if row.family == "key_log_prob" and base is not None and candidate is not None and recall:
+            predictions.append(
                 Prediction(
-                    f"Fall of the key's log-probability, {row.subject}, nats per key token",
+                    f"Decrease of the key's log-probability, {row.subject}, nats per key token",
                     number(sum(recall), signed=True),
-                    number(base - mine, signed=True),
+                    number(base - candidate, signed=True),
                 )
             )
-    return made
+    return predictions

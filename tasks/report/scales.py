@@ -1,4 +1,4 @@
-"""Axes of the charts: from a figure to a place in the drawing, and where the ticks stand."""
+"""Axes of charts: map a value to a position in the drawing, and place the ticks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from statistics import median
 
 from layerwright.tasks.report.formats import number
 
-WIDTH = 330.0  # of a drawing: a phone's width, so that text keeps its size everywhere
+WIDTH = 330.0  # of a drawing; it is a phone's width, so that text has the same size everywhere
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps [low, high] to [start, stop] of the drawing: linearly, or as ``log`` or ``bend`` say.
+    """Maps [low, high] to [start, stop] of the drawing.
 
-    ``bend``: linear below it and logarithmic above, on both sides of zero (arcsinh of v / bend).
+    Attributes:
+        log: logarithmic.
+        bend: arcsinh(value / bend): linear up to ``bend`` and logarithmic above it, on both sides
+            of zero. Linear if neither is given.
     """
 
     low: float
@@ -29,8 +32,8 @@ class Scale:
     def __call__(self, value: float) -> float:
         low, high, here = (self._bent(v) for v in (self.low, self.high, value))
         share = (here - low) / (high - low)
-        place = self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start)
-        return round(place, 1 if abs(self.stop - self.start) > 1 else 3)
+        position = self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start)
+        return round(position, 1 if abs(self.stop - self.start) > 1 else 3)
 
     def _bent(self, value: float) -> float:
         if self.log:
@@ -38,7 +41,7 @@ class Scale:
         return math.asinh(value / self.bend) if self.bend else value
 
     def ticks(self, wanted: int = 4) -> list[tuple[float, str]]:
-        """Places and labels of round figures inside the scale."""
+        """Positions and labels of round values inside the scale."""
         if self.log:
             values = _powers(self.low, self.high)
         elif self.bend:
@@ -69,11 +72,11 @@ def _powers(low: float, high: float) -> list[float]:
 
 
 def _powers_and_zero(low: float, high: float, bend: float) -> list[float]:
-    """Zero, and powers of ten from ``bend`` on, at most two below zero and three above."""
+    """Zero, and powers of ten times ``bend``: at most two below zero and three above."""
 
     def powers(limit: float, most: int) -> list[float]:
-        found = [bend * 10.0**e for e in range(12) if bend * 10.0**e <= limit]
-        return found[:: -math.ceil(len(found) / most)] if found else []
+        values = [bend * 10.0**e for e in range(12) if bend * 10.0**e <= limit]
+        return values[:: -math.ceil(len(values) / most)] if values else []
 
     below, above = powers(-low, 2), powers(high, 3)
     return [-v for v in below] + [0.0] * (low <= 0 <= high) + above[::-1]
@@ -89,34 +92,36 @@ def scale_for(
     bend: bool = False,
     pad: float = 0.08,
 ) -> Scale:
-    """A scale with some air around ``values``; it begins at zero, is logarithmic, or bends, on
-    request.
+    """A scale for ``values``, with some padding.
 
-    A logarithmic scale needs positive values over more than a factor of three, one that bends a
-    greatest value of 30 times the median, else they are linear.
+    Args:
+        zero: include zero.
+        log: logarithmic, if all values are positive and span more than a factor of three.
+        bend: see ``Scale``; only if the largest value is at least 30 times the median.
+        pad: padding on each side, as a share of the values' range.
     """
-    some = list(values)
-    low, high = (min(some), max(some)) if some else (0.0, 1.0)
+    values = list(values)
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if log and low > 0 and high / low > 3:
         return Scale(low / 1.4, high * 1.4, start, stop, log=True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if bend and (corner := _corner(some)):
+    if bend and (corner := _corner(values)):
         return Scale(1.4 * min(low, 0.0), 1.4 * max(high, 0.0), start, stop, bend=corner)
-    if high - low <= 1e-12 * max(abs(low), abs(high)):  # all the same: room around it
+    if high - low <= 1e-12 * max(abs(low), abs(high)):  # all values are equal
         room = 0.1 * abs(high) or 1.0
         low, high = (low if zero and low == 0 else low - room), high + room
-    air = pad * (high - low)
+    padding = pad * (high - low)
     return Scale(
-        low if zero and low == 0 else low - air,
-        high if zero and high == 0 else high + air,
+        low if zero and low == 0 else low - padding,
+        high if zero and high == 0 else high + padding,
         start,
         stop,
     )
 
 
 def _corner(values: list[float]) -> float | None:
-    """The power of ten at the median size, where the greatest is 30 times as large."""
+    """The power of ten at the median magnitude; None if the largest is less than 30 times it."""
     sizes = [abs(v) for v in values if v]
     if not sizes or max(sizes) < 30 * median(sizes):
         return None

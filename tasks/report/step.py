@@ -1,4 +1,4 @@
-"""The step: everything that a flow learned -> one HTML file that needs no network."""
+"""The functions of the report steps; each writes one HTML file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from layerwright.tasks.report.survey import render_survey
 
 
 def write_report(bundle: ReportBundle, path: str, ctx: Context) -> Page:
-    """The page of a convert run."""
+    """Write the page of a convert run, accepted or rejected."""
     return _written(path, render_page(bundle))
 
 
 def write_survey(bundle: SurveyBundle, path: str, ctx: Context) -> Page:
-    """The page of a survey."""
+    """Write the page of a survey."""
     return _written(path, render_survey(bundle))
 
 
 def write_requalification(bundle: RequalificationBundle, path: str, ctx: Context) -> Page:
-    """The page of a requalification: what a registered version measures now, and before."""
+    """Write the page of a requalification."""
     return _written(path, render_requalification(bundle))
 
 

@@ -1,4 +1,4 @@
-"""Strips: one figure per layer, in the colours of what the layers became."""
+"""Bar charts with one bar per layer, in the colours of the layers' strategies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from layerwright.tasks.report.scales import scale_for
 
 @dataclass(frozen=True)
 class Strip:
-    """One figure per layer. Bars stand on ``zero``; a strip without zero shows dashes.
+    """One bar per layer.
 
-    ``bars``: x, y, width, height in a drawing of one unit per layer by 100; class; tooltip.
+    Attributes:
+        bars: (x, y, width, height, CSS class, tooltip), in a drawing of one unit per layer by 100.
+        zero: y of zero, on which the bars stand; without it, dashes mark the values.
     """
 
     title: str
@@ -31,8 +33,8 @@ class Strip:
 def strip(title: str, help: str, values: Sequence[float | None], kinds: Sequence[str]) -> Strip:
     """A strip over all layers.
 
-    Bars begin at zero; where all values lie close together and far from zero (linearity with the
-    residual: 0.99 and more) bars would all look alike, so dashes on a cut axis are shown.
+    Bars start at zero. If all values are close together and far from zero (for example linearity
+    with the residual, 0.99 and more), bars would look equal; then dashes on a cut axis are drawn.
     """
     known = [v for v in values if v is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)

@@ -1,22 +1,22 @@
-"""The run's three tables as Markdown, for the terminal and for the orchestrator's artifacts."""
+"""Plan, metrics and gate as Markdown tables, for Prefect's artifacts and the model card."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from layerwright.tasks.contracts.evaluation import ARMS, EvalReport
+from layerwright.tasks.contracts.evaluation import ARMS, Arm, EvalReport
 from layerwright.tasks.contracts.gate import Check, GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.report.formats import data_size, interval, moment, number, percent, quantity
 from layerwright.tasks.report.gate import judged, status, waiver_rows
 from layerwright.tasks.report.layers import item_rows
-from layerwright.tasks.report.measurements import rows
+from layerwright.tasks.report.measurements import Row, rows
 from layerwright.tasks.report.verdict import plan_sentence
 
 
 def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
-    """What each layer becomes, its predicted damage and KV bytes, and why."""
+    """The strategy of each layer, with predicted damage, KV bytes and the reason."""
     full = profile.base_kv_bytes(plan.context_tokens)
     parts = [item.predicted_kv_bytes for item in plan.items]
     known = [part for part in parts if part is not None]
@@ -28,7 +28,7 @@ def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
     )
     sentence = plan_sentence(plan)
     table = markdown_table(
-        ("Layer", "Became", "Language, nats", "Recall, nats", "KV bytes", "Reason"),
+        ("Layer", "Strategy", "Language, nats", "Recall, nats", "KV bytes", "Reason"),
         (
             (
                 row.layers,
@@ -45,11 +45,11 @@ def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
 
 
 def metrics_markdown(report: EvalReport) -> str:
-    """Every measurement, one metric a row, the arms side by side, with 95 % intervals."""
-    found = rows(report)
-    arms = [arm for arm in ARMS if any(arm in row.arms for row in found)]
+    """All measurements, one metric per row and one arm per column, with 95 % intervals."""
+    all_rows = rows(report)
+    arms = [arm for arm in ARMS if any(arm in row.arms for row in all_rows)]
 
-    def cell(row, arm) -> str:  # type: ignore[no-untyped-def]
+    def cell(row: Row, arm: Arm) -> str:
         m = row.arms.get(arm)
         if m is None:
             return ""
@@ -66,13 +66,13 @@ def metrics_markdown(report: EvalReport) -> str:
                 *(cell(row, arm) for arm in arms),
                 "" if row.change is None else percent(row.change, signed=True),
             )
-            for row in found
+            for row in all_rows
         ),
     )
 
 
 def gate_markdown(decision: GateDecision) -> str:
-    """The verdict, and every check with value, limit and margin."""
+    """The decision and all its checks."""
     verdict = "Accepted" if decision.accepted else "Rejected"
     table = markdown_table(
         (
@@ -99,22 +99,22 @@ def gate_markdown(decision: GateDecision) -> str:
         f"{row.reason}\n"
         for row in waiver_rows(decision)
     )
-    holds = f"the decision holds until {moment(decision.expires_at)}"
-    return f"**{verdict}**; {holds}. {judged(decision)}\n\n{table}\n{waivers}"
+    valid = f"the decision is valid until {moment(decision.expires_at)}"
+    return f"**{verdict}**; {valid}. {judged(decision)}\n\n{table}\n{waivers}"
 
 
 def _items(check: Check) -> str:
     if not check.items:
         return ""
-    shown = "" if check.detectable is None else f" (show {number(check.detectable)})"
-    return f"{check.items:,}{shown}"
+    power = "" if check.detectable is None else f" (detects {number(check.detectable)})"
+    return f"{check.items:,}{power}"
 
 
 def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose cells cannot break it."""
+    """A Markdown table, with its cells escaped."""
 
     def line(cells: Sequence[str]) -> str:
-        # a pipe would end the cell, and a line break or a tag would leave the table
+        # a pipe would end the cell; a line break or an HTML tag would end the table
         safe = (c.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for c in cells)
         return "| " + " | ".join(" ".join(c.split()) for c in safe) + " |"
 

@@ -1,4 +1,4 @@
-"""The survey page: every plan on the same tokens, as one self-contained HTML file."""
+"""The page of a survey: all plans on the same tokens, in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerwright.tasks.report.lineage import parameters_text, steps, survey_dige
 from layerwright.tasks.report.profile_figures import profile_figures
 from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
 from layerwright.tasks.report.survey_plans import metric_rows, plan_rows, survey_looks
-from layerwright.tasks.report.survey_predictions import foreseen, prediction_panel
+from layerwright.tasks.report.survey_predictions import prediction_panel, predictions
 from layerwright.tasks.report.survey_stability import stability_rows
 from layerwright.tasks.report.survey_verdict import (
     along_the_frontier,
@@ -21,8 +21,7 @@ from layerwright.tasks.report.times import adding_up
 
 
 def render_survey(bundle: SurveyBundle) -> str:
-    """The whole page. It names no address that a browser would fetch, and the same bundle gives
-    the same bytes."""
+    """The whole page. It loads nothing from the network; the same bundle gives the same bytes."""
     plans, metrics = plan_rows(bundle), metric_rows(bundle)
     measured = [m for m in metrics if any(p.value(m.metric) is not None for p in plans)]
     main = headline(metrics, plans)
@@ -39,8 +38,8 @@ def render_survey(bundle: SurveyBundle) -> str:
         metrics=metrics,
         dots=[plan_dots(plans, metric) for metric in measured],
         budgets=[panel for panel in budgets if panel],
-        predictions=[prediction_panel(one) for one in foreseen(bundle)],
-        frontier=[plan for plan in plans if plan.made.budget is not None],
+        predictions=[prediction_panel(prediction) for prediction in predictions(bundle)],
+        frontier=[plan for plan in plans if plan.entry.budget is not None],
         looks=list(survey_looks(bundle).values()),
         stability=stability_rows(bundle),
         layers=bundle.model.layers,

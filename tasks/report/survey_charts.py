@@ -1,4 +1,4 @@
-"""Plots of a survey: plans side by side, best first, and a metric against the budget."""
+"""Charts of a survey: plans ranked by a metric, and a metric against the budget."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from layerwright.tasks.report.survey_plans import PlanRow
 from layerwright.tasks.report.survey_verdict import BUDGETS, best_first
 
 ROW = 34.0
-LOGARITHMIC = ("perplexity", "perplexity_ratio")  # plans that ruin a model reach millions
+LOGARITHMIC = ("perplexity", "perplexity_ratio")  # of broken models they reach millions
 
 
 def plan_dots(plans: list[PlanRow], metric: Row) -> DotPanel:
-    """One metric of every plan with its interval, best first; the base where it has a figure."""
+    """One metric of all plans with its interval, best plan first, and the base as reference."""
     ranked = best_first(plans, metric)
     reference = _reference(metric)
     limit = _limit(ranked, metric)
     shown = _figures(ranked, metric, reference, limit)
     scale = scale_for(shown, 10, WIDTH - 10, log=_logarithmic(metric))
-    rows, told = [], []
-    for place, plan in enumerate(ranked):
-        found, top = plan.measured[metric.metric], 4.0 + ROW * place
-        text = interval_text(found.value, found.low, found.high)
-        assert found.value is not None  # best_first leaves the others out
-        arrow = "←" if found.higher_is_better else "→"
+    rows, descriptions = [], []
+    for index, plan in enumerate(ranked):
+        measured, top = plan.measured[metric.metric], 4.0 + ROW * index
+        text = _text(measured)
+        assert measured.value is not None  # `best_first` leaves out plans without a value
+        arrow = "←" if measured.higher_is_better else "→"
         dot = Dot(
             arm=_kind(plan),
-            x=scale(found.value),
-            low=None if found.low is None else scale(found.low),
-            high=None if found.high is None else scale(found.high),
+            x=scale(measured.value),
+            low=None if measured.low is None else scale(measured.low),
+            high=None if measured.high is None else scale(measured.high),
             y=top + 24,
             title=f"{plan.name}: {text}",
-            beyond=arrow * _beyond(found, limit),
+            beyond=arrow * _beyond(measured, limit),
         )
         label = f"{plan.number} {plan.name}"
-        rows.append(DotRow(label, quantity(found.value, found.unit), top, [dot], None))
-        told.append(f"{plan.name}: {text}")
+        rows.append(DotRow(label, quantity(measured.value, measured.unit), top, [dot], None))
+        descriptions.append(f"{plan.name}: {text}")
     return DotPanel(
         title=metric.metric,
         help=metric.note,
@@ -52,12 +52,12 @@ def plan_dots(plans: list[PlanRow], metric: Row) -> DotPanel:
         ticks=scale.ticks(),
         reference=None if reference is None else scale(reference),
         height=4 + ROW * len(rows) + 22,
-        description="; ".join(told),
+        description="; ".join(descriptions),
     )
 
 
 def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> LinePanel | None:
-    """A metric against what a plan takes of ``budget``; None where no plan has both."""
+    """A metric against the plan's share of ``budget``; None if no plan has both."""
     ranked = [p for p in best_first(plans, metric) if p.share is not None]
     if not ranked:
         return None
@@ -69,19 +69,19 @@ def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> L
     ranked.sort(key=lambda p: p.share or 0.0)
     series = []
     for kind, label in (("frontier", "frontier"), ("candidate", "other plans")):
-        some = [p for p in ranked if _kind(p) == kind]
-        if some:
-            series.append(_series(kind, label, some, metric, (x, y), limit))
+        of_kind = [p for p in ranked if _kind(p) == kind]
+        if of_kind:
+            series.append(_series(kind, label, of_kind, metric, (x, y), limit))
     return LinePanel(
         title=metric.metric,
-        help=f"{metric.known.label}; numbers are those of the plans' table, bars 95 % intervals",
+        help=f"{metric.known.label}; plans by their numbers in the table, bars are 95 % intervals",
         series=series,
         x_ticks=[(x(v), percent(v)) for v in (0.0, 0.25, 0.5, 0.75, 1.0)],
         y_ticks=y.ticks(5),
         description="; ".join(
             f"{p.name} at {percent(p.share)}: {_text(p.measured[metric.metric])}" for p in ranked
         ),
-        x_name=f"{BUDGETS[budget]}, share of the base's",
+        x_name=f"{BUDGETS[budget]} over the base's",
         reference=None if reference is None else y(reference),
     )
 
@@ -97,13 +97,13 @@ def _series(
     points, whiskers, tags = [], [], []
     x, y = scales
     for plan in plans:
-        found, at = plan.measured[metric.metric], x(plan.share or 0.0)
-        text = f"{plan.number} {plan.name}, {percent(plan.share)}: {_text(found)}"
-        points.append((at, y(found.value or 0.0), text))
-        if found.low is not None and found.high is not None:
-            whiskers.append((at, y(found.low), y(found.high)))
-        arrow = " ↓" if found.higher_is_better else " ↑"
-        tags.append(f"{plan.number}{arrow * _beyond(found, limit)}")
+        measured, at = plan.measured[metric.metric], x(plan.share or 0.0)
+        text = f"{plan.number} {plan.name}, {percent(plan.share)}: {_text(measured)}"
+        points.append((at, y(measured.value or 0.0), text))
+        if measured.low is not None and measured.high is not None:
+            whiskers.append((at, y(measured.low), y(measured.high)))
+        arrow = " ↓" if measured.higher_is_better else " ↑"
+        tags.append(f"{plan.number}{arrow * _beyond(measured, limit)}")
     return Series(
         kind,
         points,
@@ -116,37 +116,38 @@ def _series(
 
 
 def _limit(ranked: list[PlanRow], metric: Row) -> float | None:
-    """The figure that the axis ends at, where a ruined plan would leave no room for the others.
+    """The end of the axis, if a broken plan would otherwise squeeze all others together.
 
-    Four times as far from the best as the median plan, by logarithm where the axis has one; None
-    where no plan is twice as far as that.
+    It is four times as far from the best plan as the median plan (in logarithms on a logarithmic
+    axis); None if no plan is twice as far as that.
     """
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return math.log(value) if logarithmic else value
 
     values = [plan.value(metric.metric) or 0.0 for plan in ranked]
     logarithmic = _logarithmic(metric) and min(values, default=0.0) > 0
-    far = [abs(place(value) - place(values[0])) for value in values]
-    if not far or not 0 < 8 * median(far) < max(far):
+    distances = [abs(position(value) - position(values[0])) for value in values]
+    if not distances or not 0 < 8 * median(distances) < max(distances):
         return None
-    reach = 4 * median(far) * (-1 if metric.any.higher_is_better else 1)
-    end = place(values[0]) + reach
+    reach = 4 * median(distances) * (-1 if metric.any.higher_is_better else 1)
+    end = position(values[0]) + reach
     return math.exp(end) if logarithmic else end
 
 
-def _beyond(found: Measurement, limit: float | None) -> bool:
-    if limit is None or found.value is None:
+def _beyond(measured: Measurement, limit: float | None) -> bool:
+    """Whether a value lies outside the axis that ends at ``limit``."""
+    if limit is None or measured.value is None:
         return False
-    return found.value < limit if found.higher_is_better else found.value > limit
+    return measured.value < limit if measured.higher_is_better else measured.value > limit
 
 
 def _kind(plan: PlanRow) -> str:
-    return "candidate" if plan.made.budget is None else "frontier"
+    return "candidate" if plan.entry.budget is None else "frontier"
 
 
-def _text(found: Measurement) -> str:
-    return interval_text(found.value, found.low, found.high)
+def _text(measured: Measurement) -> str:
+    return interval_text(measured.value, measured.low, measured.high)
 
 
 def _logarithmic(metric: Row) -> bool:
@@ -154,7 +155,7 @@ def _logarithmic(metric: Row) -> bool:
 
 
 def _reference(metric: Row) -> float | None:
-    """The base's own figure, or where nothing has changed."""
+    """The base's value, or the value of an unchanged model."""
     base = metric.value("base")
     return base if base is not None else metric.known.reference
 
@@ -162,9 +163,9 @@ def _reference(metric: Row) -> float | None:
 def _figures(
     plans: list[PlanRow], metric: Row, reference: float | None, limit: float | None
 ) -> list[float]:
-    """All that the axis must reach."""
-    found = [plan.measured[metric.metric] for plan in plans]
-    inside = [m for m in found if not _beyond(m, limit)]
+    """All values that the axis must include."""
+    measured = [plan.measured[metric.metric] for plan in plans]
+    inside = [m for m in measured if not _beyond(m, limit)]
     values = [v for m in inside for v in (m.value, m.low, m.high) if v is not None]
     ends = [v for v in (reference, limit) if v is not None]
     return values + ends

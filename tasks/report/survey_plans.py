@@ -1,4 +1,4 @@
-"""The plans of a survey as rows: what each became, what was predicted, what was measured."""
+"""The plans of a survey as table rows, with predictions and measurements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerwright.tasks.contracts.costs import planned_ratio, planned_time
 from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
 from layerwright.tasks.report.formats import MISSING, data_size, number, options, percent, quantity
-from layerwright.tasks.report.layers import Stretch, plan_strip
+from layerwright.tasks.report.layers import LayerRun, plan_strip
 from layerwright.tasks.report.looks import Look, looks
 from layerwright.tasks.report.measurements import Row, rows_of
 from layerwright.tasks.report.verdict import plan_sentence
@@ -16,28 +16,31 @@ from layerwright.tasks.report.verdict import plan_sentence
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One plan. ``number`` is its name in the plots; ``same_as`` names an earlier equal plan.
+    """One plan of a survey.
 
-    ``share``: of the base, of what the survey's frontier is about. ``measured``: the plan's own
-    figures by metric.
+    Attributes:
+        number: identifies the plan in the charts.
+        share: the plan's prediction for the quantity of the frontier's budgets, over the base's.
+        measured: the plan's measurements by metric.
+        same_as: name of an earlier plan that converts in the same way.
     """
 
     number: int
     name: str
-    made: SurveyPlan
+    entry: SurveyPlan
     kv_ratio: float | None
     share: float | None
     measured: dict[str, Measurement]
     same_as: str | None
-    strip: list[Stretch]
+    strip: list[LayerRun]
 
     @property
     def selector(self) -> str:
-        return self.made.plan.selector
+        return self.entry.plan.selector
 
     @property
     def layers(self) -> str:
-        return f"{self.made.converted_layers} of {self.made.plan.layers}"
+        return f"{self.entry.converted_layers} of {self.entry.plan.layers}"
 
     @property
     def ratio(self) -> str:
@@ -45,12 +48,12 @@ class PlanRow:
 
     @property
     def kv_bytes(self) -> str:
-        return data_size(total_of(self.made.plan, "predicted_kv_bytes"))
+        return data_size(total_of(self.entry.plan, "predicted_kv_bytes"))
 
     @property
     def times(self) -> list[tuple[str, str]]:
-        """Predicted shares of the base's time with the times: to read the context, and a token."""
-        time, ratio = planned_time(self.made.plan), planned_ratio(self.made.plan)
+        """(share of the base's time, time) for prefill and per new token, both predicted."""
+        time, ratio = planned_time(self.entry.plan), planned_ratio(self.entry.plan)
         if time is None or ratio is None:
             return [(MISSING, "")] * 2
         return [
@@ -60,61 +63,62 @@ class PlanRow:
 
     @property
     def language(self) -> str:
-        return number(total_of(self.made.plan, "predicted_language_nats"), signed=True)
+        return number(total_of(self.entry.plan, "predicted_language_nats"), signed=True)
 
     @property
     def recall(self) -> str:
-        return number(total_of(self.made.plan, "predicted_recall_nats"), signed=True)
+        return number(total_of(self.entry.plan, "predicted_recall_nats"), signed=True)
 
     @property
     def sentence(self) -> str:
-        return plan_sentence(self.made.plan)
+        return plan_sentence(self.entry.plan)
 
     def value(self, metric: str) -> float | None:
-        found = self.measured.get(metric)
-        return found.value if found else None
+        measurement = self.measured.get(metric)
+        return measurement.value if measurement else None
 
 
 def survey_looks(bundle: SurveyBundle) -> dict[str, Look]:
-    """A look for each strategy of the survey's plans, those chosen from a second text included."""
+    """The looks of all strategies in the survey, with those chosen from the second text."""
     second = bundle.stability.plans.values() if bundle.stability else ()
-    return looks(*(one.plan for one in bundle.plans.values()), *second)
+    return looks(*(entry.plan for entry in bundle.plans.values()), *second)
 
 
 def plan_rows(bundle: SurveyBundle) -> list[PlanRow]:
-    """Every plan, in the survey's order, the points of the frontier last."""
+    """All plans in the survey's order; the points of the frontier come last."""
     look = survey_looks(bundle)
     seen: dict[tuple[object, ...], str] = {}
-    made = []
-    for number_, (name, one) in enumerate(bundle.plans.items(), 1):
-        first = seen.setdefault(_conversion(one), name)
+    rows = []
+    for index, (name, entry) in enumerate(bundle.plans.items(), 1):
+        first = seen.setdefault(_conversion(entry), name)
         measurements = bundle.comparison.plans[name]
-        made.append(
+        rows.append(
             PlanRow(
-                number=number_,
+                number=index,
                 name=name,
-                made=one,
+                entry=entry,
                 kv_ratio=bundle.kv_ratio(name),
                 share=bundle.share(name),
                 measured={m.metric: m for m in measurements if m.arm == "candidate"},
                 same_as=first if first != name else None,
-                strip=plan_strip(one.plan, look),
+                strip=plan_strip(entry.plan, look),
             )
         )
-    return made
+    return rows
 
 
 def metric_rows(bundle: SurveyBundle) -> list[Row]:
-    """Every metric that some plan has a figure of, in the order of the recipe's metrics."""
-    every = [m for measurements in bundle.comparison.plans.values() for m in measurements]
-    of_plans = {m.metric for m in every if m.arm == "candidate"}
-    return [row for row in rows_of(every, bundle.comparison.presentation) if row.metric in of_plans]
+    """All metrics that at least one plan was measured on, in the recipe's order."""
+    measurements = [m for group in bundle.comparison.plans.values() for m in group]
+    of_plans = {m.metric for m in measurements if m.arm == "candidate"}
+    rows = rows_of(measurements, bundle.comparison.presentation)
+    return [row for row in rows if row.metric in of_plans]
 
 
-def _conversion(one: SurveyPlan) -> tuple[object, ...]:
-    """What a plan does to the base, without reasons and predictions."""
+def _conversion(entry: SurveyPlan) -> tuple[object, ...]:
+    """What a plan converts, without reasons and predictions."""
     return tuple(
         (item.start, item.stop, item.strategy, options(item.params))
-        for item in one.plan.items
+        for item in entry.plan.items
         if item.strategy != "keep"
     )

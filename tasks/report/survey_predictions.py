@@ -1,4 +1,4 @@
-"""Predicted damage against measured: whether the order of the plans was foreseen."""
+"""Predicted against measured damage of a survey's plans, with their rank correlation."""
 
 from __future__ import annotations
 
@@ -15,31 +15,35 @@ from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, 
 from layerwright.tasks.report.scales import scale_for
 from layerwright.tasks.report.survey_plans import PlanRow, plan_rows
 
-FEWEST = 3  # plans; the order of two says nothing
+MIN_PLANS = 3  # a rank correlation of two plans means nothing
 
 
 @dataclass(frozen=True)
-class Foreseen:
-    """A predicted figure beside the measured one, in nats, of every plan that has both.
+class DamagePrediction:
+    """The predicted and the measured damage of every plan that has both, in nats.
 
-    ``spearman`` is the rank correlation; None where all plans have the same figure.
+    Attributes:
+        part: ``language`` or ``recall``.
+        metric: the metric that measures the damage.
+        spearman: the rank correlation; None if all plans have the same damage.
     """
 
-    part: str  # "language", "recall"
-    metric: str  # what was measured
+    part: str
+    metric: str
     plans: list[PlanRow]
     predicted: list[float]
     measured: list[float]
     spearman: float | None
 
 
-def foreseen(bundle: SurveyBundle) -> list[Foreseen]:
-    """Every kind of damage that was both predicted and measured, over plans that differ.
+def predictions(bundle: SurveyBundle) -> list[DamagePrediction]:
+    """Each kind of damage that was both predicted and measured, over all different plans.
 
-    Language: ln of the paired perplexity ratio, which is the rise of the NLL. Recall: the base's
-    log-probability of the keys less the plan's. Plans that convert nothing are left out.
+    Language damage is the logarithm of the paired perplexity ratio, which is the increase of the
+    NLL. Recall damage is the decrease of the keys' log-probability. Plans that convert nothing are
+    left out.
     """
-    plans = [p for p in plan_rows(bundle) if p.same_as is None and p.made.converted_layers]
+    plans = [p for p in plan_rows(bundle) if p.same_as is None and p.entry.converted_layers]
     base = {
         m.metric: m
         for measurements in bundle.comparison.plans.values()
@@ -47,64 +51,66 @@ def foreseen(bundle: SurveyBundle) -> list[Foreseen]:
         if m.arm == "base"
     }
     metrics = dict.fromkeys(metric for plan in plans for metric in plan.measured)
-    found = []
+    all_predictions = []
     for metric in metrics:
         family = metric.split(".")[0]
         if family == "perplexity_ratio":
-            one = _compared("language", metric, "predicted_language_nats", plans, _log)
-        elif family == "key_log_prob" and (whole := base.get(metric)) and whole.value is not None:
-            one = _compared("recall", metric, "predicted_recall_nats", plans, _fall(whole.value))
+            damage = _compare("language", metric, "predicted_language_nats", plans, _log)
+        elif family == "key_log_prob" and (key := base.get(metric)) and key.value is not None:
+            read = _decrease(key.value)
+            damage = _compare("recall", metric, "predicted_recall_nats", plans, read)
         else:
             continue
-        if len(one.plans) >= FEWEST:
-            found.append(one)
-    return found
+        if len(damage.plans) >= MIN_PLANS:
+            all_predictions.append(damage)
+    return all_predictions
 
 
 def _log(measured: Measurement) -> float | None:
     return math.log(measured.value) if measured.value else None
 
 
-def _fall(base: float) -> Callable[[Measurement], float | None]:
+def _decrease(base: float) -> Callable[[Measurement], float | None]:
     return lambda measured: None if measured.value is None else base - measured.value
 
 
-def _compared(
+def _compare(
     part: str,
     metric: str,
     figure: PredictedFigure,
     plans: list[PlanRow],
     read: Callable[[Measurement], float | None],
-) -> Foreseen:
-    some, predicted, measured = [], [], []
+) -> DamagePrediction:
+    with_both, predicted, measured = [], [], []
     for plan in plans:
-        foreseen_, found = total_of(plan.made.plan, figure), plan.measured.get(metric)
-        value = read(found) if found else None
-        if foreseen_ is not None and value is not None:
-            some.append(plan)
-            predicted.append(foreseen_)
+        prediction, measurement = total_of(plan.entry.plan, figure), plan.measured.get(metric)
+        value = read(measurement) if measurement else None
+        if prediction is not None and value is not None:
+            with_both.append(plan)
+            predicted.append(prediction)
             measured.append(value)
     varied = len(set(predicted)) > 1 and len(set(measured)) > 1
     rho = float(spearmanr(predicted, measured).statistic) if varied else None
-    return Foreseen(part, metric, some, predicted, measured, rho)
+    return DamagePrediction(part, metric, with_both, predicted, measured, rho)
 
 
-def prediction_panel(one: Foreseen) -> LinePanel:
-    """Each plan as a point: predicted to the right, measured upwards."""
-    x = scale_for(one.predicted, LEFT, RIGHT, log=True)
-    y = scale_for(one.measured, BOTTOM, TOP, log=True)
+def prediction_panel(damage: DamagePrediction) -> LinePanel:
+    """Each plan as a point: predicted damage on the x-axis, measured damage on the y-axis."""
+    x = scale_for(damage.predicted, LEFT, RIGHT, log=True)
+    y = scale_for(damage.measured, BOTTOM, TOP, log=True)
     points, tags = [], []
-    for plan, predicted, measured in zip(one.plans, one.predicted, one.measured, strict=True):
-        said = f"{plan.number} {plan.name}: {number(predicted)} predicted, {number(measured)} nats"
-        points.append((x(predicted), y(measured), said))
+    pairs = zip(damage.plans, damage.predicted, damage.measured, strict=True)
+    for plan, predicted, measured in pairs:
+        figures = f"{number(predicted)} nats predicted, {number(measured)} nats measured"
+        points.append((x(predicted), y(measured), f"{plan.number} {plan.name}: {figures}"))
         tags.append(str(plan.number))
-    rho = "no order" if one.spearman is None else f"Spearman {one.spearman:.2f}"
+    rho = "all equal" if damage.spearman is None else f"Spearman {damage.spearman:.2f}"
     return LinePanel(
-        title=f"{one.part.capitalize()}: {one.metric}",
-        help=f"{rho} over {len(points)} plans; both axes in nats",
+        title=f"{damage.part.capitalize()}: {damage.metric}",
+        help=f"rank correlation: {rho} over {len(points)} plans; both axes in nats",
         series=[Series("candidate", points, marked=True, joined=False, tags=tags)],
         x_ticks=x.ticks(),
         y_ticks=y.ticks(5),
-        description="; ".join(said for _, _, said in points),
-        x_name=f"predicted {one.part} damage",
+        description="; ".join(text for _, _, text in points),
+        x_name=f"predicted {damage.part} damage",
     )

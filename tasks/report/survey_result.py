@@ -18,7 +18,7 @@ from layerwright.tasks.contracts.survey import (
     SurveyStability,
 )
 from layerwright.tasks.report.bundle import SurveyBundle, total_of
-from layerwright.tasks.report.survey_predictions import foreseen
+from layerwright.tasks.report.survey_predictions import predictions
 from layerwright.tasks.report.survey_stability import stability_rows
 from layerwright.tasks.returns.crossover import crossovers
 from layerwright.tasks.returns.money import workload_costs
@@ -39,7 +39,9 @@ def survey_result(
             name: SurveyRow(**_figures(bundle, name)) for name in bundle.plans if name not in shares
         },
         frontier=tuple(
-            FrontierPoint(name=name, **{bundle.budget: share}, **_figures(bundle, name))
+            FrontierPoint.model_validate(
+                {"name": name, bundle.budget: share, **_figures(bundle, name)}
+            )
             for name, share in shares.items()
         ),
         stability=_stability(bundle, second_files),
@@ -49,7 +51,7 @@ def survey_result(
             Prediction(
                 damage=one.part, metric=one.metric, plans=len(one.plans), spearman=one.spearman
             )
-            for one in foreseen(bundle)
+            for one in predictions(bundle)
         ),
         report=page_uri,
         missing=bundle.missing,
@@ -65,6 +67,7 @@ def _figures(bundle: SurveyBundle, name: str) -> dict[str, Any]:
         if len(of_texts) == 1:
             found[family] = found[of_texts[0]]
     kl = [m.value for metric, m in found.items() if metric.startswith("kl_mean.")]
+    known_kl = [value for value in kl if value is not None]
     return {
         "plan": made.plan.summary(),
         "selector": made.plan.selector,
@@ -74,7 +77,7 @@ def _figures(bundle: SurveyBundle, name: str) -> dict[str, Any]:
             for metric, m in found.items()
             if m.low is not None and m.high is not None
         },
-        "kl_nats": max(kl) if kl and None not in kl else None,
+        "kl_nats": max(known_kl) if kl and len(known_kl) == len(kl) else None,
         "context_tokens": made.plan.context_tokens,
         "predicted_kv_bytes": total_of(made.plan, "predicted_kv_bytes"),
         "predicted_kv_bytes_ratio": bundle.kv_ratio(name),

@@ -1,4 +1,4 @@
-"""What a reader of a survey wants to know first: which plan loses least at the same budget."""
+"""The summary at the top of the survey page: which plan loses least at the same budget."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from layerwright.tasks.report.formats import percent
 from layerwright.tasks.report.measurements import Row
 from layerwright.tasks.report.survey_plans import PlanRow
 
-PREFERRED = ("perplexity_ratio", "perplexity", "kl_mean")  # a paired ratio tells most apart
-SAME_BUDGET = 0.005  # of the base's KV bytes
+PREFERRED = ("perplexity_ratio", "perplexity", "kl_mean")  # a paired ratio separates plans best
+SAME_BUDGET = 0.005  # plans within this share of the base's KV bytes have the same budget
 BUDGETS: dict[FrontierBudget, str] = {
     "kv_bytes_ratio": "KV bytes",
-    "prefill_seconds_ratio": "predicted time to read",
+    "prefill_seconds_ratio": "predicted prefill time",
     "decode_seconds_ratio": "predicted time per token",
 }
 
 
 def headline(metrics: list[Row], plans: list[PlanRow]) -> Row | None:
-    """The metric that plans are ranked by: None where nothing was measured."""
+    """The metric that ranks the plans; None if nothing was measured."""
     known = [row for row in metrics if any(p.value(row.metric) is not None for p in plans)]
     for family in PREFERRED:
         for row in known:
@@ -29,53 +29,57 @@ def headline(metrics: list[Row], plans: list[PlanRow]) -> Row | None:
 
 
 def compared(bundle: SurveyBundle, plans: list[PlanRow]) -> str:
-    points = sum(p.made.budget is not None for p in plans)
+    """A sentence on what the survey compares."""
+    points = sum(p.entry.budget is not None for p in plans)
     chosen = len(plans) - points
     frontier = f" and {points} points of the frontier" if points else ""
     return (
-        f"{chosen} plans{frontier} for {bundle.model.source}, each put on the untouched base, "
-        f"without any training, and measured on the same tokens on {bundle.comparison.device}."
+        f"{chosen} plans{frontier} for {bundle.model.source}. Each was applied to the base without "
+        f"training and measured on the same tokens, on {bundle.comparison.device}."
     )
 
 
 def best_first(plans: list[PlanRow], metric: Row) -> list[PlanRow]:
-    """The plans that have a figure of ``metric``, best first; equal ones in the survey's order."""
+    """The plans with a value of ``metric``, best first; ties in the survey's order."""
     sign = -1 if metric.any.higher_is_better else 1
     known = [p for p in plans if p.value(metric.metric) is not None]
     return sorted(known, key=lambda p: sign * (p.value(metric.metric) or 0.0))
 
 
 def at_equal_budget(plans: list[PlanRow], metric: Row) -> list[str]:
-    """One sentence for each budget that different plans of the survey share, best plan first."""
+    """One sentence per budget that several plans have in common, best plan first."""
     sentences = []
-    for ratio, group in _groups([p for p in plans if p.made.budget is None]):
+    for ratio, group in _groups([p for p in plans if p.entry.budget is None]):
         ranked = best_first(group, metric)
-        named = [f"{p.name} {_figure(p, metric)}" for p in ranked]
-        verdict = _apart(ranked[0], ranked[1], metric)
-        sentences.append(f"At {percent(ratio)} of the KV bytes: {', '.join(named)}{verdict}.")
+        figures = [f"{p.name} {_figure(p, metric)}" for p in ranked]
+        verdict = _separation(ranked[0], ranked[1], metric)
+        sentences.append(f"At {percent(ratio)} of the KV bytes: {', '.join(figures)}{verdict}.")
     return sentences
 
 
 def along_the_frontier(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> str | None:
-    """The ends of the frontier, or None where the survey has none."""
+    """A sentence on the points of the frontier; None if the survey has no frontier."""
     points = [
         p
         for p in plans
-        if p.made.budget is not None and p.share is not None
+        if p.entry.budget is not None and p.share is not None
         and p.value(metric.metric) is not None
     ]  # fmt: skip
     if not points:
         return None
     points.sort(key=lambda p: -(p.share or 0.0))
-    told = [f"{_figure(p, metric)} at {percent(p.share)}" for p in points]
-    return f"{metric.metric} of {points[0].selector}: {', '.join(told)} of the {BUDGETS[budget]}."
+    figures = ", ".join(f"{_figure(p, metric)} at {percent(p.share)}" for p in points)
+    return f"{metric.metric} of {points[0].selector}: {figures} of the {BUDGETS[budget]}."
 
 
 def _groups(plans: list[PlanRow]) -> list[tuple[float, list[PlanRow]]]:
-    """Different plans that convert something and take the same KV bytes, dearest budget first."""
+    """Groups of plans that need the same KV bytes, largest budget first.
+
+    Plans that convert nothing, and groups of one plan, are left out.
+    """
     groups: list[tuple[float, list[PlanRow]]] = []
-    able = [p for p in plans if p.made.converted_layers and p.kv_ratio is not None]
-    for plan in sorted(able, key=lambda p: -(p.kv_ratio or 0.0)):
+    comparable = [p for p in plans if p.entry.converted_layers and p.kv_ratio is not None]
+    for plan in sorted(comparable, key=lambda p: -(p.kv_ratio or 0.0)):
         if groups and groups[-1][0] - (plan.kv_ratio or 0.0) <= SAME_BUDGET:
             groups[-1][1].append(plan)
         else:
@@ -84,12 +88,12 @@ def _groups(plans: list[PlanRow]) -> list[tuple[float, list[PlanRow]]]:
 
 
 def _figure(plan: PlanRow, metric: Row) -> str:
-    found = plan.measured[metric.metric]
-    return interval_text(found.value, found.low, found.high)
+    measured = plan.measured[metric.metric]
+    return interval_text(measured.value, measured.low, measured.high)
 
 
-def _apart(first: PlanRow, second: PlanRow, metric: Row) -> str:
-    """Whether the first two can be told apart by their intervals."""
+def _separation(first: PlanRow, second: PlanRow, metric: Row) -> str:
+    """Whether the intervals of the two best plans overlap."""
     if second.same_as == first.name or first.same_as == second.name:
         return "; the first two are the same plan"
     a, b = first.measured[metric.metric], second.measured[metric.metric]
@@ -97,4 +101,4 @@ def _apart(first: PlanRow, second: PlanRow, metric: Row) -> str:
         return ""
     if a.high < b.low or b.high < a.low:
         return "; the intervals of the first two do not overlap"
-    return "; the intervals of the first two overlap, so these tokens do not tell them apart"
+    return "; the intervals of the first two overlap, so more tokens are needed to rank them"

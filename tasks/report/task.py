@@ -1,4 +1,4 @@
-"""The pages: of a run (accepted or rejected), of a survey, and of a requalification."""
+"""The `report` steps: write the page of a convert run, of a survey, of a requalification."""
 
 from layerwright.tasks.contracts.run import Page
 from layerwright.tasks.orchestration.node import Node

@@ -1,4 +1,4 @@
-"""The templates of the pages, and what they may call."""
+"""The Jinja environment of the page templates."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def _environment() -> Environment:
 
 
 def template(name: str) -> Template:
-    """A template of this folder; what it is not given is an error."""
+    """A template of this folder. Rendering it without one of its variables is an error."""
     return _environment().get_template(name)

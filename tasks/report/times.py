@@ -1,4 +1,4 @@
-"""Predicted times beside measured ones, and how far times of layers add up at all."""
+"""Compare predicted times with measured ones, and show how well layer times add up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.formats import length, number, percent
 from layerwright.tasks.report.measurements import Row, rows
 
-# the part of a time that a metric measures, and its value in milliseconds for rows at once
+# by metric: its name on the page, the field of PassTime, and (value, rows) -> milliseconds
 PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {
-    "prefill_ms": ("Reading", "prefill_seconds", lambda ms, rows: ms),
+    "prefill_ms": ("Prefill of", "prefill_seconds", lambda ms, rows: ms),
     "decode_tokens_per_s": (
-        "A token behind",
+        "One new token after",
         "decode_seconds_per_token",
         lambda rate, rows: 1e3 * rows / rate,
     ),
@@ -25,7 +25,7 @@ PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {
 
 @dataclass(frozen=True)
 class TimeRow:
-    """One figure in milliseconds, by arm: predicted, measured, and how far apart."""
+    """One time of one arm, predicted and measured, in milliseconds."""
 
     what: str
     arm: Arm
@@ -46,11 +46,11 @@ class TimeRow:
 
 
 def time_rows(bundle: ReportBundle) -> list[TimeRow]:
-    """Base and candidate at each length that was both timed in layers and measured as a whole."""
+    """Base and candidate at each length that is in the cost table and in the evaluation."""
     costs = bundle.costs
     if costs is None:
         return []
-    made = []
+    times = []
     for row in rows(bundle.evaluation):
         if row.family in PARTS and row.tokens is not None and row.batch == costs.batch:
             predicted: dict[Arm, PassTime | None] = {
@@ -59,27 +59,27 @@ def time_rows(bundle: ReportBundle) -> list[TimeRow]:
             }
             for arm, time in predicted.items():
                 if time is not None and (value := row.value(arm)):
-                    made.append(_row(row, arm, time, value))
-    return made
+                    times.append(_row(row, arm, time, value))
+    return times
 
 
 def _row(row: Row, arm: Arm, predicted: PassTime, value: float) -> TimeRow:
     what, part, in_ms = PARTS[row.family]
-    words = f"{what} {length(row.tokens or 0)} tokens"
-    return TimeRow(words, arm, getattr(predicted, part) * 1e3, in_ms(value, row.batch))
+    name = f"{what} {length(row.tokens or 0)} tokens"
+    return TimeRow(name, arm, getattr(predicted, part) * 1e3, in_ms(value, row.batch))
 
 
 def planned_times(bundle: ReportBundle) -> str | None:
-    """The prediction at the plan's own length in a sentence; None where there is none."""
+    """A sentence on the predicted times at the plan's context length; None without a prediction."""
     tokens = bundle.plan.context_tokens
-    mine, base = bundle.predicted_times.get(tokens), _base_time(bundle, tokens)
-    if mine is None or base is None:
+    planned, base = bundle.predicted_times.get(tokens), _base_time(bundle, tokens)
+    if planned is None or base is None:
         return None
-    ratio = time_ratio(mine, base)
+    ratio = time_ratio(planned, base)
     return (
-        "From the measured times of its layers it is predicted to take "
-        f"{percent(ratio.prefill)} of the base's time to read them, and "
-        f"{percent(ratio.decode)} for each token behind them."
+        "From the measured times of single layers, the predicted prefill time is "
+        f"{percent(ratio.prefill)} of the base's, and the predicted time per new token "
+        f"{percent(ratio.decode)}."
     )
 
 
@@ -89,9 +89,10 @@ def _base_time(bundle: ReportBundle, tokens: int) -> PassTime | None:
 
 
 def adding_up(costs: CostTable) -> str:
-    """How far the times of layers miss a model that has every kind of them in turn, by length."""
+    """The error of the prediction for the mixed model of the cost table, by context length."""
     parts = []
     for at in costs.contexts:
         prefill, decode = (percent(ratio - 1, signed=True) for ratio in at.adding_up)
-        parts.append(f"{prefill} prefill and {decode} a token at {length(at.context_tokens)}")
+        tokens = length(at.context_tokens)
+        parts.append(f"{prefill} for prefill and {decode} per new token at {tokens} tokens")
     return "; ".join(parts)

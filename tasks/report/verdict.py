@@ -1,4 +1,4 @@
-"""What a manager reads: what was done, what it saves, what it costs, what became of it."""
+"""The summary at the top of the page: what was done, what it saves, what it costs, the outcome."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEEP = "keep"
 
 
 def plan_sentence(plan: ConversionPlan) -> str:
-    """``15 of 30 layers become streaming (sinks 4, window 252); 15 stay as they were``."""
+    """``15 of 30 layers become streaming (sinks 4, window 252); 15 stay unchanged``."""
     groups: Counter[tuple[str, str]] = Counter()
     for item in plan.items:
         groups[(item.strategy, options(item.params))] += item.stop - item.start
@@ -35,8 +35,8 @@ def plan_sentence(plan: ConversionPlan) -> str:
         if name != KEEP
     ]
     if not parts:
-        return f"all {plan.layers} layers stay as they were"
-    return ", ".join(parts) + (f"; {kept} stay as they were" if kept else "")
+        return f"all {plan.layers} layers stay unchanged"
+    return ", ".join(parts) + (f"; {kept} stay unchanged" if kept else "")
 
 
 def done(bundle: ReportBundle) -> str:
@@ -44,39 +44,39 @@ def done(bundle: ReportBundle) -> str:
     for strategy, look in looks(bundle.plan).items():
         if strategy != KEEP and look.meaning:
             text += f" {strategy}: {look.meaning[:1].lower()}{look.meaning[1:]}"
-    tuned = bundle.finetune
-    if tuned is None or tuned.steps == 0:
+    training = bundle.finetune
+    if training is None or training.steps == 0:
         return f"{text} No fine-tuning."
     return (
-        f"{text} Then fine-tuned for {tuned.steps:,} steps on {tuned.tokens:,} tokens "
-        f"({duration(tuned.seconds)})."
+        f"{text} The converted model was fine-tuned for {training.steps:,} steps on "
+        f"{training.tokens:,} tokens ({duration(training.seconds)})."
     )
 
 
 def saves(bundle: ReportBundle) -> str:
-    found = rows(bundle.evaluation)
+    all_rows = rows(bundle.evaluation)
     parts = []
-    if kv := longest(found, "kv_bytes"):
-        base, mine = kv.value("base"), kv.value("candidate")
+    if kv := longest(all_rows, "kv_bytes"):
+        base, candidate = kv.value("base"), kv.value("candidate")
         parts.append(
-            f"At {kv.tokens:,} tokens the KV cache takes {data_size(mine)} instead of "
+            f"At {kv.tokens:,} tokens the KV cache takes {data_size(candidate)} instead of "
             f"{data_size(base)} ({percent(kv.change, signed=True)})"
         )
-    if speed := longest(found, "decode_tokens_per_s"):
+    if speed := longest(all_rows, "decode_tokens_per_s"):
         parts.append(
-            f"decoding at {length(speed.tokens or 0)} is {1 + (speed.change or 0):.2f} times as "
-            f"fast on {bundle.evaluation.device}"
+            f"decoding at {length(speed.tokens or 0)} tokens is {1 + (speed.change or 0):.2f} "
+            f"times as fast on {bundle.evaluation.device}"
         )
-    if bundle.cost and (told := money_saved(bundle.cost)):
-        parts.append(told)
+    if bundle.cost and (money := money_saved(bundle.cost)):
+        parts.append(money)
     return _sentence(parts) if parts else "No saving was measured."
 
 
 def costs(bundle: ReportBundle) -> str:
-    found = rows(bundle.evaluation)
+    all_rows = rows(bundle.evaluation)
     parts = []
     worst = max(
-        (r for r in found if r.family == "perplexity" and r.change is not None),
+        (r for r in all_rows if r.family == "perplexity" and r.change is not None),
         key=lambda r: r.change or 0.0,
         default=None,
     )
@@ -84,15 +84,19 @@ def costs(bundle: ReportBundle) -> str:
         if (worst.change or 0) > 0:
             parts.append(f"Perplexity rises by at most {percent(worst.change)} ({worst.subject})")
         else:
-            parts.append("Perplexity rises on no text")
+            parts.append("Perplexity does not rise on any text")
     agreement = [
-        v for r in found if r.family == "top1_agreement" and (v := r.value("candidate")) is not None
+        value
+        for row in all_rows
+        if row.family == "top1_agreement" and (value := row.value("candidate")) is not None
     ]
     if agreement:
-        parts.append(f"{percent(min(agreement))} of next tokens are the base's own choice")
-    for row in (r for r in found if r.family == "recall"):
-        base, mine = number(row.value("base")), number(row.value("candidate"))
-        parts.append(f"{row.subject} recall: {mine}, base {base}")
+        parts.append(
+            f"for {percent(min(agreement))} of tokens the candidate's first choice is the base's"
+        )
+    for row in (r for r in all_rows if r.family == "recall"):
+        base, candidate = number(row.value("base")), number(row.value("candidate"))
+        parts.append(f"{row.subject} recall is {candidate} (base {base})")
     return _sentence(parts) if parts else "No loss of quality was measured."
 
 
@@ -102,13 +106,13 @@ def _sentence(parts: list[str]) -> str:
 
 
 def outcome(bundle: ReportBundle) -> str:
-    made = bundle.registration
-    if made:
-        again = " (it was there already; its digest was verified)" if made.found else ""
+    version = bundle.registration
+    if version:
+        again = " (the version existed before; its digest was verified)" if version.found else ""
         return (
-            f"Registered as {made.name}, version {made.version}, alias {made.alias}{again}. "
-            f"The decision holds until {moment(bundle.gate.expires_at)}."
+            f"Registered as {version.name}, version {version.version}, alias {version.alias}"
+            f"{again}. The decision is valid until {moment(bundle.gate.expires_at)}."
         )
     if bundle.gate.accepted:
-        return "Accepted, but not registered: this run has no registry."
+        return "Accepted, but not registered: the recipe has no registry."
     return f"Nothing was registered: {rejection(bundle.gate)}."

@@ -1,1 +1,1 @@
-"""Cost and return of a conversion."""
+"""The cost of a conversion, its return in money, and the prompt length from which it is faster."""

@@ -1,4 +1,4 @@
-"""From which prompt length on a candidate is faster than its base, by what was measured."""
+"""Compute from measurements from which prompt length a candidate is faster than its base."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FAMILIES: dict[Timed, str] = {
 
 
 def crossovers(measurements: Iterable[Measurement]) -> tuple[Crossover, ...]:
-    """For reading, writing and whole requests at each batch size that was measured."""
-    found = times(measurements)
+    """The crossovers of prefill, decoding and whole requests, at each measured batch size."""
+    pairs = sorted(times(measurements).items(), key=lambda item: item[0][1].prompt_tokens)
     groups: dict[tuple[Timed, int, int], list[tuple[int, float]]] = {}
-    for (timed, load), pair in sorted(found.items(), key=lambda item: item[0][1].prompt_tokens):
+    for (timed, load), pair in pairs:
         groups.setdefault((timed, load.new_tokens, load.batch), []).append(
             (load.prompt_tokens, pair.candidate / pair.base)
         )
@@ -37,8 +37,8 @@ def crossovers(measurements: Iterable[Measurement]) -> tuple[Crossover, ...]:
 
 
 def crossover_tokens(measured: list[tuple[int, float]]) -> float | None:
-    """See ``Crossover``. ``measured``: (prompt tokens, ratio of times), ascending, at least one."""
-    slower = [place for place, (_, ratio) in enumerate(measured) if ratio >= 1]
+    """``Crossover.tokens`` of at least one (prompt tokens, ratio of times), ascending by tokens."""
+    slower = [index for index, (_, ratio) in enumerate(measured) if ratio >= 1]
     if not slower:
         return float(measured[0][0])
     last = slower[-1]
@@ -50,13 +50,13 @@ def crossover_tokens(measured: list[tuple[int, float]]) -> float | None:
 
 
 def times(measurements: Iterable[Measurement]) -> dict[tuple[Timed, Workload], Pair]:
-    """Seconds that base and candidate take: a prefill, a new token, a request."""
+    """The seconds that base and candidate need per prefill, new token and request."""
     values: dict[tuple[Timed, Workload], dict[str, float]] = {}
     for m in measurements:
         family, _, subject = m.metric.partition(".")
         load = Workload.parse(subject)
         timed = next((timed for timed, name in FAMILIES.items() if name == family), None)
-        if timed and load and m.value:  # a time of 0 was not measured
+        if timed and load and m.value:  # 0 means that the clock could not measure it
             seconds = 1 / m.value if timed == "decode" else m.value / 1e3
             values.setdefault((timed, load), {})[m.arm] = seconds
     return {

@@ -1,6 +1,6 @@
-"""Cost and return of a conversion: money per million tokens, and when it has paid for itself.
+"""Compute the cost of a conversion, the money per million tokens, and the break-even.
 
-Pure functions of an evaluation, a price, and the time that the run's steps took.
+These are pure functions of an evaluation, a price, and the times of the run's steps.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ MILLION = 1_000_000
 def workload_costs(
     measurements: Iterable[Measurement], price: Price, conversion: float | None = None
 ) -> tuple[WorkloadCost, ...]:
-    """Every workload whose prefill, decoding and requests were measured, shortest prompt first.
+    """The costs of each workload with measured prefill, decoding and requests, shortest first.
 
     Args:
-        conversion: what it cost; without it there is no break-even.
+        conversion: the cost of the conversion; without it there is no break-even.
     """
-    found = times(measurements)
+    measured = times(measurements)
 
     def per_million(timed: Timed, load: Workload, tokens: int) -> Pair | None:
-        pair = found.get((timed, load))
+        pair = measured.get((timed, load))
         return pair and Pair(
             base=price.of(pair.base) * MILLION / tokens,
             candidate=price.of(pair.candidate) * MILLION / tokens,
         )
 
     costs = []
-    for load in sorted(load for timed, load in found if timed == "request"):
-        alone = load._replace(new_tokens=0)
-        prefill = per_million("prefill", alone, load.prompt_tokens * load.batch)
-        decode = per_million("decode", alone, 1)
+    for load in sorted(load for timed, load in measured if timed == "request"):
+        prompt = load._replace(new_tokens=0)
+        prefill = per_million("prefill", prompt, load.prompt_tokens * load.batch)
+        decode = per_million("decode", prompt, 1)
         request = per_million("request", load, (load.prompt_tokens + load.new_tokens) * load.batch)
         if prefill and decode and request:
             costs.append(
@@ -65,13 +65,13 @@ def cost_and_return(
     cached: Iterable[str],
     compute: Compute,
 ) -> CostAndReturn:
-    """What the conversion cost, and what it gives back.
+    """The cost of the conversion and its return per workload.
 
     Args:
-        spent: seconds of each step in this run; next to none where the cache answered.
-        recorded: seconds that a step's own result says it took when it ran.
-        cached: steps that the cache answered.
-        compute: how many devices each step works on.
+        spent: seconds of each step in this run; almost none for cached steps.
+        recorded: seconds of each step that its result records from when it ran.
+        cached: steps whose results came from the cache.
+        compute: gives the number of devices that each step uses.
     """
     seconds = {
         step: max(spent.get(step, 0.0), recorded.get(step, 0.0)) * compute.of(step).processes

@@ -1,1 +1,2 @@
-"""A challenger beside the champion on a log of requests, a growing share at a time."""
+"""The staged roll-out: champion and challenger answer a log of requests; the challenger's share of
+traffic grows from stage to stage."""

@@ -1,4 +1,4 @@
-"""One side of a roll-out: a checkpoint that answers requests one by one.
+"""One side of a roll-out: a loaded checkpoint that answers requests one at a time.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -24,7 +24,7 @@ WARM_UP_TOKENS = 4
 
 
 class Respondent:
-    """A loaded checkpoint with its tokenizer, and how it is to answer."""
+    """A loaded checkpoint with its tokenizer."""
 
     def __init__(
         self, folder: Path, policy: RolloutPolicy, price: Price | None, device: str
@@ -34,13 +34,13 @@ class Respondent:
         self.policy, self.price, self.device = policy, price, device
 
     def answer(self, request: Request) -> tuple[Answer, tuple[int, ...]]:
-        """The answer, greedy, and its tokens.
+        """The greedy answer and its tokens.
 
-        A request that fails is an answer with an error, as a serving side's would be.
+        An exception becomes an answer with an error, as a serving process would return it.
         """
         started = now(self.device)
         try:
-            text, tokens = self._write(request)
+            text, tokens = self._generate(request)
             why = None
         except Exception as error:
             text, tokens, why = "", (), f"{type(error).__name__}: {error}"
@@ -57,35 +57,36 @@ class Respondent:
         )
         return failed(answer, why) if why else answer, tokens
 
-    def _write(self, request: Request) -> tuple[str, tuple[int, ...]]:
+    def _generate(self, request: Request) -> tuple[str, tuple[int, ...]]:
         prompt = self._prompt(request)
         new = request.max_new_tokens or self.policy.max_new_tokens
         positions = self.model.config.max_position_embeddings
         if len(prompt) + new > positions:
             raise ValueError(
-                f"{len(prompt)} tokens and {new} new ones are more than the {positions} positions"
+                f"{len(prompt)} prompt tokens and {new} new tokens exceed the model's {positions} "
+                "positions"
             )
-        said = continuation(self.model, self.tokenizer, prompt, max_new_tokens=new)
-        return said.text, said.tokens
+        generated = continuation(self.model, self.tokenizer, prompt, max_new_tokens=new)
+        return generated.text, generated.tokens
 
     @torch.inference_mode()
     def nll(self, request: Request, tokens: Sequence[int]) -> float:
-        """Mean negative log-likelihood in nats of ``tokens`` behind the request's prompt."""
+        """Mean negative log-likelihood of ``tokens`` after the request's prompt, in nats."""
         ids_1T = torch.tensor([[*self._prompt(request), *tokens]], device=self.device)
         logits_1NV = self.model(ids_1T[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits
         return target_nll(logits_1NV, ids_1T[:, -len(tokens) :]).mean().item()
 
     def warm_up(self, request: Request) -> None:
-        """Take what a model takes once, so that no request pays for it."""
-        few = request.model_copy(update={"max_new_tokens": WARM_UP_TOKENS, "reference": None})
-        self.answer(few)
+        """Answer once, so that no measured request includes one-time work."""
+        short = request.model_copy(update={"max_new_tokens": WARM_UP_TOKENS, "reference": None})
+        self.answer(short)
 
     def _prompt(self, request: Request) -> list[int]:
         return encode(self.tokenizer, request.prompt, self.policy.chat)[0].tolist()
 
 
 def failed(answer: Answer, why: str) -> Answer:
-    """An answer that is none; where there is a reference, it does not match it."""
+    """The answer as a failure: no text, and match 0 if the request has a reference."""
     match = None if answer.match is None else 0.0
     update = {"text": "", "new_tokens": 0, "error": why[:500], "match": match}
     return answer.model_copy(update=update)

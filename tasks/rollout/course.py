@@ -1,4 +1,4 @@
-"""Where a roll-out goes from a decision on its stage: pure functions."""
+"""The next state of a roll-out after a decision on its stage: pure functions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from layerwright.tasks.recipe.rollout import RolloutPolicy, RolloutStage
 def log_ended(
     stage: RolloutStage, look: int, served: Sequence[Served], pairs: int, now: datetime
 ) -> StageDecision:
-    """The decision where the log has fewer requests than a look asks for: none, by no test.
+    """The decision if the log has fewer requests than the look needs: inconclusive, without a test.
 
-    Looking at what there is would be one look more than the significance is shared among.
+    A test on the available requests would be an additional look, for which the significance level
+    leaves no room.
     """
     return StageDecision(
         stage=stage.name,
         share=stage.share,
         look=look,
         requests=len(served),
-        by_challenger=sum(one.side == "challenger" for one in served),
+        by_challenger=sum(record.side == "challenger" for record in served),
         pairs=pairs,
         verdict="inconclusive",
         checks=(),
         decided_at=now.isoformat(timespec="seconds"),
-        reason=f"the log ended: {pairs} of {stage.requests * look} pairs of answers",
+        reason=f"the log has too few requests: {pairs} of {stage.requests * look} pairs of answers",
     )
 
 
@@ -44,10 +45,10 @@ def next_state(
     read: Sequence[Request],
     now: datetime,
 ) -> RolloutState:
-    """The state behind a decision on the stage that ``state`` is at.
+    """The state after a decision on the current stage.
 
     Args:
-        read: the log as far as this stage has read it.
+        read: the requests of the log up to the last one that this stage used.
     """
     if decision.verdict == "roll back":
         return rolled_back(state, decision.reason, now)
@@ -78,13 +79,13 @@ def next_state(
 
 
 def rolled_back(state: RolloutState, reason: str, now: datetime) -> RolloutState:
-    """The challenger gets no request any more."""
+    """The state after a rollback: the challenger gets no traffic."""
     since = now.isoformat(timespec="seconds")
     update = {"status": "rolled back", "share": 0.0, "since": since, "reason": reason[:1000]}
     return state.model_copy(update=update)
 
 
 def stopped(state: RolloutState, policy: RolloutPolicy) -> StoppedRollout:
-    """What a version is told of its roll-out that went back."""
+    """The record of a roll-out that was rolled back, for the challenger's version."""
     at = min(state.stage, len(policy.stages) - 1)
     return StoppedRollout(at=state.since, stage=policy.stages[at].name, reason=state.reason)

@@ -1,11 +1,11 @@
-"""Requests of a log through champion and challenger, in the shares of a stage."""
+"""Replay requests of a log through champion and challenger, with the shares of a stage."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from layerwright.tasks.contracts.rollout import Request, Served, Side
+from layerwright.tasks.contracts.rollout import Answer, Request, Served, Side
 from layerwright.tasks.probes.text_match import rouge_l
 from layerwright.tasks.progress import progress
 from layerwright.tasks.recipe.rollout import RolloutStage
@@ -20,14 +20,17 @@ Sides = Callable[[], Mapping[Side, Respondent]]
 def read_for(
     requests: Sequence[Request], model: str, stage: RolloutStage, pairs: int
 ) -> tuple[int, int]:
-    """How many requests must be read until both sides have answered so many, and how many pairs
-    that gives: fewer where the log ends before."""
-    found = 0
+    """How many requests to read from the log for ``pairs`` pairs of answers.
+
+    Returns:
+        The number of requests, and the number of pairs: fewer than asked if the log is too short.
+    """
+    count = 0
     for index, request in enumerate(requests):
-        found += _asks_both(model, request, stage)
-        if found == pairs:
-            return index + 1, found
-    return len(requests), found
+        count += _asks_both(model, request, stage)
+        if count == pairs:
+            return index + 1, count
+    return len(requests), count
 
 
 def replay(
@@ -37,28 +40,28 @@ def replay(
     records: StageRecords,
     sides: Sides,
 ) -> list[Served]:
-    """What became of each request, in order; those that were run before are not run again.
+    """The record of each request, in order. Requests with a record are not run again.
 
-    At the challenger's requests the champion is asked too; its answer does not count there.
+    The champion also answers the challenger's requests, for the comparison.
 
     Args:
-        model: the registered model's name, which `assign` takes.
-        sides: loads the two; called only where there is something to run.
+        model: the registered model's name, for ``assign``.
+        sides: loads both checkpoints; called only if a request has no record.
     """
-    found = [records.find(request) for request in requests]
-    if all(found):
-        return [served for served in found if served]
+    recorded = [records.find(request) for request in requests]
+    if all(recorded):
+        return [record for record in recorded if record]
     loaded = sides()
     for respondent in loaded.values():
         respondent.warm_up(requests[0])
     served: list[Served] = []
     with progress() as bar:
         job = bar.add_task(f"roll-out, {stage.name}", total=len(requests))
-        for index, (request, before) in enumerate(zip(requests, found, strict=True)):
-            if before is None:
-                before = _serve(request, index, model, stage, loaded)
-                records.keep(before)
-            served.append(before)
+        for index, (request, record) in enumerate(zip(requests, recorded, strict=True)):
+            if record is None:
+                record = _serve(request, index, model, stage, loaded)
+                records.keep(record)
+            served.append(record)
             bar.advance(job)
     return served
 
@@ -76,17 +79,19 @@ def _serve(
 ) -> Served:
     side = assign(model, request.id, stage.share)
     both = _asks_both(model, request, stage)
-    # in turns of who is first, so that a slow minute of the machine hits both alike
-    asked = SIDES[:: 1 if turn % 2 else -1] if both else SIDES[:1]
-    said = {name: sides[name].answer(request) for name in asked}
-    answers = {name: answer for name, (answer, _) in said.items()}
+    # the sides alternate in who answers first, so that a slow machine affects both equally
+    order = SIDES[:: 1 if turn % 2 else -1] if both else SIDES[:1]
+    answers: dict[Side, Answer] = {}
+    tokens: dict[Side, tuple[int, ...]] = {}
+    for name in order:
+        answers[name], tokens[name] = sides[name].answer(request)
     agreement, nats = None, dict.fromkeys(SIDES, math.nan)
     if both and not any(answer.error for answer in answers.values()):
         agreement = rouge_l(answers["challenger"].text, (answers["champion"].text,))
-        nats = {name: sides[name].nll(request, said["champion"][1]) for name in SIDES}
+        nats = {name: sides[name].nll(request, tokens["champion"]) for name in SIDES}
         for name in SIDES:
             if not math.isfinite(nats[name]):
-                answers[name] = failed(answers[name], "the logits are no finite numbers")
+                answers[name] = failed(answers[name], "the logits are not finite")
     return Served(
         id=request.id,
         prompt_sha256=prompt_sha256(request),

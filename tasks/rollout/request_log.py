@@ -1,4 +1,4 @@
-"""A log of requests: JSON Lines, oldest first."""
+"""Read a request log: JSON Lines, oldest request first."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pydantic import ValidationError
 from layerwright.tasks.contracts.rollout import Request
 from layerwright.tasks.errors import InputError
 
-EXPECTED = '{"id": TEXT, "prompt": TEXT, "reference": TEXT, "max_new_tokens": N}, the last two free'
+EXPECTED = (
+    '{"id": TEXT, "prompt": TEXT, "reference": TEXT, "max_new_tokens": N}; the last two are '
+    "optional"
+)
 
 
 def read_log(path: Path | str) -> tuple[Request, ...]:
-    """Every request of a log.
+    """All requests of a log.
 
     Raises:
-        InputError: it cannot be read or is empty, a line is no request, or an id comes twice; with
-            file, line and field.
+        InputError: the file cannot be read or is empty, a line is not a request, or two requests
+            have the same id. The error names file, line and field.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -29,17 +32,17 @@ def read_log(path: Path | str) -> tuple[Request, ...]:
         ) from error
     if lines == [""]:
         raise InputError("the log has no requests", where=str(path), expected="at least one")
-    found: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     requests = []
     for number, line in enumerate(lines, 1):
         request = _request(line, f"{path}:{number}")
-        if first := found.get(request.id):
+        if first := line_of.get(request.id):
             raise InputError(
-                f"{request.id!r} stands in line {first} too",
+                f"line {first} has the same id {request.id!r}",
                 where=f"{path}:{number}: id",
-                expected="an id of its own for each request",
+                expected="a unique id for each request",
             )
-        found[request.id] = number
+        line_of[request.id] = number
         requests.append(request)
     return tuple(requests)
 

@@ -1,8 +1,8 @@
-"""One look at a stage of a roll-out: does the challenger advance, go back, or is that open?
+"""Decide one look at a stage of a roll-out: advance, roll back, or inconclusive.
 
-Every figure comes from pairs of answers to the same requests. A stage passes when each limit holds
-at the policy's ``passing_level``; one limit that is broken at its ``failing_level`` rolls back;
-else the look is inconclusive.
+Every figure comes from pairs of answers to the same requests. The challenger advances if all limits
+hold at the policy's ``passing_level``. It is rolled back if a limit is broken at the
+``failing_level``. Otherwise the look is inconclusive.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ import numpy as np
 
 from layerwright.tasks.contracts.gate import Comparing
 from layerwright.tasks.contracts.rollout import Answer, LimitCheck, Served, StageDecision, Verdict
-from layerwright.tasks.gate.comparison import Comparison, beyond, compare_items, figure_of
-from layerwright.tasks.gate.pairs import NotShown, Pairs
+from layerwright.tasks.gate.comparison import (
+    Comparison,
+    bootstrap_p_value,
+    compare_items,
+    figure_from_items,
+)
+from layerwright.tasks.gate.pairs import NoEvidence, Pairs
 from layerwright.tasks.recipe.gate import GateRule
 from layerwright.tasks.recipe.rollout import RolloutLimit, RolloutPolicy, RolloutStage
 from layerwright.tasks.resampling import resample
@@ -33,36 +38,36 @@ def judge_stage(
     now: datetime,
     seed: int = 0,
 ) -> StageDecision:
-    """The verdict on everything that a stage has measured so far.
+    """The decision on all requests of a stage so far.
 
     Args:
+        look: number of this look, from 1.
         seed: of the bootstrap.
     """
     checks = tuple(_check(limit, served, policy, seed) for limit in policy.limits)
     broken = [check for check in checks if check.verdict == "outside"]
-    unclear = [check for check in checks if check.verdict == "open"]
-    verdict: Verdict = "roll back" if broken else "inconclusive" if unclear else "advance"
+    undecided = [check for check in checks if check.verdict == "open"]
+    verdict: Verdict = "roll back" if broken else "inconclusive" if undecided else "advance"
     return StageDecision(
         stage=stage.name,
         share=stage.share,
         look=look,
         requests=len(served),
-        by_challenger=sum(one.side == "challenger" for one in served),
-        pairs=sum(one.pair is not None for one in served),
+        by_challenger=sum(record.side == "challenger" for record in served),
+        pairs=sum(record.pair is not None for record in served),
         verdict=verdict,
         checks=checks,
         decided_at=now.isoformat(timespec="seconds"),
-        reason="; ".join(_told(check) for check in broken or unclear),
+        reason="; ".join(_reason(check) for check in broken or undecided),
     )
 
 
-def _told(check: LimitCheck) -> str:
+def _reason(check: LimitCheck) -> str:
     if check.value is None:
         return f"{check.figure}: {check.reason}"
-    side = "breaks" if check.verdict == "outside" else "is not shown to keep"
-    return (
-        f"{check.figure} {check.value:.4g} {side} the limit {check.limit:g} ({check.items} pairs)"
-    )
+    verdict = "breaks" if check.verdict == "outside" else "is inconclusive for"
+    value = f"{check.figure} {check.value:.4g}"
+    return f"{value} {verdict} the limit {check.limit:g} ({check.items} pairs)"
 
 
 def _check(
@@ -70,44 +75,46 @@ def _check(
 ) -> LimitCheck:
     figure = limit.figure
     stream = crc32(f"rollout/{seed}/{figure}".encode())
-    # these two are losses of a share: the gate's rule is on what is left of it
+    # these two limits bound a loss; the gate's rule bounds the negative difference from below
     sign = -1.0 if figure in ("errors", "match") else 1.0
     rule = _rule(limit, sign)
     try:
         pairs = _pairs(figure, served, policy)
         if len(pairs) < policy.min_items:
-            raise NotShown(f"{len(pairs)} pairs, fewer than {policy.min_items}")
+            raise NoEvidence(f"too few pairs: {len(pairs)}, at least {policy.min_items} are needed")
         if figure in QUANTILES:
-            found = _compare_quantiles(rule, pairs, QUANTILES[figure], policy.passing_level, stream)
+            quantile = QUANTILES[figure]
+            compared = _compare_quantiles(rule, pairs, quantile, policy.passing_level, stream)
         else:
-            value = figure_of(rule, pairs)
-            found = compare_items(rule, value, pairs, policy.passing_level, stream)
-    except NotShown as nothing:
-        return LimitCheck(figure=figure, limit=limit.limit, verdict="open", reason=str(nothing))
-    inside = _inside(rule, found.bound if limit.on == "bound" else found.value)
-    broken = not _inside(rule, found.value) and (
-        found.p_value is not None and found.p_value < policy.failing_level
+            value = figure_from_items(rule, pairs)
+            compared = compare_items(rule, value, pairs, policy.passing_level, stream)
+    except NoEvidence as error:
+        return LimitCheck(figure=figure, limit=limit.limit, verdict="open", reason=str(error))
+    inside = _inside(rule, compared.bound if limit.on == "bound" else compared.value)
+    broken = not _inside(rule, compared.value) and (
+        compared.p_value is not None and compared.p_value < policy.failing_level
     )
     return LimitCheck(
         figure=figure,
         limit=limit.limit,
-        value=sign * found.value + 0.0,  # no minus zero
-        bound=None if found.bound is None else sign * found.bound + 0.0,
-        p_value=found.p_value,
-        items=found.items,
+        value=sign * compared.value + 0.0,  # + 0.0 turns -0.0 into 0.0
+        bound=None if compared.bound is None else sign * compared.bound + 0.0,
+        p_value=compared.p_value,
+        items=compared.items,
         verdict="outside" if broken else "inside" if inside else "open",
     )
 
 
 def _rule(limit: RolloutLimit, sign: float) -> GateRule:
+    """The limit as a rule of the gate, which has the statistics."""
     figure = limit.figure
-    name, bar = f"rollout.{figure}", sign * limit.limit
+    name, threshold = f"rollout.{figure}", sign * limit.limit
     if figure == "agreement":
-        return GateRule(metric=name, compare="value", min=bar)
+        return GateRule(metric=name, compare="value", min=threshold)
     if figure in ("errors", "match"):
-        return GateRule(metric=name, arm="champion", compare="difference", min=bar)
+        return GateRule(metric=name, arm="champion", compare="difference", min=threshold)
     kind: Comparing = "difference" if figure == "likelihood" else "ratio"
-    return GateRule(metric=name, arm="champion", compare=kind, max=bar)
+    return GateRule(metric=name, arm="champion", compare=kind, max=threshold)
 
 
 def _inside(rule: GateRule, value: float | None) -> bool:
@@ -117,34 +124,36 @@ def _inside(rule: GateRule, value: float | None) -> bool:
 
 
 def _pairs(figure: str, served: Sequence[Served], policy: RolloutPolicy) -> Pairs:
-    """The challenger's items beside the champion's.
+    """The figure's items of both sides, one per request that both sides answered.
 
-    Answers of both sides alone have a latency, a cost and a likelihood. A challenger that fails
-    where the champion answers matches and agrees with nothing.
+    Latency, cost and likelihood use only requests that neither side failed. If only the challenger
+    failed, its match and its agreement are 0.
     """
-    both = [(one, *one.pair) for one in served if one.pair]
+    both = [(record, *record.pair) for record in served if record.pair]
     if figure == "errors":
-        return _paired([_answered(new) for _, _, new in both], [_answered(o) for _, o, _ in both])
+        return _paired(
+            [_answered(new) for _, _, new in both], [_answered(old) for _, old, _ in both]
+        )
     if figure == "match":
         rows = [(old.match, new.match) for _, old, new in both]
         known = [(old, new) for old, new in rows if old is not None and new is not None]
         right_or_wrong = policy.match != "rouge_l"
         return _paired([new for _, new in known], [old for old, _ in known], right_or_wrong)
     if figure == "agreement":
-        agreed = [one.agreement or 0.0 for one, old, _ in both if old.error is None]
-        return _paired(agreed, None, right_or_wrong=False)
-    whole = [(one, old, new) for one, old, new in both if not old.error and not new.error]
+        agreement = [record.agreement or 0.0 for record, old, _ in both if old.error is None]
+        return _paired(agreement, None, right_or_wrong=False)
+    answered = [pair for pair in both if not pair[1].error and not pair[2].error]
     if figure == "likelihood":
         return _paired(
-            [one.challenger_nll for one, _, _ in whole],
-            [one.champion_nll for one, _, _ in whole],
+            [record.challenger_nll for record, _, _ in answered],
+            [record.champion_nll for record, _, _ in answered],
             right_or_wrong=False,
-            weights=[old.new_tokens for _, old, _ in whole],
+            weights=[old.new_tokens for _, old, _ in answered],
         )
     unit = "cost" if figure == "cost" else "seconds"
     return _paired(
-        [getattr(new, unit) for _, _, new in whole],
-        [getattr(old, unit) for _, old, _ in whole],
+        [getattr(new, unit) for _, _, new in answered],
+        [getattr(old, unit) for _, old, _ in answered],
         right_or_wrong=False,
     )
 
@@ -171,7 +180,7 @@ def _paired(
 def _compare_quantiles(
     rule: GateRule, pairs: Pairs, quantile: float, level: float, seed: int
 ) -> Comparison:
-    """The ratio of two quantiles, with its bound and p-value by the paired bootstrap."""
+    """The ratio of a quantile of both sides, with bound and p-value by the paired bootstrap."""
 
     def ratio(mine: np.ndarray, theirs: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.quantile(mine, quantile, axis) / np.quantile(theirs, quantile, axis)
@@ -182,6 +191,6 @@ def _compare_quantiles(
     return Comparison(
         float(ratio(*sides)),
         float(np.quantile(draws, 1 - level)),
-        beyond(draws, rule),
+        bootstrap_p_value(draws, rule),
         len(pairs),
     )

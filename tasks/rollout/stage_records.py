@@ -1,4 +1,4 @@
-"""What was measured of each request of a stage, on disk as it comes."""
+"""The records of a stage on disk, one per request, so that a killed roll-out can resume."""
 
 from __future__ import annotations
 
@@ -13,49 +13,51 @@ from layerwright.tasks.errors import InputError, IntegrityError
 
 
 class StageRecords:
-    """A file of JSON Lines that a kill may cut off in its last line, and nowhere else.
+    """The records of a stage, in a file of JSON Lines.
+
+    A kill can cut off the last line; that line is then removed.
 
     Raises:
-        IntegrityError: another line of it is no record.
+        IntegrityError: another line is not a record.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._found: dict[str, Served] = {}
+        self._records: dict[str, Served] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
-            whole, _, cut_off = path.read_bytes().rpartition(b"\n")
-            for number, line in enumerate(whole.split(b"\n") if whole else (), 1):
+            complete, _, cut_off = path.read_bytes().rpartition(b"\n")
+            for number, line in enumerate(complete.split(b"\n") if complete else (), 1):
                 try:
-                    served = Served.model_validate_json(line)
+                    record = Served.model_validate_json(line)
                 except ValidationError as error:
                     raise IntegrityError(f"{path}:{number}: not a roll-out's record") from error
-                self._found[served.id] = served
+                self._records[record.id] = record
             if cut_off:
                 os.truncate(path, path.stat().st_size - len(cut_off))
 
     def find(self, request: Request) -> Served | None:
-        """What an earlier run measured of a request.
+        """The record of a request from an earlier run; None if there is none.
 
         Raises:
-            InputError: that was another request by the same id.
+            InputError: the recorded request has the same id but another prompt.
         """
-        found = self._found.get(request.id)
-        if found and found.prompt_sha256 != prompt_sha256(request):
+        record = self._records.get(request.id)
+        if record and record.prompt_sha256 != prompt_sha256(request):
             raise InputError(
-                f"the request {request.id!r} had another prompt when it was run",
+                f"the request {request.id!r} had another prompt when the roll-out ran it",
                 where="--log",
-                expected="the log that the roll-out began with, or one that goes on behind it",
+                expected="the log that the roll-out began with; new requests may follow at its end",
             )
-        return found
+        return record
 
-    def keep(self, served: Served) -> None:
-        """Append a record; it is on disk when this returns."""
+    def keep(self, record: Served) -> None:
+        """Append a record and wait until it is on disk."""
         with self.path.open("ab") as file:
-            file.write(served.model_dump_json().encode() + b"\n")
+            file.write(record.model_dump_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._found[served.id] = served
+        self._records[record.id] = record
 
 
 def prompt_sha256(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Where a roll-out begins, or goes on."""
+"""Start a roll-out, or resume it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layerwright.tasks.rollout.state import clear_stopped, read_state, write_sta
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-AGAIN = "begin with --restart: it starts from the first stage, with nothing measured"
+RESTART = "add --restart, which discards all measurements and starts at the first stage"
 
 
 def open_rollout(
@@ -32,41 +32,43 @@ def open_rollout(
     now: datetime,
     restart: bool = False,
 ) -> RolloutState:
-    """The roll-out of the version at the alias ``options.alias``: gone on with, or begun.
+    """The state of the roll-out of the version at ``options.alias``: resumed, or new.
 
-    One that has ended for this version is given as it ended.
+    A roll-out of this version that has ended is returned as it ended.
 
     Args:
-        restart: begin again, whatever became of an earlier one; a person's decision.
+        restart: start a new roll-out even if there is an earlier one of this version.
 
     Raises:
-        InputError: no such model or alias; another version's roll-out is under way; policy or log
-            are not those that it began with.
-        PromotionError: the version must not become champion, there is no champion, or it was
-            promoted and is champion no more.
+        InputError: the model or alias does not exist; a roll-out of another version is not
+            finished; the policy or the log differs from the one that the roll-out began with.
+        PromotionError: the version may not become champion, there is no champion, or the roll-out
+            promoted the version and it is no longer champion.
     """
     before = read_state(client, model)
     if before and not restart:
-        found = pointed_at(client, model, options.alias)
-        if found is None or str(found.version) == before.challenger:
-            return _go_on(client, before, options, policy, requests)
+        challenger = pointed_at(client, model, options.alias)
+        if challenger is None or str(challenger.version) == before.challenger:
+            return _resume(client, before, options, policy, requests)
         if before.status in ("running", "inconclusive"):
             raise InputError(
-                f"{model}@{options.alias} is version {found.version}, and the roll-out of version "
-                f"{before.challenger} is at {before.share:.0%}",
-                remedy=AGAIN,
+                f"the roll-out of version {before.challenger} is not finished (share "
+                f"{before.share:.0%}), and {model}@{options.alias} is now version "
+                f"{challenger.version}",
+                remedy=RESTART,
             )
     address = Address(model, alias=options.alias)
     if restart:
         clear_stopped(client, named_version(client, address))
     version = promotable(client, address, options.champion, now)
     if version.is_champion:
-        raise PromotionError(f"{version.address} is the champion already")
+        raise PromotionError(f"{version.address} is already the champion")
     if version.champion is None:
         raise PromotionError(
-            f"{model} has no champion to be compared with\n  to do: promote the first one by hand"
+            f"{model} has no champion to compare with\n"
+            "  to do: promote a first version with `layerwright promote`"
         )
-    approved_by_policy(policy.approval, version, now)  # what it would not approve at the end
+    approved_by_policy(policy.approval, version, now)  # fail now, not after the last stage
     state = RolloutState(
         model=model,
         champion=version.champion,
@@ -81,7 +83,7 @@ def open_rollout(
     return state
 
 
-def _go_on(
+def _resume(
     client: MlflowClient,
     state: RolloutState,
     options: RegisterOptions,
@@ -94,18 +96,22 @@ def _go_on(
         champion = pointed_at(client, state.model, options.champion)
         if champion is None or str(champion.version) != state.challenger:
             raise PromotionError(
-                f"version {state.challenger} of {state.model} was promoted by its roll-out, and is "
-                f"not the champion any more\n  to do: requalify it, then {AGAIN}"
+                f"the roll-out promoted version {state.challenger} of {state.model}, which is no "
+                f"longer the champion\n  to do: requalify it, then {RESTART}"
             )
         return state
     if identity(policy) != state.policy_sha256:
-        raise InputError("the roll-out began under another policy", where="rollout", remedy=AGAIN)
+        raise InputError(
+            "the policy differs from the one that the roll-out began with",
+            where="rollout",
+            remedy=RESTART,
+        )
     if identity(list(requests[: state.begin])) != state.log_sha256:
         raise InputError(
-            f"its first {state.begin} requests are not those that the roll-out has read",
+            f"the first {state.begin} requests differ from those that the roll-out has read",
             where="--log",
-            expected="the log that the roll-out began with, or one that goes on behind it",
-            remedy=AGAIN,
+            expected="the log that the roll-out began with; new requests may follow at its end",
+            remedy=RESTART,
         )
     if state.look > policy.looks:
         return state

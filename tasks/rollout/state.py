@@ -1,7 +1,7 @@
-"""How a staged roll-out stands, in the registry: what it needs to go on, and the share to serve.
+"""Read and write the state of a roll-out in the registry.
 
-One tag of the registered model holds the state, so that it changes as a whole; every stage's last
-decision is a tag of the challenger's version.
+One tag of the registered model holds the whole state, so that it changes atomically. The last
+decision of each stage is a tag of the challenger's version.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ STOPPED = "rollout_stopped"
 
 
 def read_state(client: MlflowClient, model: str) -> RolloutState | None:
-    """The model's latest roll-out; None where there was none."""
-    found = registered_model(client, model)
-    text = found.tags.get(STATE) if found else None
+    """The state of the model's latest roll-out; None if there is none."""
+    registered = registered_model(client, model)
+    text = registered.tags.get(STATE) if registered else None
     return None if text is None else RolloutState.model_validate_json(text)
 
 
@@ -37,22 +37,22 @@ def write_state(client: MlflowClient, state: RolloutState) -> None:
 
 
 def write_decision(client: MlflowClient, state: RolloutState, decision: StageDecision) -> None:
-    """Keep the decision on the stage that the state is at."""
+    """Store the decision on the current stage."""
     key = f"{_prefix(state)}{state.stage}"
     text = decision.model_dump_json()
     client.set_model_version_tag(state.model, state.challenger, key, text)
 
 
 def decisions_of(client: MlflowClient, state: RolloutState) -> tuple[StageDecision, ...]:
-    """The last decision on each stage of a roll-out so far, in order."""
+    """The last decision on each stage of a roll-out so far, in order of the stages."""
     version = client.get_model_version(state.model, state.challenger)
     prefix = _prefix(state)
-    found = {
+    by_stage = {
         int(key.removeprefix(prefix)): text
         for key, text in version.tags.items()
         if key.startswith(prefix)
     }
-    return tuple(StageDecision.model_validate_json(found[stage]) for stage in sorted(found))
+    return tuple(StageDecision.model_validate_json(by_stage[stage]) for stage in sorted(by_stage))
 
 
 def _prefix(state: RolloutState) -> str:
@@ -60,31 +60,33 @@ def _prefix(state: RolloutState) -> str:
 
 
 def mark_stopped(client: MlflowClient, state: RolloutState, stopped: StoppedRollout) -> None:
-    """Say on the challenger's version that a roll-out rolled it back."""
+    """Tag the challenger's version as rolled back by its roll-out."""
     text = stopped.model_dump_json()
     client.set_model_version_tag(state.model, state.challenger, f"{TAG}{STOPPED}", text)
 
 
 def clear_stopped(client: MlflowClient, version: ModelVersion) -> None:
-    """A person starts the version's roll-out again."""
+    """Remove the tag of ``mark_stopped``, because a person restarts the roll-out."""
     if tag(version, STOPPED) is not None:
         client.delete_model_version_tag(version.name, str(version.version), f"{TAG}{STOPPED}")
 
 
 def stopped_rollout(version: ModelVersion) -> StoppedRollout | None:
-    """The roll-out that rolled a version back, where there was one."""
+    """The roll-out that rolled this version back; None if there is none."""
     text = tag(version, STOPPED)
     return None if text is None else StoppedRollout.model_validate_json(text)
 
 
 def live_share(client: MlflowClient, model: str, alias: str) -> LiveShare:
-    """What to serve now. A champion that was moved by anything else ends the challenger's share.
+    """The versions to serve now, and the challenger's share of traffic.
+
+    The share is 0 if the champion changed since the roll-out began.
 
     Args:
-        alias: the champion's.
+        alias: of the champion.
 
     Raises:
-        InputError: no such model, or no champion.
+        InputError: the model or its champion does not exist.
     """
     champion = str(named_version(client, Address(model, alias=alias)).version)
     state = read_state(client, model)

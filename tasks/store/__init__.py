@@ -1,1 +1,1 @@
-"""Where results live: a local folder or an S3 prefix behind the same calls."""
+"""The store for models, checkpoints and results: a local folder or an S3 prefix."""

@@ -1,8 +1,8 @@
-"""Where results live: a local folder or an S3 prefix behind the same calls.
+"""The interface of a store.
 
-A *tree* is a folder of files under its own digest: ``trees/<sha256>/...``. Its manifest.json lists
-every file with size and sha256 and is written last, so a tree without a manifest does not exist;
-the tree's digest is the sha256 of that manifest. Small results are single keys.
+A *tree* is a folder of files, stored as ``trees/<sha256>/...``. Its manifest.json lists the size
+and sha256 of every file; the tree's digest is the sha256 of the manifest. The manifest is written
+last, so that a tree either is complete or does not exist. Small results are single keys.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Store(ABC):
     """Content-addressed trees and small keyed values.
 
     Attributes:
-        uri: where it is, for ``open_store``.
-        cache: local folder for trees that are read from elsewhere.
+        uri: the address, as ``open_store`` takes it.
+        cache: the local folder from which trees are read; a remote store downloads them to it.
     """
 
     uri: str
@@ -38,38 +38,46 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, key: str) -> bytes | None:
-        """The bytes under a key, or None."""
+        """The bytes of a key; None if the key does not exist."""
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
-        """Put bytes under a key, whole or not at all."""
+        """Write a key atomically."""
 
     @abstractmethod
     def put_tree(self, folder: Path) -> TreeRef:
-        """Take a folder in; it is consumed. The same content gives the same tree."""
+        """Move a folder into the store as a tree; the folder itself is removed.
+
+        The same content gives the same tree.
+        """
 
     @abstractmethod
     def open_tree(self, sha256: str) -> Path:
         """A local folder with the tree's files, each verified against the manifest.
 
         Raises:
-            IntegrityError: the tree is missing or its bytes are not what was written.
+            IntegrityError: the tree is missing, or a file differs from the manifest.
         """
 
     @abstractmethod
-    def tree_uri(self, sha256: str) -> str: ...
+    def tree_uri(self, sha256: str) -> str:
+        """The address of a tree."""
 
     @abstractmethod
     def entries(self, prefix: str) -> Iterator[Entry]:
-        """Everything whose key begins with ``prefix``, a folder with its slash."""
+        """All keys that start with ``prefix``; a folder's prefix ends with a slash."""
 
     @abstractmethod
     def remove(self, keys: Sequence[str]) -> None:
-        """Take keys away, in their order; those that are not there are no error."""
+        """Delete keys in the given order; a missing key is no error."""
 
     @abstractmethod
     def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
-        """Take away what interrupted writes left before a time; how many there were."""
+        """Delete what writes interrupted before a time left behind; return how many there were.
+
+        Args:
+            dry: only count.
+        """
 
     def has_tree(self, sha256: str) -> bool:
         return self.read(f"trees/{sha256}/{MANIFEST}") is not None

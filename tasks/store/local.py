@@ -23,7 +23,7 @@ class LocalStore(Store):
         self.root = Path(root).resolve()
         self.uri = self.root.as_uri()
         self.cache = self.root
-        self._verified: dict[str, tuple] = {}
+        self._verified: dict[str, tuple[tuple[str, int, int], ...]] = {}
 
     def read(self, key: str) -> bytes | None:
         try:
@@ -71,7 +71,7 @@ class LocalStore(Store):
         try:
             self.open_tree(sha256)
             shutil.rmtree(folder)
-        except IntegrityError:  # not there, or damaged: what we bring is known to be whole
+        except IntegrityError:  # missing or damaged: replace it by the new folder
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{sha256}.{uuid.uuid4().hex[:8]}.partial")
             shutil.move(folder, partial)
@@ -86,9 +86,9 @@ class LocalStore(Store):
         folder = self.root / "trees" / sha256
         data = self.read(f"trees/{sha256}/{MANIFEST}")
         if data is None:
-            raise IntegrityError(f"{folder}: no such tree in this store")
+            raise IntegrityError(f"{folder}: the store has no such tree")
         files = parse_manifest(data, sha256, str(folder))
-        # a process that opens a tree again need not hash it again while no file was touched
+        # hash the files again only if one changed since this process last opened the tree
         stamp = tuple(
             (file.path, s.st_size, s.st_mtime_ns)
             for file in files

@@ -1,4 +1,4 @@
-"""A tree's manifest: every file with its size and sha256."""
+"""The manifest of a tree: path, size and sha256 of every file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 
 class TreeFile(Contract):
-    """A file of a tree, by its path inside it."""
+    """One file of a tree; ``path`` is relative to the tree."""
 
     path: str
     bytes: int = Field(ge=0)
@@ -32,7 +32,7 @@ class Manifest(Contract):
 
 
 def build_manifest(folder: Path) -> bytes:
-    """Canonical manifest of every file under ``folder`` (but a manifest.json at its top)."""
+    """The canonical manifest of all files in ``folder``, except a manifest.json at its top."""
     files = [
         {
             "path": path.relative_to(folder).as_posix(),
@@ -46,10 +46,14 @@ def build_manifest(folder: Path) -> bytes:
 
 
 def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]:
-    """The manifest's files, after checking its digest and that no path leaves the tree.
+    """The files of a manifest, after checking its digest and that all paths stay in the tree.
+
+    Args:
+        sha256: the digest that the manifest must have.
+        where: the tree, for messages.
 
     Raises:
-        IntegrityError: the manifest is not the one that was written.
+        IntegrityError: the manifest is damaged or invalid.
     """
     if hashlib.sha256(data).hexdigest() != sha256:
         raise IntegrityError(f"{where}: the manifest's sha256 is not {sha256}")
@@ -57,20 +61,20 @@ def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]
         files = Manifest.model_validate_json(data).files
     except ValidationError as error:
         raise IntegrityError(
-            f"{where}: no manifest of a tree: {error.errors()[0]['msg']}"
+            f"{where}: {MANIFEST} is not a tree's manifest: {error.errors()[0]['msg']}"
         ) from error
     for file in files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not path.parts or set("\\\0") & {*file.path}:
-            raise IntegrityError(f"{where}: the manifest names {file.path!r}, outside its tree")
+            raise IntegrityError(f"{where}: the manifest lists {file.path!r}, outside the tree")
     if len({file.path for file in files} - {MANIFEST}) < len(files):
-        raise IntegrityError(f"{where}: the manifest names a file twice, or itself")
+        raise IntegrityError(f"{where}: the manifest lists a file twice, or itself")
     return files
 
 
 def verify_file(path: Path, entry: TreeFile) -> None:
-    """Raise IntegrityError unless ``path`` is a file with the size and sha256 of its entry."""
+    """Raise IntegrityError unless ``path`` is a regular file with its entry's size and sha256."""
     if path.is_symlink() or not path.is_file():
-        raise IntegrityError(f"{path}: listed in the manifest, but no file of the tree")
+        raise IntegrityError(f"{path}: the manifest lists this file, but the tree lacks it")
     if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
-        raise IntegrityError(f"{path}: not the bytes that the manifest lists")
+        raise IntegrityError(f"{path}: the content differs from the manifest")

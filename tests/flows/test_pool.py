@@ -90,8 +90,11 @@ def test_what_is_wrong_on_the_worker_is_told_here_and_not_tried_again(
     ("setting", "expected"),
     [
         ("compute.steps.profile={where: pool, pool: tpu}", "one of cpu, gpu"),
-        ("compute.steps.gate={where: pool, pool: cpu}", "gate is the run's own work"),
-        ("compute.default={pool: cpu}", "where: pool beside pool"),
+        (
+            "compute.steps.gate={where: pool, pool: cpu}",
+            "gate always runs in",
+        ),
+        ("compute.default={pool: cpu}", "where: pool together with pool"),
         ("compute.default={where: pool}", "the name of a work pool"),
     ],
 )

@@ -102,7 +102,7 @@ def test_on_fresh_data_beside_the_champion(registered: Path) -> None:
     check_form(page)
     assert page.says("version 2", "tiny-hybrid")
     assert page.says("champion", "version 1", section="figures")
-    assert page.says("no figure", "band", section="verdict")
+    assert page.says("all figures", "inside their bands", section="verdict")
 
 
 def test_what_leaves_its_band_is_an_alarm_and_a_rejection_counts(registered: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_log_that_ends_holds_and_a_longer_one_goes_on(folder: Path) -> None:
     assert result.returncode == 3
     found = last_line(result)
     assert (found["state"]["status"], found["state"]["share"]) == ("inconclusive", 0.05)
-    assert found["state"]["reason"].startswith("the log ended: ")
+    assert found["state"]["reason"].startswith("the log has too few requests: ")
     before = records(folder, 1)
 
     log = folder / "log.jsonl"

@@ -98,7 +98,7 @@ def test_questions_flat_while_what_is_written_collapses(judged) -> None:
     assert by_metric["perplexity.words"].value == pytest.approx(1, abs=1e-6)
     assert by_metric["top1_agreement.words"].value == 1
     assert {check.metric for check in decision.rejecting} == {"generation.questions"}
-    assert "outside the limit at least 0.9" in by_metric["generation.questions"].reason
+    assert "outside the limit (at least 0.9)" in by_metric["generation.questions"].reason
     assert decision.shown_worse
 
 
@@ -112,4 +112,4 @@ def test_truncated_generations(judged) -> None:
     (short,) = [c for c in decision.rejecting if c.metric == "length_ratio.questions"]
     assert short.rule == "value >= 0.9"
     assert short.value < 0.5
-    assert "outside the limit at least 0.9" in short.reason
+    assert "outside the limit (at least 0.9)" in short.reason

@@ -42,7 +42,7 @@ def test_the_first_candidate_has_no_champion_to_beat() -> None:
     given = evidence(base={"recall.x": GOOD}, candidate={"recall.x": GOOD})
     decision = judge(given, rule, FLOOR)
     assert decision.accepted
-    assert decision.checks[0].reason == "there is no champion yet: nothing to compare with"
+    assert "there is no champion yet" in decision.checks[0].reason
     alone = judge(given, rule)  # and then nothing at all was shown
     assert not alone.accepted
     assert alone.checks[-1].metric == "*"
@@ -84,7 +84,7 @@ def test_a_significant_loss_fails_a_rule_on_chance() -> None:
     assert (same.value, same.passed) == (1, True)
     few = only(evidence(base={"recall.x": GOOD[:9]}, candidate={"recall.x": GOOD[:9]}), **rule)
     assert (few.passed, few.inconclusive, few.value) == (False, True, None)
-    assert "too few items: 9 of at least 20" in few.reason
+    assert "too few items: 9, at least 20" in few.reason
 
 
 def test_a_significant_loss_of_figures_that_are_not_right_or_wrong() -> None:
@@ -142,7 +142,7 @@ def test_what_was_not_measured_cannot_be_waived() -> None:
 def test_waivers_alone_accept_nothing() -> None:
     decision = judge(LOST, FLOOR, waivers=(WAIVER,))
     assert not decision.accepted
-    assert "nothing passed but by a waiver" in decision.checks[-1].reason
+    assert "each one was waived" in decision.checks[-1].reason
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_waivers_alone_accept_nothing() -> None:
         (lambda items: [*items, items[-1]], "several results for one item"),
         (
             lambda items: [*items[:-1], items[-1].model_copy(update={"value": 1.0})],
-            "items give 0.61, and the report says 0.6",
+            "items give 0.61, but the evaluation reports 0.6",
         ),
         (
             lambda items: [*items[:-1], items[-1].model_copy(update={"value": None})],

@@ -93,10 +93,10 @@ def test_what_cannot_be_compared_says_why() -> None:
     )
     reasons = {f.metric: f.reason for f in compare_arms(report, items).figures}
     assert reasons == {
-        "recall.x": "too few items: 1 of at least 20",
-        "alone": "it was not measured in both",
-        "kv.1": "it has no items to be paired",
-        "gone": "it was not measured in both",
+        "recall.x": "too few items: 1, at least 20 are needed",
+        "alone": "not measured in both checkpoints",
+        "kv.1": "the metric has no per-item results",
+        "gone": "not measured in both checkpoints",
     }
     assert figure(compare_arms(report, items), "kv.1").difference == -2.0
 

@@ -5,7 +5,7 @@ from facts import says
 from gate.evidence import CHAMPION, evidence, plain
 from pydantic import ValidationError
 
-from layerwright.tasks.gate.watch import alarms_of
+from layerwright.tasks.gate.watch import find_alarms
 from layerwright.tasks.recipe.watch import WatchRule
 
 
@@ -14,7 +14,7 @@ def alarms(registered: dict | None = None, **rule) -> list[tuple[str, float | No
     report = plain(report, "base", a__x=2.0, a__y=1.0, zero=0.0, lost=1.0)
     report = plain(report, "candidate", a__x=3.0, a__y=1.1, zero=1.0, lost=None)
     report = plain(report, "champion", a__x=3.0, a__y=2.2)
-    found = alarms_of(report, [WatchRule(**rule)], registered or {})
+    found = find_alarms(report, [WatchRule(**rule)], registered or {})
     return [(alarm.metric, alarm.ratio, alarm.reason) for alarm in found]
 
 
@@ -35,9 +35,15 @@ def test_inside_the_band_there_is_no_alarm() -> None:
             {"metric": "a.y", "against": "registered", "max_ratio": 1.1},
             [("a.y", None, "the registered figure is missing")],
         ),
-        ({"metric": "zero", "max_ratio": 1}, [("zero", None, "a ratio to 0 says nothing")]),
-        ({"metric": "lost", "max_ratio": 1}, [("lost", None, "its own is missing")]),
-        ({"metric": "none.*", "max_ratio": 1}, [("none.*", None, "no measurement has this name")]),
+        ({"metric": "zero", "max_ratio": 1}, [("zero", None, "the ratio to 0 is not finite")]),
+        (
+            {"metric": "lost", "max_ratio": 1},
+            [("lost", None, "the version's own figure is missing")],
+        ),
+        (
+            {"metric": "none.*", "max_ratio": 1},
+            [("none.*", None, "no measurement matches this name")],
+        ),
     ],
 )
 def test_what_left_it_or_is_not_known_does(rule: dict, expected: list) -> None:
@@ -48,7 +54,7 @@ def test_what_left_it_or_is_not_known_does(rule: dict, expected: list) -> None:
 def test_a_champion_that_is_not_there_is_no_alarm() -> None:
     report, _ = evidence()
     report = plain(report, "candidate", x=1.0)
-    assert alarms_of(report, [WatchRule(metric="x", against="champion", max_ratio=1)], {}) == ()
+    assert find_alarms(report, [WatchRule(metric="x", against="champion", max_ratio=1)], {}) == ()
 
 
 def test_a_band_has_an_edge() -> None:

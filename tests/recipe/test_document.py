@@ -129,9 +129,9 @@ def test_a_check_over_several_fields_may_name_one() -> None:
         ("a:\n  b: 2\n  b: 3\n", 3, 'duplicate key "b"'),
         ("a: *nobody\n", 1, "undefined alias"),
         ("a: 1\n---\nb: 2\n", 2, "another document"),
-        ("", 1, "holds no fields"),
-        ("- a\n- b\n", 1, "holds no fields"),
-        ("just text\n", 1, "holds no fields"),
+        ("", 1, "has no fields"),
+        ("- a\n- b\n", 1, "has no fields"),
+        ("just text\n", 1, "has no fields"),
     ],
 )
 def test_what_is_no_mapping_in_yaml(text: str, line: int, message: str) -> None:
@@ -190,7 +190,7 @@ def test_set_changes_one_place_of_an_alias() -> None:
         ("parts.2.size=1", "no item 2"),
         ("parts.x=1", "no item x"),
         ("first.size.x=1", "has no fields"),
-        ("first.size.x.y=1", "inside a plain value"),
+        ("first.size.x.y=1", "before 'x' is a plain value"),
         ("first=[1", "not valid YAML"),
     ],
 )

@@ -134,11 +134,11 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
         ("{device: cpu}", "{where: moon}", "35: compute.steps.profile.where", "not 'moon'"),
         ("model_name: tiny", "model_name: a/b", "32: registry.model_name", "not 'a/b'"),
         ("steps: 6", "steps: 6\n      warmup_steps: 6", "24: finetune.stages.0",
-         "below the 6 steps"),
+         "below steps (6), not 6"),
         ("steps: 6", "steps: 6\n      adapter: {kind: none}", "24: finetune.stages.0",
-         "some parts"),
+         "an adapter or parts"),
         ("steps: 6", "steps: 6\n      parts_learning_rate: 1e-5", "24: finetune.stages.0",
-         "parts for parts_learning_rate"),
+         "parts together with parts_learning_rate"),
         ("[{name: logit_kl}]", "[]", "24: finetune.stages.0.objectives", "at least 1 item"),
         ("[{name: logit_kl}]", "[{name: logit_kl}, {name: logit_kl}]", "24: finetune.stages.0",
          "each objective once"),
@@ -226,7 +226,7 @@ survey:
 @pytest.mark.parametrize(
     ("old", "new", "place", "expected"),
     [
-        ("text: train,", "text: calibration,", "text", "another text than the profile's"),
+        ("text: train,", "text: calibration,", "text", "other than profile.text"),
         ("text: train,", "text: trian,", "text", "one of train, calibration, not 'trian'"),
         ("[train, calibration]", "[train, train]", "held_out", "two different texts"),
         ("[train, calibration]", "[train, other]", "held_out", "one of train, calibration"),

@@ -51,5 +51,9 @@ def test_one_that_cannot_be_measured_says_why(case: Case, tmp_path, what: str) -
             client.delete_model_version_tag(NAME, "1", "layerwright.plan_sha256")
     found = champion(case, **changes.get(what, {}))
     assert (found.version, found.checkpoint) == ("1", None)
-    words = {"base": "another base", "store": "the store does not have", "tags": "plan_sha256"}
+    words = {
+        "base": "base is another one",
+        "store": "the store does not have",
+        "tags": "plan_sha256",
+    }
     assert words[what] in found.reason

@@ -69,9 +69,9 @@ def test_one_that_was_compared_with_the_champion_replaces_it(
 @pytest.mark.parametrize(
     ("compared", "crowned", "message"),
     [
-        (None, "1", "version 1 is the champion now, and when version 3.*compared with none"),
-        ("2", "1", "version 1 is the champion now, and when version 3.*with version 2"),
-        ("1", None, "there is no champion now, and when version 3.*with version 1"),
+        (None, "1", "the champion is version 1 now, but .* version 3.*with no champion"),
+        ("2", "1", "the champion is version 1 now, but .* version 3.*with version 2"),
+        ("1", None, "there is no champion now, but .* version 3.*with version 1"),
     ],
 )
 def test_another_champion_than_the_one_compared_is_refused(
@@ -97,7 +97,7 @@ def test_a_champion_that_could_not_be_measured_was_not_compared(
     promote(first)
     absent = {"champion": Champion(version="1", reason="the store does not have it")}
     second.but(report=absent).register()
-    with pytest.raises(PromotionError, match="compared with none"):
+    with pytest.raises(PromotionError, match="compared with no champion"):
         promote(second)
 
 
@@ -149,10 +149,10 @@ def test_a_version_without_its_tags_is_refused(case: Case) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("other@challenger", "no model named 'other'"),
+        ("other@challenger", "has no model 'other'"),
         (f"{NAME}@canary", "no alias 'canary'"),
         (f"{NAME}/7", "no version 7"),
-        (NAME, "names no version"),
+        (NAME, "has no version"),
     ],
 )
 def test_what_is_not_there_is_told(case: Case, address: str, message: str) -> None:
@@ -163,7 +163,7 @@ def test_what_is_not_there_is_told(case: Case, address: str, message: str) -> No
 
 @pytest.mark.parametrize("text", ["", "a/b", "a@b@c", "a:1", "a/1/2"])
 def test_an_address_is_a_name_an_alias_or_a_version(text: str) -> None:
-    with pytest.raises(InputError, match="names no registered model"):
+    with pytest.raises(InputError, match="is not the address of a registered model"):
         Address.parse(text)
 
 
@@ -244,7 +244,7 @@ def test_new_measurements_beside_the_new_champion_make_it_promotable(
     first.register()
     second.register()
     promote(first, Address(NAME, version="1"))
-    with pytest.raises(PromotionError, match="compared with none"):
+    with pytest.raises(PromotionError, match="compared with no champion"):
         promote(second)
     again = second.but(report=evaluation(second.candidate, perplexity=20.4))
     beside(again.but(decision=accepted(second.candidate, NOW)), "1").register(options=OPTIONS)

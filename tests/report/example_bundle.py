@@ -384,5 +384,4 @@ def bundle(*, accepted: bool = True, control: bool = False, layers: int = 30) ->
             "device": "cpu, 2 cores",
             "seed": "0",
         },
-        predicted_kv_bytes={n: kv_bytes(n, layers) for n in (2048, CONTEXT)},
     )

@@ -17,8 +17,8 @@ from layerwright.tasks.contracts.training import (
 )
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.healing import (
-    bought,
     loss_panels,
+    quality_gain,
     quality_panels,
     stage_rows,
     validation_table,
@@ -81,12 +81,12 @@ def test_every_objective_has_its_curve_in_its_unit(healed: FinetuneReport) -> No
 def test_what_the_tokens_bought_is_said(healed: FinetuneReport) -> None:
     # of the 0.14 nats that were gained, 0.09 were there after 16 steps, 0.06 after 8
     facts = ("3.52", "3.38", "nats", "33.78", "29.37", "16,384", "8,192")
-    assert not missing(bought(healed), *facts)
+    assert not missing(quality_gain(healed), *facts)
     worse = tuple(p.model_copy(update={"nll": 4.0 + p.step / 10}) for p in healed.validation)
-    rise = bought(healed.model_copy(update={"validation": worse}))
+    rise = quality_gain(healed.model_copy(update={"validation": worse}))
     assert "not" in rise.split()
     assert "8,192" not in rise
-    assert bought(healed.model_copy(update={"validation": ()})) is None
+    assert quality_gain(healed.model_copy(update={"validation": ()})) is None
 
 
 def test_stages_and_validation_are_tables(healed: FinetuneReport) -> None:
@@ -104,7 +104,7 @@ def test_stages_and_validation_are_tables(healed: FinetuneReport) -> None:
 
 def test_the_section_shows_it_and_says_what_is_missing(healed: FinetuneReport) -> None:
     page = page_of(healed)
-    assert bought(healed) in page.text
+    assert quality_gain(healed) in page.text
     assert page.says("stopped early", section="finetune")
     assert len([c for c in page.all("circle") if c.get("class") == "ring"]) == 6
     assert len([r for r in page.all("rect") if (r.get("class") or "").startswith("band")]) == 14
@@ -138,7 +138,7 @@ def test_training_before_removal_is_told() -> None:
     facts = ("12, 13", "20,480 tokens", "0.1", "4.9", "3.55", "nats")
     assert page.says(*facts, section="finetune")
     assert page.says("3.61", section="finetune")  # every penalty that was tried
-    assert page.says("removal", made.model.sha256, section="lineage")
+    assert page.says("regularized", made.model.sha256, section="lineage")
     plain = Page(render_page(made))
     assert not plain.says("20,480 tokens", section="finetune")
-    assert not plain.says("removal", section="lineage")
+    assert not plain.says("regularized", section="lineage")

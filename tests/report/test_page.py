@@ -44,7 +44,6 @@ def bare() -> ReportBundle:
             seconds={},
             cache_hits=(),
             environment={},
-            predicted_kv_bytes={},
             profile=full.profile.model_copy(update={"layers": layers}),
             plan=full.plan.model_copy(update={"items": items}),
             gate=full.gate.model_copy(update={"checks": ()}),
@@ -211,7 +210,7 @@ def test_bare_bundle_says_what_is_missing() -> None:
         ("verdict", "no check"),
         ("gate", "no check"),
         ("quality", "no", "metric"),
-        ("quality", "no", "overlap"),
+        ("quality", "overlap", "was not measured"),
         ("saving", "no", "KV bytes"),
         ("saving", "not", "measured"),
         ("finetune", "no", "fine-tuning"),
@@ -273,7 +272,7 @@ def test_an_item_over_several_layers_is_one_row_and_many_cells() -> None:
             PlanItem(start=20, stop=30, strategy="local"),
         ),
     )
-    page = Page(render_page(changed(given, plan=plan, predicted_kv_bytes={})))
+    page = Page(render_page(changed(given, plan=plan)))
     titles = [li.get("title") for li in page.all("li")]
     (title,) = [title for title in titles if title and title.startswith("layer 15:")]
     assert not missing(title, "linear", "12 to 19", "linear together")

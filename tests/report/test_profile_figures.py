@@ -13,7 +13,7 @@ from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.heat import PALEST, heat
 from layerwright.tasks.report.lines import LayerLine, layer_panel
 from layerwright.tasks.report.page import render_page
-from layerwright.tasks.report.profile_figures import Figure, profile_figures
+from layerwright.tasks.report.profile_figures import ProfileChart, profile_figures
 
 LAYERS = 12
 PLAN = ConversionPlan(
@@ -29,7 +29,7 @@ PLAN = ConversionPlan(
 
 
 @pytest.fixture
-def figures() -> dict[str, Figure]:
+def figures() -> dict[str, ProfileChart]:
     return {f.chart.title: f for f in profile_figures(rich_profile(), PLAN)}
 
 
@@ -46,7 +46,7 @@ def without(profile: ModelProfile, *scores: str, damage: bool = True) -> ModelPr
     return profile.model_copy(update={"layers": layers})
 
 
-def test_every_score_and_damage_has_its_figure(figures: dict[str, Figure]) -> None:
+def test_every_score_and_damage_has_its_figure(figures: dict[str, ProfileChart]) -> None:
     assert {title: f.kind for title, f in figures.items()} == {
         "Lazy ratio": "strip",
         "Linearity, with the residual": "strip",
@@ -77,7 +77,9 @@ def test_what_was_not_measured_has_no_figure() -> None:
     assert "Linearity, with the residual" in titles
 
 
-def test_the_numbers_of_each_figure_are_there_for_every_layer(figures: dict[str, Figure]) -> None:
+def test_the_numbers_of_each_figure_are_there_for_every_layer(
+    figures: dict[str, ProfileChart],
+) -> None:
     for title, figure in figures.items():
         assert [row[0] for row in figure.table.rows] == [str(i) for i in range(LAYERS)], title
         assert {len(row) for row in figure.table.rows} == {len(figure.table.head)}, title
@@ -94,14 +96,14 @@ def test_the_numbers_of_each_figure_are_there_for_every_layer(figures: dict[str,
     assert tuple(probes.head[1:]) == PROBES
 
 
-def test_bars_take_the_colour_of_what_the_layer_became(figures: dict[str, Figure]) -> None:
+def test_bars_take_the_colour_of_what_the_layer_became(figures: dict[str, ProfileChart]) -> None:
     kinds = [bar[4] for bar in figures["Lazy ratio"].chart.bars]
     assert kinds == ["s0"] * 6 + ["s1"] * 6
     alone = {f.chart.title: f for f in profile_figures(rich_profile())}
     assert {bar[4] for bar in alone["Lazy ratio"].chart.bars} == {"plain-bars"}
 
 
-def test_damage_of_all_sizes_can_be_read(figures: dict[str, Figure]) -> None:
+def test_damage_of_all_sizes_can_be_read(figures: dict[str, ProfileChart]) -> None:
     panel = figures["Damage by strategy: language"].chart
     assert [s.kind for s in panel.series] == ["s1", "s1", "s7"]
     assert len({s.shape for s in panel.series}) == 3  # the two windows differ by mark and dashes
@@ -113,7 +115,9 @@ def test_damage_of_all_sizes_can_be_read(figures: dict[str, Figure]) -> None:
     assert large[1] < small[1] < bottom - 8  # the small damages are off the zero line
 
 
-def test_a_line_is_interrupted_where_nothing_was_measured(figures: dict[str, Figure]) -> None:
+def test_a_line_is_interrupted_where_nothing_was_measured(
+    figures: dict[str, ProfileChart],
+) -> None:
     removed = figures["Damage by strategy: language"].chart.series[2]
     assert len(removed.points) == LAYERS - 1
     assert removed.path.count("M") == 2
@@ -158,6 +162,6 @@ def test_the_page_draws_all_of_them() -> None:
     for figure in profile_figures(rich_profile(), made.plan):
         assert any(label.startswith(figure.chart.title) for label in labels)
         assert figure.chart.help in page.text
-    layers = page.text.split("What was measured of each layer")[1].split("Why, layer by layer")[0]
+    layers = page.text.split("measurements of each layer")[1].split("Reasons, layer by layer")[0]
     assert layers.count("Numbers") == len(profile_figures(rich_profile(), made.plan))
     assert "0.1235" not in page.text  # single heads are not spread out

@@ -7,7 +7,7 @@ from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
 from layerwright.tasks.contracts.items import ItemResult, Words
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.page import render_page
-from layerwright.tasks.report.regressions import LONGEST, SHOWN, regressions
+from layerwright.tasks.report.regressions import MAX_CHARACTERS, SHOWN, regressions
 
 HOSTILE = "</td><script>alert(1)</script>{{ 7 * 7 }}\n& more"
 
@@ -46,7 +46,7 @@ def test_items_that_were_lost_and_no_others() -> None:
         *pair("generation.sums", "b", True, False),
         *pair("generation.sums", "c", False, True),
         *pair("generation.sums", "d", False, False),
-        *pair("generation.sums", "e", True, False, "x" * (LONGEST + 1)),
+        *pair("generation.sums", "e", True, False, "x" * (MAX_CHARACTERS + 1)),
         ItemResult(metric="perplexity.docs", arm="base", item="row 0", value=1.0),
         ItemResult(metric="perplexity.docs", arm="candidate", item="row 0", value=9.0),
     ]
@@ -56,7 +56,7 @@ def test_items_that_were_lost_and_no_others() -> None:
     assert [one.item for one in found.worst] == ["b", "e"]
     first, long = found.worst
     assert (first.prompt, first.base_said, first.candidate_said) == ("ask b", "yes", "no")
-    assert long.candidate_said == "x" * LONGEST + " …"
+    assert long.candidate_said == "x" * MAX_CHARACTERS + " …"
 
 
 def test_the_largest_losses_first_whichever_way_is_better() -> None:

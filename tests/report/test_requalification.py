@@ -56,7 +56,7 @@ def test_the_page_is_whole(accepted: bool) -> None:
     assert page.says("version 4", "smollm2")
     assert page.says("ACCEPTED", section="verdict") == accepted
     assert page.says("promoted", section="verdict") == (not accepted)
-    assert page.says("no figure", "band", section="verdict")
+    assert page.says("all figures", "inside their bands", section="verdict")
     assert page.says("perplexity.*", "registered figure", "1.1", section="trend")
     assert page.says("nightly-0", "accepted", section="trend")
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
@@ -87,5 +87,5 @@ def test_without_a_watch_quality_is_shown() -> None:
     shown = watched(quiet, rows(quiet.evaluation))
     assert any(name.startswith("perplexity") for name in shown)
     page = Page(render_requalification(quiet))
-    assert page.says("no figure", section="trend")
+    assert page.says("no watch rules", section="trend")
     assert not page.has("li", "trend")

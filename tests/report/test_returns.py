@@ -35,7 +35,7 @@ def test_the_page_says_what_it_costs_and_when_it_is_paid_back() -> None:
     money_saved = ("1.63 USD", "1.72 USD", "2.50 USD", "cpu")
     conversion = ("9 min 23 s", "0.39 USD", "4.2 M tokens", "515")
     assert page.says(*money_saved, *conversion, section="returns")
-    assert page.says("not counted", "fetch", section="returns")
+    assert page.says("not included", "fetch", section="returns")
     assert page.says("8,192 + 16", section="returns")
     assert page.says("4.2 M tokens", section="verdict")
 
@@ -51,7 +51,7 @@ def test_without_a_price_no_money() -> None:
 @pytest.mark.parametrize(
     ("ratios", "facts"),
     [
-        ({512: 0.9, 2048: 0.7}, ("is faster", "every length", "512 tokens")),
+        ({512: 0.9, 2048: 0.7}, ("is faster", "every measured length", "512 tokens")),
         ({512: 1.2, 2048: 0.8}, ("is faster", "1,000 tokens")),
         ({512: 1.2, 2048: 1.1}, ("is not faster",)),
     ],
@@ -78,11 +78,11 @@ def test_several_rows_at_once_have_a_curve_of_their_own() -> None:
     given = with_measurements(bundle(), *bundle().evaluation.measurements, *made)
     page = Page(render_page(given))
     titles = [svg["aria-label"] for svg in page.all("svg") if svg.get("aria-label")]
-    assert any(not missing(t, "request", "ms", "16 new tokens", "4 rows") for t in titles)
-    assert any(not missing(t, "decoding", "tokens/s", "4 rows") for t in titles)
-    assert page.says("16 new tokens", "4 rows", "not faster", section="speed")
+    assert any(not missing(t, "request", "ms", "16 new tokens", "batch 4") for t in titles)
+    assert any(not missing(t, "decoding", "tokens/s", "batch 4") for t in titles)
+    assert page.says("16 new tokens", "batch 4", "not faster", section="speed")
     assert page.says("decoding", "8K", section="verdict"), "of one request at a time"
-    assert not page.says("4 rows", section="verdict")
+    assert not page.says("batch 4", section="verdict")
 
 
 def test_a_dearer_candidate_is_never_paid_back() -> None:
@@ -99,7 +99,7 @@ def test_a_dearer_candidate_is_never_paid_back() -> None:
 
 def test_a_conversion_whose_requests_were_not_timed() -> None:
     cost = cost_of(measurement("prefill_ms.2048", "base", 9.0, "ms"))
-    assert not missing(return_sentence(cost), "15 min 0 s", "not known")
+    assert not missing(return_sentence(cost), "15 min 0 s", "unknown")
     assert money_saved(cost) == ""
     assert workload_rows(cost) == []
 

@@ -195,8 +195,8 @@ def test_predictions_are_sums_and_missing_where_an_item_says_none(
     assert (row.layers, row.language, row.recall) == ("6 of 12", "+0.06", "+0.12")
     assert row.kv_ratio == pytest.approx((6 * 255 + 6 * 8192) / (12 * 8192))
     assert rows["by_damage at 0.5"].same_as == "by_damage"
-    items = (PlanItem(start=0, stop=2, strategy="linear"), *row.made.plan.items[2:])
-    joined = row.made.plan.model_copy(update={"items": items})
+    items = (PlanItem(start=0, stop=2, strategy="linear"), *row.entry.plan.items[2:])
+    joined = row.entry.plan.model_copy(update={"items": items})
     assert total_of(joined, "predicted_language_nats") is None
 
 

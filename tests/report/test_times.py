@@ -24,7 +24,7 @@ def test_base_and_candidate_stand_beside_their_predictions() -> None:
     rows = {(row.what, row.arm): row for row in time_rows(timed(bundle()))}
     reading, token = dict.fromkeys(what for what, _ in rows)
     assert not missing(reading, "8K tokens")
-    assert not missing(token, "a token", "8K tokens")
+    assert not missing(token, "new token", "8K tokens")
     assert set(rows) == {(what, arm) for what in (reading, token) for arm in ("base", "candidate")}
     read = rows[reading, "base"]
     assert (read.predicted_ms, read.measured_ms) == (242_000, 17_900)
@@ -53,7 +53,7 @@ def test_the_page_says_what_was_timed_where() -> None:
     check_form(Page(text))
     check_self_contained(text)
     page = Page(text)
-    assert not missing(adding_up(TABLE), "0 %", "prefill", "a token", "8K")
+    assert not missing(adding_up(TABLE), "0 %", "prefill", "new token", "8K")
     facts = ("a made-up processor", "2 threads", "batch 1", adding_up(TABLE))
     assert page.says(*facts, section="saving")
     assert TABLE.sha256 in page.text

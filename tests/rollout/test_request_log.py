@@ -39,7 +39,7 @@ def test_a_log(tmp_path: Path) -> None:
         ('{"id": "a", "prompt": "b", "max_new_tokens": "4"}', ":1: max_new_tokens", "integer"),
         ('{"id": "a", "prompt": "b", "answer": "c"}', ":1: answer", "not permitted"),
         ('{"id": "a", "prompt": "\\ud800"}', ":1", "Invalid JSON"),
-        (GOOD + "\n" + GOOD, ":2: id", "'a' stands in line 1 too"),
+        (GOOD + "\n" + GOOD, ":2: id", "line 1 has the same id 'a'"),
     ],
 )
 def test_what_is_no_log(tmp_path: Path, text: str, where: str, message: str) -> None:

@@ -101,9 +101,12 @@ def test_few_or_no_data_are_open() -> None:
     limit = RolloutLimit(figure="match", limit=0.05)
     said, checks = verdict(pairs(19, match_old=1.0, match_new=0.0), limit)
     assert said == "inconclusive"
-    assert checks["match"].reason == "19 pairs, fewer than 20"
+    assert checks["match"].reason == "too few pairs: 19, at least 20 are needed"
     said, checks = verdict(pairs(), limit)
-    assert (said, checks["match"].reason) == ("inconclusive", "0 pairs, fewer than 20")
+    assert (said, checks["match"].reason) == (
+        "inconclusive",
+        "too few pairs: 0, at least 20 are needed",
+    )
     alone = [one.model_copy(update={"challenger": None}) for one in pairs()]
     assert verdict(alone)[0] == "inconclusive"
 

@@ -148,7 +148,7 @@ def test_a_reader_reads_and_is_refused_writes(
     refused = {
         "cannot be written": lambda: reader.write("key", b"1"),
         "upload to": lambda: reader.put_tree(folder),
-        "cannot be removed": lambda: reader.remove([f"trees/{ref.sha256}/{MANIFEST}"]),
+        "cannot be deleted": lambda: reader.remove([f"trees/{ref.sha256}/{MANIFEST}"]),
     }
     for message, call in refused.items():
         with pytest.raises(StepError, match=message):

@@ -50,7 +50,7 @@ class DecodeSpeed(Metric):
         "peak_memory_bytes": Presentation(
             label="Peak memory",
             part="by_length",
-            help="weights and a request at its peak; lower is better",
+            help="weights and one batch of requests; lower is better",
         ),
         "prefill_ms": Presentation(
             label="Prefill",
@@ -65,15 +65,15 @@ class DecodeSpeed(Metric):
         "decode_tokens_per_s": Presentation(
             label="Decoding",
             part="by_length",
-            help="tokens/s of all rows; higher is better",
+            help="tokens/s over all rows; higher is better",
         ),
         "latency_p50_ms": Presentation(
-            label="Request, median",
+            label="Request latency, median",
             part="by_length",
             help="ms for the whole request; lower is better",
         ),
         "latency_p95_ms": Presentation(
-            label="Request, 95th percentile",
+            label="Request latency, 95th percentile",
             part="by_length",
             help="ms for the whole request; lower is better",
         ),

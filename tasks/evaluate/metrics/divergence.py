@@ -31,7 +31,7 @@ class Divergence(Metric):
         "kl_mean": Presentation(
             label="KL to base, mean",
             part="quality",
-            help="nats per token; 0 is the base itself",
+            help="nats per token; 0 means identical to the base",
             log=True,
         ),
         "kl_p99": Presentation(

@@ -60,7 +60,7 @@ class Gsm8k(Metric):
         "exact_match": Presentation(
             label="Exact match",
             part="quality",
-            help="share of right answers, by the other reading",
+            help="share of correct answers, extracted by another rule",
         ),
     }
     form: ClassVar[TextForm] = "items"

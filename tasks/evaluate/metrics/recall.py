@@ -45,7 +45,7 @@ class Recall(Metric):
         "recall": Presentation(
             label="Recall",
             part="quality",
-            help="share of exact keys, outside every window",
+            help="share of keys recalled exactly, all out of the window",
         ),
         "key_log_prob": Presentation(
             label="Log-probability of the key",

@@ -30,9 +30,9 @@ class StreamDrift(Metric):
     name: ClassVar[str] = "stream_drift"
     presentation: ClassVar[Mapping[str, Presentation]] = {
         "stream_drift": Presentation(
-            label="Distance of the stream",
+            label="Drift of the residual stream",
             part="quality",
-            help="of the base's norm, mean over layers; 0 is the base",
+            help="distance from the base's over its norm, mean over layers; 0 is unchanged",
         ),
     }
 
