@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.layer_turn import LayerTurn
 from layerwright.tasks.models.skeleton import FlatWeights, read_skeleton
 from layerwright.tasks.offload.heap import return_freed_memory
 from layerwright.tasks.offload.layer_ring import LayerRing
-from layerwright.tasks.offload.layer_turn import LayerTurn
 from layerwright.tasks.offload.residency import Residency, plan_residency
 from layerwright.tasks.passes.states import Keep, Spill
 

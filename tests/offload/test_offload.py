@@ -18,8 +18,8 @@ from tiny_checkpoint import write_checkpoint
 from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.hybrid.export import write_code, write_config
 from layerwright.tasks.models.loading import load_base, load_checkpoint
+from layerwright.tasks.models.weight_files import StoredTensor
 from layerwright.tasks.offload.offload import load_streamed
-from layerwright.tasks.offload.weight_files import StoredTensor
 
 GREEDY = {"max_new_tokens": 10, "do_sample": False}
 IDS = tiny_tokens(2, 20)

@@ -8,8 +8,8 @@ from tiny import tiny_tokens
 from tiny_checkpoint import write_checkpoint
 
 from layerwright.tasks.models.conversion import change_layer, shallow_copy
+from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.models.loading import load_base
-from layerwright.tasks.offload.layer_turn import at_work
 from layerwright.tasks.offload.offload import load_streamed
 
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
