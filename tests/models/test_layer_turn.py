@@ -34,7 +34,7 @@ def test_weights_are_read_once_for_many_rows_and_go_afterwards(folder: Path) -> 
                 for row in x:
                     model.layers[2](row[None], placement)
             assert not model.layers[2].get_parameter(weight).is_meta
-        assert streamed.ring.asked == 1
+        assert streamed.slot.asked == 1
         assert model.layers[2].get_parameter(weight).is_meta
 
 
