@@ -116,7 +116,8 @@ def watched(figures: dict[str, float], step: str, before: int) -> Iterator[None]
 @contextmanager
 def control_group(parent: Path, limit: int) -> Iterator[tuple[Path, dict[str, int]]]:
     """A group with ``limit`` bytes, and what it held at most, told behind the block."""
-    group, told = parent / f"block-major-{os.getpid()}", {}
+    group = parent / f"block-major-{os.getpid()}"
+    told: dict[str, int] = {}
     group.mkdir()
     try:
         second = (group / "memory.max").exists()
@@ -146,8 +147,8 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
     if rows * (ROW_TOKENS - 1) > 2 * base.hidden_size and rows >= 4:
         profilers.append(Spec(name="linearity"))
     if sensitivity:
-        options = {"rows": 1, "probes": ["passkey"], "prompts": 1, "prompt_tokens": 600}
-        profilers.append(Spec(name="sensitivity", **options))
+        asked = {"rows": 1, "probes": ["passkey"], "prompts": 1, "prompt_tokens": 600}
+        profilers.append(Spec(name="sensitivity", **asked))
     figures: dict[str, float] = {}
     with watched(figures, "profile", before):
         options = ProfileOptions(

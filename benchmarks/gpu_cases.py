@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu_timing import Case
+from benchmarks.gpu_timing import Arm, Case
 from benchmarks.kernel_floors import (
     LIGER_WINDOW,
     MODELS,
@@ -39,15 +40,23 @@ from layerwright.kernels.streaming_attention.reference import visible_keys
 
 SHAPE = MODELS[0]
 H, G, D = SHAPE.H, SHAPE.G, SHAPE.d
+Operator = Callable[..., Any]  # a kernel's form, in Triton or in torch
+TensorArm = Callable[..., Tensor]
 
 
-def drawn(seed: int, device: str, *shapes: tuple[int, ...], dtype=torch.bfloat16) -> list[Tensor]:
-    """Random tensors that ask for gradients."""
-    numbers = torch.Generator(device).manual_seed(seed)
-    return [
-        torch.randn(shape, generator=numbers, device=device).to(dtype).requires_grad_()
-        for shape in shapes
-    ]
+def drawn(
+    device: str, *shapes: tuple[int, ...], dtype: torch.dtype = torch.bfloat16
+) -> Callable[[int], list[Tensor]]:
+    """Draws random tensors that ask for gradients, from a seed."""
+
+    def draw(seed: int) -> list[Tensor]:
+        numbers = torch.Generator(device).manual_seed(seed)
+        return [
+            torch.randn(shape, generator=numbers, device=device).to(dtype).requires_grad_()
+            for shape in shapes
+        ]
+
+    return draw
 
 
 def with_gradients(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
@@ -70,7 +79,7 @@ def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *inputs: forward(*(x.float() for x in inputs))
 
 
-def without_gradients(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def without_gradients(forward: Arm) -> Arm:
     return torch.no_grad()(forward)
 
 
@@ -79,7 +88,7 @@ def flex(tokens: int, device: str) -> Callable[..., Tensor]:
     """FlexAttention, compiled, with the same mask."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    def seen(b, h, i, j):
+    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return (j <= i) & ((i - j < WINDOW) | (j < SINKS))
 
     # compiled, or it would hold the whole T x T mask
@@ -94,22 +103,22 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
     for tokens in (2048,) if quick else (4096, 16384, 65536, 131072):
         there = torch.arange(tokens)[None]
 
-        def ours(q, k, v, run, at):
+        def ours(q: Tensor, k: Tensor, v: Tensor, run: Operator, at: Tensor) -> Tensor:
             return run(q, k, v, at, at, SINKS, WINDOW)
 
-        def masked(q, k, v, at):
+        def masked(q: Tensor, k: Tensor, v: Tensor, at: Tensor) -> Tensor:
             mask = visible_keys(at, at, SINKS, WINDOW)[:, None]
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
 
-        def by_flex(q, k, v, tokens=tokens):
+        def by_flex(q: Tensor, k: Tensor, v: Tensor, tokens: int = tokens) -> Tensor:
             return flex(tokens, device)(q, k, v)
 
-        def full(q, k, v):
+        def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
         of_device = there.to(device)
-        blockwise = partial(ours, run=streaming_attention_blockwise, at=there)
-        arms = {
+        blockwise: TensorArm = partial(ours, run=streaming_attention_blockwise, at=there)
+        arms: dict[str, TensorArm] = {
             "ours": partial(ours, run=streaming_attention_fused, at=of_device),
             "torch, blockwise": blockwise,
             "FlexAttention": by_flex,
@@ -125,7 +134,7 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
                 f"T={tokens}",
                 flops,
                 fewest,
-                lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+                drawn(device, *shapes),
                 {name: wrap(arm) for name, arm in arms.items()},
                 wrap(exact(blockwise)),
             )
@@ -134,7 +143,7 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
                 f"T={tokens}",
                 flops * whole.flops / forward.flops,
                 fewest,
-                lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+                drawn(device, *shapes),
                 {"flash, SDPA causal": wrap(full)},
                 wrap(full),
             )
@@ -144,11 +153,11 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
     """Per-channel decay over a prompt (GLA), forward and with its backward pass."""
     from layerwright.kernels.gated_recurrence.fused import gated_recurrence_fused
 
-    def ours(q, k, v, x, run):
+    def ours(q: Tensor, k: Tensor, v: Tensor, x: Tensor, run: Operator) -> Tensor:
         state = torch.zeros(1, k.shape[1], D, D, device=device)
         return run(q, k, v, F.logsigmoid(x) / 16, state, "key")[0].to(q.dtype)
 
-    def by_fla(q, k, v, x):
+    def by_fla(q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
         from fla.ops.gla import chunk_gla
 
         r = q.shape[1] // k.shape[1]
@@ -156,8 +165,8 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
         q, k, v, g = (y.transpose(1, 2) for y in (q, k, v, g))
         return chunk_gla(q, k, v, g.float(), scale=1.0)[0].transpose(1, 2)
 
-    blockwise = partial(ours, run=gated_recurrence_chunked)
-    arms = {
+    blockwise: TensorArm = partial(ours, run=gated_recurrence_chunked)
+    arms: dict[str, TensorArm] = {
         "ours": partial(ours, run=gated_recurrence_fused),
         "torch, blockwise": blockwise,
         "flash-linear-attention": by_fla,
@@ -177,9 +186,7 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
                         f"T={tokens}, {heads} states, {str(dtype).removeprefix('torch.')}",
                         flops,
                         fewest * dtype.itemsize / SINGLE,
-                        lambda seed, shapes=shapes, dtype=dtype: drawn(
-                            seed, device, *shapes, dtype=dtype
-                        ),
+                        drawn(device, *shapes, dtype=dtype),
                         {name: wrap(arm) for name, arm in arms.items()},
                         wrap(exact(blockwise)),
                     )
@@ -194,15 +201,16 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
     there = torch.arange(slots, device=device)[None]
     liger_there = torch.arange(LIGER_WINDOW, device=device)[None]
 
-    def ours(q, k, v):
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend_once(q, k, v, there[:, -1:], there, SINKS, WINDOW)[0]
 
-    def by_sdpa(q, k, v):
+    def by_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         grouped = q.unflatten(1, (G, H // G))[:, :, :, 0]
         return F.scaled_dot_product_attention(grouped, k, v).flatten(1, 2)[:, :, None]
 
-    def liger(q, k, v, rq, rk, keys, values, state, run):
+    def liger(*inputs: Tensor, run: Operator) -> tuple[Tensor, Tensor]:
         """On copies, so that a repetition finds what the first one found; they are timed too."""
+        q, k, v, rq, rk, keys, values, state = inputs
         ring = Ring(keys.clone(), values.clone(), liger_there.clone(), 0)
         token = NewToken(q, k, v, rq, rk, liger_there[:, :1] + LIGER_WINDOW)
         shares, updated = torch.full((2, H), 0.5, device=device), state.float()
@@ -217,7 +225,7 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
             f"B={batch}, {slots} keys",
             streaming.flops,
             streaming.fewest_bytes,
-            lambda seed, shapes=(heads, ring, ring): drawn(seed, device, *shapes),
+            drawn(device, heads, ring, ring),
             {"ours": without_gradients(ours), "SDPA": without_gradients(by_sdpa)},
             without_gradients(exact(by_sdpa)),
         )
@@ -229,7 +237,7 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
             f"B={batch}",
             joined.flops,
             joined.fewest_bytes + moved,
-            lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+            drawn(device, *shapes),
             {
                 "ours": without_gradients(partial(liger, run=liger_decode_fused)),
                 "ours, three operators": without_gradients(
@@ -244,7 +252,7 @@ def mass(device: str, quick: bool) -> Iterator[Case]:
     """Covered mass of several spans."""
     from layerwright.kernels.covered_mass.fused import covered_mass_fused
 
-    def run(q, k, by):
+    def run(q: Tensor, k: Tensor, by: Operator) -> Tensor:
         there = torch.arange(k.shape[2], device=device)[None]
         return by(q, k, SPANS, SINKS, there[:, -QUERIES:], there)
 
@@ -257,7 +265,7 @@ def mass(device: str, quick: bool) -> Iterator[Case]:
             row.shape,
             row.flops,
             row.fewest_bytes,
-            lambda seed, shapes=shapes: drawn(seed, device, *shapes),
+            drawn(device, *shapes),
             {
                 "ours": without_gradients(partial(run, by=covered_mass_fused)),
                 "torch": without_gradients(by_torch),

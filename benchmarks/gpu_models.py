@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from transformers import LlamaConfig
@@ -30,7 +31,7 @@ LIGER = {
     "decay_bias": False,
 }
 # arm: the mixer, and every how many layers
-ARMS = {
+ARMS: dict[str, tuple[dict, int]] = {
     "base": ({"kind": "full"}, 1),
     "half streaming": (STREAMING, 2),
     "all streaming": (STREAMING, 1),
@@ -61,9 +62,9 @@ def eight_billion() -> LlamaConfig:
 def random_model(config: LlamaConfig, device: str) -> HybridForCausalLM:
     """Full layers, normal weights (0, 0.02) in bf16, made on the device."""
     with torch.device("meta"):
-        model = HybridForCausalLM(from_base_config(config)).to(torch.bfloat16)
+        model = HybridForCausalLM(from_base_config(config)).bfloat16()
     model.to_empty(device=device)
-    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
+    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
     numbers = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -84,7 +85,8 @@ def filled_cache(model: HybridForCausalLM, rows: int, tokens: int) -> HybridCach
     cache, config = HybridCache(model.config), model.config
     weight = model.model.embed_tokens.weight
     shape = rows, config.num_key_value_heads, tokens, config.head_dim
-    for layer, spec in zip(cache.layers, cache.layer_specs, strict=True):
+    layers: list[Any] = cache.layers  # each mixer has a cache layer of its own class
+    for layer, spec in zip(layers, cache.layer_specs, strict=True):
         kept = tokens
         if spec["mixer"]["kind"] != "full":
             kept = min(tokens, spec["mixer"]["sinks"] + spec["mixer"]["window"] - 1)
@@ -98,7 +100,7 @@ def filled_cache(model: HybridForCausalLM, rows: int, tokens: int) -> HybridCach
     return cache
 
 
-def seconds(function) -> float:
+def seconds(function: Callable[[], object]) -> float:
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     function()

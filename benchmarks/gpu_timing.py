@@ -97,8 +97,8 @@ def lines(case: Case, limits: Ceilings) -> Iterator[str]:
     """The case's lines of the table, one for each arm."""
     sets = [case.draw(seed) for seed in range(3)]
     errors = checked(case, sets[0])
-    sound = {n: arm for n, arm in case.arms.items() if not isinstance(errors[n], str)}
-    sound = {n: arm for n, arm in sound.items() if errors[n] <= case.limit}
+    near = {n for n, e in errors.items() if not isinstance(e, str) and e <= case.limit}
+    sound = {n: arm for n, arm in case.arms.items() if n in near}
     seconds = timed(sound, sets)
     floor = max(case.flops / limits.matrix_rate, case.fewest_bytes / limits.bandwidth)
     yield f"| {case.operator} | {case.shape} | floor | {floor * 1e6:,.1f} | | | | | |"

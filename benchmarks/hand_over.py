@@ -33,7 +33,7 @@ def step_seconds(recipe: Path, settings: list[str]) -> dict[str, float]:
     from prefect.deployments import run_deployment
 
     parameters = {"recipe": str(recipe), "assignments": settings}
-    ended = run_deployment("convert/scheduled", parameters=parameters, poll_interval=1)
+    ended: Any = run_deployment("convert/scheduled", parameters=parameters, poll_interval=1)
     assert ended.state
     assert ended.state.is_completed(), ended.state
     with get_client(sync_client=True) as client:
@@ -56,9 +56,9 @@ def measure(recipe: Path, repeats: int, stack: Stack) -> dict[str, Any]:
             for step, seconds in step_seconds(recipe, [*said, seed]).items():
                 found[step, arm].append(seconds)
     told: dict[str, Any] = {}
-    for (step, arm), seconds in found.items():
-        median, low, high = (f(seconds) for f in (statistics.median, min, max))
-        told.setdefault(step, {})[arm] = [round(x, 2) for x in (median, low, high)]
+    for (step, arm), times in found.items():
+        spread = statistics.median(times), min(times), max(times)
+        told.setdefault(step, {})[arm] = [round(x, 2) for x in spread]
     for arms_of in told.values():
         arms_of["hand-over"] = round(arms_of["on a worker"][0] - arms_of["in the run"][0], 2)
     return told

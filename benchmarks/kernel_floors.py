@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,9 @@ class ByteCount(TorchDispatchMode):
             self.operations += 1
             self.bytes += sum(x.numel() * x.element_size() for x in tensors)
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         found = function(*args, **(kwargs or {}))
         if not function.is_view:
             self.add(args, kwargs, found)
@@ -91,7 +94,9 @@ class FusedAttention(TorchFunctionMode):
         super().__init__()
         self.count = count
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if function is not F.scaled_dot_product_attention:
             return function(*args, **(kwargs or {}))
         out = torch.empty_like(args[0])
@@ -118,7 +123,7 @@ def prefill_rows(m: Heads, tokens: int) -> list[Row]:
     pairs = visible_pairs(tokens, SINKS, WINDOW)
     shape = f"T={tokens}"
 
-    def today():
+    def today() -> object:
         q, k = meta(1, m.H, tokens, m.d), meta(1, m.G, tokens, m.d)
         at = torch.arange(tokens)[None]
         return streaming_attention_blockwise(q, k, k, at, at, SINKS, WINDOW)
@@ -170,7 +175,7 @@ def decode_rows(m: Heads, batch: int) -> list[Row]:
     kv = 2 * HALF * batch * m.G * m.d  # of one slot
     outer = HALF * batch * m.d * (2 * m.H + 2 * m.G)
 
-    def streaming():
+    def streaming() -> Tensor:
         """What the cache and the mixer do: append, attend, keep the ends."""
         keys, new = meta(batch, m.G, slots - 1, m.d), meta(batch, m.G, 1, m.d)
         for _ in range(2):
@@ -179,7 +184,7 @@ def decode_rows(m: Heads, batch: int) -> list[Row]:
         q = meta(batch, m.G, m.H // m.G, m.d)
         return F.scaled_dot_product_attention(q, whole, whole)
 
-    def recurrence():
+    def recurrence() -> tuple[Tensor, ...]:
         q = meta(batch, m.H, 1, m.d, dtype=torch.float32)
         k = meta(batch, m.G, 1, m.d, dtype=torch.float32)
         held = meta(batch, m.G, m.d, m.d, dtype=torch.float32)
@@ -220,7 +225,7 @@ def mass_row(m: Heads, tokens: int) -> Row:
 def gram_row(m: Heads, tokens: int) -> Row:
     """XᵀX of a layer's input, bf16 products in fp32, added to an fp64 sum: cuBLAS and one add."""
 
-    def today():
+    def today() -> Tensor:
         x, total = meta(tokens, m.D), meta(m.D, m.D, dtype=torch.float64)
         return total.add_(x.T @ x)
 

@@ -1,10 +1,11 @@
-"""Decoding with the weights in memory against half of the layers read from disk, token by token.
+"""Weights in memory, streamed by us and offloaded by accelerate under the same bound in bytes.
 
-    python -m benchmarks.offload [--model FOLDER] [--new-tokens 16] [--repeats 3] [--threads 2]
+    python -m benchmarks.offload [--model FOLDER] [--memory 300MB] [--new-tokens 12] [--threads 1]
 
-Arms: all resident; half of the layers' number resident, with prefetch and without; and the last two
-again where every read has to come from the disk (the page cache gives the file up after each read).
-Arms are interleaved; medians with the range. All arms must write the same tokens.
+Of every arm: seconds to the first token, tokens per second, seconds of one pass of 8 rows that all
+go through a layer before the next, and the most bytes of weights held while a row passes. Arms
+marked "cold" drop the weights from the page cache at every layer, so that each read comes from the
+disk. Arms are interleaved; medians with the range. All arms must write the same tokens.
 """
 
 from __future__ import annotations
@@ -13,18 +14,57 @@ import argparse
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from pydantic import ByteSize, TypeAdapter
 
 from benchmarks.profile_pass import fetched_model
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer
-from layerwright.tasks.offload.offload import StreamedModel, load_streamed
-from layerwright.tasks.timing.timer import interleaved
+from layerwright.tasks.models.skeleton import read_config
+from layerwright.tasks.offload.offload import load_streamed
+from layerwright.tasks.passes.stream import Stream
+from layerwright.tasks.timing.timer import Timing, interleaved
 
 PROMPT = "The harbour master counted the ships that had come in since the storm,"
+ROWS, ROW_TOKENS = 8, 128
+
+
+def accelerated(folder: Path, bound: int, offload: Path) -> HybridForCausalLM:
+    """The same model under accelerate's disk offload."""
+    model = HybridForCausalLM.from_pretrained(
+        folder,
+        config=read_config(folder),
+        device_map="auto",
+        max_memory={"cpu": bound},
+        offload_folder=offload,
+    )
+    return model.eval()
+
+
+def peak_weight_bytes(model: HybridForCausalLM, ids: torch.Tensor) -> int:
+    """Most bytes of weights in place at any module's turn."""
+    peak = 0
+
+    def count(*_: object) -> None:
+        nonlocal peak
+        held = {
+            p.untyped_storage().data_ptr(): p.untyped_storage().nbytes()
+            for p in model.parameters()
+            if not p.is_meta
+        }
+        peak = max(peak, sum(held.values()))
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if not list(m.children())]
+    with torch.inference_mode():
+        model(ids)
+    for hook in hooks:
+        hook.remove()
+    return peak
 
 
 def forget(folder: Path) -> None:
@@ -35,66 +75,82 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def forgetful(streamed: StreamedModel, folder: Path) -> None:
-    """Makes the page cache forget the weights after each layer's turn."""
-    for layer in streamed.residency.streamed:
-        block = streamed.model.model.layers[layer]
-        block.register_forward_hook(lambda *_: forget(folder))
-
-
-def measure(folder: Path, new_tokens: int, repeats: int) -> dict[str, object]:
+def measure(folder: Path, bound: int, new_tokens: int, repeats: int) -> dict[str, object]:
     ids = torch.tensor([load_tokenizer(folder)(PROMPT).input_ids])
-    layers = len(load_streamed(folder).model.model.layers)
+    rows = torch.randint(0, 1000, (ROWS, ROW_TOKENS))
     written: dict[str, list[int]] = {}
+    models: dict[str, HybridForCausalLM] = {}
 
-    def arm(name: str, streamed: StreamedModel) -> Callable[[], None]:
-        def decode() -> None:
-            row = streamed.model.generate(
-                ids, min_new_tokens=new_tokens, max_new_tokens=new_tokens, do_sample=False
+    def decode(name: str, tokens: int) -> Callable[[], None]:
+        def run() -> None:
+            row = models[name].generate(  # type: ignore[misc]
+                ids, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
             )
             written[name] = row[0].tolist()
 
-        return decode
+        return run
+
+    def block_major(name: str) -> Callable[[], None]:
+        @torch.inference_mode()
+        def run() -> None:
+            Stream(models[name], rows, at_once=1).outputs(len(models[name].model.layers))
+
+        return run
 
     with ExitStack() as stack:
-        models: dict[str, StreamedModel] = {}
-        for name, half, prefetch in (
-            ("resident", None, True),
-            ("half, prefetch", layers // 2, True),
-            ("half, no prefetch", layers // 2, False),
-            ("half, cold disk, prefetch", layers // 2, True),
-            ("half, cold disk, no prefetch", layers // 2, False),
-        ):
-            loaded = load_streamed(folder, resident_layers=half, prefetch=prefetch)
-            models[name] = stack.enter_context(loaded)
-            if "cold" in name:
-                forgetful(models[name], folder)
-        timings = interleaved({n: arm(n, m) for n, m in models.items()}, repeats=repeats)
-    if len({tuple(tokens) for tokens in written.values()}) != 1:
-        raise SystemExit(f"the arms wrote different tokens: {written}")
-    return {
-        name: {
-            "tokens_per_s": [
-                round(new_tokens / t * 1e3, 2)
-                for t in (timing.median_ms, timing.high_ms, timing.low_ms)
-            ],
-            "peak_weight_bytes": models[name].peak_resident_bytes,
-            "streamed_layers": len(models[name].residency.streamed),
+
+        def ours(resident_bytes: int | None = None) -> HybridForCausalLM:
+            streamed = load_streamed(folder, resident_bytes=resident_bytes)
+            return stack.enter_context(streamed).model
+
+        models["resident"] = ours()
+        for cold in ("", ", cold disk"):
+            models["ours" + cold] = ours(resident_bytes=bound)
+            offload = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            models["accelerate" + cold] = accelerated(folder, bound, offload)
+            if cold:
+                for name, model in models.items():
+                    for layer in model.model.layers if name.endswith(cold) else ():
+                        layer.register_forward_hook(lambda *_: forget(folder))
+
+        def timed(make: Callable[[str], Callable[[], None]]) -> dict[str, Timing]:
+            return interleaved({name: make(name) for name in models}, repeats=repeats)
+
+        first = timed(lambda name: decode(name, 1))
+        whole = timed(lambda name: decode(name, new_tokens))
+        if len({tuple(tokens) for tokens in written.values()}) != 1:
+            raise SystemExit(f"the arms wrote different tokens: {written}")
+        passes = timed(block_major)
+        return {
+            name: {
+                "first_token_s": _seconds(first[name]),
+                "seconds": _seconds(whole[name]),
+                "decode_tokens_per_s": round(
+                    (new_tokens - 1) / (whole[name].median_ms - first[name].median_ms) * 1e3, 2
+                ),
+                "pass_of_8_rows_s": _seconds(passes[name]),
+                "peak_weight_bytes": peak_weight_bytes(model, ids),
+            }
+            for name, model in models.items()
         }
-        for name, timing in timings.items()
-    }
+
+
+def _seconds(timing: Timing) -> list[float]:
+    """Median, least and most."""
+    return [round(ms / 1e3, 3) for ms in (timing.median_ms, timing.low_ms, timing.high_ms)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, help="a checkpoint folder; fetched if not given")
-    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--memory", type=TypeAdapter(ByteSize).validate_python, default="300MB")
+    parser.add_argument("--new-tokens", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = options.model or fetched_model()
-    result = measure(folder, options.new_tokens, options.repeats)
+    result = measure(folder, options.memory, options.new_tokens, options.repeats)
     result["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     print(json.dumps(result, indent=1))
 

@@ -43,8 +43,10 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     from layerwright.tasks.store.local import LocalStore
 
     recipe, _ = load_recipe(recipe_path, assignments)
-    for part in ("choose", "finetune", "evaluate", "gate", "registry"):
-        assert getattr(recipe, part), f"{recipe_path}: {part} is not there"
+    if not (recipe.choose and recipe.finetune and recipe.evaluate):
+        raise SystemExit(f"{recipe_path}: choose, finetune and evaluate are needed")
+    if not (recipe.gate and recipe.registry):
+        raise SystemExit(f"{recipe_path}: gate and registry are needed")
     paths = Home.at(home)
     store = LocalStore(paths.store)
 
@@ -77,6 +79,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     report = evaluate_models(
         model, healing.checkpoint, None, None, wanted, recipe.evaluate, context("evaluate")
     )
+    assert report.items
     items = read_items(store.open_tree(report.items.sha256))
     decision = decide(report, items, recipe.gate, datetime.now(UTC))
     if decision.accepted:

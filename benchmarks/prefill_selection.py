@@ -15,6 +15,7 @@ import platform
 import time
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ from layerwright.tasks.strategies.streaming import Streaming
 
 
 @torch.inference_mode()
-def measure(model: HybridForCausalLM, ids: torch.Tensor, new_tokens: int) -> dict[str, object]:
+def measure(model: HybridForCausalLM, ids: torch.Tensor, new_tokens: int) -> dict[str, Any]:
     """Greedy text of a model whose layers all compete, twice, and what the cache held."""
     held: list[int] = []
     arms, seconds = [], []
@@ -45,7 +46,7 @@ def measure(model: HybridForCausalLM, ids: torch.Tensor, new_tokens: int) -> dic
             cache = HybridCache(model.config, selection=cache.selection)
         started = time.perf_counter()
         arms.append(
-            model.generate(
+            model.generate(  # type: ignore[misc]
                 ids,
                 past_key_values=cache,
                 max_new_tokens=new_tokens,
@@ -74,10 +75,10 @@ def bounds(model: HybridForCausalLM, strategy: PrefillSelection, tokens: int) ->
     full = Keep().kv_bytes(model.config, tokens, **sizes)
     streaming = Streaming(sinks=strategy.sinks, window=strategy.window)
     window = streaming.kv_bytes(model.config, tokens, **sizes)
-    layers = model.config.num_hidden_layers
+    layers, kept = model.config.num_hidden_layers, strategy.full_layers or 0
     return {
         "all_layers_full_bytes": layers * full,
-        "bound_bytes": (strategy.full_layers + 1) * full + (layers - strategy.full_layers) * window,
+        "bound_bytes": (kept + 1) * full + (layers - kept) * window,
     }
 
 
@@ -102,8 +103,8 @@ def main() -> None:
     result |= bounds(model, strategy, ids.shape[1])
     for layer in range(model.config.num_hidden_layers):
         model.set_layer_spec(layer, strategy.layer_spec(FULL_LAYER))
-    result |= measure(model, ids, options.new_tokens)
-    result["text"] = tokenizer.decode(result["text"])
+    measured = measure(model, ids, options.new_tokens)
+    result |= measured | {"text": tokenizer.decode(measured["text"])}
     result["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     print(json.dumps(result, indent=1))
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import Spec
+from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_base
 from layerwright.tasks.passes.states import Spill
 from layerwright.tasks.profile.base import Profiler, SharedPass
@@ -43,7 +44,7 @@ def random_rows(rows: int, vocabulary: int) -> torch.Tensor:
     return torch.randint(0, vocabulary, (rows, ROW_TOKENS), generator=generator)
 
 
-def profile(model, rows: torch.Tensor) -> None:
+def profile(model: HybridForCausalLM, rows: torch.Tensor) -> None:
     """What the profile step does, but for the profilers that run the model themselves."""
     shared = SharedPass([build(Profiler, spec) for spec in PROFILERS], model, rows)
     with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def sizes(stack: Stack) -> dict[str, int]:
     return servers | {f"{name}_database": n for name, n in database_bytes(stack).items()}
 
 
-def at_once(spans: list[tuple[datetime, datetime]]) -> int:
+def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
     """The most that ran at the same time."""
     ends = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
     running, most = 0, 0
@@ -69,14 +70,15 @@ def queue(recipe: Path, runs: int, limit: int, stack: Stack) -> dict[str, Any]:
         deployment = client.read_deployment_by_name("convert/scheduled")
         client.update_deployment(deployment.id, DeploymentUpdate(concurrency_limit=limit))
         before, started = sizes(stack), time.perf_counter()
-        ids = [
+        begun: list[Any] = [
             run_deployment(
                 "convert/scheduled",
                 parameters={"recipe": str(recipe), "assignments": [*settings, f"seed={seed}"]},
                 timeout=0,
-            ).id
+            )
             for seed in range(runs)
         ]
+        ids = [run.id for run in begun]
         queued = time.perf_counter() - started
         while True:
             found = [client.read_flow_run(one) for one in ids]

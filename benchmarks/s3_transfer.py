@@ -34,7 +34,7 @@ SHARD_BYTES = 10**9
 def write_files(folder: Path, total: int) -> list[Path]:
     """Random shards: a server could pack anything else."""
     folder.mkdir(parents=True)
-    files = []
+    files: list[Path] = []
     while total > 0:
         path = folder / f"model-{len(files):05}.safetensors"
         with path.open("wb") as file:

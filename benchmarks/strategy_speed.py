@@ -47,7 +47,7 @@ NEW_TOKENS = 16
 
 def converted(base: HybridForCausalLM, spec: Spec, every: int) -> HybridForCausalLM:
     """The base with every ``every``-th layer converted; it shares the weights that both have."""
-    strategy, specs = build(Strategy, spec), list(base.config.layer_specs)
+    strategy, specs = build(Strategy, spec), list(base.config.layer_specs or ())
     specs[::every] = [strategy.layer_spec(before) for before in specs[::every]]
     return unfitted_copy(base, specs)
 

@@ -21,7 +21,7 @@ from layerwright.tasks.export.checkpoint import Checkpoint
 from layerwright.tasks.export.inspection import inspect_checkpoint
 from layerwright.tasks.fetch.model import fetch_model
 from layerwright.tasks.hybrid.export import write_hybrid
-from layerwright.tasks.offload.weight_files import INDEX, ONE_FILE, find_tensors
+from layerwright.tasks.models.weight_files import INDEX, ONE_FILE, find_tensors
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.store.local import LocalStore
 

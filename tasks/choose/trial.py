@@ -16,7 +16,7 @@ from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.fitting import converted_copy
-from layerwright.tasks.passes.scan import Scan
+from layerwright.tasks.probes.scan import Scan
 from layerwright.tasks.probes.yardstick import Yardstick
 from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.strategies.specs import assignments_of

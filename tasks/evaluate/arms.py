@@ -14,9 +14,8 @@ import numpy as np
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Arm
-from layerwright.tasks.evaluate.base import Metric, TextPass
 from layerwright.tasks.evaluate.passes import TextScores, run_pass
-from layerwright.tasks.evaluate.texts import Texts
+from layerwright.tasks.evaluate.texts import TextPass, Texts
 from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.states import Keep
@@ -44,7 +43,7 @@ class Arms:
     Args:
         models: the models of ``base`` and ``candidate``, and of further arms if there are any.
         texts: the texts that the metrics need.
-        metrics: all metrics of the evaluation; metrics on the same text share a pass.
+        passes: all passes that the metrics read.
         keep_out_tokens: sinks + window that the facts of recall prompts must stay out of; None: the
             largest of the candidate's layers.
         device: device of the models.
@@ -58,7 +57,7 @@ class Arms:
         self,
         models: Mapping[Arm, ArmModel],
         texts: Texts,
-        metrics: Iterable[Metric],
+        passes: Iterable[TextPass],
         *,
         keep_out_tokens: int | None = None,
         device: str,
@@ -73,9 +72,7 @@ class Arms:
         self._loaded: dict[str, HybridForCausalLM] = {}
         self._keep_out_tokens = keep_out_tokens
         self._workdir, self.keep = workdir, keep
-        self._with_divergence = {
-            text_pass for metric in metrics for text_pass in metric.passes() if text_pass.divergence
-        }
+        self._with_divergence = {text_pass for text_pass in passes if text_pass.divergence}
 
     def model(self, arm: Arm) -> HybridForCausalLM:
         """Return the model of an arm, in evaluation mode; load it at its first use."""

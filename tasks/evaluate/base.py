@@ -5,40 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from layerwright.tasks.components import Component
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement, Presentation
 from layerwright.tasks.contracts.items import ItemResult
+from layerwright.tasks.evaluate.arms import Arms
+from layerwright.tasks.evaluate.texts import TextPass
 from layerwright.tasks.recipe.data import TextForm
-
-if TYPE_CHECKING:  # arms imports this module
-    from layerwright.tasks.evaluate.arms import Arms
-
-
-@dataclass(frozen=True)
-class TextPass:
-    """A forward pass over rows of a text; each arm runs it once for all metrics.
-
-    Attributes:
-        text: name of the text.
-        rows: number of rows.
-        row_tokens: tokens of each row.
-        divergence: whether the other arms are compared with the base, token by token. Passes that
-            differ only in this are equal, because a single pass serves both.
-    """
-
-    text: str
-    rows: int
-    row_tokens: int
-    divergence: bool = field(default=False, compare=False)
-
-    @property
-    def tokens(self) -> int:
-        return self.rows * self.row_tokens
 
 
 class Figure(Contract):

@@ -17,6 +17,7 @@ from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.suite import (
     build_metrics,
     measure_metrics,
+    needed_passes,
     needed_texts,
     presentation_of,
 )
@@ -77,7 +78,7 @@ def evaluate_models(
         arms = Arms(
             models,
             open_texts(base, texts, metrics, ctx),
-            metrics,
+            needed_passes(metrics),
             device=ctx.device,
             seed=ctx.seed,
             workdir=ctx.workdir / "arms",

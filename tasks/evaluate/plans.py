@@ -14,7 +14,12 @@ from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms, kept_tokens
 from layerwright.tasks.evaluate.models import open_texts, states_of
-from layerwright.tasks.evaluate.suite import build_metrics, measure_metrics, presentation_of
+from layerwright.tasks.evaluate.suite import (
+    build_metrics,
+    measure_metrics,
+    needed_passes,
+    presentation_of,
+)
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import base_config
 from layerwright.tasks.offload.offload import load_streamed
@@ -76,7 +81,7 @@ def measure_plans(
             arms = Arms(
                 {"base": ArmModel(base.sha256, loaded), "candidate": plan},
                 open_by_name,
-                chosen,
+                needed_passes(chosen),
                 keep_out_tokens=widest,
                 device=ctx.device,
                 seed=ctx.seed,

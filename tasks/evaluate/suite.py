@@ -15,6 +15,7 @@ from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
+from layerwright.tasks.evaluate.texts import TextPass
 from layerwright.tasks.store.base import Store
 
 
@@ -61,6 +62,11 @@ def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for metric in metrics for text in metric.needed_texts()))
 
 
+def needed_passes(metrics: Iterable[Metric]) -> tuple[TextPass, ...]:
+    """All passes over texts that the metrics read."""
+    return tuple(wanted for metric in metrics for wanted in metric.passes())
+
+
 def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
     """Check the items of all metrics whose texts are given, without a model.
 
@@ -75,8 +81,7 @@ def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: 
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:
     """Estimate the tokens that each arm is run over; a shared pass counts once."""
-    passes = {text_pass for metric in metrics for text_pass in metric.passes()}
-    return sum(text_pass.tokens for text_pass in passes) + sum(
+    return sum(text_pass.tokens for text_pass in set(needed_passes(metrics))) + sum(
         metric.estimate_tokens() for metric in metrics
     )
 

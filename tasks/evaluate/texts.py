@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from layerwright.tasks.evaluate.base import TextPass
 from layerwright.tasks.passes.batches import token_rows
+
+
+@dataclass(frozen=True)
+class TextPass:
+    """A forward pass over rows of a text; each arm runs it once for all metrics.
+
+    Attributes:
+        text: name of the text.
+        rows: number of rows.
+        row_tokens: tokens of each row.
+        divergence: whether the other arms are compared with the base, token by token. Passes that
+            differ only in this are equal, because a single pass serves both.
+    """
+
+    text: str
+    rows: int
+    row_tokens: int
+    divergence: bool = field(default=False, compare=False)
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.row_tokens
 
 
 class Texts:

@@ -11,7 +11,7 @@ import torch
 
 from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.hybrid.configuration import HybridConfig
-from layerwright.tasks.offload.weight_files import read_header
+from layerwright.tasks.models.weight_files import read_header
 
 CONFIG, INDEX, MANIFEST = "config.json", "model.safetensors.index.json", "manifest.json"
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerwright.tasks.hybrid.layer import HybridLayer
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.offload.layer_turn import at_work, follow
+from layerwright.tasks.models.layer_turn import at_work, follow
 
 LAYERS = "model.layers."
 

@@ -14,7 +14,7 @@ from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import base_config
-from layerwright.tasks.offload.weight_files import StoredTensor, find_tensors
+from layerwright.tasks.models.weight_files import StoredTensor, find_tensors
 
 ALIGNMENT = 64  # bytes; the alignment of separately allocated tensors
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"

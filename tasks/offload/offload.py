@@ -1,9 +1,9 @@
 """Layer-wise weight offloading: some layers have their weights in memory only while they run.
 
 The output is bit-identical to the resident model's, because the same kernels use the same weights.
-Accelerate can also run layers from disk, but loads each layer tensor by tensor when it is needed.
-Here the next layer is read in advance, memory has a bound, and a layer can keep its weights while
-many rows pass through it (`at_work`).
+Accelerate can also run layers from disk. Here the bound in bytes is exact, and a layer can keep its
+weights while many rows pass through it or a gradient is taken (`at_work`), so that a pass over many
+rows reads the model once (benchmarks/2026-12-01-offload.md).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.layer_turn import LayerTurn
 from layerwright.tasks.models.skeleton import FlatWeights, read_skeleton
 from layerwright.tasks.offload.heap import return_freed_memory
-from layerwright.tasks.offload.layer_ring import LayerRing
-from layerwright.tasks.offload.layer_turn import LayerTurn
+from layerwright.tasks.offload.layer_slot import LayerSlot
 from layerwright.tasks.offload.residency import Residency, plan_residency
 from layerwright.tasks.passes.states import Keep, Spill
 
@@ -27,20 +27,20 @@ Source = Literal["disk", "host"]
 
 @dataclass(frozen=True)
 class StreamedModel:
-    """An offloaded model; as a context manager it stops the reading thread at the end.
+    """An offloaded model; as a context manager it frees its buffer at the end.
 
     Attributes:
         model: HybridForCausalLM in evaluation mode, used like any other model, but for one forward
             pass at a time.
         residency: which layers stay in memory and which are offloaded.
-        ring: the buffers of the offloaded layers; None if all layers stay.
+        slot: the buffer of the offloaded layers; None if all layers stay.
         peak_resident_bytes: largest number of bytes of weights in the device's memory. Copies in
             host memory (source "host") are not included, even if the device is the CPU.
     """
 
     model: HybridForCausalLM
     residency: Residency
-    ring: LayerRing | None
+    slot: LayerSlot | None
     peak_resident_bytes: int
 
     def __enter__(self) -> StreamedModel:
@@ -51,12 +51,12 @@ class StreamedModel:
 
     def keep_states(self, folder: Path) -> Keep:
         """Where to store hidden states of many rows: in files if layers are offloaded."""
-        return tuple if self.ring is None else Spill(folder)
+        return tuple if self.slot is None else Spill(folder)
 
     def close(self) -> None:
-        """Stops the reading thread; a model with offloaded layers cannot run afterwards."""
-        if self.ring is not None:
-            self.ring.close()
+        """Frees the buffer; a model with offloaded layers cannot run afterwards."""
+        if self.slot is not None:
+            self.slot.close()
 
 
 def load_streamed(
@@ -66,13 +66,12 @@ def load_streamed(
     resident_bytes: int | None = None,
     resident_layers: int | None = None,
     source: Source = "disk",
-    prefetch: bool = True,
 ) -> StreamedModel:
     """Loads a converted checkpoint or a base model with its weights under a memory bound.
 
     Embeddings, final norm and head stay in memory, and as many layers as the bound allows
-    (see `plan_residency`). The other layers share two buffers, or one if two do not fit. The bound
-    does not include activations and the KV cache.
+    (see `plan_residency`). The other layers share one buffer. The bound does not include
+    activations and the KV cache.
 
     Args:
         folder: a checkpoint; its own code is not run.
@@ -81,7 +80,6 @@ def load_streamed(
             stay in memory.
         source: where offloaded layers are read from: "disk", the checkpoint's files, or "host",
             host memory (pinned if the device is CUDA).
-        prefetch: False loads each offloaded layer only when it is needed, for comparison.
 
     Raises:
         InputError: the folder is not a supported checkpoint, or no layer fits within the bound; no
@@ -109,17 +107,15 @@ def load_streamed(
     if not residency.streamed:
         return StreamedModel(model, residency, None, resident_total)
     return_freed_memory()
-    ring = LayerRing(
+    slot = LayerSlot(
         {layer: skeleton.layers[layer] for layer in residency.streamed},
-        residency.slots,
         residency.slot_bytes,
         torch_device,
         on_host=source == "host",
-        prefetch=prefetch,
     )
     for layer in residency.streamed:
-        LayerTurn(ring, layer).attach(model.model.layers[layer])
-    return StreamedModel(model, residency, ring, resident_total + ring.nbytes())
+        LayerTurn(slot, layer).attach(model.model.layers[layer])
+    return StreamedModel(model, residency, slot, resident_total + residency.slot_bytes)
 
 
 def _put(weights: FlatWeights, device: torch.device) -> int:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from layerwright.tasks.errors import InputError
 
-RING = 2  # slots: one layer runs while the next is loaded
-
 
 @dataclass(frozen=True)
 class Residency:
@@ -16,13 +14,11 @@ class Residency:
 
     Attributes:
         streamed: the offloaded layers, ascending; all other layers stay in memory.
-        slots: number of buffers that the offloaded layers share.
-        slot_bytes: size of each buffer, that of the largest offloaded layer.
-        nbytes: bytes of the weights outside the layers, of the layers that stay, and of the slots.
+        slot_bytes: size of the buffer that the offloaded layers share, that of the largest of them.
+        nbytes: bytes of the weights outside the layers, of the layers that stay, and of the buffer.
     """
 
     streamed: tuple[int, ...]
-    slots: int
     slot_bytes: int
     nbytes: int
 
@@ -37,16 +33,15 @@ def plan_residency(
 
     Every token runs the layers 0 .. L-1 in the same order. A least-recently-used cache would
     therefore never contain the next layer, as soon as one layer does not fit, so the set that stays
-    is fixed. The offloaded layers are spread evenly: a layer can then be loaded while all the
-    layers before it run. If they were neighbours, only their own time could hide the loading. Small
-    layers, such as linear maps, stay first, because each would occupy the slot of a large layer.
+    is fixed. Small layers, such as linear maps, stay first, because each would occupy the buffer of
+    a large layer.
 
     Args:
         fixed_bytes: bytes of embeddings, final norm and head.
         layer_bytes: bytes of each layer; 0 for a layer without weights.
         resident_bytes: bound on all weights in memory.
-        resident_layers: bound on the number of layers in memory, slots included; layers without
-            weights do not count. Without a bound all layers stay.
+        resident_layers: bound on the number of layers in memory, the buffer included; layers
+            without weights do not count. Without a bound all layers stay.
 
     Raises:
         InputError: both bounds are given, or no layer fits; the message names the smallest bound.
@@ -61,11 +56,8 @@ def plan_residency(
         )
     layers_with_weights = sum(size > 0 for size in layer_bytes)
 
-    def loaded(choice: Residency) -> int:
-        return sum(layer_bytes[layer] for layer in choice.streamed)
-
     def fits(choice: Residency) -> bool:
-        layers = layers_with_weights - len(choice.streamed) + choice.slots
+        layers = layers_with_weights - len(choice.streamed) + bool(choice.streamed)
         return (resident_bytes is None or choice.nbytes <= resident_bytes) and (
             resident_layers is None or layers <= resident_layers
         )
@@ -73,7 +65,7 @@ def plan_residency(
     choices = _choices(fixed_bytes, layer_bytes)
     fitting = [choice for choice in choices if fits(choice)]
     if fitting:
-        return min(fitting, key=lambda choice: (loaded(choice), -choice.slots))
+        return min(fitting, key=lambda choice: sum(layer_bytes[i] for i in choice.streamed))
     least = min(choice.nbytes for choice in choices)
     raise InputError(
         f"{resident_bytes} bytes are too few for one layer and the weights outside the layers",
@@ -85,20 +77,14 @@ def plan_residency(
 
 def _choices(fixed_bytes: int, layer_bytes: Sequence[int]) -> list[Residency]:
     """Everything resident, and every choice that needs less memory than that."""
-    whole = Residency((), 0, 0, fixed_bytes + sum(layer_bytes))
-    choices = [whole]
-
-    def add(streamed: Sequence[int], slots: int) -> None:
-        sizes = [layer_bytes[layer] for layer in streamed]
-        nbytes = whole.nbytes - sum(sizes) + slots * max(sizes)
-        if nbytes < whole.nbytes:
-            choices.append(Residency(tuple(streamed), slots, max(sizes), nbytes))
-
+    whole = fixed_bytes + sum(layer_bytes)
+    choices = [Residency((), 0, whole)]
     for least in sorted(set(layer_bytes) - {0}):
         pool = [layer for layer, size in enumerate(layer_bytes) if size >= least]
-        for count in range(RING + 1, len(pool) + 1):
-            add([pool[i * len(pool) // count] for i in range(count)], RING)
-        add(pool, 1)
+        for count in range(2, len(pool) + 1):
+            sizes = [layer_bytes[layer] for layer in pool[:count]]
+            nbytes = whole - sum(sizes) + max(sizes)
+            choices.append(Residency(tuple(pool[:count]), max(sizes), nbytes))
     return choices
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import assign_tensors, change_layer, layer_of, shallow_copy
-from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.passes.states import Keep, States
 from layerwright.tasks.passes.stream import Stream, run_rows
 from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatches

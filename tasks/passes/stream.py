@@ -15,7 +15,7 @@ from torch import Tensor
 from layerwright.tasks.hybrid.layer import HybridLayer
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.hybrid.placement import Placement
-from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.passes.states import Keep, States
 
 Watch = Callable[[int, Tensor, Tensor], None]  # (batch index, layer input, layer output)

@@ -15,6 +15,7 @@ from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
 from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.suite import needed_passes
 from layerwright.tasks.evaluate.texts import Texts
 from layerwright.tasks.hybrid.families import from_base_config
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
@@ -57,7 +58,7 @@ def make_arms(tmp_path: Path, english: Path) -> Callable[..., Arms]:
         return Arms(
             loaders,
             Texts(texts or {"english": english}, byte_tokenizer),
-            metrics,
+            needed_passes(metrics),
             device="cpu",
             seed=0,
             workdir=tmp_path / "work",

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import LAYERS
 
-from layerwright.tasks.evaluate.base import TextPass
 from layerwright.tasks.evaluate.metrics.stream_drift import StreamDrift
+from layerwright.tasks.evaluate.texts import TextPass
 
 DRIFT = StreamDrift(texts=("english",), rows=2, row_tokens=64)
 

@@ -77,7 +77,7 @@ def test_memory_for_one_layer_gives_the_same_run(accepted) -> None:
     folder, first = accepted
     with load_streamed(folder / "model", resident_layers=1) as streamed:
         least = streamed.peak_resident_bytes
-        assert streamed.residency.slots == 1
+        assert len(streamed.residency.streamed) > 1
     bounds = (f"compute.default.memory={least}", f"compute.steps.evaluate.memory={2 * least}")
     sets = [word for bound in bounds for word in ("--set", bound)]
     result = layerwright("convert", "recipe.yaml", "--json", "--home", "bounded", *sets, cwd=folder)

@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric, TextPass
+from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.scoring import scored, token_blocks
+from layerwright.tasks.evaluate.texts import TextPass
 from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.ablation import Branch, ablated

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from layerwright.tasks.contracts.evaluation import Arm, Presentation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric, TextPass
+from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.scoring import scored, token_blocks
+from layerwright.tasks.evaluate.texts import TextPass
 
 
 class Perplexity(Metric):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric, TextPass
+from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.texts import TextPass
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.states import Keep
 from layerwright.tasks.passes.stream import Stream

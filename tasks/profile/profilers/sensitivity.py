@@ -15,8 +15,8 @@ from layerwright.tasks.contracts.base import Spec, identity
 from layerwright.tasks.contracts.profile import Damage
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.passes.scan import Scan
 from layerwright.tasks.probes.recall import Probed, Probes, probe_prompts
+from layerwright.tasks.probes.scan import Scan
 from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.profile.base import Findings, ModelProfiler, Subject
 from layerwright.tasks.strategies.base import Strategy

@@ -20,7 +20,7 @@ from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.passes.likelihood import target_nll
 from layerwright.tasks.passes.states import Keep, States
 from layerwright.tasks.profile.base import Findings, ModelProfiler, Subject

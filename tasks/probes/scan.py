@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import converted, layer_of
-from layerwright.tasks.offload.layer_turn import at_work
+from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
 from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatches

@@ -8,8 +8,8 @@ from tiny import tiny_tokens
 from tiny_checkpoint import write_checkpoint
 
 from layerwright.tasks.models.conversion import change_layer, shallow_copy
+from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.models.loading import load_base
-from layerwright.tasks.offload.layer_turn import at_work
 from layerwright.tasks.offload.offload import load_streamed
 
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
@@ -34,7 +34,7 @@ def test_weights_are_read_once_for_many_rows_and_go_afterwards(folder: Path) -> 
                 for row in x:
                     model.layers[2](row[None], placement)
             assert not model.layers[2].get_parameter(weight).is_meta
-        assert streamed.ring.asked == 1
+        assert streamed.slot.asked == 1
         assert model.layers[2].get_parameter(weight).is_meta
 
 

@@ -1,7 +1,6 @@
 """Finds the tensors of a checkpoint in its safetensors files and reads single tensors.
 
-Tensors are read, not memory-mapped: a mapped tensor is fetched only on first use, which would make
-prefetching useless, and a disk error under a map kills the process without a message.
+Tensors are read, not memory-mapped: a disk error under a map kills the process without a message.
 """
 
 from __future__ import annotations

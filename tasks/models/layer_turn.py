@@ -17,8 +17,8 @@ from layerwright.tasks.hybrid.layer import HybridLayer
 TURN = "turn"  # attribute of an offloaded layer
 
 
-class Ring(Protocol):
-    """Loads and unloads layers' weights by index; see `LayerRing`."""
+class Slot(Protocol):
+    """Loads and unloads layers' weights by index; see `LayerSlot`."""
 
     def swap_in(self, layer: int) -> None: ...
 
@@ -34,8 +34,8 @@ class LayerTurn:
         held: `at_work` keeps the weights loaded; running the layer then swaps nothing.
     """
 
-    def __init__(self, ring: Ring, index: int) -> None:
-        self.ring, self.index = ring, index
+    def __init__(self, slot: Slot, index: int) -> None:
+        self.slot, self.index = slot, index
         self.held = False
         self._running = False
 
@@ -52,13 +52,13 @@ class LayerTurn:
             raise RuntimeError(
                 "a backward pass needs this layer's weights, which are unloaded: use at_work(layer)"
             )
-        self.ring.swap_in(self.index)
+        self.slot.swap_in(self.index)
         self._running = True
 
     def _after(self, layer: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if self._running and not self.held:  # not if loading failed
             self._running = False
-            self.ring.swap_out(self.index)
+            self.slot.swap_out(self.index)
 
 
 @contextmanager
@@ -71,13 +71,13 @@ def at_work(layer: HybridLayer) -> Iterator[None]:
     if turn is None or turn.held:
         yield
         return
-    turn.ring.swap_in(turn.index)
+    turn.slot.swap_in(turn.index)
     turn.held = True
     try:
         yield
     finally:
         turn.held = False
-        turn.ring.swap_out(turn.index)
+        turn.slot.swap_out(turn.index)
 
 
 def follow(old: HybridLayer, new: HybridLayer) -> None:
