@@ -14,12 +14,7 @@ from layerwright.tasks.contracts.items import write_items
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef, TreeRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.suite import (
-    build_metrics,
-    measure_metrics,
-    needed_texts,
-    presentation_of,
-)
+from layerwright.tasks.evaluate.suite import measure_metrics, needed_texts, presentation_of
 from layerwright.tasks.evaluate.texts import Texts
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer
@@ -50,10 +45,10 @@ def evaluate_models(
         texts: the texts that the metrics name, and possibly others.
 
     Raises:
-        InputError: a metric, option or text is unknown, or a text is too short.
+        InputError: a text is too short.
     """
     started = time.perf_counter()
-    metrics = build_metrics(options.metrics, texts)
+    metrics = options.metrics
     compared: dict[Arm, str] = {"base": base.sha256, "candidate": candidate.sha256}
     if champion and champion.checkpoint:
         compared["champion"] = champion.checkpoint.sha256
