@@ -45,6 +45,7 @@ from layerwright.tasks.profile.model import profile_model
 from layerwright.tasks.recipe.evaluate import EvaluateOptions
 from layerwright.tasks.recipe.profile import ProfileOptions
 from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.strategies.streaming import Streaming
 
 STREAMING = {"sinks": 4, "window": 60}
 ROW_TOKENS = 512
@@ -154,7 +155,7 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
         options = ProfileOptions(
             text="text", rows=rows, row_tokens=ROW_TOKENS, profilers=tuple(profilers)
         )
-        strategies = (Spec(name="streaming", **STREAMING),)
+        strategies = (Streaming(**STREAMING),)
         profile = profile_model(base, text, options, strategies, context("profile"))
     kinds = [("streaming", STREAMING), ("keep", {})] * base.layers
     plan = ConversionPlan(

@@ -26,7 +26,6 @@ import numpy as np
 
 from benchmarks.profile_pass import fetched_model
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable, LayerSpec
 from layerwright.tasks.contracts.plan import PassTime, PlanItem
 from layerwright.tasks.costs.table import cost_table
@@ -35,16 +34,23 @@ from layerwright.tasks.models.conversion import unfitted_copy
 from layerwright.tasks.models.loading import load_base
 from layerwright.tasks.recipe.costs import CostOptions
 from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.strategies.drop_attention import DropAttention
+from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.linear import Linear
+from layerwright.tasks.strategies.local import Local
+from layerwright.tasks.strategies.remove import Remove
 from layerwright.tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.strategies.streaming import Streaming
 from layerwright.tasks.timing.speed import Speed, interleaved_speeds
 
 STRATEGIES = {
-    "streaming": Spec(name="streaming", sinks=4, window=252),
-    "local": Spec(name="local", sinks=4, spans=256),
-    "gated": Spec(name="gated_recurrence", gate="gla"),
-    "drop": Spec(name="drop_attention"),
-    "linear": Spec(name="linear"),
-    "remove": Spec(name="remove"),
+    "streaming": Streaming(sinks=4, window=252),
+    "local": Local(sinks=4, spans=256),
+    "gated": GatedRecurrence(gate="gla"),
+    "drop": DropAttention(),
+    "linear": Linear(),
+    "remove": Remove(),
 }
 # layers of each strategy, in thirtieths of the model's; the others are kept
 MIXES: dict[str, dict[str, int]] = {
@@ -96,7 +102,7 @@ def plans(layers: int) -> dict[str, list[PlanItem]]:
 
 
 def _items(layers: int, named: dict[int, str]) -> list[PlanItem]:
-    specs = [STRATEGIES[named[i]] if i in named else Spec(name="keep") for i in range(layers)]
+    specs = [(STRATEGIES[named[i]] if i in named else Keep()).spec for i in range(layers)]
     return [
         PlanItem(start=i, stop=i + 1, strategy=spec.name, params=spec.options)
         for i, spec in enumerate(specs)

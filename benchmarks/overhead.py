@@ -25,12 +25,11 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     from layerwright.flows.session.inputs import calibration, profiled
     from layerwright.flows.session.needs import measured_texts, trained_texts
     from layerwright.tasks.choose.step import choose_on_model
-    from layerwright.tasks.components import build
     from layerwright.tasks.context import Context
     from layerwright.tasks.contracts.items import read_items
     from layerwright.tasks.convert.checkpoint import convert_model
-    from layerwright.tasks.evaluate.base import Metric
     from layerwright.tasks.evaluate.models import evaluate_models
+    from layerwright.tasks.evaluate.suite import needed_texts
     from layerwright.tasks.fetch.model import fetch_model
     from layerwright.tasks.fetch.text import fetch_text
     from layerwright.tasks.finetune.healing import finetune_model
@@ -55,7 +54,7 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
         workdir.mkdir(parents=True)
         return Context(store=store, workdir=workdir, seed=recipe.seed)
 
-    evaluated = {n for spec in recipe.evaluate.metrics for n in build(Metric, spec).needed_texts()}
+    evaluated = needed_texts(recipe.evaluate.metrics)
     names = {*measured_texts(recipe), *trained_texts(recipe), *evaluated}
     model = fetch_model(recipe.model, context("model"), recipe.data_root)
     texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in sorted(names)}

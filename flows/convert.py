@@ -26,6 +26,7 @@ from layerwright.tasks.convert.task import convert_model
 from layerwright.tasks.gate.task import decide
 from layerwright.tasks.profile.task import profile_model
 from layerwright.tasks.register.task import register_model
+from layerwright.tasks.strategies.specs import strategy_of
 
 logger = logging.getLogger("layerwright")
 
@@ -56,7 +57,7 @@ def conversion(session: Session) -> RunSummary:
     model = fetch_base(session)
     text, strategies = texts[recipe.profile.text], recipe.choose.strategies
     profile = profile_model(model, text, recipe.profile, strategies, run=run)
-    given = [item.spec for item in session.plan.items] if session.plan else []
+    given = [strategy_of(item) for item in session.plan.items] if session.plan else []
     costs = measured_costs(session, model, profile, [recipe.choose], given)
     rows, tried_on = calibration(recipe, texts), profiled(recipe, texts)
     plan = session.plan or choose_plan(

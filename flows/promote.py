@@ -24,7 +24,7 @@ from layerwright.tasks.register.versions import Address
 DAY_SECONDS = 24 * 3600
 
 
-class Answer(RunInput):
+class ApprovalAnswer(RunInput):
     """A person's answer to a promotion that waits for approval."""
 
     approved: bool
@@ -80,7 +80,7 @@ def _approval(
     if isinstance(approval, Approval):
         return approval
     decision = found.decision
-    question = Answer.with_initial_data(
+    question = ApprovalAnswer.with_initial_data(
         description=f"Shall {found.address} become champion in place of "
         f"{f'version {found.champion}' if found.champion else 'none'}? The gate accepted it at "
         f"{decision.decided_at.isoformat()} in run {decision.run_id} (tier {decision.tier}, "

@@ -41,6 +41,10 @@ class InputError(LayerwrightError):
             lines.append(f"  to do: {remedy}")
         super().__init__("\n".join(lines))
 
+    def at(self, where: str) -> InputError:
+        """The same error with another place."""
+        return InputError(self.message, where=where, expected=self.expected, remedy=self.remedy)
+
 
 class IntegrityError(LayerwrightError):
     """Stored bytes differ from those that were written: a digest or size does not match."""

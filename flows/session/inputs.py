@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 from layerwright.flows.session.needs import evaluated_texts, texts_of_flow
 from layerwright.flows.session.session import Session
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.evaluation import Champion, EvalReport
 from layerwright.tasks.contracts.items import ItemResult, read_items
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.contracts.references import Calibration, CheckpointRef, ModelRef, TextRef
 from layerwright.tasks.costs.task import measure_costs
-from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.evaluate.suite import check_items
 from layerwright.tasks.evaluate.task import evaluate_models
 from layerwright.tasks.fetch.task import fetch_model, fetch_text
@@ -22,7 +20,8 @@ from layerwright.tasks.recipe.choose import ChooseOptions
 from layerwright.tasks.recipe.convert import ConvertOptions
 from layerwright.tasks.recipe.profile import ProfileOptions
 from layerwright.tasks.recipe.recipe import Recipe
-from layerwright.tasks.strategies.specs import resolved_specs
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.specs import resolved
 
 
 def fetch_base(session: Session) -> ModelRef:
@@ -43,8 +42,7 @@ def fetch_texts(session: Session, flow: str) -> dict[str, TextRef]:
         for name in texts_of_flow(recipe, flow)
     }
     measured = [options.metrics for options in (recipe.evaluate, recipe.survey) if options]
-    metrics = [build(Metric, spec) for specs in measured for spec in specs]
-    check_items(metrics, texts, session.open_store())
+    check_items(chain.from_iterable(measured), texts, session.open_store())
     return texts
 
 
@@ -67,7 +65,7 @@ def measured_costs(
     model: ModelRef,
     profile: ModelProfile,
     chosen: Iterable[ChooseOptions],
-    more: Iterable[Spec] = (),
+    more: Iterable[Strategy] = (),
 ) -> CostTable | None:
     """The cost table of everything that plans are chosen from, if the recipe asks for a table.
 
@@ -82,8 +80,8 @@ def measured_costs(
     options = recipe.costs.model_copy(
         update={"context_tokens": recipe.costs.context_tokens or tuple(lengths)}
     )
-    wanted = [*(spec for options in choices for spec in options.strategies), *more]
-    return measure_costs(model, resolved_specs(wanted, profile), options, run=session.run)
+    wanted = [*(strategy for choice in choices for strategy in choice.strategies), *more]
+    return measure_costs(model, resolved(wanted, profile), options, run=session.run)
 
 
 def evaluated(

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
-from layerwright.tasks.evaluate.base import Metric
-from layerwright.tasks.evaluate.suite import needed_texts as texts_needed_by
+from layerwright.tasks.evaluate.suite import needed_texts as texts_of
 from layerwright.tasks.recipe.recipe import Recipe
 
 NEEDED_BLOCKS = {
@@ -23,11 +18,6 @@ def texts_of_flow(recipe: Recipe, flow: str) -> tuple[str, ...]:
     if flow == "survey":
         return surveyed_texts(recipe)
     return needed_texts(recipe) if flow == "convert" else evaluated_texts(recipe)
-
-
-def texts_of(metrics: Iterable[Spec]) -> tuple[str, ...]:
-    """The texts that metrics read, each once, in order."""
-    return texts_needed_by(build(Metric, spec) for spec in metrics)
 
 
 def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:

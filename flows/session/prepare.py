@@ -57,18 +57,18 @@ def prepare(
 ) -> Prepared:
     """Read the recipe and check everything that can be checked before a run starts.
 
-    A recipe that ran in this home before is known to be good: then the embedded server starts
+    If this recipe ran in this home before, it is probably right: then the embedded server starts
     during the checks (unless ``serve`` is False).
 
     Raises:
         InputError: the first thing that is wrong; nothing was started and nothing written.
     """
-    recipe, document = load_recipe(path, overrides)
     embedded.configure(home)
     server = embedded.Server(home)
-    if serve and any(record.recipe == recipe for record in RunFolder.all(home)):
+    if serve and _ran_before(path, overrides, home):
         server.begin()
     try:
+        recipe, document = load_recipe(path, overrides)
         # late: these import Prefect, whose settings `configure` made
         from layerwright.flows.session.preflight import check_plan, check_recipe
         from layerwright.flows.session.sources import check_sources, pin_sources, sources_of
@@ -93,7 +93,7 @@ def prepare_again(home: Home, run_id: str) -> Prepared:
     """
     embedded.configure(home)
     folder = RunFolder.find(home, run_id)
-    record = folder.record()
+    record = folder.record(components=True)
     if record.flow != "convert":
         raise InputError(
             f"run {record.run_id} is a {record.flow} run, and only convert runs are resumed",
@@ -129,6 +129,13 @@ def place_of(recipe: Recipe, home: Home, run_id: str = "") -> Place:
         tracking_uri=named or home.tracking_uri,
         run_id=run_id,
     )
+
+
+def _ran_before(path: Path, overrides: list[str], home: Home) -> bool:
+    if not path.is_file():
+        return False
+    asked = path.read_bytes(), tuple(overrides)
+    return any((r.recipe_text.encode(), r.assignments) == asked for r in RunFolder.all(home))
 
 
 def _not_fetched(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from layerwright.tasks.components import NAMES_ONLY
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.comparison import SideBySideRun
 from layerwright.tasks.contracts.plan import ConversionPlan
@@ -133,13 +134,17 @@ class RunFolder:
                 logger.warning("%s is left out: %s", path.parent.name, error.message)
         return sorted(records, key=lambda record: record.started_at)
 
-    def record(self) -> RunRecord:
+    def record(self, *, components: bool = False) -> RunRecord:
         """The content of run.json.
+
+        Args:
+            components: whether the recipe validates into its components, to run it again. Without
+                them it holds their names and options, and no room is imported.
 
         Raises:
             InputError: another version of Layerwright wrote it.
         """
-        found = self._read("run.json", RunRecord)
+        found = self._read("run.json", RunRecord, None if components else NAMES_ONLY)
         assert found is not None, f"{self.run_id} has no record"
         return found
 
@@ -167,7 +172,9 @@ class RunFolder:
                 return found
         return None
 
-    def _read(self, name: str, kind: type[Result]) -> Result | None:
+    def _read(
+        self, name: str, kind: type[Result], context: dict[str, str] | None = None
+    ) -> Result | None:
         """A document of the run's folder, or None if it does not exist.
 
         Raises:
@@ -177,7 +184,7 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return kind.model_validate_json(path.read_bytes())
+            return kind.model_validate_json(path.read_bytes(), context=context)
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from layerwright.flows.session.inputs import calibration, profiled
 from layerwright.flows.session.session import Session
 from layerwright.tasks.choose.task import choose_plan
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.evaluate.metrics.divergence import Divergence
+from layerwright.tasks.evaluate.metrics.perplexity import Perplexity
 from layerwright.tasks.evaluate.task import measure_plans
 from layerwright.tasks.profile.task import profile_model
 
@@ -45,10 +46,7 @@ def chosen_again(
         for name, how in recipe.survey.plans.items()
     }
     size = {"rows": options.rows, "row_tokens": options.row_tokens}
-    metrics = tuple(
-        Spec(name=metric, texts=list(options.held_out), **size)
-        for metric in ("perplexity", "divergence")
-    )
+    metrics = tuple(metric(texts=options.held_out, **size) for metric in (Perplexity, Divergence))
     first = {name: plans[name] for name in again}
     return Stability(
         texts=(recipe.profile.text, options.text),

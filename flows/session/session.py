@@ -117,7 +117,7 @@ def session(
         folder = RunFolder(at, run)
     folder.update(state="running", reason="", finished_at=None)
     name_flow_run(folder.run_id)
-    record: RunRecord = folder.record()
+    record: RunRecord = folder.record(components=True)
     with recorded(folder):
         yield Session(record.recipe, record.pins, folder, record.plan)
 

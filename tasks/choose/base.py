@@ -16,6 +16,7 @@ from layerwright.tasks.contracts.plan import PassTime, PlanItem
 from layerwright.tasks.contracts.profile import Damage, LayerProfile, MeasuredDamage, ModelProfile
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.probes.recall import Probes
+from layerwright.tasks.strategies.base import Strategy
 
 KEEP = "keep"
 
@@ -24,13 +25,13 @@ class LayerOption(Contract):
     """A layer converted with a strategy: its KV bytes, parameters and time.
 
     Attributes:
-        spec: the strategy, with the options that it reads from the layer's profile filled in.
+        strategy: with the options that it reads from the layer's profile filled in.
         kv_bytes: at the problem's ``context_tokens``, batch 1.
         parameters: of the converted layer.
         time: at the problem's ``context_tokens``, batch 1; None if it was not measured.
     """
 
-    spec: Spec
+    strategy: Strategy
     kv_bytes: int = Field(ge=0)
     parameters: int = Field(ge=0)
     time: PassTime | None = None
@@ -47,17 +48,22 @@ class Candidate(Contract):
     """A strategy that layers can get, with its cost for each layer.
 
     Attributes:
-        spec: the strategy as the recipe writes it.
+        strategy: as the recipe writes it.
         layers: the option of each layer.
         runs: the options of runs of layers whose damage was measured.
         further: the option of each layer of a run after its first; None unless the strategy joins
             layers.
     """
 
-    spec: Spec
+    strategy: Strategy
     layers: tuple[LayerOption, ...]
     runs: tuple[RunOption, ...] = ()
     further: LayerOption | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The strategy as the profile names it."""
+        return self.strategy.spec
 
     def options(self, start: int, stop: int) -> tuple[LayerOption, ...]:
         """The options of layers ``start`` to ``stop``: joined if the strategy joins layers."""
@@ -179,7 +185,8 @@ class Problem(Contract):
 
         False if the profile has the strategy's damage for other layers but not for this layer.
         """
-        measured = [other.damage_of(candidate.spec) is not None for other in self.layers]
+        spec = candidate.spec
+        measured = [other.damage_of(spec) is not None for other in self.layers]
         return measured[layer.layer] or not any(measured)
 
     def damage(self, layer: LayerProfile, candidate: Candidate) -> Damage:
@@ -224,8 +231,8 @@ class Problem(Contract):
         return PlanItem(
             start=start,
             stop=stop,
-            strategy=options[0].spec.name,
-            params=options[0].spec.options,
+            strategy=options[0].strategy.name,
+            params=options[0].strategy.spec.options,
             reason=reason,
             predicted_language_nats=damage.language_nats if damage else None,
             predicted_recall_nats=damage.recall_nats if damage else None,

@@ -112,8 +112,9 @@ def _column(
     start: int, stop: int, candidate: Candidate, damage: Damage, option: LayerOption
 ) -> Column:
     if not math.isfinite(damage.language_nats + damage.recall_nats + (damage.kl_nats or 0.0)):
+        name = candidate.strategy.name
         raise InputError(
-            f"the damage of layers {start} to {stop - 1} as {candidate.spec.name} is not finite",
+            f"the damage of layers {start} to {stop - 1} as {name} is not finite",
             where="profile",
             remedy="remove the strategy, or profile in float32",
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from layerwright.tasks.choose.base import Selector
-from layerwright.tasks.components import build
 from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.recipe.recipe import Recipe
 
@@ -12,6 +10,6 @@ def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
     """Estimate the time of the plans that the selector measures on the model."""
     if recipe.choose is None:
         return 0.0
-    selector = build(Selector, recipe.choose.selector)
-    tokens = selector.estimate_tokens(model.layers, recipe.profile.row_tokens)
+    selector, row_tokens = recipe.choose.selector, recipe.profile.row_tokens
+    tokens = selector.estimate_tokens(model.layers, row_tokens)
     return 0.1 + tokens * token_seconds

@@ -8,7 +8,6 @@ import numpy as np
 
 from layerwright.tasks.choose.columns import Column
 from layerwright.tasks.choose.cover import Limit
-from layerwright.tasks.components import build
 from layerwright.tasks.strategies.base import Strategy
 
 
@@ -17,17 +16,14 @@ def neighbour_limits(columns: Sequence[Column]) -> list[Limit]:
 
     Column b is allowed if it ends where c starts, and keeps its feed-forward or merges with c.
     """
-    built = [
-        None if column.candidate is None else build(Strategy, column.candidate.spec)
-        for column in columns
-    ]
+    strategies = [c.candidate.strategy if c.candidate else None for c in columns]
     limits = []
-    for index, (above, strategy) in enumerate(zip(columns, built, strict=True)):
+    for index, (above, strategy) in enumerate(zip(columns, strategies, strict=True)):
         if strategy is None or not strategy.patches_below:
             continue
         allowed = [
             column.stop == above.start and _can_be_below(other, strategy)
-            for column, other in zip(columns, built, strict=True)
+            for column, other in zip(columns, strategies, strict=True)
         ]
         uses = -np.array(allowed, dtype=np.float64)
         uses[index] = 1.0

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from layerwright.tasks.choose.base import KEEP, Candidate, LayerOption, Problem, RunOption, Selector
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.plan import ConversionPlan, PassTime
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.hybrid.configuration import HybridConfig, normalised_spec
+from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.models.parameters import ParameterCounts
 from layerwright.tasks.recipe.choose import ChooseOptions
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
@@ -52,14 +50,11 @@ def problem_of(
         table: measured times, if there are any.
 
     Raises:
-        InputError: a strategy or an option is unknown, or a strategy needs a score that the
-            profile lacks.
+        InputError: every strategy is `keep`, or a strategy needs a score that the profile lacks.
     """
     costs = _Costs(profile, options.context_tokens, config, table)
     candidates = tuple(
-        costs.candidate(spec, build(Strategy, spec, where=f"choose.strategies.{index}"))
-        for index, spec in enumerate(options.strategies)
-        if spec.name != KEEP
+        costs.candidate(strategy) for strategy in options.strategies if strategy.name != KEEP
     )
     if not candidates:
         raise InputError(
@@ -96,39 +91,33 @@ class _Costs:
     def base_parameters(self) -> tuple[int, ...]:
         return tuple(self.counts.layer(i, spec) for i, spec in enumerate(self.base_specs))
 
-    def candidate(self, spec: Spec, strategy: Strategy) -> Candidate:
+    def candidate(self, strategy: Strategy) -> Candidate:
         per_layer = [strategy.resolved(layer.scores) for layer in self.profile.layers]
-        # keep the recipe's spelling unless the profile filled in an option
-        specs = [spec if resolved is strategy else resolved.spec for resolved in per_layer]
         return Candidate(
-            spec=spec,
+            strategy=strategy,
             layers=tuple(
-                LayerOption(spec=specs[layer], **self._costs(resolved, layer, layer + 1))
+                LayerOption(**self._costs(resolved, layer, layer + 1))
                 for layer, resolved in enumerate(per_layer)
             ),
             runs=tuple(
-                RunOption(
-                    spec=specs[start],
-                    start=start,
-                    stop=stop,
-                    **self._costs(per_layer[start], start, stop),
-                )
-                for start, stop in self._measured_runs(spec)
+                RunOption(start=start, stop=stop, **self._costs(per_layer[start], start, stop))
+                for start, stop in self._measured_runs(strategy)
             ),
-            further=self._further(spec, strategy) if strategy.joins else None,
+            further=self._further(strategy) if strategy.joins else None,
         )
 
-    def _further(self, spec: Spec, strategy: Strategy) -> LayerOption:
+    def _further(self, strategy: Strategy) -> LayerOption:
         """The option of a further layer in a run that the strategy joins."""
         _, further = strategy.layer_specs([self.base_specs[0]] * 2)
         return LayerOption(
-            spec=spec,
+            strategy=strategy,
             kv_bytes=self._kv_bytes(strategy, 0),
             parameters=self.counts.layer(0, further),
             time=self._time([further]),
         )
 
-    def _measured_runs(self, spec: Spec) -> list[tuple[int, int]]:
+    def _measured_runs(self, strategy: Strategy) -> list[tuple[int, int]]:
+        spec = strategy.spec
         return [
             (layer.layer, layer.layer + damage.layers)
             for layer in self.profile.layers
@@ -139,6 +128,7 @@ class _Costs:
     def _costs(self, strategy: Strategy, start: int, stop: int) -> dict[str, Any]:
         specs = strategy.layer_specs(self.base_specs[start:stop])
         return {
+            "strategy": strategy,
             "kv_bytes": sum(self._kv_bytes(strategy, layer) for layer in range(start, stop)),
             "parameters": sum(self.counts.layer(i, spec) for i, spec in enumerate(specs, start)),
             "time": self._time(specs),
@@ -149,6 +139,4 @@ class _Costs:
         return strategy.kv_bytes(self.config, self.context_tokens, element_bytes=width, layer=layer)
 
     def _time(self, specs: Sequence[LayerSpec]) -> PassTime | None:
-        if self.times is None:
-            return None
-        return self.times.of_layers(normalised_spec(spec, 0) for spec in specs)
+        return self.times.of_layers(specs) if self.times else None

@@ -6,10 +6,9 @@ from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 
-from layerwright.tasks.choose.base import Problem, Selector, TrialOptions
+from layerwright.tasks.choose.base import Problem, TrialOptions
 from layerwright.tasks.choose.plan import choose_plan, problem_of
 from layerwright.tasks.choose.trial import MeasuredTrial
-from layerwright.tasks.components import build
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.plan import ConversionPlan
@@ -24,7 +23,6 @@ from layerwright.tasks.passes.states import Keep
 from layerwright.tasks.probes.recall import probe_prompts
 from layerwright.tasks.probes.yardstick import Yardstick
 from layerwright.tasks.recipe.choose import ChooseOptions
-from layerwright.tasks.strategies.base import Strategy
 
 
 def choose_on_model(
@@ -47,7 +45,7 @@ def choose_on_model(
         InputError: see `choose_plan`; or the trial needs more rows than the profile has.
     """
     folder = ctx.store.open_tree(model.sha256)
-    selector = build(Selector, options.selector, where="choose.selector")
+    selector = options.selector
     problem = problem_of(profile, options, base_config(folder), ctx.seed, costs)
     if selector.tries is None:
         return choose_plan(problem, selector)
@@ -79,9 +77,8 @@ def choose_on_model(
 
 def _reach(problem: Problem) -> int:
     """Sinks + window of the widest strategy; the answers of recall prompts must lie outside."""
-    specs = [option.spec for candidate in problem.candidates for option in candidate.layers]
-    distinct = {spec.model_dump_json(): spec for spec in specs}
-    return max(build(Strategy, spec).reach_tokens() or 0 for spec in distinct.values())
+    distinct = {option.strategy for candidate in problem.candidates for option in candidate.layers}
+    return max(strategy.reach_tokens() or 0 for strategy in distinct)
 
 
 def _yardstick(

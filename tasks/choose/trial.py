@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.contracts.profile import MeasuredDamage
@@ -18,8 +17,7 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.fitting import converted_copy
 from layerwright.tasks.probes.scan import Scan
 from layerwright.tasks.probes.yardstick import Yardstick
-from layerwright.tasks.strategies.base import Strategy
-from layerwright.tasks.strategies.specs import assignments_of
+from layerwright.tasks.strategies.specs import assignments_of, strategy_of
 
 
 class MeasuredTrial:
@@ -78,7 +76,7 @@ class MeasuredTrial:
     def _scan(self, items: Sequence[PlanItem], changes: list[tuple[PlanItem, Path]]) -> None:
         """Measure single changes of a plan in one scan from the first layer to the last."""
         model = self._converted(items)
-        built = [(build(Strategy, change.spec), change, file) for change, file in changes]
+        built = [(strategy_of(change), change, file) for change, file in changes]
         fits = any(strategy.fits for strategy, _, _ in built)
         scan = Scan(model, self.base, self.yardstick, self._rows() if fits else None)
         for strategy, change, file in sorted(built, key=lambda entry: entry[1].start):

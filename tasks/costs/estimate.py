@@ -14,7 +14,7 @@ def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
         return 0.0
     options, choose = recipe.costs, recipe.choose
     lengths = options.context_tokens or (choose.context_tokens,)
-    timed = [spec for spec in choose.strategies if spec.name not in (Keep.name, Remove.name)]
+    timed = [s for s in choose.strategies if s.name not in (Keep.name, Remove.name)]
     kinds = len(timed) + 2  # plus the base's kind and the mixed model
     rounds = (options.repeats + 1) * options.batch
     tokens = kinds * rounds * sum(length + options.decode_tokens for length in lengths)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Contract, Spec
+from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.costs import LayerSpec
-from layerwright.tasks.hybrid.configuration import normalised_spec
 from layerwright.tasks.hybrid.stock import REMOVED
 from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.strategies.keep import Keep
 
 
 class Kind(Contract):
-    """A layer spec with all defaults filled in, and the strategies that produce it."""
+    """A layer spec, and the strategies that produce it."""
 
     spec: LayerSpec
     strategies: tuple[str, ...] = ()
 
 
 def kinds_of(
-    base_specs: Sequence[LayerSpec], strategies: Sequence[Spec], log: Callable[[str], None]
+    base_specs: Sequence[LayerSpec], strategies: Sequence[Strategy], log: Callable[[str], None]
 ) -> list[Kind]:
     """Return the kinds of the kept layers first, then those of the strategies.
 
@@ -35,18 +33,16 @@ def kinds_of(
             layer of it has no time.
 
     Raises:
-        InputError: a strategy or an option is unknown, or a strategy needs a profile.
+        InputError: a strategy needs a profile.
     """
     kinds: list[Kind] = []
-    for requested in (Spec(name=Keep.name), *strategies):
-        strategy = build(Strategy, requested, where="choose.strategies")
+    for strategy in (Keep(), *strategies):
         if strategy.decides_together:
-            log(f"costs: skipped {requested.name}: it decides over its layers together")
+            log(f"costs: skipped {strategy.name}: it decides over its layers together")
             continue
         for spec in (spec for base in base_specs for spec in strategy.layer_specs([base, base])):
-            layer_spec = normalised_spec(spec, 0)
-            if layer_spec != REMOVED:
-                _add(kinds, layer_spec, requested.name)
+            if spec != REMOVED:
+                _add(kinds, spec, strategy.name)
     return kinds
 
 

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import (
     ContextCosts,
     CostTable,
@@ -44,6 +43,7 @@ from layerwright.tasks.models.conversion import unfitted_copy
 from layerwright.tasks.models.loading import load_base
 from layerwright.tasks.progress import Bar, progress
 from layerwright.tasks.recipe.costs import CostOptions
+from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.strategies.remove import Remove
 from layerwright.tasks.timing.speed import Speed, interleaved_speeds
 
@@ -51,14 +51,11 @@ OUTSIDE, MIXED = "outside", "mixed"
 
 
 def measure_costs(
-    model: ModelRef, strategies: Sequence[Spec], options: CostOptions, ctx: Context
+    model: ModelRef, strategies: Sequence[Strategy], options: CostOptions, ctx: Context
 ) -> CostTable:
     """Load the base and measure its cost table.
 
     Results per context length are saved in ``ctx.workdir``, so an interrupted step resumes.
-
-    Raises:
-        InputError: a strategy or an option is unknown.
     """
     base = load_base(ctx.store.open_tree(model.sha256), ctx.device)
     return cost_table(base, model.sha256, strategies, options, ctx)
@@ -67,7 +64,7 @@ def measure_costs(
 def cost_table(
     base: HybridForCausalLM,
     model_sha256: str,
-    strategies: Sequence[Spec],
+    strategies: Sequence[Strategy],
     options: CostOptions,
     ctx: Context,
 ) -> CostTable:

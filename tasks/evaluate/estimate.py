@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from layerwright.tasks.components import build
 from layerwright.tasks.contracts.references import ModelRef
-from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.evaluate.suite import estimate_tokens
 from layerwright.tasks.recipe.recipe import Recipe
 
@@ -14,5 +12,4 @@ def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
     if recipe.evaluate is None:
         return 0.0
     arms = 3 if recipe.evaluate.control else 2
-    metrics = [build(Metric, spec) for spec in recipe.evaluate.metrics]
-    return arms * estimate_tokens(metrics) * token_seconds
+    return arms * estimate_tokens(recipe.evaluate.metrics) * token_seconds

@@ -15,7 +15,6 @@ from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, Text
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.suite import (
-    build_metrics,
     measure_metrics,
     needed_passes,
     needed_texts,
@@ -51,10 +50,10 @@ def evaluate_models(
         texts: the texts that the metrics name, and possibly others.
 
     Raises:
-        InputError: a metric, option or text is unknown, or a text is too short.
+        InputError: a text is too short.
     """
     started = time.perf_counter()
-    metrics = build_metrics(options.metrics, texts)
+    metrics = options.metrics
     compared: dict[Arm, str] = {"base": base.sha256, "candidate": candidate.sha256}
     if champion and champion.checkpoint:
         compared["champion"] = champion.checkpoint.sha256

@@ -8,18 +8,14 @@ from contextlib import ExitStack
 from functools import cache, partial
 
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Measurement, PlanComparison
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms, kept_tokens
+from layerwright.tasks.evaluate.base import Metric
 from layerwright.tasks.evaluate.models import open_texts, states_of
-from layerwright.tasks.evaluate.suite import (
-    build_metrics,
-    measure_metrics,
-    needed_passes,
-    presentation_of,
-)
+from layerwright.tasks.evaluate.suite import measure_metrics, needed_passes, presentation_of
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import base_config
 from layerwright.tasks.offload.offload import load_streamed
@@ -34,7 +30,7 @@ def measure_plans(
     base: ModelRef,
     plans: Mapping[str, ConversionPlan],
     texts: Mapping[str, TextRef],
-    metrics: Sequence[Spec],
+    metrics: Sequence[Metric],
     calibration: Calibration,
     ctx: Context,
 ) -> PlanComparison:
@@ -50,11 +46,10 @@ def measure_plans(
         calibration: calibration rows for strategies that fit tensors.
 
     Raises:
-        InputError: a metric, strategy, option or text is unknown, a text is too short, or a
-            strategy cannot be fitted on the layers that a plan assigns to it.
+        InputError: a strategy or an option of a plan is unknown, a text is too short, or a strategy
+            cannot be fitted on the layers that a plan assigns to it.
     """
     started = time.perf_counter()
-    chosen = build_metrics(metrics, texts, where="survey.metrics")
     assigned = {name: assignments_of(plan.items) for name, plan in plans.items()}
     base_folder = ctx.store.open_tree(base.sha256)
     base_specs = base_config(base_folder).layer_specs or []
@@ -73,7 +68,7 @@ def measure_plans(
         key = plan_key(base.sha256, parts, calibration)
         return ArmModel(key, lambda: converted_copy(loaded(), parts, rows, keep))
 
-    open_by_name = open_texts(base, texts, chosen, ctx)
+    open_by_name = open_texts(base, texts, metrics, ctx)
     measured: dict[str, tuple[Measurement, ...]] = {}
     with stack, progress() as bar:
         for name, parts in bar.track(assigned.items(), description="survey"):
@@ -81,7 +76,7 @@ def measure_plans(
             arms = Arms(
                 {"base": ArmModel(base.sha256, loaded), "candidate": plan},
                 open_by_name,
-                needed_passes(chosen),
+                needed_passes(metrics),
                 keep_out_tokens=widest,
                 device=ctx.device,
                 seed=ctx.seed,
@@ -90,13 +85,13 @@ def measure_plans(
                 keep=keep,
             )
             folder = ctx.workdir / "plans" / plan.key
-            figures = measure_metrics(chosen, arms, folder, name, ctx.log)
+            figures = measure_metrics(metrics, arms, folder, name, ctx.log)
             measured[name] = tuple(figure.measurement for figure in figures)
     return PlanComparison(
         base_sha256=base.sha256,
         device=ctx.device,
         plans=measured,
-        presentation=presentation_of(chosen),
+        presentation=presentation_of(metrics),
         seconds=time.perf_counter() - started,
     )
 

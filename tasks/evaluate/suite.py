@@ -1,4 +1,4 @@
-"""Build, check and measure the metrics of a recipe."""
+"""Check and measure the metrics of a recipe."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.contracts.references import TextRef
 from layerwright.tasks.disk import write_atomically
@@ -16,33 +14,38 @@ from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.texts import TextPass
+from layerwright.tasks.recipe.data import TextSource
 from layerwright.tasks.store.base import Store
 
 
-def build_metrics(
-    specs: Iterable[Spec], texts: Iterable[str], *, where: str = "evaluate.metrics"
-) -> tuple[Metric, ...]:
-    """Build the metrics that a recipe names.
+def check_metrics(
+    metrics: Iterable[Metric], texts: Mapping[str, TextSource], *, where: str
+) -> None:
+    """Check the texts and the figures of a recipe's metrics, before a run starts.
 
     Args:
-        texts: names of the texts in the recipe's ``data``.
+        texts: the recipe's ``data``.
         where: recipe field of the list, for error messages.
 
     Raises:
-        InputError: a metric, option or text is unknown, or two metrics measure the same figure.
+        InputError: a text is unknown or has another form, or two metrics measure the same figure.
     """
-    known = tuple(texts)
-    metrics: list[Metric] = []
     field_of: dict[str, str] = {}
-    for index, spec in enumerate(specs):
+    for index, metric in enumerate(metrics):
         field = f"{where}.{index}"
-        metric = build(Metric, spec, where=field)
         for text in metric.needed_texts():
-            if text not in known:
+            if text not in texts:
                 raise InputError(
                     f"metric {metric.name!r} names the text {text!r}, which is not in data",
                     where=field,
-                    expected=f"one of {', '.join(known)}" if known else "a text under data",
+                    expected=f"one of {', '.join(texts)}",
+                )
+            if (form := texts[text].form) != metric.form:
+                raise InputError(
+                    f"metric {metric.name!r} reads {text!r} as {metric.form}, and data.{text} has "
+                    f"form {form}",
+                    where=field,
+                    remedy=f"set data.{text}.form: {metric.form}",
                 )
         for name in metric.names():
             if name in field_of:
@@ -53,8 +56,6 @@ def build_metrics(
                     remedy="remove one of the two metrics, or change its options",
                 )
             field_of[name] = field
-        metrics.append(metric)
-    return tuple(metrics)
 
 
 def needed_texts(metrics: Iterable[Metric]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from layerwright.tasks.evaluate.harness_runs import bundled_tasks, run_tasks
 from layerwright.tasks.recipe.data import TextForm
 from layerwright.tasks.records import read_records
 
-Answer = Annotated[str, StringConstraints(pattern=r"\S")]
+AnswerText = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
 class Row(BaseModel):
@@ -36,7 +36,7 @@ class Row(BaseModel):
 class LabelledAnswers(BaseModel):
     """Answers and their labels, in the format of ARC and OpenBookQA."""
 
-    text: tuple[Answer, ...]
+    text: tuple[AnswerText, ...]
     label: tuple[str, ...]
 
 

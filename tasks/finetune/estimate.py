@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from itertools import dropwhile
 
-from layerwright.tasks.components import build
 from layerwright.tasks.contracts.references import ModelRef
-from layerwright.tasks.finetune.objectives.base import LayerObjective, Objective
+from layerwright.tasks.finetune.objectives.base import LayerObjective
 from layerwright.tasks.recipe.finetune import FinetuneOptions, HealingStage
 from layerwright.tasks.recipe.recipe import Recipe
 
@@ -30,7 +29,7 @@ def finetune_seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> f
     if recipe.evaluate and recipe.evaluate.control:
         # the control arm skips its first stages if all their objectives compare with the base
         stages += dropwhile(
-            lambda stage: all(build(Objective, spec).needs_base for spec in stage.objectives),
+            lambda stage: all(objective.needs_base for objective in stage.objectives),
             options.stages,
         )
     return sum(_stage_tokens(options, stage) for stage in stages) * token_seconds
@@ -38,12 +37,11 @@ def finetune_seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> f
 
 def _stage_tokens(options: FinetuneOptions, stage: HealingStage) -> float:
     """Cost of a stage in forward passes over a token: student, base and validation."""
-    objectives = [build(Objective, spec) for spec in stage.objectives]
-    local = all(isinstance(objective, LayerObjective) for objective in objectives)
+    local = all(isinstance(objective, LayerObjective) for objective in stage.objectives)
     student = 1 / 3 if local else 1.0  # a mixer is about a third of a layer
     backward = 2.0 if stage.adapter.kind == "full" else 1.2  # no gradients of frozen weights
     recomputation = 1.0 if stage.gradient_checkpointing else 0.0
-    base = 1.0 if any(objective.needs_base for objective in objectives) else 0.0
+    base = 1.0 if any(objective.needs_base for objective in stage.objectives) else 0.0
     tokens = stage.steps * stage.rows_per_step * options.row_tokens
     cost = tokens * (student * (1 + backward + recomputation) + base)
     if held_out := options.validation:

@@ -135,7 +135,7 @@ def penalty_stage(
     if steps is not None:
         fields |= {"steps": steps, "warmup_steps": min(options.warmup_steps, steps - 1)}
     penalty = LayerChange(weight=weight, layers=layers, norm=options.norm)
-    return HealingStage(objectives=(NextToken().spec, penalty.spec), **fields)
+    return HealingStage(objectives=(NextToken(), penalty), **fields)
 
 
 def nll_without_layers(model: HybridForCausalLM, layers: tuple[int, ...], rows: Rows) -> float:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from layerwright.tasks.components import build
 from layerwright.tasks.context import MetricSink, no_metrics
 from layerwright.tasks.contracts.training import StageReport, TrainPoint
 from layerwright.tasks.errors import InputError, StepError
@@ -95,7 +94,7 @@ class Training:
                 where=f"{where}.rows_per_step",
                 expected=f"a multiple of {self.team.size}",
             )
-        objectives = [build(Objective, o, where=f"{where}.objectives") for o in stage.objectives]
+        objectives = stage.objectives
         student = self._student(index)
         converted = self._converted(student)
         layer_local = all(isinstance(o, LayerObjective) for o in objectives)

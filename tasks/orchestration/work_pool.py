@@ -23,7 +23,7 @@ from prefect.states import Cancelling
 
 from layerwright.tasks.errors import StepError
 from layerwright.tasks.orchestration.job import Job, Outcome, node_of
-from layerwright.tasks.recipe.compute import Placement
+from layerwright.tasks.recipe.compute import StepPlacement
 
 logger = logging.getLogger("layerwright")
 
@@ -76,7 +76,7 @@ def read_outcome(job: Job, attempt: int) -> Outcome | None:
     return None if data is None else Outcome.model_validate_json(data)
 
 
-def _child(client: SyncPrefectClient, job: Job, placement: Placement) -> tuple[FlowRun, int]:
+def _child(client: SyncPrefectClient, job: Job, placement: StepPlacement) -> tuple[FlowRun, int]:
     """The first attempt that is running, that completed with a usable result, or that is new."""
     for attempt in count(1):
         started: Any = run_deployment(
@@ -102,7 +102,7 @@ def _usable(job: Job, result: dict[str, Any]) -> bool:
     return node.usable(node.returns.validate_python(result), job.place)
 
 
-def _final_state(client: SyncPrefectClient, child: UUID, placement: Placement) -> State[Any]:
+def _final_state(client: SyncPrefectClient, child: UUID, placement: StepPlacement) -> State[Any]:
     """Wait for the child's final state, and relay its log lines."""
     minutes = placement.timeout_minutes
     end = time.monotonic() + minutes * 60 if minutes else float("inf")

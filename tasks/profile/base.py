@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from layerwright.tasks.components import Component
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.profile import Damage
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.blocks import Visitor, run_blocks
 from layerwright.tasks.passes.finished_blocks import Record
 from layerwright.tasks.passes.states import Keep
 from layerwright.tasks.progress import Bar
+from layerwright.tasks.strategies.base import Strategy
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Subject:
     model: HybridForCausalLM
     tokenizer: PreTrainedTokenizerBase
     rows: Tensor
-    strategies: tuple[Spec, ...]
+    strategies: tuple[Strategy, ...]
     workdir: Path
     seed: int
     bar: Bar

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from layerwright.tasks.components import build
 from layerwright.tasks.contracts.references import ModelRef
-from layerwright.tasks.profile.base import Profiler
 from layerwright.tasks.recipe.recipe import Recipe
 
 FORWARDS = 1.6  # cost of a token in the shared pass, in forward passes over it
@@ -15,7 +13,6 @@ def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
     options, strategies = recipe.profile, recipe.choose.strategies if recipe.choose else ()
     tokens = options.rows * options.row_tokens * FORWARDS
     tokens += sum(
-        build(Profiler, spec).estimate_tokens(model.layers, len(strategies))
-        for spec in options.profilers
+        profiler.estimate_tokens(model.layers, len(strategies)) for profiler in options.profilers
     )
     return tokens * token_seconds

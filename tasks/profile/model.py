@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
-from layerwright.tasks.components import build
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.profile import CacheGeometry, LayerProfile, ModelProfile
 from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
@@ -25,7 +25,7 @@ def profile_model(
     model: ModelRef,
     text: TextRef,
     options: ProfileOptions,
-    strategies: tuple[Spec, ...],
+    strategies: tuple[Strategy, ...],
     ctx: Context,
 ) -> ModelProfile:
     """Measure every layer of a base model.
@@ -35,16 +35,9 @@ def profile_model(
         strategies: the strategies that layers may get; sensitivity tries each except ``keep``.
 
     Raises:
-        InputError: a profiler or an option is unknown, the text is too short, or the rows are too
-            few or too short for a profiler.
+        InputError: the text is too short, or the rows are too few or too short for a profiler.
     """
     started = time.perf_counter()
-    profilers = [
-        build(Profiler, spec, where=f"profile.profilers.{index}")
-        for index, spec in enumerate(options.profilers)
-    ]
-    for index, spec in enumerate(strategies):
-        build(Strategy, spec, where=f"strategies.{index}")
     folder = ctx.store.open_tree(model.sha256)
     tokenizer = load_tokenizer(folder)
     rows = token_rows(
@@ -63,7 +56,7 @@ def profile_model(
             base, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar, ctx.log,
             keep=loaded.keep_states(ctx.workdir / "states"),
         )  # fmt: skip
-        findings = run_profilers(profilers, subject)
+        findings = run_profilers(options.profilers, subject)
     ctx.log(f"profiled {model.layers} layers on {rows.numel():,} tokens")
     return ModelProfile(
         model_sha256=model.sha256,
@@ -76,7 +69,7 @@ def profile_model(
     )
 
 
-def run_profilers(profilers: list[Profiler], subject: Subject) -> list[Findings]:
+def run_profilers(profilers: Sequence[Profiler], subject: Subject) -> list[Findings]:
     """Run all profilers; the block profilers first, in a shared pass over the rows."""
     shared = SharedPass(profilers, subject.model, subject.rows)
     layers = len(subject.model.model.layers)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.base import Contract, Positive, Spec
+from layerwright.tasks.contracts.base import Contract, Positive
+from layerwright.tasks.recipe.component_fields import Selector, Strategy
 
 
 class ChooseOptions(Contract):
@@ -13,6 +14,6 @@ class ChooseOptions(Contract):
     ``context_tokens`` is the context length at which memory and time are predicted.
     """
 
-    selector: Spec
-    strategies: tuple[Spec, ...] = Field(min_length=1)
+    selector: Selector
+    strategies: tuple[Strategy, ...] = Field(min_length=1)
     context_tokens: Positive = 8192

@@ -12,7 +12,7 @@ from layerwright.tasks.steps import placed_steps, steps
 ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
 
 
-class Placement(Contract):
+class StepPlacement(Contract):
     """Where one step runs: in this process, or on a worker of a Prefect work pool.
 
     Attributes:
@@ -40,7 +40,7 @@ class Placement(Contract):
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _of_a_pool(self) -> Placement:
+    def _of_a_pool(self) -> StepPlacement:
         defaults = {name: type(self).model_fields[name].default for name in ONLY_ON_POOLS}
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.where == "inline" and given:
@@ -53,13 +53,13 @@ class Placement(Contract):
 class Compute(Contract):
     """The placement of every step: its own in ``steps``, or else ``default``."""
 
-    default: Placement = Placement()
-    steps: dict[str, Placement] = {}
+    default: StepPlacement = StepPlacement()
+    steps: dict[str, StepPlacement] = {}
 
-    def of(self, step: str) -> Placement:
+    def of(self, step: str) -> StepPlacement:
         """The placement of a step. A pool as ``default`` does not apply to gate and register."""
         placement = self.steps.get(step, self.default)
-        return placement if step in placed_steps() or placement.pool is None else Placement()
+        return placement if step in placed_steps() or placement.pool is None else StepPlacement()
 
     def memory_of(self, step: str) -> int | None:
         """The bound in bytes on a step's weights; None if there is no bound."""

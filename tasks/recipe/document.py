@@ -151,6 +151,9 @@ class Located:
                 ) from error
             if first["type"] == "missing":
                 raise InputError("a required field is missing", where=where) from error
+            if first["type"] == "component":
+                hints = {key: first["ctx"][key] for key in ("expected", "remedy")}
+                raise InputError(first["msg"], where=where, **hints) from error
             if at := first.get("ctx", {}).get("at"):  # from a check of several fields
                 raise InputError(
                     "impossible value", where=self.place(at), expected=first["msg"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.base import Contract, Spec
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.recipe.component_fields import Metric
 
 
 class EvaluateOptions(Contract):
@@ -13,5 +14,5 @@ class EvaluateOptions(Contract):
     ``control`` also trains the unconverted base as the candidate was trained, and measures it.
     """
 
-    metrics: tuple[Spec, ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = Field(min_length=1)
     control: bool = False

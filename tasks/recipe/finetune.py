@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from layerwright.tasks.contracts.base import Number, Spec
+from layerwright.tasks.contracts.base import Number
+from layerwright.tasks.recipe.component_fields import Objective
 from layerwright.tasks.recipe.training import (
     TrainingStage,
     TrainingText,
@@ -28,7 +29,9 @@ class HealingStage(TrainingStage):
         parts_learning_rate: by default the stage's; parts usually need a lower one than adapters.
     """
 
-    objectives: tuple[Spec, ...] = Field(default=(Spec(name="logit_kl"),), min_length=1)
+    objectives: tuple[Objective, ...] = Field(
+        default=({"name": "logit_kl"},), validate_default=True, min_length=1
+    )
     parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
     parts_learning_rate: Number | None = Field(default=None, gt=0)
     window_dropout: WindowDropout | None = None
@@ -39,7 +42,7 @@ class HealingStage(TrainingStage):
             raise ValueError("an adapter or parts: a stage with neither trains nothing")
         if self.parts_learning_rate is not None and not self.parts:
             raise ValueError("parts together with parts_learning_rate, or neither")
-        names = [spec.name for spec in self.objectives]
+        names = [objective.name for objective in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"each objective once, not {', '.join(names)}")
         return self

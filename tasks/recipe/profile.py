@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from layerwright.tasks.contracts.base import Contract, Positive, Spec
+from layerwright.tasks.contracts.base import Contract, Positive
+from layerwright.tasks.recipe.component_fields import Profiler
 
 
 class ProfileOptions(Contract):
@@ -11,4 +12,4 @@ class ProfileOptions(Contract):
     text: str
     rows: Positive = 8
     row_tokens: Positive = 512
-    profilers: tuple[Spec, ...]
+    profilers: tuple[Profiler, ...]

@@ -1,7 +1,6 @@
 """The recipe: one YAML file that describes a whole run. It holds data, no code.
 
-The components (strategies, profilers, selectors, metrics) check their own options before a run
-starts. Everything else is checked here; errors name file, line and field.
+It validates into its components; errors name file, line and field.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from layerwright.tasks.contracts.base import Contract, Positive, Share, Spec
+from layerwright.tasks.contracts.base import Contract, Positive, Share
 from layerwright.tasks.contracts.plan import FrontierBudget
 from layerwright.tasks.recipe.choose import ChooseOptions
+from layerwright.tasks.recipe.component_fields import Metric, Strategy
 
 
 class StabilityOptions(Contract):
@@ -32,7 +33,7 @@ class SurveyOptions(Contract):
     """
 
     plans: dict[str, ChooseOptions] = Field(min_length=1)
-    metrics: tuple[Spec, ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = Field(min_length=1)
     frontier: tuple[Share, ...] = ()
     frontier_plan: str | None = None
     frontier_budget: FrontierBudget = "kv_bytes_ratio"
@@ -45,24 +46,25 @@ class SurveyOptions(Contract):
         return self
 
     def points(self) -> dict[str, ChooseOptions]:
-        """One plan per budget of the frontier, by name: ``frontier_plan`` with that budget."""
+        """One plan per budget of the frontier, by name: ``frontier_plan`` with that budget.
+
+        Raises:
+            InputError: the selector has no such budget.
+        """
         if self.frontier_plan is None:
             return {}
         plan = self.plans[self.frontier_plan]
-        selector = plan.selector
-        return {
-            f"{self.frontier_plan} at {share:g}": plan.model_copy(
-                update={
-                    "selector": Spec(
-                        name=selector.name, **(selector.options | {self.frontier_budget: share})
-                    )
-                }
-            )
+        selectors = {
+            share: plan.selector.with_options(**{self.frontier_budget: share})
             for share in self.frontier
         }
+        return {
+            f"{self.frontier_plan} at {share:g}": plan.model_copy(update={"selector": selector})
+            for share, selector in selectors.items()
+        }
 
-    def strategies(self) -> tuple[Spec, ...]:
+    def strategies(self) -> tuple[Strategy, ...]:
         """Every strategy that a plan may use, each once."""
         plans = (self.plans | self.points()).values()
-        specs = {spec.model_dump_json(): spec for plan in plans for spec in plan.strategies}
-        return tuple(specs.values())
+        found = {s.spec.model_dump_json(): s for plan in plans for s in plan.strategies}
+        return tuple(found.values())

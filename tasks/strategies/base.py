@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from layerwright.tasks.components import Component
-from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig, normalised_spec
+from layerwright.tasks.contracts.costs import LayerSpec
+from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.hybrid.mixers.attention import CacheSize
 from layerwright.tasks.strategies.fitting.stretch import Stretch
-
-LayerSpec = dict[str, Any]
 
 
 class Strategy(Component):
@@ -35,7 +34,10 @@ class Strategy(Component):
 
     @abstractmethod
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
-        """The hybrid spec of one layer, from the layer's spec in the base."""
+        """The hybrid spec of one layer, from the layer's spec in the base.
+
+        The spec has every parameter of its mixer: nothing fills in defaults later.
+        """
 
     def layer_specs(self, base_specs: Sequence[LayerSpec]) -> list[LayerSpec]:
         """The specs of a run of layers; layer by layer unless the strategy joins them."""
@@ -103,7 +105,7 @@ class Strategy(Component):
             element_bytes: bytes of one key element, such as 2 for bfloat16.
             layer: index of the layer, for bases whose layers differ.
         """
-        spec = normalised_spec(self.layer_spec(config.layer_specs[layer]), layer)["mixer"]
-        return MIXERS[spec["kind"]].kv_bytes(
-            config, spec, CacheSize(context_tokens, batch, element_bytes)
+        mixer = self.layer_spec(config.layer_specs[layer])["mixer"]
+        return MIXERS[mixer["kind"]].kv_bytes(
+            config, mixer, CacheSize(context_tokens, batch, element_bytes)
         )

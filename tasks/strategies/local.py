@@ -129,10 +129,11 @@ class Local(Strategy):
                 remedy="add the profiler, or set the spans of `local`",
             )
         if self.spans == "layer":
-            return self.model_copy(update={"spans": smallest_span(masses[None], self.tau)})
-        heads = sorted(head for head in masses if head is not None)
-        spans = tuple(smallest_span(masses[head], self.tau) for head in heads)
-        return self.model_copy(update={"spans": spans})
+            spans: Span | tuple[Span, ...] = smallest_span(masses[None], self.tau)
+        else:
+            heads = sorted(head for head in masses if head is not None)
+            spans = tuple(smallest_span(masses[head], self.tau) for head in heads)
+        return Local(**self.model_dump(exclude_defaults=True) | {"spans": spans})
 
     @property
     def fits(self) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import PlanItem
-from layerwright.tasks.hybrid.configuration import FULL_LAYER, normalised_spec
+from layerwright.tasks.errors import InputError
+from layerwright.tasks.hybrid.configuration import FULL_LAYER
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
 from layerwright.tasks.strategies.keep import Keep
 
@@ -24,6 +24,15 @@ class Assignment(NamedTuple):
     strategy: Strategy
 
 
+def strategy_of(item: PlanItem) -> Strategy:
+    """The strategy of a plan item, with the item's params as its options.
+
+    Raises:
+        InputError: an unknown strategy, or an option that it does not have.
+    """
+    return build(Strategy, item.spec)
+
+
 def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
     """A plan's items as stretches that each become one thing, in order.
 
@@ -35,7 +44,10 @@ def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
     """
     found: list[Assignment] = []
     for index, item in enumerate(items):
-        strategy = build(Strategy, item.spec, where=f"plan items.{index}.params")
+        try:
+            strategy = strategy_of(item)
+        except InputError as error:
+            raise error.at(f"plan items.{index}.params.{error.where}") from error
         if strategy.merges and found and found[-1].strategy == strategy:
             found[-1] = found[-1]._replace(stop=item.stop)
         elif strategy.joins:
@@ -46,34 +58,27 @@ def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
     return found
 
 
-def resolved_specs(strategies: Iterable[Spec], profile: ModelProfile) -> tuple[Spec, ...]:
+def resolved(strategies: Iterable[Strategy], profile: ModelProfile) -> tuple[Strategy, ...]:
     """All that layers can become but `keep`, each once, with what their profiles fill in.
 
     Raises:
-        InputError: an unknown strategy or option, or scores that one lacks.
+        InputError: scores that a strategy needs and the profile lacks.
     """
-    found: list[Spec] = []
-    for spec in strategies:
-        strategy = build(Strategy, spec, where="choose.strategies")
-        for layer in profile.layers:
-            own = strategy.resolved(layer.scores)
-            made = spec if own is strategy else own.spec
-            if made not in found and not isinstance(own, Keep):
-                found.append(made)
-    return tuple(found)
+    found = (s.resolved(layer.scores) for s in strategies for layer in profile.layers)
+    return tuple(dict.fromkeys(own for own in found if not isinstance(own, Keep)))
 
 
 def specs_of(
     assignments: Sequence[Assignment], base_specs: Sequence[LayerSpec] | None = None
 ) -> list[LayerSpec]:
-    """The hybrid model's spec of each layer, in order, with its defaults filled in.
+    """The hybrid model's spec of each layer, in order.
 
     Args:
         base_specs: the base's own, per layer; every layer full attention where left out.
     """
     base = base_specs or [FULL_LAYER] * assignments[-1].stop
     return [
-        normalised_spec(spec, layer)
+        spec
         for start, stop, strategy in assignments
-        for layer, spec in enumerate(strategy.layer_specs(base[start:stop]), start)
+        for spec in strategy.layer_specs(base[start:stop])
     ]

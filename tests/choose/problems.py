@@ -46,7 +46,8 @@ def profile(
 def uniform(spec: Spec, kv_bytes: int, layers: int) -> Candidate:
     """A candidate that takes the same bytes in every layer."""
     return Candidate(
-        spec=spec, layers=(LayerOption(spec=spec, kv_bytes=kv_bytes, parameters=0),) * layers
+        strategy=spec,
+        layers=(LayerOption(strategy=spec, kv_bytes=kv_bytes, parameters=0),) * layers,
     )
 
 

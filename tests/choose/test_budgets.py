@@ -34,12 +34,12 @@ def with_maps(
         )
         for layer in of.layers
     ]
-    option = LayerOption(spec=MAP, kv_bytes=0, parameters=100)
+    option = LayerOption(strategy=MAP, kv_bytes=0, parameters=100)
     candidate = Candidate(
-        spec=MAP,
+        strategy=MAP,
         layers=(option,) * len(singles),
         runs=tuple(
-            RunOption(spec=MAP, kv_bytes=0, parameters=100, start=start, stop=stop)
+            RunOption(strategy=MAP, kv_bytes=0, parameters=100, start=start, stop=stop)
             for start, stop in runs
         ),
     )

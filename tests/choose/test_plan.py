@@ -2,11 +2,12 @@
 
 import pytest
 from choose.problems import BYTES_PER_TOKEN, NLL_RISES, STREAMING, converted, covers, profile
+from pydantic import ValidationError
 
 from layerwright.tasks.choose.base import Selector, ordinal
 from layerwright.tasks.choose.plan import choose_plan as plan_of
 from layerwright.tasks.choose.plan import problem_of
-from layerwright.tasks.components import build, discover
+from layerwright.tasks.components import discover
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.profile import ModelProfile
@@ -46,8 +47,7 @@ CONFIG = HybridConfig(
 
 
 def choose_plan(of: ModelProfile, wanted: ChooseOptions) -> ConversionPlan:
-    selector = build(Selector, wanted.selector, where="choose.selector")
-    return plan_of(problem_of(of, wanted, CONFIG), selector)
+    return plan_of(problem_of(of, wanted, CONFIG), wanted.selector)
 
 
 def options(name: str, **update) -> ChooseOptions:
@@ -90,12 +90,12 @@ def test_keep_among_the_strategies_changes_nothing() -> None:
 
 
 def test_wrong_options_say_where() -> None:
-    with pytest.raises(InputError) as error:
-        choose_plan(PROFILE, options("milp", selector=Spec(name="milp", kv_bytes_ratio=1.5)))
-    assert error.value.where == "choose.selector.kv_bytes_ratio"
-    with pytest.raises(InputError) as error:
-        choose_plan(PROFILE, options("milp", strategies=(Spec(name="streaming", window=0),)))
-    assert error.value.where == "choose.strategies.0.window"
+    with pytest.raises(ValidationError) as error:
+        options("milp", selector=Spec(name="milp", kv_bytes_ratio=1.5))
+    assert error.value.errors()[0]["loc"] == ("selector", "kv_bytes_ratio")
+    with pytest.raises(ValidationError) as error:
+        options("milp", strategies=(Spec(name="streaming", window=0),))
+    assert error.value.errors()[0]["loc"] == ("strategies", 0, "window")
 
 
 def test_ordinals() -> None:
@@ -115,8 +115,8 @@ def test_listed_layers_are_converted_and_runs_are_one_item() -> None:
 
 @pytest.mark.parametrize("layers", [[], [3, 2], [3, 3], [[4, 2]], [[2, 5], 5]])
 def test_listed_layers_ascend(layers: list) -> None:
-    with pytest.raises(InputError, match="listed"):
-        choose_plan(PROFILE, options("listed", selector=Spec(name="listed", layers=layers)))
+    with pytest.raises(ValidationError, match="listed"):
+        options("listed", selector=Spec(name="listed", layers=layers))
 
 
 def test_listed_layers_exist() -> None:

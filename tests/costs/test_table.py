@@ -7,7 +7,6 @@ from costs.tables import cost_table as made_up
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid
 
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.costs import table as step
@@ -18,16 +17,25 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import unfitted_copy
 from layerwright.tasks.recipe.costs import CostOptions
 from layerwright.tasks.store.local import LocalStore
+from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.drop_attention import DropAttention
+from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
+from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.linear import Linear
+from layerwright.tasks.strategies.local import Local
+from layerwright.tasks.strategies.prefill_selection import PrefillSelection
+from layerwright.tasks.strategies.remove import Remove
 from layerwright.tasks.strategies.specs import assignments_of, specs_of
+from layerwright.tasks.strategies.streaming import Streaming
 from layerwright.tasks.timing.speed import Speed, prefill
 
 STRATEGIES = (
-    Spec(name="streaming", sinks=2, window=6),
-    Spec(name="linear"),
-    Spec(name="remove", patch=True),
-    Spec(name="drop_attention"),
-    Spec(name="gated_recurrence", window=4, decay="statistics"),
-    Spec(name="prefill_selection", full_layers=1, window=8),
+    Streaming(sinks=2, window=6),
+    Linear(),
+    Remove(patch=True),
+    DropAttention(),
+    GatedRecurrence(window=4, decay="statistics"),
+    PrefillSelection(full_layers=1, window=8),
 )
 OPTIONS = CostOptions(context_tokens=(16, 24), decode_tokens=2, repeats=3, batch=2)
 
@@ -52,11 +60,12 @@ def count_instead(models, context_tokens: int, *, repeats: int, track, **_) -> d
     return found
 
 
-def item(start: int, stop: int, spec: Spec) -> PlanItem:
-    return PlanItem(start=start, stop=stop, strategy=spec.name, params=spec.options)
+def item(start: int, stop: int, strategy: Strategy) -> PlanItem:
+    options = strategy.spec.options
+    return PlanItem(start=start, stop=stop, strategy=strategy.name, params=options)
 
 
-KEEP = Spec(name="keep")
+KEEP = Keep()
 STREAM, MAP, REMOVE, DROP, GATED, _ = STRATEGIES
 
 
@@ -125,7 +134,7 @@ def test_layers_that_differ_in_the_base_are_kinds_of_their_own() -> None:
 
 def test_a_strategy_must_be_resolved() -> None:
     with pytest.raises(InputError, match="spans"):
-        kinds_of([LAYER_SPECS["full"]] * LAYERS, (Spec(name="local", spans="layer"),), print)
+        kinds_of([LAYER_SPECS["full"]] * LAYERS, (Local(spans="layer"),), print)
 
 
 def test_the_digest_is_of_what_was_measured() -> None:

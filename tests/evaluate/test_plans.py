@@ -6,9 +6,12 @@ import pytest
 import torch
 from tiny import LAYERS, tiny_tokens
 
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
 from layerwright.tasks.contracts.references import Calibration
+from layerwright.tasks.evaluate.metrics.divergence import Divergence
+from layerwright.tasks.evaluate.metrics.kv_cache import KVCache
+from layerwright.tasks.evaluate.metrics.perplexity import Perplexity
+from layerwright.tasks.evaluate.metrics.recall import Recall
 from layerwright.tasks.evaluate.plans import measure_plans
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.passes.fitting import converted_copy
@@ -18,10 +21,10 @@ from layerwright.tasks.strategies.specs import Assignment
 from layerwright.tasks.strategies.streaming import Streaming
 
 METRICS = (
-    Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),
-    Spec(name="divergence", texts=["english"], rows=2, row_tokens=200),
-    Spec(name="recall", prompts=3, prompt_tokens=[400]),
-    Spec(name="kv_cache", tokens=[64], prefill_tokens=0),
+    Perplexity(texts=("english",), rows=2, row_tokens=200),
+    Divergence(texts=("english",), rows=2, row_tokens=200),
+    Recall(prompts=3, prompt_tokens=(400,)),
+    KVCache(tokens=(64,), prefill_tokens=0),
 )
 
 

@@ -14,7 +14,6 @@ from finetune.healing_case import HELD_OUT, LAYERS, OPTIONS, STAGE, TEXT, TWO_ST
 from safetensors.torch import load
 from tiny_checkpoint import byte_tokenizer
 
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.models.loading import load_base, load_checkpoint
 from layerwright.tasks.recipe.finetune import HealingStage
@@ -235,7 +234,6 @@ def test_a_control_arm_that_looks_to_the_base_alone_stays_the_base(tmp_path):
             "finetune.stages.0.adapter.targets",
         ),
         ({"parts": ("linear",)}, "finetune.stages.0.parts"),
-        ({"objectives": (Spec(name="logit"),)}, "finetune.stages.0.objectives.name"),
     ],
 )
 def test_what_the_model_has_not_is_refused(tmp_path, changed, where):

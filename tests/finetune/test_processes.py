@@ -24,12 +24,12 @@ from finetune.test_regularization import plan
 from safetensors.torch import load_file
 from tolerance import SAME_MODEL, relative_rms
 
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.finetune.objectives.hidden_state import HiddenState
 from layerwright.tasks.finetune.task import finetune_model, regularize_model
 from layerwright.tasks.orchestration.job import run_job
 from layerwright.tasks.orchestration.place import Place
-from layerwright.tasks.recipe.compute import Compute, Placement
+from layerwright.tasks.recipe.compute import Compute, StepPlacement
 from layerwright.tasks.recipe.training import AdapterOptions
 
 # every kind of pass, adapter and rest: five rows for two processes, two at a time
@@ -39,7 +39,7 @@ MIXED = TWO_STAGES.model_copy(
             LAYER_BY_LAYER.model_copy(update={"rows_per_step": 2}),
             STAGE.model_copy(
                 update={
-                    "objectives": (*STAGE.objectives, Spec(name="hidden_state", weight=0.5)),
+                    "objectives": (*STAGE.objectives, HiddenState(weight=0.5)),
                     "steps": 12,
                     "rows_per_step": 6,
                     "rows_at_once": 2,
@@ -67,7 +67,7 @@ class Told(logging.Handler):
 
 def run_shared(node, case, processes, *inputs, log=None):
     """A node's job where so many processes share it, as a run does it."""
-    placement = Placement(device="cpu", processes=processes)
+    placement = StepPlacement(device="cpu", processes=processes)
     place = Place(
         home=str(case.root / "home"), store=case.store.uri, compute=Compute(default=placement)
     )

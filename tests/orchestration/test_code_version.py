@@ -152,11 +152,11 @@ def test_components_count_where_they_are_named() -> None:
 
 def test_names_are_found_at_any_depth() -> None:
     options = ChooseOptions(
-        selector=Spec(name="milp", refine={"name": "cover"}), strategies=(Spec(name="local"),)
+        selector=Spec(name="milp", kv_bytes_ratio=0.5), strategies=(Spec(name="local"),)
     )
     item = PlanItem(start=0, stop=1, strategy="linear", params={"inner": [{"name": "remove"}]})
     inputs = {"a": [options, (item,)], "b": Champion(version="keep"), "c": Streaming()}
-    assert set(named_in(inputs)) == {"milp", "cover", "local", "linear", "remove", "streaming"}
+    assert set(named_in(inputs)) == {"milp", "local", "linear", "remove", "streaming"}
 
 
 def test_other_steps_do_not_count() -> None:

@@ -19,15 +19,20 @@ from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.layer import HybridLayer
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.profile.model import profile_model
+from layerwright.tasks.strategies.drop_attention import DropAttention
+from layerwright.tasks.strategies.gated_recurrence import GatedRecurrence
+from layerwright.tasks.strategies.linear import Linear
+from layerwright.tasks.strategies.remove import Remove
+from layerwright.tasks.strategies.streaming import Streaming
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 5
 STRATEGIES = (
-    Spec(name="streaming", sinks=2, window=14),
-    Spec(name="linear"),
-    Spec(name="remove", patch=True),
-    Spec(name="gated_recurrence", window=14, decay="statistics", learned_mix="head"),
-    Spec(name="drop_attention"),
+    Streaming(sinks=2, window=14),
+    Linear(),
+    Remove(patch=True),
+    GatedRecurrence(window=14, decay="statistics", learned_mix="head"),
+    DropAttention(),
 )
 SHARED = tuple(spec for spec in PROFILERS if spec.name not in ("sensitivity", "trsp_scale"))
 KILLED = """
@@ -92,8 +97,8 @@ def test_every_profiler_finds_what_it_finds_in_memory(
     within = replace(bounded(ctx, model, layers), workdir=tmp_path / "bounded")
     assert profile(model, text, within, profilers) == expected
     for strategy in STRATEGIES:
-        assert any(one.damage_of(strategy) for one in expected.layers), strategy.name
-    assert any(one.damage_of(STRATEGIES[1], layers=2) for one in expected.layers)
+        assert any(one.damage_of(strategy.spec) for one in expected.layers), strategy.name
+    assert any(one.damage_of(STRATEGIES[1].spec, layers=2) for one in expected.layers)
     left = {path.name.partition("-")[0] for path in within.workdir.iterdir()}
     assert left == {"blocks", "rows", "sensitivity", "states", "trsp_scale"}
     for folder in ("rows", "states"):

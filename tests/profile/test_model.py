@@ -3,18 +3,17 @@
 import shutil
 from pathlib import Path
 
-import pytest
 from tiny import LAYERS
 from tiny_profile import PROFILERS, inputs, options
 
 from layerwright.tasks.components import discover
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.profile import CacheGeometry
-from layerwright.tasks.errors import InputError
 from layerwright.tasks.profile.base import Profiler
 from layerwright.tasks.profile.model import profile_model
+from layerwright.tasks.strategies.streaming import Streaming
 
-STREAMING = Spec(name="streaming", sinks=2, window=14)
+STREAMING = Streaming(sinks=2, window=14)
 OF_HEADS = ("attention_entropy", "attention_distance", "sink_mass", "covered_mass_16")
 SCORES = {
     "angular_distance_1",
@@ -36,7 +35,7 @@ def test_every_layer_gets_every_score_and_damage_and_twice_the_same(tmp_path: Pa
     for one in profile.layers:
         assert set(one.scores) == SCORES
         assert 0 < one.scores["lazy_ratio"] < 1
-        assert one.damage_of(STREAMING) is not None
+        assert one.damage_of(STREAMING.spec) is not None
     assert profile.tokens == 400
     assert profile.geometry == CacheGeometry(kv_heads=2, head_dim=8, element_bytes=4)
     assert profile.base_kv_bytes(10) == 10 * LAYERS * 2 * 2 * 8 * 4, "keys and values, fp32"
@@ -53,17 +52,3 @@ def test_profilers_are_found_and_one_alone_will_do(tmp_path: Path) -> None:
     profile = profile_model(model, text, alone, (STREAMING,), ctx)
     assert set(profile.layers[0].scores) == {"lazy_ratio"}
     assert profile.layers[0].damage == ()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "where"),
-    [
-        (Spec(name="lazyness"), "profile.profilers.0.name"),
-        (Spec(name="laziness", windows=3), "profile.profilers.0.windows"),
-    ],
-)
-def test_an_unknown_profiler_or_option_is_refused(tmp_path: Path, wrong: Spec, where: str) -> None:
-    model, text, ctx = inputs(tmp_path)
-    with pytest.raises(InputError) as caught:
-        profile_model(model, text, options(wrong), (STREAMING,), ctx)
-    assert caught.value.where == where

@@ -11,8 +11,6 @@ from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import byte_tokenizer
 from torch.nn.modules.module import register_module_forward_hook
 
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.layer import HybridLayer
 from layerwright.tasks.models.conversion import converted
@@ -26,15 +24,20 @@ from layerwright.tasks.profile.profilers.sensitivity import Sensitivity
 from layerwright.tasks.progress import progress
 from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.strategies.keep import Keep
+from layerwright.tasks.strategies.linear import Linear
+from layerwright.tasks.strategies.local import Local
+from layerwright.tasks.strategies.prefill_selection import PrefillSelection
+from layerwright.tasks.strategies.remove import Remove
 from layerwright.tasks.strategies.specs import Assignment
+from layerwright.tasks.strategies.streaming import Streaming
 
 TOKENIZER = byte_tokenizer()
-NARROW = Spec(name="streaming", sinks=2, window=6)
-WIDE = Spec(name="streaming", sinks=2, window=200)
+NARROW = Streaming(sinks=2, window=6)
+WIDE = Streaming(sinks=2, window=200)
 OPTIONS = {"rows": 2, "row_tokens": 48, "probes": ["passkey"], "prompts": 2, "prompt_tokens": 440}
 
 
-def subject(folder: Path, *strategies: Spec, bar=None) -> Subject:
+def subject(folder: Path, *strategies: Strategy, bar=None) -> Subject:
     model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
     return Subject(model, TOKENIZER, tiny_tokens(3, 64), strategies, folder, 5, bar or progress())
 
@@ -58,7 +61,7 @@ def test_running_only_the_layers_above_gives_what_the_whole_model_gives(tmp_path
         with converted(on.model, {layer: LAYER_SPECS["streaming"]}):
             nll, key = whole_model(on.model, rows, prompts)
         (damage,) = found.damage[layer]
-        assert damage.strategy == NARROW
+        assert damage.strategy == NARROW.spec
         assert damage.language_nats == pytest.approx(nll - base_nll, abs=1e-6)
         assert damage.recall_nats == pytest.approx(base_key - key, abs=1e-5)
         assert abs(damage.language_nats) > 1e-4, "the window is narrow enough to matter"
@@ -66,9 +69,9 @@ def test_running_only_the_layers_above_gives_what_the_whole_model_gives(tmp_path
 
 def test_a_window_wider_than_the_text_does_no_damage_and_keep_is_not_tried(tmp_path: Path) -> None:
     # prompts of 440 tokens are longer than the window: recall may change, language may not
-    found = Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="keep"), WIDE))
+    found = Sensitivity(**OPTIONS).run(subject(tmp_path, Keep(), WIDE))
     for damages in found.damage:
-        assert [damage.strategy for damage in damages] == [WIDE]
+        assert [damage.strategy for damage in damages] == [WIDE.spec]
         assert damages[0].language_nats == pytest.approx(0, abs=1e-6)
     assert any(abs(damages[0].recall_nats) > 1e-4 for damages in found.damage)
 
@@ -101,13 +104,12 @@ def test_kl_and_every_probe_are_those_of_the_whole_model(tmp_path: Path) -> None
 
 @torch.no_grad()
 def test_runs_are_fitted_and_measured_as_one(tmp_path: Path) -> None:
-    spec = Spec(name="linear")
-    on = replace(subject(tmp_path, spec, NARROW), rows=tiny_tokens(4, 64))
+    linear = Linear()
+    on = replace(subject(tmp_path, linear, NARROW), rows=tiny_tokens(4, 64))
     found = Sensitivity(**OPTIONS, runs=(2, 3)).run(on)
-    lengths = [[d.layers for d in of if d.strategy == spec] for of in found.damage]
+    lengths = [[d.layers for d in of if d.strategy == linear.spec] for of in found.damage]
     assert lengths == [[1, 2, 3], [1, 2, 3], [1, 2], [1]]
-    assert all(len([d for d in of if d.strategy == NARROW]) == 1 for of in found.damage)
-    linear = build(Strategy, spec)
+    assert all(len([d for d in of if d.strategy == NARROW.spec]) == 1 for of in found.damage)
     for start in range(LAYERS - 1):
         model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
         parts = [Assignment(i, i + 1, Keep()) for i in range(start)]
@@ -124,7 +126,7 @@ def test_runs_are_fitted_and_measured_as_one(tmp_path: Path) -> None:
 
 
 def test_nothing_but_keep_still_gives_the_reference(tmp_path: Path) -> None:
-    found = Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="keep")))
+    found = Sensitivity(**OPTIONS).run(subject(tmp_path, Keep()))
     assert found.damage == [()] * LAYERS
     assert set(found.reference) == {"nll", "key_log_prob.passkey", "exact_keys.passkey"}
 
@@ -169,31 +171,30 @@ def test_rows_to_fit_on_must_be_left(tmp_path: Path) -> None:
     every_row = OPTIONS | {"rows": 3}
     Sensitivity(**every_row).run(subject(tmp_path, NARROW))
     with pytest.raises(InputError, match="3 rows"):
-        Sensitivity(**every_row).run(subject(tmp_path, Spec(name="linear")))
+        Sensitivity(**every_row).run(subject(tmp_path, Linear()))
 
 
 def test_a_reach_as_long_as_the_prompt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says("sinks", "window")):
-        Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="streaming", window=430)))
+        Sensitivity(**OPTIONS).run(subject(tmp_path, Streaming(window=430)))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "spec", [Spec(name="linear"), Spec(name="remove", patch=True)], ids=lambda s: s.name
-)
-def test_what_must_be_fitted_is_fitted_on_the_other_rows(tmp_path: Path, spec: Spec) -> None:
-    on = replace(subject(tmp_path, spec), rows=tiny_tokens(4, 64))
+@pytest.mark.parametrize("strategy", [Linear(), Remove(patch=True)], ids=lambda s: s.name)
+def test_what_must_be_fitted_is_fitted_on_the_other_rows(
+    tmp_path: Path, strategy: Strategy
+) -> None:
+    on = replace(subject(tmp_path, strategy), rows=tiny_tokens(4, 64))
     said: list[str] = []
     found = Sensitivity(**OPTIONS).run(replace(on, log=said.append))
     prompts = recall_prompts("passkey", TOKENIZER, 2, 440, 5, keep_out_tokens=0)
     rows = on.rows[:2, :48]
     for layer in range(LAYERS):
-        if spec.name == "remove" and layer == 0:
+        if strategy.name == "remove" and layer == 0:
             assert found.damage[0] == (), "no layer below could take the patch"
             assert "layer 0 cannot become remove" in said[0]
             continue
         model = tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
-        strategy = build(Strategy, spec)
         parts = [Assignment(i, i + 1, strategy if i == layer else Keep()) for i in range(LAYERS)]
         convert_in_place(model, parts, lambda: on.rows[2:])
         nll, key = whole_model(model, rows, prompts)
@@ -205,19 +206,19 @@ def test_what_must_be_fitted_is_fitted_on_the_other_rows(tmp_path: Path, spec: S
 
 
 def test_spans_come_from_the_scores_of_each_layer(tmp_path: Path) -> None:
-    asked = Spec(name="local", spans="layer", tau=0.9, correction="none", sinks=2)
+    asked = Local(spans="layer", tau=0.9, correction="none", sinks=2)
     scores = tuple(
         {"covered_mass_6": 0.95 if i == 1 else 0.5, "covered_mass_40": 0.97} for i in range(LAYERS)
     )
     on = replace(subject(tmp_path / "asked", asked), scores=scores)
     found = Sensitivity(**OPTIONS).run(on)
-    narrow, wide = (Spec(name="local", spans=span, correction="none", sinks=2) for span in (6, 40))
+    narrow, wide = (Local(spans=span, correction="none", sinks=2) for span in (6, 40))
     fixed = Sensitivity(**OPTIONS).run(
         replace(subject(tmp_path / "fixed", narrow, wide), scores=scores)
     )
     for layer in range(LAYERS):
         (damage,) = found.damage[layer]
-        assert damage.strategy == asked
+        assert damage.strategy == asked.spec
         assert damage.language_nats == fixed.damage[layer][0 if layer == 1 else 1].language_nats
     with pytest.raises(InputError, match="covered_span"):
         Sensitivity(**OPTIONS).run(subject(tmp_path / "none", asked))
@@ -225,7 +226,7 @@ def test_spans_come_from_the_scores_of_each_layer(tmp_path: Path) -> None:
 
 def test_layers_that_decide_together_cannot_be_measured_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="layers"):
-        Sensitivity(**OPTIONS).run(subject(tmp_path, Spec(name="prefill_selection", window=9)))
+        Sensitivity(**OPTIONS).run(subject(tmp_path, PrefillSelection(window=9)))
 
 
 def test_a_strategy_on_each_of_30_layers_costs_at_most_18_forwards(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.finetune.objectives.logit_kl import LogitKL
+from layerwright.tasks.profile.profilers.laziness import Laziness
 from layerwright.tasks.recipe.recipe import Recipe, load_recipe
 from layerwright.tasks.recipe.training import PROJECTIONS
 
@@ -30,7 +31,7 @@ profile:
 choose:
   strategies:
     - {name: streaming, window: 28}
-  selector: {name: milp}
+  selector: {name: milp, kv_bytes_ratio: 0.5}
 finetune:
   text: train
   stages:
@@ -70,7 +71,7 @@ def error_of(path: Path, old: str, new: str) -> InputError:
 def test_a_right_recipe(path: Path) -> None:
     recipe = load(path)
     assert recipe.data_root == str(path.parent.resolve())
-    assert recipe.profile.profilers[0].options == {"window": 16}
+    assert recipe.profile.profilers == (Laziness(window=16),)
     assert recipe.finetune.stages[0].learning_rate == 2e-4
     assert recipe.compute.of("profile").device == "cpu"
     assert recipe.compute.of("evaluate").device == "auto"
@@ -80,7 +81,7 @@ def test_a_right_recipe(path: Path) -> None:
 
 def test_a_stage_of_healing_needs_its_steps_alone(path: Path) -> None:
     stage = load(path, TEXT, "finetune.stages=[{steps: 6}]").finetune.stages[0]
-    assert stage.objectives == (Spec(name="logit_kl"),)
+    assert stage.objectives == (LogitKL(),)
     assert stage.adapter.targets == PROJECTIONS
 
 
@@ -117,6 +118,12 @@ def test_the_recipes_that_are_shipped(name: str) -> None:
         ("- name: laziness\n      window: 16", "- laziness", "15: profile.profilers.0",
          "not 'laziness'"),
         ("    source: local:c.txt", "    local:c.txt", "9: data.calibration", "not 'local:c.txt'"),
+        # components
+        ("name: laziness", "name: lazyness", "15: profile.profilers.0.name", "linearity"),
+        ("window: 16", "windows: 16", "16: profile.profilers.0.windows", "sinks, window"),
+        ("window: 28", "window: 0", "19: choose.strategies.0.window", "sinks, window"),
+        (", kv_bytes_ratio: 0.5", "", "20: choose.selector.name", "kv_bytes_ratio"),
+        ("name: logit_kl", "name: kl", "24: finetune.stages.0.objectives.0.name", "logit_kl"),
         # impossible values
         ("rows: 4", "rows: 0", "13: profile.rows", "greater than 0, not 0"),
         ("seed: 3", "seed: -1", "2: seed", "not -1"),
@@ -172,7 +179,7 @@ def test_what_is_wrong_is_told_at_its_place(
         ("model:\n  source: local:model\n", "1: model"),
         ("    source: local:t.txt\n", "6: data.train.source"),
         ("      steps: 6\n", "24: finetune.stages.0.steps"),
-        ("  selector: {name: milp}\n", "17: choose.selector"),
+        ("  selector: {name: milp, kv_bytes_ratio: 0.5}\n", "17: choose.selector"),
     ],
 )
 def test_what_is_missing_is_told_at_what_lacks_it(path: Path, old: str, place: str) -> None:

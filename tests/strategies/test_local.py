@@ -6,7 +6,6 @@ from pydantic import ValidationError
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_llama_config, tiny_tokens
 
 from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.profile import CacheGeometry, LayerProfile, ModelProfile
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.cache import HybridCache
@@ -16,8 +15,10 @@ from layerwright.tasks.passes.fitting import convert_in_place
 from layerwright.tasks.profile.base import SharedPass
 from layerwright.tasks.profile.profilers.covered_span import CoveredSpan
 from layerwright.tasks.strategies.base import Strategy
+from layerwright.tasks.strategies.keep import Keep
 from layerwright.tasks.strategies.local import Local, smallest_span
-from layerwright.tasks.strategies.specs import Assignment, resolved_specs
+from layerwright.tasks.strategies.specs import Assignment, resolved
+from layerwright.tasks.strategies.streaming import Streaming
 
 SCORES = {
     **{"covered_mass_8": 0.90, "covered_mass_8.head_0": 0.99, "covered_mass_8.head_1": 0.81},
@@ -131,10 +132,10 @@ def test_every_strategy_that_profiles_ask_for_is_named_once() -> None:
         ),
         geometry=CacheGeometry(kv_heads=2, head_dim=8, element_bytes=4),
     )
-    streaming, keep = Spec(name="streaming", window=8), Spec(name="keep")
-    wanted = (keep, Spec(name="local", spans="layer"), streaming, streaming)
-    assert resolved_specs(wanted, profile) == (
-        Spec(name="local", spans=32),
-        Spec(name="local", spans=8),
+    streaming = Streaming(window=8)
+    wanted = (Keep(), Local(spans="layer"), streaming, streaming)
+    assert resolved(wanted, profile) == (
+        Local(spans=32),
+        Local(spans=8),
         streaming,
     )

@@ -43,7 +43,7 @@ def test_each_is_found_by_its_name_in_a_file_of_its_name() -> None:
 def test_the_spec_is_one_that_the_hybrid_model_takes(name: str) -> None:
     spec = build(Strategy, Spec(name=name)).layer_spec(FULL_LAYER)
     config = from_base_config(tiny_llama_config(), [spec] * LAYERS)
-    assert config.layer_specs[0]["mixer"]["kind"] == spec["mixer"]["kind"]
+    assert config.layer_specs[0] == spec, "with every parameter of its mixer"
     assert FULL_LAYER == {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 
 

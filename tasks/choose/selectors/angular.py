@@ -8,11 +8,9 @@ from pydantic import Field
 
 from layerwright.tasks.choose.base import Candidate, Problem, Selector, named
 from layerwright.tasks.choose.ranking import require_layers
-from layerwright.tasks.components import build
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.contracts.profile import LayerProfile
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.strategies.base import Strategy
 
 PROFILER = "angular_distance"
 
@@ -36,9 +34,9 @@ class Angular(Selector):
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate = problem.candidates[0]
-        if self.join and not build(Strategy, candidate.spec).joins:
+        if self.join and not candidate.strategy.joins:
             raise InputError(
-                f"{candidate.spec.name} does not join layers",
+                f"{candidate.strategy.name} does not join layers",
                 where="choose.selector.join",
                 expected="join: false, or linear or remove as the first strategy",
             )

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
+from layerwright.tasks.evaluate.zero_shot import AnswerText, Row, ZeroShot
 
 
 class HellaSwagRow(Row):
     activity_label: str
     ctx_a: str
     ctx_b: str
-    endings: tuple[Answer, ...]
+    endings: tuple[AnswerText, ...]
     label: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
+from layerwright.tasks.evaluate.zero_shot import AnswerText, Row, ZeroShot
 
 
 class PIQARow(Row):
     goal: str
-    sol1: Answer
-    sol2: Answer
+    sol1: AnswerText
+    sol2: AnswerText
     label: Annotated[int, Field(ge=0, le=1)]
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
+from layerwright.tasks.evaluate.zero_shot import AnswerText, Row, ZeroShot
 
 
 class SciQRow(Row):
     support: str
     question: str
-    distractor1: Answer
-    distractor2: Answer
-    distractor3: Answer
-    correct_answer: Answer
+    distractor1: AnswerText
+    distractor2: AnswerText
+    distractor3: AnswerText
+    correct_answer: AnswerText
 
 
 class SciQ(ZeroShot):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from layerwright.tasks.evaluate.zero_shot import Answer, Row, ZeroShot
+from layerwright.tasks.evaluate.zero_shot import AnswerText, Row, ZeroShot
 
 
 def _has_a_blank(sentence: str) -> str:
@@ -18,8 +18,8 @@ def _has_a_blank(sentence: str) -> str:
 
 class WinoGrandeRow(Row):
     sentence: Annotated[str, AfterValidator(_has_a_blank)]
-    option1: Answer
-    option2: Answer
+    option1: AnswerText
+    option2: AnswerText
     answer: Annotated[str, Field(pattern="^[12]$", coerce_numbers_to_str=True)]
 
 

@@ -10,8 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from layerwright.tasks.components import build
-from layerwright.tasks.contracts.base import Spec, identity
+from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.profile import Damage
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
@@ -21,7 +20,7 @@ from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.profile.base import Findings, ModelProfiler, Subject
 from layerwright.tasks.strategies.base import Strategy
 
-Tried = tuple[Spec, list[Strategy]]  # the recipe's spec, and the strategy resolved for each layer
+Tried = tuple[Strategy, list[Strategy]]  # the recipe's, and the one resolved for each layer
 
 
 class Sensitivity(ModelProfiler):
@@ -60,10 +59,10 @@ class Sensitivity(ModelProfiler):
 
     def run(self, subject: Subject) -> Findings:
         scores = subject.scores or ({},) * len(subject.model.model.layers)
-        specs = [spec for spec in subject.strategies if spec.name != "keep"]
-        fits = any(build(Strategy, spec).fits for spec in specs)
+        tried = [strategy for strategy in subject.strategies if strategy.name != "keep"]
+        fits = any(strategy.fits for strategy in tried)
         self.check_rows(*subject.rows.shape, fits=fits)
-        strategies = [(spec, _resolved(spec, scores)) for spec in specs]
+        strategies = [(strategy, _resolved(strategy, scores)) for strategy in tried]
         reaches = [s.reach_tokens() or 0 for _, per_layer in strategies for s in per_layer]
         probes = probe_prompts(
             self.probes,
@@ -73,6 +72,7 @@ class Sensitivity(ModelProfiler):
             subject.seed,
             keep_out_tokens=max(reaches, default=0),
         )
+        specs = [strategy.spec for strategy in tried]
         key = identity([self.model_dump(), specs, scores, subject.seed])[:16]
         folder = subject.workdir / f"sensitivity-{key}"
         return self._scan(subject, strategies, probes, folder, fits=fits)
@@ -122,8 +122,8 @@ class Sensitivity(ModelProfiler):
                 if not saved[layer]:
                     damages = [
                         damage.model_dump(mode="json")
-                        for spec, per_layer in strategies
-                        for damage in self._damages(scan, spec, per_layer[layer], log)
+                        for given, per_layer in strategies
+                        for damage in self._damages(scan, given, per_layer[layer], log)
                     ]
                     write_atomically(files[layer], json.dumps(damages).encode())
                     subject.bar.advance(job)
@@ -140,7 +140,7 @@ class Sensitivity(ModelProfiler):
         )
 
     def _damages(
-        self, scan: Scan, spec: Spec, strategy: Strategy, log: Callable[[str], None]
+        self, scan: Scan, given: Strategy, strategy: Strategy, log: Callable[[str], None]
     ) -> Iterator[Damage]:
         """Yield the damage at the scan's layer, alone and for each run that starts there.
 
@@ -152,26 +152,25 @@ class Sensitivity(ModelProfiler):
             try:
                 figures = scan.figures_with(strategy, length)
             except InputError as error:
-                log(f"sensitivity: layer {scan.layer} cannot become {spec.name}: {error.message}")
+                log(f"sensitivity: layer {scan.layer} cannot become {given.name}: {error.message}")
                 return
-            yield Damage(strategy=spec, layers=length, **scan.yardstick.damage(figures))
+            yield Damage(strategy=given.spec, layers=length, **scan.yardstick.damage(figures))
 
     def _text(self, rows: Tensor) -> Tensor:
         return rows[: self.rows, : self.row_tokens or rows.shape[1]]
 
 
-def _resolved(spec: Spec, scores: Sequence[dict[str, float]]) -> list[Strategy]:
+def _resolved(strategy: Strategy, scores: Sequence[dict[str, float]]) -> list[Strategy]:
     """Resolve the strategy's options for each layer, by the layer's scores.
 
     Raises:
         InputError: a score is missing, or the damage of a single layer is undefined.
     """
-    strategy = build(Strategy, spec)
     per_layer = [strategy.resolved(layer_scores) for layer_scores in scores]
     if per_layer[0].decides_together:
         raise InputError(
-            f"{spec.name} decides over all its layers together, so the damage of a single layer "
-            "says nothing about its cost",
+            f"{strategy.name} decides over all its layers together, so the damage of a single "
+            "layer says nothing about its cost",
             where="profile.profilers",
             remedy="select its layers with `convert_all` or `listed`, and remove sensitivity; "
             "the recall metric measures its cost",
