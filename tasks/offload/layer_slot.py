@@ -1,4 +1,4 @@
-"""The buffer through which a model's streamed layers take turns."""
+"""The buffer that a model's offloaded layers share."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from layerwright.tasks.models.skeleton import FlatWeights
 
 
 class LayerSlot:
-    """Reads a layer's weights when its turn comes and takes them away when it is over.
+    """Loads an offloaded layer's weights before it runs and unloads them afterwards.
 
-    Nothing is read ahead: on the machines measured a background read gained nothing
+    Nothing is read in advance: on the measured machines a background read gained nothing
     (benchmarks/2026-12-01-offload.md), and a second buffer costs another resident layer.
 
     Args:
-        layers: the weights of the layers that take turns, by index.
-        slot_bytes: size of the largest.
-        device: of the buffer.
-        on_host: keep all weights in host memory (pinned on CUDA) instead of in their files.
+        layers: the weights of the offloaded layers, by index.
+        slot_bytes: size of the largest of these layers.
+        device: device of the buffer.
+        on_host: keep all weights in host memory (pinned on CUDA) instead of reading their files.
 
     Attributes:
-        asked: turns so far.
+        asked: number of times a layer was needed.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class LayerSlot:
         self.asked = 0
         self._layers = dict(layers)
         self._flat: Tensor | None = torch.empty(slot_bytes, dtype=torch.uint8, device=device)
-        self._working: int | None = None
+        self._loaded: int | None = None
         cuda = device.type == "cuda"
         self._host: dict[int, Tensor] = {}
         self._staging: Tensor | None = None
@@ -46,32 +46,32 @@ class LayerSlot:
             self._staging = torch.empty(slot_bytes, dtype=torch.uint8, pin_memory=True)
 
     def swap_in(self, layer: int) -> None:
-        """Reads a layer's weights and puts them in place.
+        """Reads a layer's weights and assigns them to its modules.
 
         Raises:
-            LayerwrightError: they could not be read; the message names file and tensor.
+            LayerwrightError: the weights cannot be read; the message names file and tensor.
             RuntimeError: the slot is closed.
         """
         if self._flat is None:
-            raise RuntimeError("the weights of this model were given up: load it again")
-        if self._working is not None:  # a pass that failed halfway left its layer in place
-            self.swap_out(self._working)
+            raise RuntimeError("this model was closed and has no weights: load it again")
+        if self._loaded is not None:  # a forward pass that failed did not swap its layer out
+            self.swap_out(self._loaded)
         self.asked += 1
         self._fill(self._layers[layer], layer, self._flat)
         self._layers[layer].put(self._flat)
-        self._working = layer
+        self._loaded = layer
 
     def swap_out(self, layer: int) -> None:
-        """Takes the weights away."""
+        """Removes the layer's weights from its modules."""
         self._layers[layer].take()
-        self._working = None
+        self._loaded = None
 
     def close(self) -> None:
         """Frees the buffer."""
-        if self._working is not None:
-            self.swap_out(self._working)
+        if self._loaded is not None:
+            self.swap_out(self._loaded)
         self._flat = self._staging = None
-        # the modules' hooks hold this slot: without its layers the model is free with its last user
+        # The modules' hooks refer to this slot: clear it, so that the model can be freed.
         self._host.clear()
         self._layers.clear()
 
@@ -81,5 +81,5 @@ class LayerSlot:
         if source is None:
             source = flat if self._staging is None else self._staging
             weights.read_into(source)
-        if source is not flat:  # on CUDA after the work that still reads the buffer, in its stream
+        if source is not flat:  # on CUDA the stream orders this copy after the last work
             flat[: weights.nbytes].copy_(source[: weights.nbytes])

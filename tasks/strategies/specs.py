@@ -1,4 +1,4 @@
-"""From a plan to the strategies of its stretches and the specs of its layers."""
+"""Turns a plan into strategies for runs of layers, and into the spec of each layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a step that converts needs no profile
 
 
 class Assignment(NamedTuple):
-    """Layers ``start`` to ``stop`` (exclusive) become one thing."""
+    """A strategy for the run of layers ``start`` to ``stop`` (exclusive)."""
 
     start: int
     stop: int
@@ -28,53 +28,56 @@ def strategy_of(item: PlanItem) -> Strategy:
     """The strategy of a plan item, with the item's params as its options.
 
     Raises:
-        InputError: an unknown strategy, or an option that it does not have.
+        InputError: the strategy is unknown, or has no such option.
     """
     return build(Strategy, item.spec)
 
 
 def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
-    """A plan's items as stretches that each become one thing, in order.
+    """The assignments of a plan's items, in order.
 
-    An item of several layers is one stretch where its strategy joins them, else one for each
-    layer; neighbouring items of a strategy that merges are one.
+    An item of several layers is one assignment if its strategy joins them, else one per layer.
+    Neighbouring items whose strategy merges are one assignment.
 
     Raises:
-        InputError: the plan names an unknown strategy or gives it an option that it has not.
+        InputError: the plan names an unknown strategy or option.
     """
-    found: list[Assignment] = []
+    assignments: list[Assignment] = []
     for index, item in enumerate(items):
         try:
             strategy = strategy_of(item)
         except InputError as error:
             raise error.at(f"plan items.{index}.params.{error.where}") from error
-        if strategy.merges and found and found[-1].strategy == strategy:
-            found[-1] = found[-1]._replace(stop=item.stop)
+        if strategy.merges and assignments and assignments[-1].strategy == strategy:
+            assignments[-1] = assignments[-1]._replace(stop=item.stop)
         elif strategy.joins:
-            found.append(Assignment(item.start, item.stop, strategy))
+            assignments.append(Assignment(item.start, item.stop, strategy))
         else:
             layers = range(item.start, item.stop)
-            found += [Assignment(layer, layer + 1, strategy) for layer in layers]
-    return found
+            assignments += [Assignment(layer, layer + 1, strategy) for layer in layers]
+    return assignments
 
 
 def resolved(strategies: Iterable[Strategy], profile: ModelProfile) -> tuple[Strategy, ...]:
-    """All that layers can become but `keep`, each once, with what their profiles fill in.
+    """Every distinct form that layers can become, except `keep`.
+
+    Args:
+        strategies: options that depend on a layer's profile are filled in for each layer.
 
     Raises:
-        InputError: scores that a strategy needs and the profile lacks.
+        InputError: the profile lacks scores that a strategy needs.
     """
-    found = (s.resolved(layer.scores) for s in strategies for layer in profile.layers)
-    return tuple(dict.fromkeys(own for own in found if not isinstance(own, Keep)))
+    forms = (s.resolved(layer.scores) for s in strategies for layer in profile.layers)
+    return tuple(dict.fromkeys(own for own in forms if not isinstance(own, Keep)))
 
 
 def specs_of(
     assignments: Sequence[Assignment], base_specs: Sequence[LayerSpec] | None = None
 ) -> list[LayerSpec]:
-    """The hybrid model's spec of each layer, in order.
+    """The hybrid spec of each layer, in order.
 
     Args:
-        base_specs: the base's own, per layer; every layer full attention where left out.
+        base_specs: the base's spec of each layer; by default every layer is full attention.
     """
     base = base_specs or [FULL_LAYER] * assignments[-1].stop
     return [
