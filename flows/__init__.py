@@ -1,1 +1,1 @@
-"""The flows, and the command line in front of them."""
+"""The flows of Layerwright, and the command line that starts them."""

@@ -1,4 +1,4 @@
-"""The compare flow: two checkpoints side by side on a recipe's data and metrics."""
+"""The compare flow: measure two checkpoints side by side on a recipe's data and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requalify flow: a registered version against its base and the champion, on fresh data."""
+"""The requalify flow: measure a registered version, its base and the champion on fresh data."""
 
 from __future__ import annotations
 

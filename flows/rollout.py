@@ -1,5 +1,4 @@
-"""The rollout flow: a challenger gets a growing share of a request log, and becomes champion or
-goes back, by policy."""
+"""The rollout flow: give a challenger growing shares of a request log, then decide on it."""
 
 from __future__ import annotations
 

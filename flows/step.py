@@ -1,4 +1,4 @@
-"""The child flow: one step's plain function, on a machine that the parent chose.
+"""The step flow: execute one job on the worker of a pool, as the child of another flow.
 
 The parent's node owns the cache key and decides; this runs the work once
 (tasks/orchestration/work_pool.py).

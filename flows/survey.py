@@ -1,4 +1,4 @@
-"""The survey flow: profile and choose only; every selector's plan measured on the same tokens."""
+"""The survey flow: profile, choose, and measure every selector's plan on the same tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set up a Prefect server for Layerwright. The command can be repeated.
+"""Set up a Prefect server for Layerwright; the command can be repeated.
 
     python -m layerwright.infra.bootstrap [--here] [--cpu-slots 4] [--gpu-slots 1]
 

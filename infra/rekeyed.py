@@ -1,4 +1,4 @@
-"""List the steps that a release re-keys: those whose code version differs from an older checkout.
+"""List the steps that a release re-keys, by comparing code versions with an older checkout.
 
     python -m layerwright.infra.rekeyed OLD_CHECKOUT
     python -m layerwright.infra.rekeyed --since v0.1.0

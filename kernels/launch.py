@@ -1,4 +1,4 @@
-"""Shared by all Triton kernels: launch settings, precision of products, tensor layout.
+"""Launch settings, precision of products and tensor layout that all Triton kernels share.
 
 A kernel's body is a plain function, and `tuned` adds the settings: Triton's interpreter cannot run
 an autotuned kernel.

@@ -1,4 +1,4 @@
-"""The context of a step: store, working folder, device. It does not depend on the orchestrator."""
+"""The context of a step: store, working folder, device; independent of the orchestrator."""
 
 from __future__ import annotations
 

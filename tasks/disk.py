@@ -1,4 +1,4 @@
-"""Files: report a full disk as one kind of error, write atomically, hash."""
+"""Write files atomically, hash them, and convert the errors of a full disk to StepError."""
 
 from __future__ import annotations
 

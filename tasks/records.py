@@ -1,4 +1,4 @@
-"""Records: the user's JSON rows, with file and line for messages."""
+"""Read the user's JSON rows as records, which keep file and line for messages."""
 
 from __future__ import annotations
 

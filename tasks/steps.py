@@ -1,4 +1,4 @@
-"""The steps of the DAG. Each step is declared in the ``task.py`` of its room.
+"""The steps of the DAG, which the ``task.py`` of each room declares.
 
 All lists of steps come from here: the recipe's `compute` block, the dry run, the page, the cost of
 a run. Declarations are discovered like components; they import neither Prefect nor torch.

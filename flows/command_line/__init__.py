@@ -1,1 +1,1 @@
-"""The command line: commands, their options, and what they show."""
+"""The command line: its commands, their options, and the output of their results."""

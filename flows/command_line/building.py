@@ -1,4 +1,4 @@
-"""The commands that build: from a recipe to a converted model, and the plans in between."""
+"""The commands that build models and plans: convert, resume, survey, methods, plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The components of this installation by name, with their options."""
+"""List the components of this installation by name, with their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a command to the flows that move a champion, and to the records of its moves."""
+"""Run the flows that move a champion, and read the history of a registered model."""
 
 from __future__ import annotations
 

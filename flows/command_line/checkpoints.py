@@ -1,4 +1,4 @@
-"""A checkpoint by the name that a user gives, a folder or a run; and its export."""
+"""Find a checkpoint by its folder or its run, and export it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`layerwright gc`: remove from a store what nothing needs any more.
+"""Remove results and trees from a store if nothing needs them any more (`layerwright gc`).
 
 It keeps the trees of registered versions, anything younger than some days, and the trees that a
 kept result names. A run may read results of any age: nothing is removed during a run.

@@ -1,4 +1,4 @@
-"""Checks of this installation: versions, devices, stores, servers."""
+"""Check the versions, devices, stores and servers of this installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dry run: which steps are cached, and rough time, memory and disk of the others."""
+"""Show which steps are cached, and estimate time, memory and disk of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that keep house: list runs, their spending, free disk, check the installation."""
+"""The commands on home, store and installation: runs, spending, gc, doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that judge: reports, requalification, comparison."""
+"""The commands that measure models and show reports: report, requalify, compare."""
 
 from __future__ import annotations
 

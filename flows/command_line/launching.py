@@ -1,4 +1,4 @@
-"""From a prepared run to its flow, with a Prefect server around it."""
+"""Start the flow of a prepared run, while its Prefect server runs."""
 
 from __future__ import annotations
 

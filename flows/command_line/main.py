@@ -1,4 +1,4 @@
-"""The ``layerwright`` command.
+"""The ``layerwright`` command: it joins the groups of commands, and reports errors.
 
 Exit status: 0 accepted, 3 rejected by the gate, 2 bad input, 1 fault, 130 interrupted. With
 ``--json`` the last line on stdout is one JSON object; progress and messages go to stderr.
@@ -27,6 +27,7 @@ from layerwright.tasks.errors import LayerwrightError
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # it reflows the lines of docstrings
     pretty_exceptions_enable=False,
     help="Turn a pretrained language model into a cheaper hybrid, layer by layer, "
     "and promote it only if it passes.",

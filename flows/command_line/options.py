@@ -1,4 +1,4 @@
-"""Options that commands share, and how a result is shown."""
+"""Options that several commands share, and the output of a result as text or JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands on registered versions: promote, roll back, show their history."""
+"""The commands on registered versions: promote, rollback, history."""
 
 from __future__ import annotations
 

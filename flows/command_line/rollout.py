@@ -1,4 +1,4 @@
-"""The commands of a staged roll-out."""
+"""The commands of a staged roll-out: rollout, assign."""
 
 from __future__ import annotations
 

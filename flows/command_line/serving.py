@@ -1,4 +1,4 @@
-"""The commands that bring a checkpoint to where it serves: inspect, export, generate."""
+"""The commands on one checkpoint: export, inspect, generate."""
 
 from __future__ import annotations
 

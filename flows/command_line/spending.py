@@ -1,4 +1,4 @@
-"""The spending of the runs under a home by month: device hours of every step, and money."""
+"""Sum the device hours and the money of the runs under a home by month."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind."""
+"""Build and write the results of each kind of run: contracts, pages, files, tags, events."""

@@ -1,4 +1,4 @@
-"""What a compare run leaves behind: the evaluation and the comparison, as JSON in its folder."""
+"""Write the evaluation and the comparison of a compare run as JSON to its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a convert run leaves behind: summary, files in its folder, Prefect artifacts."""
+"""Write the results of a convert run: summary, files in its folder, Prefect artifacts."""
 
 from __future__ import annotations
 

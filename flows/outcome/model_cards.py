@@ -1,4 +1,4 @@
-"""The facts of a model card, from the records of a checkpoint and of its run."""
+"""Collect the facts of a model card from the records of a checkpoint and of its run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a requalification leaves behind: page, tags and figures in MLflow, events, files."""
+"""Write the results of a requalification: page, files, MLflow tags and figures, events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a survey leaves behind: its page, its plans as files, its result as JSON."""
+"""Write the results of a survey: its page, its plans as files, its result as JSON."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a flow runs in: its checked recipe, servers, the run's folder, what its steps take."""
+"""Prepare a run of a flow: check its recipe, start servers, compute the inputs of its steps."""

@@ -1,4 +1,4 @@
-"""A champion moves: verified, one move at a time, announced by an event of Prefect's."""
+"""Move a champion: verify the version, lock the model, and emit a Prefect event."""
 
 from __future__ import annotations
 

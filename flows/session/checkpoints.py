@@ -1,4 +1,4 @@
-"""Checkpoints that exist already: by the name that a user gives, and the base they came from."""
+"""Find an existing checkpoint by the name that a user gives, and find its base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One roll-out under way: replay a stage, judge it, and move its state in the registry."""
+"""A roll-out in progress: replay a stage, decide on it, and save the state in the registry."""
 
 from __future__ import annotations
 

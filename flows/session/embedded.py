@@ -1,4 +1,4 @@
-"""The embedded default: an ephemeral Prefect server that starts and ends with a command.
+"""The embedded Prefect server, which starts and ends with a command; it is the default.
 
 Its files are in the home folder. The server of a killed command is found by its recorded process
 id, and ended.

@@ -1,4 +1,4 @@
-"""The versions that a run used, for its report."""
+"""Collect the versions that a run used, for its report."""
 
 from __future__ import annotations
 

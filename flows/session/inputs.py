@@ -1,4 +1,4 @@
-"""From a session's recipe to what the steps take: model, texts, rows, cost table."""
+"""Compute the inputs of the steps from a session's recipe: model, texts, rows, cost table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each flow needs of its recipe: the blocks, and the texts."""
+"""The blocks and the texts that each flow requires of its recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks before a run starts that the work pools of its recipe exist."""
+"""Check before a run starts that the work pools of its recipe exist."""
 
 from __future__ import annotations
 

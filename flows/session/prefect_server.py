@@ -1,4 +1,4 @@
-"""Checks the Prefect server that the environment names: it answers and accepts our credentials."""
+"""Check that the Prefect server of the environment answers and accepts our credentials."""
 
 from __future__ import annotations
 

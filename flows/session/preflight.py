@@ -1,4 +1,4 @@
-"""Checks of a recipe before a run starts, for everything that its own types cannot check."""
+"""Check before a run starts what the types of its recipe cannot check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe on disk to a run that can start: everything is checked, and nothing was started."""
+"""Prepare a run from a recipe file: check everything, and start no step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A roll-out that can start: its recipe and its request log, read and checked."""
+"""Prepare a roll-out: read and check its recipe and its request log."""
 
 from __future__ import annotations
 

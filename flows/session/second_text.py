@@ -1,4 +1,4 @@
-"""Plans of a survey chosen again from a second text, to see whether the text matters."""
+"""Choose a survey's plans again from a second text, to measure how much the text matters."""
 
 from __future__ import annotations
 

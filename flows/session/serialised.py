@@ -1,4 +1,4 @@
-"""Locks of a model: one move of its champion, one roll-out at a time; MLflow has none."""
+"""Lock a registered model, so that it has one champion move or roll-out at a time."""
 
 from __future__ import annotations
 

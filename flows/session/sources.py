@@ -1,4 +1,4 @@
-"""The sources of a recipe: pinned for the cache keys, and probed before a run starts."""
+"""Pin the sources of a recipe for the cache keys, and check them before a run starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training steps of a conversion, each only if the recipe asks for it."""
+"""Call the training steps of a conversion that the recipe asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Covered mass: runs the choose_implementation implementation.
+"""Covered mass: chooses an implementation and runs it.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, n spans, d head size, R is B
 or 1.

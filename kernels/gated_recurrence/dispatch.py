@@ -1,4 +1,4 @@
-"""Gated linear attention: checks the arguments and runs the choose_implementation implementation.
+"""Gated linear attention: checks the arguments, chooses an implementation and runs it.
 
 Shapes: B batch, H query heads, G key/value heads, T tokens, d key channels, e value channels, c = d
 or e decayed channels.

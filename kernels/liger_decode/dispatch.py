@@ -1,4 +1,4 @@
-"""Liger's decode step: checks the arguments and runs the chosen implementation.
+"""Liger's decode step: checks the arguments, chooses an implementation and runs it.
 
 Shapes: B batch, H query heads, G key/value heads, d head size.
 """

@@ -1,4 +1,4 @@
-"""Local attention: checks the arguments and runs the choose_implementation implementation.
+"""Local attention: checks the arguments, chooses an implementation and runs it.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, F blocks, d head size, R is B
 or 1.

@@ -1,4 +1,4 @@
-"""Streaming attention: checks the arguments and runs the choose_implementation implementation.
+"""Streaming attention: checks the arguments, chooses an implementation and runs it.
 
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1.
 """

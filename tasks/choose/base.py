@@ -1,4 +1,4 @@
-"""Selector, the base class, and Problem, its input."""
+"""Selector, the base class of selectors, and Problem, its input."""
 
 from __future__ import annotations
 

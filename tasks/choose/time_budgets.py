@@ -1,4 +1,4 @@
-"""The columns' shares of the base's predicted time, for budgets on time."""
+"""Compute each column's share of the base's predicted time, for budgets on time."""
 
 from __future__ import annotations
 

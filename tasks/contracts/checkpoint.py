@@ -1,4 +1,4 @@
-"""What the commands on one checkpoint return: its inspection, an export, a generated text."""
+"""The results of the commands on one checkpoint: inspection, export, generated text."""
 
 from __future__ import annotations
 

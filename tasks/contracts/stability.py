@@ -1,4 +1,4 @@
-"""Stability of a survey: are the same layers chosen when the profile uses another text?"""
+"""The stability of a survey: the overlap of plans that were chosen from two texts."""
 
 from __future__ import annotations
 

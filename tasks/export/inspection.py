@@ -1,4 +1,4 @@
-"""What a converted checkpoint consists of, read without loading its weights."""
+"""Read layers, memory and size of a converted checkpoint without loading its weights."""
 
 from __future__ import annotations
 

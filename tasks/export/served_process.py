@@ -1,4 +1,4 @@
-"""Load an exported model as a serving host does, and write its logits. It is run as a script.
+"""A script that loads an exported model as a serving host does, and writes its logits.
 
 Arguments: FOLDER IDS LOGITS OPTIONS. IDS is a safetensors file with `ids` (B, T). LOGITS is the
 file to write, with `logits` (B, k, V) of the last k tokens. OPTIONS is a JSON object of arguments

@@ -1,1 +1,1 @@
-"""The gate step: an evaluation and a policy -> the decision to accept or reject the candidate."""
+"""The gate step: accept or reject the candidate from its evaluation, by a policy."""

@@ -1,4 +1,4 @@
-"""Apply a gate policy to an evaluation. A rule without evidence fails."""
+"""Apply a gate policy to an evaluation; a rule without evidence fails."""
 
 from __future__ import annotations
 

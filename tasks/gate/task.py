@@ -1,4 +1,4 @@
-"""The `gate` step. It is never cached, because a decision depends on the date."""
+"""The `gate` step, which is never cached because a decision depends on the date."""
 
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.orchestration.node import Node

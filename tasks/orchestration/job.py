@@ -1,4 +1,4 @@
-"""A job: one call of a step as a JSON document, and the function that executes it in any process.
+"""A job: one call of a step as a JSON document, and the function that executes it.
 
 A run executes its jobs itself, gives them to a worker of a pool (work_pool.py), or shares a
 training among processes (processes.py). Jobs in other processes return an `Outcome`.

@@ -1,4 +1,4 @@
-"""The Prefect task of one job: cache, locks, retries, and where it runs."""
+"""Build the Prefect task of a job: its cache, locks, retries, and where it is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several processes that share a job.
+"""Execute a job as one of the processes that share it.
 
 ``python -m layerwright.tasks.orchestration.process FOLDER PARENT``: processes.py starts it through
 torch.distributed.run. PARENT is the id of the process that runs the job.

@@ -1,2 +1,1 @@
-"""The recipe: `recipe.py` holds the whole, `document.py` the YAML with line numbers, every other
-file one block."""
+"""The recipe: `recipe.py` is the whole, `document.py` reads YAML, every other file is a block."""

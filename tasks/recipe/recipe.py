@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that describes a whole run. It holds data, no code.
+"""The recipe: one YAML file that describes a whole run, with data and no code.
 
 It validates into its components; errors name file, line and field.
 """

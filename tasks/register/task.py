@@ -1,4 +1,4 @@
-"""The `register` step. It is never cached: it checks each time what the registry has."""
+"""The `register` step, which is never cached: it checks each time what the registry has."""
 
 from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.orchestration.node import Node

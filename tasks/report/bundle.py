@@ -1,4 +1,4 @@
-"""The inputs of the pages of runs and surveys. A page is a function of its bundle alone."""
+"""The inputs of the pages of runs and surveys; a page is a function of its bundle alone."""
 
 from __future__ import annotations
 

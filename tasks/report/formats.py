@@ -1,4 +1,4 @@
-"""Format figures for readers. Every function accepts None and gives ``not measured``."""
+"""Format figures for readers; a missing figure becomes ``not measured``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The summary at the top of the survey page: which plan loses least at the same budget."""
+"""The summary at the top of the survey page: the plan that loses least at the same budget."""
 
 from __future__ import annotations
 

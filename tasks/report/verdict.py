@@ -1,4 +1,4 @@
-"""The summary at the top of the page: what was done, what it saves, what it costs, the outcome."""
+"""The summary at the top of the page: converted layers, savings, quality, decision."""
 
 from __future__ import annotations
 

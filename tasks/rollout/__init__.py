@@ -1,2 +1,1 @@
-"""The staged roll-out: champion and challenger answer a log of requests; the challenger's share of
-traffic grows from stage to stage."""
+"""The staged roll-out: the challenger's share of a request log grows from stage to stage."""

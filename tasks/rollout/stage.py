@@ -1,4 +1,4 @@
-"""Decide one look at a stage of a roll-out: advance, roll back, or inconclusive.
+"""Decide on a stage of a roll-out: advance, roll back, or inconclusive.
 
 Every figure comes from pairs of answers to the same requests. The challenger advances if all limits
 hold at the policy's ``passing_level``. It is rolled back if a limit is broken at the

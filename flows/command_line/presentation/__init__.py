@@ -1,1 +1,1 @@
-"""How results are shown on a terminal: each function prints one contract."""
+"""Print results on a terminal: each function prints one contract."""

@@ -1,4 +1,4 @@
-"""One checkpoint: its inspection, an export, a generated text."""
+"""Print a checkpoint's inspection, its export, or a generated text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installation and its store: components, the doctor's findings, what `gc` removed."""
+"""Print the components, the doctor's findings, or the trees that `gc` removed."""
 
 from __future__ import annotations
 

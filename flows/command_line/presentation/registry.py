@@ -1,4 +1,4 @@
-"""Registered models: moves of a champion, versions, roll-outs."""
+"""Print the versions of a model, the moves of its champion, and its roll-out."""
 
 from __future__ import annotations
 

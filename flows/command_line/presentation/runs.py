@@ -1,4 +1,4 @@
-"""Runs: results of convert, requalify and compare, a dry run, the list of runs, their spending."""
+"""Print the results of runs, a dry run, the list of runs, or their spending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A survey: every plan with its figures, and the command that runs it."""
+"""Print a survey: every plan with its figures, and the command that runs it."""
 
 from __future__ import annotations
 

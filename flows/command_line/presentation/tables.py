@@ -1,4 +1,4 @@
-"""Tables and numbers, the same on every screen."""
+"""Format tables and numbers in the same way for all output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full causal attention, as in the base model. Its KV cache grows with the context.
+"""Full causal attention, as in the base model; its KV cache grows with the context.
 
 Shapes: B batch, T new tokens, K keys, H query heads, G key/value heads, d head size.
 """

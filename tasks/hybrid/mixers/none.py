@@ -1,4 +1,4 @@
-"""No mixer: the layer does not mix tokens. It has no projections and caches nothing."""
+"""No mixer: the layer does not mix tokens, has no projections and caches nothing."""
 
 from typing import Any, NoReturn
 
