@@ -1,1 +1,1 @@
-"""Measurements that a claim rests on. They are not tests; dated results lie beside them."""
+"""Benchmarks that measure the claims of the documentation; dated files record their results."""

@@ -1,4 +1,4 @@
-"""A random base profiled, converted and measured with memory for a part of its weights.
+"""Profile, convert and evaluate a random base under a memory bound below the size of its weights.
 
     python -m benchmarks.block_major [--hidden 1024] [--layers 24] [--share 0.4] [--folder DIR]
 

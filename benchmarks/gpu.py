@@ -1,4 +1,4 @@
-"""Kernels and whole models on a GPU: correct first, then timed, beside what else there is.
+"""Check, then time kernels and whole models on a GPU, and compare them with other libraries.
 
     python -m benchmarks.gpu [--only operators|models] [--quick]
 

@@ -1,4 +1,4 @@
-"""The operators' cases on a GPU: our paths, PyTorch's and flash-linear-attention's own.
+"""The operators' benchmark cases: our kernels, PyTorch's, and flash-linear-attention's.
 
 Shapes of one layer of an 8 B model: 32 query heads, 8 key/value heads, d = 128, bf16; B batch, T
 tokens. `quick` gives the shortest shapes alone, `device` lets the arms run without a GPU.

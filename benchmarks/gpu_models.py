@@ -1,4 +1,4 @@
-"""Whole models on a GPU: an 8 B shape with random weights in bf16, the base beside its hybrids.
+"""Whole models on a GPU: an 8 B shape with random weights in bf16, the base and its hybrids.
 
 For each context length: the time of one prompt's prefill, and decoding at batch 1 and at the
 largest batch that fits, by the recorded step (FixedDecoder), with its peak memory. Caches for

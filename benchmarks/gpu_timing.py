@@ -1,4 +1,4 @@
-"""Arms of one operator: compared with the definition, then timed in turns by CUDA events."""
+"""Compare the arms of an operator with its definition, then time them in turns by CUDA events."""
 
 from __future__ import annotations
 

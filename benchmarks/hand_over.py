@@ -1,4 +1,4 @@
-"""What it costs to give a step to a work pool: its time there against its time in the run itself.
+"""Time a step on a worker of a work pool and inside the run, to measure the pool's overhead.
 
     python -m benchmarks.hand_over --recipe FILE [--repeats 3] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""What healing wins back, arm by arm, for the tokens that it costs.
+"""Measure the quality that healing recovers, arm by arm, and the tokens that it trains on.
 
     python -m benchmarks.heal --data DIR --out OUT            # the next arm that is not done yet
     python -m benchmarks.heal --data DIR --out OUT --arm NAME

@@ -1,4 +1,4 @@
-"""The arithmetic behind kernels/README.md: work, fewest bytes and floor of each operator.
+"""Compute the work, the minimal bytes and the minimal time of each operator.
 
     python -m benchmarks.kernel_floors
 

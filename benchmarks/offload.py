@@ -1,4 +1,4 @@
-"""Weights in memory, streamed by us and offloaded by accelerate under the same bound in bytes.
+"""Compare weights in memory, our offload, and accelerate's offload under the same memory bound.
 
     python -m benchmarks.offload [--model FOLDER] [--memory 300MB] [--new-tokens 12] [--threads 1]
 

@@ -1,4 +1,4 @@
-"""What orchestration costs: the convert command against the same step functions in a plain script.
+"""Time the convert command and the same step functions in a plain script.
 
     python -m benchmarks.overhead [--recipe recipes/quickstart.yaml] [--set A.B=C] [--repeats 1]
 

@@ -1,4 +1,4 @@
-"""Memory of prefill selection on a real prompt, and its text against the selection made beforehand.
+"""Measure prefill selection on a real prompt: its memory, and its text.
 
     python -m benchmarks.prefill_selection [--model FOLDER] [--text FILE] [--tokens 6000]
         [--full-layers 15] [--sinks 4] [--window 252] [--new-tokens 40]

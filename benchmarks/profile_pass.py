@@ -1,4 +1,4 @@
-"""The profile pass against one plain forward on the same tokens, and its memory by token count.
+"""Time the profile pass and a plain forward on the same tokens; memory by token count.
 
     python -m benchmarks.profile_pass [--model FOLDER] [--rows 16] [--repeats 3]
 

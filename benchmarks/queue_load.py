@@ -1,4 +1,4 @@
-"""Small conversions queued at once on two workers: none lost, limits kept, what servers grow by.
+"""Queue many small conversions on two workers: check runs and limits, measure servers' growth.
 
     python -m benchmarks.queue_load --recipe FILE [--runs 50] [--at-once 2] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""A checkpoint to and from S3 through the store, against plain boto3 and the raw disk.
+"""Transfer a checkpoint to and from S3 through the store, with boto3, and to the disk.
 
     python -m benchmarks.s3_transfer --store s3://BUCKET/PREFIX [--gigabytes 4] [--repeats 3]
 

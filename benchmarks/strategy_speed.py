@@ -1,4 +1,4 @@
-"""Decode speed, prefill time and prefill memory of each strategy alone, against the base.
+"""Measure decode speed, prefill time and prefill memory of each strategy and of the base.
 
     python -m benchmarks.strategy_speed [--model FOLDER] [--tokens 1024 4096 8192] [--repeats 3]
 

@@ -1,6 +1,6 @@
 """The step flow: execute one job on the worker of a pool, as the child of another flow.
 
-The parent's node owns the cache key and decides; this runs the work once
+The parent flow owns the cache key and decides on retries; this flow executes the job once
 (tasks/orchestration/work_pool.py).
 """
 
@@ -18,19 +18,19 @@ from layerwright.tasks.orchestration.code_version import code_version
 from layerwright.tasks.orchestration.job import Job, Outcome, node_of, run_job
 from layerwright.tasks.orchestration.work_pool import slots_of, write_outcome
 
-LEASE_SECONDS = 90  # the slots of a process that was lost are free after so long
+LEASE_SECONDS = 90  # Prefect frees the slots of a lost process after this time
 
 
 @flow(name="step", flow_run_name="{job[node]}", validate_parameters=False)
 def step(job: dict[str, Any], attempt: int) -> None:
-    """Run one job, and hand its outcome over through the store.
+    """Execute one job, and write its outcome to the store, where the parent reads it.
 
-    The pool's slots are held while it works. LAYERWRIGHT_HOME, if the worker has it, is where it
-    works; a worker that sees the parent's home resumes from what an earlier attempt left there.
+    The job occupies slots of the pool. Its home folder is LAYERWRIGHT_HOME if the worker sets it,
+    otherwise the parent's; in the parent's home it resumes the work of an earlier attempt.
 
     Args:
         job: the JSON of the parent's `Job`.
-        attempt: the number of this child among those for the same key.
+        attempt: the number of this attempt, among those for the same cache key.
     """
     logging.getLogger("layerwright").setLevel(logging.INFO)
     asked = Job.model_validate(job)
@@ -53,6 +53,6 @@ def _check_code(job: Job) -> None:
     inputs = [node.inputs[name].validate_python(value) for name, value in job.inputs.items()]
     if job.code != code_version(node.module, inputs):
         raise StepError(
-            f"the worker has another version of the code of {job.node} than the run that asks: "
+            f"the worker has another version of the code of {job.node} than the parent run: "
             "give both the same commit and the same version of Python"
         )

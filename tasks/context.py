@@ -19,7 +19,7 @@ def _silent(message: str) -> None:
 
 
 def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
-    """Default sink: ignores the metrics."""
+    """The default sink; it drops all metrics."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Context:
         store: the store of inputs and results.
         workdir: a folder for this step with these inputs. It survives a kill, so that the next
             attempt can resume from it, and is removed on success.
-        seed: from the recipe.
+        seed: the recipe's seed.
         device: ``cpu``, ``cuda``, ``cuda:1``...
         processes: number of processes that share a training.
         memory_bytes: bound on the weights on the device; None for no bound.

@@ -42,12 +42,12 @@ class Home:
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow of runs whose recipe names no server."""
+        """The MLflow database of runs whose recipe names no server."""
         return f"{SQLITE}{self.root}/mlflow.db"
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts beside that file."""
+        """MLflow's artifacts, beside its database."""
         return self.root / "mlflow-artifacts"
 
     @property
@@ -56,17 +56,17 @@ class Home:
         return self.root / "runs"
 
     def work(self, key: str) -> Path:
-        """What an unfinished step has so far, by its cache key."""
+        """The intermediate files of an unfinished step, by its cache key."""
         return self.root / "work" / key
 
     @property
     def locks(self) -> Path:
-        """Locks of the steps that several runs share."""
+        """Locks of steps, for runs that need the same step at once."""
         return self.root / "locks"
 
     @property
     def promotions(self) -> Path:
-        """Locks under which a champion moves."""
+        """Locks of registered models, held while a champion moves."""
         return self.root / "promotions"
 
     def rollout(self, name: str) -> Path:
@@ -75,7 +75,7 @@ class Home:
 
     @property
     def prefect(self) -> Path:
-        """Prefect's own files, its database among them."""
+        """Prefect's own files, including its database."""
         return self.root / "prefect"
 
     @property

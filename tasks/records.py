@@ -31,8 +31,8 @@ class Record:
         """The texts in a field's ``values``.
 
         Raises:
-            InputError: there are none, or one is not a text or blank; the error names file, line
-                and field.
+            InputError: there are no values, or a value is blank or not a string; the error names
+                file, line and field.
         """
         if not isinstance(values, list | tuple) or not values or not all(map(_is_text, values)):
             raise InputError(
@@ -53,7 +53,7 @@ def read_records(folder: Path, what: str) -> Iterator[Record]:
         what: the text's name in the recipe, for messages.
 
     Raises:
-        InputError: the text has another form.
+        InputError: the text was fetched in another form.
     """
     for document in map(json.loads, _lines(folder / DOCUMENTS)):
         if "item" not in document:

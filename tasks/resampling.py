@@ -15,18 +15,18 @@ Statistic = Callable[..., np.ndarray]  # f(*arrays, axis), vectorised
 
 
 def resample(arrays: Sequence[np.ndarray], statistic: Statistic, seed: int) -> Any:
-    """scipy's bootstrap with the percentile method; an item is drawn with its values in all arrays.
+    """scipy's percentile bootstrap; a resample takes the same items from all arrays.
 
     Args:
         arrays: each (items,).
         statistic: a function of these arrays along an axis.
-        seed: of the resampling.
+        seed: the seed of the random resamples.
 
     Returns:
         scipy's BootstrapResult: ``confidence_interval`` at 95 %, ``bootstrap_distribution``
         (RESAMPLES,).
     """
-    with np.errstate(all="ignore"):  # the result shows infinities and NaN
+    with np.errstate(all="ignore"):  # infinities and NaN are visible in the result
         return bootstrap(
             tuple(arrays),
             statistic,

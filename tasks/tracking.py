@@ -88,7 +88,7 @@ def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
     """The id of an experiment, which is created if it does not exist.
 
     With SQLite its artifacts are stored in ``mlflow-artifacts`` next to the file, independent of
-    the working folder; a server decides itself.
+    the working folder; a server chooses the place itself.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment:
@@ -100,7 +100,7 @@ def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
 
 
 def is_missing(tracking_uri: str) -> bool:
-    """Whether a registry is a file that does not exist; MLflow would make it when it is read."""
+    """Whether a registry is a file that does not exist; MLflow would create it on a read."""
     path = Path(tracking_uri.removeprefix(SQLITE))
     return tracking_uri.startswith(SQLITE) and not path.is_file()
 
@@ -126,7 +126,7 @@ def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:
 
 
 class Tracking(Contract):
-    """Where the live metrics of a step go: to its own MLflow run, which is found by its tags.
+    """The destination of a step's live metrics: an MLflow run of its own, found by its tags.
 
     ``key`` is the step's cache key: a step that runs twice in a run has two MLflow runs.
     """

@@ -75,7 +75,7 @@ def survey(
     assignments: Assignments = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Compare selectors on the same tokens: profile and choose only, nothing is trained."""
+    """Compare the plans of several selectors on the same tokens, without training."""
     from layerwright.flows.command_line.launching import start
     from layerwright.flows.command_line.presentation.survey import show_survey
     from layerwright.flows.session.prepare import prepare

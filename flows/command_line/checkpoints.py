@@ -18,17 +18,17 @@ def checkpoint_folder(name: str, home: Home) -> Path:
 
     Args:
         name: a folder, or a run id, its beginning, or ``latest``.
-        home: folder that holds the runs.
+        home: the home folder of the runs.
 
     Raises:
-        InputError: neither a folder nor a run, or a run without a checkpoint.
-        IntegrityError: the run's checkpoint is gone from the store, or damaged.
+        InputError: ``name`` is neither a folder nor a run, or the run has no checkpoint.
+        IntegrityError: the run's checkpoint is missing from the store, or damaged.
     """
     return _found(name, home)[0]
 
 
 def _found(name: str, home: Home) -> tuple[Path, RunFolder | None]:
-    """The checkpoint's folder, and its run where it was named by one."""
+    """The checkpoint's folder, and its run if the user named a run."""
     if Path(name).is_dir():
         return Path(name), None
     try:

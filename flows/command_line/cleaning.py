@@ -1,7 +1,7 @@
 """Remove results and trees from a store if nothing needs them any more (`layerwright gc`).
 
-It keeps the trees of registered versions, anything younger than some days, and the trees that a
-kept result names. A run may read results of any age: nothing is removed during a run.
+It keeps the trees of registered versions, everything younger than a number of days, and the trees
+that a kept result names. A run can read results of any age, so nothing is removed during a run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 
 class Cleaned(Contract):
-    """What `gc` removed, or would remove in a dry run.
+    """The result of `gc`; after a dry run, the result that it would have.
 
-    ``removed``: bytes of trees by digest. ``kept``: why a tree was kept, by digest. ``results`` and
-    ``unfinished``: how many step results and unfinished writes were removed.
+    ``removed`` maps a tree's digest to its bytes, ``kept`` a tree's digest to the reason.
+    ``results`` and ``unfinished`` count the step results and unfinished writes that were removed.
     """
 
     removed: dict[str, int]
@@ -48,16 +48,16 @@ def clean(
     abandoned: Iterable[str] = (),
     now: datetime | None = None,
 ) -> Cleaned:
-    """Remove what is not kept; with ``dry``, only say what that would be.
+    """Remove unneeded results and trees from a store; with ``dry``, only list them.
 
     Args:
-        store_uri, tracking_uri: those of the recipes; None for those of the home.
-        days: anything younger is kept, so that runs on other machines lose nothing.
-        abandoned: runs that are recorded as running, and will not be resumed.
-        now: for tests.
+        store_uri, tracking_uri: the recipes' store and MLflow; None for those of the home.
+        days: everything younger is kept, so that runs on other machines lose nothing.
+        abandoned: runs that are recorded as running, but will not be resumed.
+        now: the current time; tests set it.
 
     Raises:
-        InputError: a run is under way; or a store without its registry.
+        InputError: a run has not ended, or a store was given without its registry.
     """
     if store_uri and tracking_uri is None:
         raise InputError(
@@ -81,7 +81,7 @@ def clean(
             continue
         removed[sha256] = sum(entry.bytes for entry in entries)
         if not dry:
-            # the manifest first: a tree without it does not exist for readers
+            # the manifest first, because readers ignore a tree without one
             keys = [entry.key for entry in entries]
             store.remove(sorted(keys, key=lambda key: not key.endswith(f"{sha256}/{MANIFEST}")))
     if not dry:

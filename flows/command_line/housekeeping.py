@@ -28,7 +28,7 @@ def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
 
 @housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
 def spending(
-    month: Annotated[str | None, typer.Option(help="Only this month: YYYY-MM.")] = None,
+    month: Annotated[str | None, typer.Option(help="Show only this month: YYYY-MM.")] = None,
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
@@ -46,14 +46,16 @@ def gc(
         str | None, typer.Option(help="Clean this store instead of the home's.")
     ] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="The MLflow whose versions are kept, if not the home's.")
+        str | None, typer.Option(help="Keep the versions of this MLflow instead of the home's.")
     ] = None,
-    days: Annotated[float, typer.Option(min=0, help="Keep anything newer than this.")] = 30,
+    days: Annotated[float, typer.Option(min=0, help="Keep everything newer than this.")] = 30,
     abandon: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="A killed run that will not be resumed."),
+        typer.Option(metavar="RUN", help="Mark this killed run as failed; can be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the files to remove; remove nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove old results and trees that no registered version needs."""
@@ -67,7 +69,7 @@ def gc(
 @housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
 def doctor(
     home: HomeOption = HOME,
-    store: Annotated[str | None, typer.Option(help="Also check this store.")] = None,
+    store: Annotated[str | None, typer.Option(help="Check this store as well.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check versions, devices, stores and servers; exit status 1 if something is broken."""

@@ -26,10 +26,12 @@ COMPARED = "NAME@alias, NAME/version, a checkpoint's folder, or a run id."
 def report(
     run: RunArgument,
     home: HomeOption = HOME,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the report in the browser.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run concluded, and where its report is."""
+    """Show the result of a run and the address of its report."""
     from layerwright.flows.command_line.presentation.runs import (
         show_comparison,
         show_requalification,

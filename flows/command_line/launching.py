@@ -11,7 +11,7 @@ from layerwright.tasks.errors import LayerwrightError
 
 
 class Interrupted(LayerwrightError):  # noqa: N818 - the user's decision is no error
-    """Ctrl-C during a run. The message says what was kept and how to continue."""
+    """Ctrl-C during a run; the message names the kept results and the command to continue."""
 
     exit_status = INTERRUPTED
 
@@ -20,15 +20,15 @@ def start(prepared: Prepared, **more: Any) -> Any:
     """Run the flow that a run was prepared for.
 
     Args:
-        more: parameters of this flow beside those that every flow takes.
+        more: parameters of this flow in addition to those that every flow takes.
 
     Returns:
         The flow's result, a contract.
 
     Raises:
-        Interrupted: by Ctrl-C.
+        Interrupted: the user pressed Ctrl-C.
     """
-    # late: Prefect reads its settings when it is imported, and `prepare` makes them
+    # late: Prefect reads its settings when it is imported, and `prepare` sets them
     flow = getattr(importlib.import_module(f"layerwright.flows.{prepared.flow}"), prepared.flow)
     with prepared.server:
         folder = prepared.record()

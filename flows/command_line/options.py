@@ -27,13 +27,14 @@ HomeOption = Annotated[
         metavar="FOLDER",
         parser=Home.at,
         envvar="LAYERWRIGHT_HOME",
-        help="The folder that holds everything a run keeps.",
+        help="The folder for the files of all runs.",
     ),
 ]
 Assignments = Annotated[
-    list[str], typer.Option("--set", metavar="A.B=C", help="Change one field of the recipe.")
+    list[str],
+    typer.Option("--set", metavar="A.B=C", help="Set a field of the recipe; can be repeated."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Last line on stdout is one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 HOME: Any = ".layerwright"  # the option's parser makes it a `Home`
 
 Result = TypeVar("Result", bound=BaseModel)

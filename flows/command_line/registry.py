@@ -36,11 +36,11 @@ def promote(
     version: Annotated[str | None, typer.Option(help="Promote this version.")] = None,
     alias: Annotated[str, typer.Option(help="Promote the version with this alias.")] = "challenger",
     approve_by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The person who approves it.")
+        str | None, typer.Option(metavar="NAME", help="The person who approves.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Approve by the policy in this recipe: registry.approval.")
+        Path | None, typer.Option(help="Approve by the recipe's `registry.approval`.")
     ] = None,
     ask: Annotated[
         bool, typer.Option("--ask", help="Wait until someone answers in Prefect.")
@@ -50,7 +50,7 @@ def promote(
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version the champion once its evidence is valid and someone approved it."""
+    """Make a version the champion if its evidence is valid and it is approved."""
     from layerwright.flows.command_line import champion_moves
     from layerwright.flows.command_line.presentation.registry import show_move
 
@@ -68,7 +68,7 @@ def rollback(
         typer.Option(metavar="VERSION", help="An earlier champion (default: the previous one)."),
     ] = None,
     by: By = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = "rollback by hand",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason.")] = "rollback by hand",
     champion: ChampionAlias = "champion",
     home: HomeOption = HOME,
     tracking_uri: TrackingUri = None,
@@ -92,7 +92,7 @@ def history(
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's versions, whether each may be promoted, and every move of its champion."""
+    """Show a model's versions, whether each can be promoted, and each move of its champion."""
     from layerwright.flows.command_line.champion_moves import read_history, registry_at
     from layerwright.flows.command_line.presentation.registry import show_history
 

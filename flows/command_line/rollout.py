@@ -26,15 +26,15 @@ rollout_app = typer.Typer()
 def rollout(
     model: ModelArgument,
     recipe: RecipeArgument,
-    log: Annotated[Path, typer.Option(help="The requests, JSON Lines, oldest first.")],
+    log: Annotated[Path, typer.Option(help="The request log: JSON Lines, oldest first.")],
     home: HomeOption = HOME,
     assignments: Assignments = [],  # noqa: B006 - typer reads the default, nobody changes it
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin again from the first stage.")
+        bool, typer.Option("--restart", help="Start again at the first stage.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give the challenger a growing share of a request log; promote it, or roll it back, by the
+    """Give the challenger a growing share of a request log, then promote it or roll it back by the
     recipe's policy. Run the same command again to resume."""
     from layerwright.flows.command_line.champion_moves import run_rollout
     from layerwright.flows.command_line.presentation.registry import show_rollout
@@ -48,7 +48,9 @@ def rollout(
 @rollout_app.command(rich_help_panel=SERVE)
 def assign(
     model: ModelArgument,
-    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Of a request or user.")],
+    request_id: Annotated[
+        str, typer.Argument(metavar="REQUEST_ID", help="Id of a request or user.")
+    ],
     champion: ChampionAlias = "champion",
     home: HomeOption = HOME,
     tracking_uri: TrackingUri = None,

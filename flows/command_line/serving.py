@@ -12,7 +12,7 @@ from layerwright.flows.command_line.options import HOME, SERVE, AsJson, HomeOpti
 serving_app = typer.Typer()
 
 CheckpointArgument = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="A folder, or a run id or `latest`.")
+    str, typer.Argument(metavar="CHECKPOINT", help="A folder, a run id, or `latest`.")
 ]
 
 
@@ -22,10 +22,10 @@ def export(
     to: Annotated[
         Literal["transformers", "stock", "gguf"],
         typer.Option(
-            help="With its own code; as a model of Transformers' own classes; as a GGUF file."
+            help="The form: with its own code, with Transformers' own classes, or a GGUF file."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="A new folder.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, new or empty.")],
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +42,7 @@ def inspect(
     home: HomeOption = HOME,
     tokens: Annotated[
         list[int] | None,
-        typer.Option(help="Measure the cache at this many tokens; give it again for more."),
+        typer.Option(help="Show the cache at this length in tokens; can be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,18 +65,20 @@ def generate(
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Hold this much of the weights: 300MB.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Keep this much of the weights in memory: 300MB."),
     ] = None,
     resident_layers: Annotated[
-        int | None, typer.Option(min=1, help="Hold this many layers at a time.")
+        int | None, typer.Option(min=1, help="Keep this many layers in memory.")
     ] = None,
     weights: Annotated[
-        Literal["disk", "host"], typer.Option(help="Where the other layers come from.")
+        Literal["disk", "host"],
+        typer.Option(help="Read the other layers from disk or from host memory."),
     ] = "disk",
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a prompt; layers beyond the given memory are read when they are needed."""
+    """Continue a prompt; layers that exceed the given memory are read when they run."""
     from layerwright.flows.command_line.checkpoints import checkpoint_folder
     from layerwright.flows.command_line.presentation.checkpoints import show_generated
     from layerwright.tasks.device import resolve_device

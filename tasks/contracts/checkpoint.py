@@ -8,7 +8,7 @@ from layerwright.tasks.contracts.base import Contract
 
 
 class Share(Contract):
-    """An amount, the same of the model with full attention in every layer, and their ratio."""
+    """An amount of the hybrid, that of the same model with full attention, and their ratio."""
 
     amount: int | float
     full_attention: int | float
@@ -16,7 +16,7 @@ class Share(Contract):
 
 
 class LayerRun(Contract):
-    """Equal layers in a row, ``start`` to ``stop`` (exclusive), with the options of their parts."""
+    """Consecutive equal layers, ``start`` to ``stop`` (exclusive), with their parts' options."""
 
     start: int
     stop: int
@@ -25,7 +25,7 @@ class LayerRun(Contract):
 
 
 class StoredWeights(Contract):
-    """The weight files of a checkpoint, by their headers."""
+    """Counts over a checkpoint's weight files, read from their headers."""
 
     files: int
     tensors: int
@@ -36,8 +36,8 @@ class StoredWeights(Contract):
 class Inspection(Contract):
     """A converted checkpoint: layers, capabilities, memory and size.
 
-    ``kv_bytes`` are by context length, for one row without padding in the checkpoint's dtype.
-    ``parameters`` counts tied weights once.
+    ``kv_bytes`` maps a context length to the cache's bytes for one row without padding, in the
+    checkpoint's dtype. ``parameters`` counts tied weights once.
     """
 
     checkpoint: str
@@ -54,7 +54,7 @@ class Inspection(Contract):
 
 
 class Exported(Contract):
-    """An exported checkpoint, and the relative RMS of its logits to those of the original."""
+    """An exported checkpoint; ``relative_rms`` compares its logits with the original's."""
 
     to: str
     folder: str
@@ -70,9 +70,10 @@ class ExportedGguf(Exported):
 
 
 class Generated(Contract):
-    """A continued prompt. ``text`` is without the prompt; ``seconds`` without loading.
+    """The continuation of a prompt.
 
-    ``peak_weight_bytes`` are on the device; ``kv_bytes`` are of the cache at the end.
+    ``text`` does not contain the prompt, and ``seconds`` do not contain loading.
+    ``peak_weight_bytes`` counts weights on the device; ``kv_bytes`` is the cache's size at the end.
     """
 
     text: str

@@ -15,11 +15,11 @@ from layerwright.tasks.contracts.stability import PlanOverlap
 class SurveyRow(Contract):
     """One plan: its layers, its predicted and measured figures, and how to run it.
 
-    Metrics over texts also stand under their plain name if there is one text. ``kl_nats`` is the
-    mean KL to the base, the greatest if several texts were measured. The predicted times are of
-    the whole model at ``context_tokens``; their ratios are to the base. ``costs`` are money per
-    million tokens. JSON leaves out the fields from ``predicted_prefill_seconds`` to ``currency``
-    if they are unknown.
+    If one text was measured, perplexity and mean KL are also given without the text's name.
+    ``kl_nats`` is the mean KL to the base; with several texts, the greatest. The predicted times
+    are those of the whole model at ``context_tokens``, their ratios are relative to the base.
+    ``costs`` are money per million tokens. JSON omits the fields from
+    ``predicted_prefill_seconds`` to ``currency`` if they are unknown.
     """
 
     plan: dict[str, str]
@@ -46,13 +46,13 @@ class SurveyRow(Contract):
     def _without_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         row = serialize(self)
         optional = {name for name, f in type(self).model_fields.items() if not f.is_required()}
-        for cost in row["costs"] or ():  # a survey converts nothing, so nothing pays for itself
+        for cost in row["costs"] or ():  # a survey converts nothing: it has no cost to earn back
             del cost["break_even_tokens"]
         return {name: v for name, v in row.items() if v is not None or name not in optional}
 
 
 class FrontierPoint(SurveyRow):
-    """A plan at one share of the base; the one ratio that is given says a share of what."""
+    """A plan of the frontier; the ratio that is set is its budget, as a share of the base's."""
 
     name: str
     kv_bytes_ratio: float | None = None
@@ -71,7 +71,7 @@ class Estimate(Contract):
 class SecondPlan(PlanOverlap):
     """The plan that was chosen from a second text, and its overlap with the first one.
 
-    ``damage``: by text measured on, text chosen from, and family of metrics.
+    ``damage[measured_on][chosen_from][family]``: the figure of a family of metrics.
     """
 
     second_plan: dict[str, str]
@@ -99,8 +99,8 @@ class Prediction(Contract):
 class SurveyResult(Contract):
     """The result of a survey run, and the last line that ``--json`` prints.
 
-    ``selectors`` are the survey's own plans by name. ``missing`` names the blocks that the recipe
-    lacks before a plan can be converted.
+    ``selectors`` holds the plans of the survey's selectors by name. ``missing`` names the blocks
+    that the recipe must add before a plan can be converted.
     """
 
     run_id: str
@@ -115,5 +115,5 @@ class SurveyResult(Contract):
 
     @property
     def rows(self) -> dict[str, SurveyRow]:
-        """Every plan by name, points of the frontier last."""
+        """All plans by name; points of the frontier come last."""
         return self.selectors | {point.name: point for point in self.frontier}

@@ -68,7 +68,7 @@ class Outcome(Contract):
         return cls(error=fields)
 
     def raised(self) -> dict[str, Any]:
-        """The result; raises the job's error if it has one.
+        """Return the result, or raise the job's error.
 
         Raises:
             LayerwrightError: the job's error.

@@ -103,7 +103,7 @@ class Node(Generic[Result]):
         parts: dict[str, Any] = {"inputs": inputs, "seed": place.seed, "code": code}
         if self.timed:
             parts["timed_on"] = self._timed_on(place)
-            # reading weights from disk in turn takes time
+            # under a memory bound the step also reads weights from disk
             if memory_bytes := place.compute.memory_of(self.step.name):
                 parts["memory_bytes"] = memory_bytes
         key = f"{self.step.name}-{identity(parts)[:40]}"

@@ -34,7 +34,7 @@ class Place(Contract):
 
 
 class NotCached(Exception):  # noqa: N818 - it ends a dry run; it is no error
-    """In a dry run: the cache has no result of this step."""
+    """The cache has no result of a step; only dry runs raise it."""
 
 
 @dataclass

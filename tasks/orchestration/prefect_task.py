@@ -41,7 +41,7 @@ def prefect_task(node: Node[Any], job: Job) -> Any:
         "result_serializer": "json",
         "result_storage": result_storage(place.store, place.paths.trees),
         "cache_policy": policy,
-        # a result whose tree is gone must not answer; Prefect alone cannot know that
+        # a cached result is invalid if the store lost its tree, which Prefect does not check
         "refresh_cache": stored is not None and not node.usable(stored, place),
         "retries": placement.retries,
         "retry_condition_fn": _worth_another_try,
@@ -50,7 +50,7 @@ def prefect_task(node: Node[Any], job: Job) -> Any:
 
 
 def _locks(place: Place) -> LockManager:
-    """Redis where LAYERWRIGHT_LOCKS names one, for parents on several machines; else files."""
+    """Locks in the Redis at LAYERWRIGHT_LOCKS, for runs on several machines; otherwise files."""
     url = os.environ.get("LAYERWRIGHT_LOCKS")
     return redis_locks(url) if url else FileLocks(place.paths.locks)
 

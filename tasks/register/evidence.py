@@ -26,7 +26,7 @@ TAG = "layerwright."  # prefix of all tags that Layerwright writes to MLflow
 
 
 class Evidence(Contract):
-    """Everything that a run found out about one checkpoint.
+    """Everything that a run measured and decided about one checkpoint.
 
     ``run_id`` names the run in the version's tags. ``page`` and ``card`` are paths of the HTML
     report and the model card; ``cost`` is None without a price.
@@ -45,7 +45,7 @@ class Evidence(Contract):
     def sha256(self) -> str:
         """Digest of the evidence without the decision's dates.
 
-        So judging the same measurements again gives the same evidence, which does not extend a
+        So a new decision on the same measurements gives the same digest, and does not extend a
         version's expiry.
         """
         return identity([self.candidate, self.plan, self.report, self.decision.checks])
@@ -80,7 +80,7 @@ def report_figures(report: EvalReport) -> dict[str, float]:
 
 
 def _cost_figures(cost: CostAndReturn) -> dict[str, float]:
-    """The conversion's cost; by workload, money per million tokens and the break-even tokens."""
+    """The conversion's cost; for each workload, money per million tokens and break-even tokens."""
     figures = {"cost/conversion": cost.conversion}
     for workload in cost.workloads:
         name = metric_key(
@@ -99,7 +99,7 @@ def metric_key(metric: str) -> str:
 
 
 def log_evidence(client: MlflowClient, evidence: Evidence, tree: Path) -> LoggedModel:
-    """The logged model that holds this evidence, complete and READY.
+    """Find or create the logged model of this evidence, complete it, and set its status to READY.
 
     Args:
         tree: the verified checkpoint.

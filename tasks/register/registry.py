@@ -45,21 +45,21 @@ def register_model(
     store: Store,
     now: datetime | None = None,
 ) -> Registration:
-    """Register a checkpoint under ``options.model_name`` and let ``options.alias`` point at it.
+    """Register a checkpoint under ``options.model_name`` and point ``options.alias`` at it.
 
-    The same manifest, plan and place in the store are the same version: it is found, verified and
-    completed where something is missing. A decision on measurements that the version has already
-    does not extend its expiry; new measurements do.
+    A version is identified by its manifest, its plan and its address in the store. An existing
+    version is verified, and its missing parts are added. New measurements extend its expiry; a new
+    decision on the same measurements does not.
 
     Args:
-        tracking_uri: an MLflow server, or ``sqlite:///FILE``; evidence then lies beside the file.
-        now: for tests; the time by which the decision must not have expired.
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``, which keeps evidence beside the file.
+        now: the current time, against which the decision's expiry is checked; tests set it.
 
     Raises:
-        RegistrationError: not accepted, expired, or about another checkpoint.
+        RegistrationError: the decision rejects, has expired, or is about another checkpoint.
         IntegrityError: the store does not have the checkpoint's bytes.
-        InputError: an MLflow server, but a store that only this machine can read.
-        StepError: MLflow cannot be reached or refuses.
+        InputError: MLflow is a server, but only this machine can read the store.
+        StepError: MLflow cannot be reached or reports an error.
     """
     refuse_unreachable(tracking_uri, store.uri)
     _refuse_unless_accepted(evidence, now or datetime.now(UTC))
@@ -103,7 +103,7 @@ def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
 
 
 def _tags(evidence: Evidence, source: str, model: LoggedModel) -> dict[str, str]:
-    """The version's tags; ``evidence_sha256`` last, as it says that the others are up to date."""
+    """The version's tags. ``evidence_sha256`` is last: once set, the others are up to date."""
     candidate, decision = evidence.candidate, evidence.decision
     tags = {
         "checkpoint_uri": source,
@@ -134,7 +134,7 @@ def _cost_tags(cost: CostAndReturn | None) -> dict[str, str]:
 def _versions(
     client: MlflowClient, name: str, source: str, evidence: Evidence
 ) -> list[ModelVersion]:
-    """Versions of this checkpoint, oldest first, with those whose tags were never written."""
+    """Versions of this checkpoint, oldest first; versions without tags count as well."""
     plan = evidence.candidate.plan_sha256
     same = [
         version

@@ -27,10 +27,10 @@ from layerwright.tasks.returns.money import workload_costs
 def survey_result(
     bundle: SurveyBundle, page_uri: str, second_files: Mapping[str, Path]
 ) -> SurveyResult:
-    """Every plan with its figures.
+    """The result of a survey: every plan with its figures.
 
     Args:
-        second_files: of the plans that were chosen from a second text, by name.
+        second_files: the files of the plans that were chosen from a second text, by plan name.
     """
     shares = {name: one.budget for name, one in bundle.plans.items() if one.budget is not None}
     return SurveyResult(
@@ -91,7 +91,7 @@ def _figures(bundle: SurveyBundle, name: str) -> dict[str, Any]:
 
 
 def _predicted_times(plan: ConversionPlan) -> dict[str, float]:
-    """Of the whole model at the plan's context, and to the base; empty without a cost table."""
+    """Predicted times of the whole model, and their ratios to the base; empty without costs."""
     time, ratio = planned_time(plan), planned_ratio(plan)
     if time is None or ratio is None:
         return {}
@@ -104,7 +104,7 @@ def _predicted_times(plan: ConversionPlan) -> dict[str, float]:
 
 
 def _measured_speed(bundle: SurveyBundle, name: str) -> dict[str, Any]:
-    """The prompt length from which the plan is faster, and its money per million tokens."""
+    """The crossover lengths, and the money per million tokens; empty without measured speeds."""
     measured, price = bundle.comparison.plans[name], bundle.price
     found = crossovers(measured)
     if not found:
