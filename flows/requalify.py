@@ -32,14 +32,14 @@ def requalify(
         recipe, assignments, home, run: as for `convert`.
 
     Raises:
-        InputError: no such version, or its checkpoint or base is not in the recipe's store.
+        InputError: the version does not exist, or the recipe's store lacks its checkpoint or base.
     """
     with session("requalify", recipe, assignments, home, run) as opened:
         found = registered_version(opened.tracking_uri, version)
         base = base_of(found.checkpoint, opened)
         champion = opened.champion(base, found.name)
         if champion and champion.version == found.version:
-            champion = None  # a version is not measured beside itself
+            champion = None  # a version is not measured twice
         texts = fetch_texts(opened, "requalify")
         report = evaluated(opened, base, found.checkpoint, champion, texts)
         decision = decide(report, opened.recipe.gate, run=opened.run)

@@ -32,15 +32,15 @@ def rollout(
     home: str | None = None,
     restart: bool = False,
 ) -> Any:
-    """Stage after stage: replay, judge, advance; at the end promote, at a regression go back.
+    """For each stage: replay, decide, advance. Promote at the end; roll back on a regression.
 
-    The same call continues where a killed one stopped. The state is `Completed` if the challenger
+    The same call continues a killed roll-out. The state is `Completed` if the challenger
     became champion, else it has the name of the roll-out's status.
 
     Args:
         log: the request log: a path, or ``s3://bucket/key``.
         recipe, assignments, home: as for `convert`.
-        restart: begin again, whatever became of an earlier roll-out of the version.
+        restart: start again at the first stage, even if the version had a roll-out before.
 
     Raises:
         InputError, PromotionError: see `prepare_rollout` and `open_rollout`.

@@ -24,7 +24,7 @@ def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step gets in addition to its inputs.
+    """The environment of a step, which it gets in addition to its inputs.
 
     Attributes:
         store: the store of inputs and results.

@@ -35,7 +35,7 @@ def _processor() -> str:
 
 
 def timed_on(device: str) -> dict[str, str]:
-    """What timings depend on in addition to code and inputs: device, threads, library versions."""
+    """Device, threads and library versions: timings depend on them besides code and inputs."""
     import torch
 
     return {

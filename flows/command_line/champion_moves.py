@@ -51,7 +51,7 @@ def registry_at(home: Home, tracking_uri: str | None, champion: str) -> Registry
     """The registry that a command uses.
 
     Raises:
-        InputError: there is no registry. It is not made: a command may only read it.
+        InputError: there is no registry; it is not created, because the command may only read it.
     """
     embedded.configure(home)
     from layerwright.flows.session.champion import Registry
@@ -67,7 +67,7 @@ def approval_from(
     """The approval that a command's options give.
 
     Raises:
-        InputError: no approval, or several; or a recipe without a policy.
+        InputError: there is not exactly one approval, or the recipe has no policy.
     """
     ways = [bool(approve_by or reason), recipe is not None, ask]
     if sum(ways) != 1:
@@ -138,8 +138,8 @@ def run_rollout(
     """Check recipe and log, then run the rollout flow.
 
     Raises:
-        InputError: the recipe or the log is wrong; nothing was started and nothing written.
-        Interrupted: by Ctrl-C.
+        InputError: the recipe or the log is wrong; nothing was started or written.
+        Interrupted: the user pressed Ctrl-C.
     """
     embedded.configure(home)
     from layerwright.flows.rollout import rollout

@@ -51,7 +51,7 @@ def export_checkpoint(name: str, home: Home, form: Form, target: Path) -> Export
     """Write a checkpoint into ``target`` in a form that serving engines load, with its card.
 
     Args:
-        name: as for ``checkpoint_folder``; a run's evidence goes into the card.
+        name: as for ``checkpoint_folder``; the evidence of a run is part of the card.
     """
     folder, run = _found(name, home)
     facts = facts_of_folder(folder, run)

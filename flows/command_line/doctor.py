@@ -66,7 +66,7 @@ def _python() -> Outcome:
 
 
 def _packages() -> Outcome:
-    """Installed versions against what the project asks for."""
+    """Compare installed versions with the project's requirements."""
     wrong, seen = [], []
     for line in requires("layerwright") or []:
         requirement = Requirement(line)
@@ -93,7 +93,7 @@ def _devices() -> Outcome:
 
 
 def _kernels() -> Outcome:
-    """Which implementation of the model's operators runs here, and why."""
+    """The implementation of the model's operators on this machine, and the reason."""
     import torch
 
     from layerwright.kernels.choice import NAMES, VARIABLE, triton_obstacle

@@ -13,7 +13,7 @@ from layerwright.tasks.steps import Step, steps
 
 
 class StepOutlook(Contract):
-    """One step: cached, or to do in about so many seconds; None if that is unknown."""
+    """One step: cached, or with an estimate of its seconds; None if that is unknown."""
 
     step: str
     state: Literal["cached", "to do"]
@@ -21,7 +21,7 @@ class StepOutlook(Contract):
 
 
 class Outlook(Contract):
-    """What a run would do. Sizes are None until the model is fetched; ``basis`` of the times."""
+    """The steps of a run. Sizes are None before the fetch; ``basis`` explains the times."""
 
     steps: tuple[StepOutlook, ...]
     memory_bytes: int | None
@@ -30,9 +30,9 @@ class Outlook(Contract):
 
 
 def dry_run(prepared: Prepared) -> Outlook:
-    """Walk the DAG along the cache until the first step that must do its work.
+    """Walk the DAG through the cache until the first step that is not cached.
 
-    Times are estimates from a matrix product timed now, good to a factor of about two.
+    Times are estimated from a matrix product that is timed now, within a factor of about two.
     """
     from layerwright.flows.convert import conversion
     from layerwright.flows.session.session import Session
@@ -67,7 +67,7 @@ def dry_run(prepared: Prepared) -> Outlook:
             for name, step in steps().items()
             if step.block is None or getattr(recipe, step.block)
         ),
-        # base, candidate and their logits; training keeps a gradient path besides
+        # base, candidate and their logits; training also keeps activations for gradients
         memory_bytes=int(2.5 * parameters * width + 1.6e9) if parameters else None,
         disk_bytes=3 * parameters * width if parameters else None,
         basis="measured matrix product" if parameters else "unknown until the model is fetched",
@@ -78,7 +78,7 @@ def _flops_per_second(size: int = 768, repeats: int = 5) -> float:
     import torch
 
     a = torch.randn(size, size)
-    a @ a  # the first product pays for start-up
+    a @ a  # the first product includes start-up
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -15,10 +15,10 @@ from layerwright.tasks.steps import placed_steps
 class Month(Contract):
     """One month; a run belongs to the one in which it started (UTC).
 
-    ``device_hours`` are by step what the runs themselves took: an answer from the cache takes next
-    to nothing, so no hour is counted twice. ``money`` is by currency, for runs whose recipe has a
-    price; ``unpriced_hours`` are those of the others. ``unknown`` are runs that left no times:
-    still under way, or failed.
+    ``device_hours`` are the hours of the runs by step. A cached result takes almost no time, so no
+    hour is counted twice. ``money`` is by currency, for runs whose recipe has a price;
+    ``unpriced_hours`` are the hours of the other runs. ``unknown`` are runs without times, which
+    have not ended or have failed.
     """
 
     month: str
@@ -37,7 +37,7 @@ class Spending(Contract):
 
 
 def spending(home: Home, month: str | None = None) -> Spending:
-    """Every month with runs, oldest first; or the one that is asked for.
+    """Every month with runs, oldest first; with ``month``, only that month.
 
     Args:
         month: ``YYYY-MM``.

@@ -71,12 +71,12 @@ class Outcome:
 
     @property
     def stopped(self) -> tuple[str, ...]:
-        """Why repair stopped, for each round that did not help."""
+        """The reason why repair stopped, for each round that did not help."""
         return tuple(f"no repair: {r.stopped}" for r in self.repairs if r.stopped)
 
     @property
     def predicted_times(self) -> dict[int, PassTime]:
-        """The plan's times by the cost table, at each of the table's lengths."""
+        """The plan's times, predicted from the cost table at each of the table's lengths."""
         if self.costs is None:
             return {}
         specs = specs_of(assignments_of(self.plan.items), self.costs.base_specs)
@@ -85,7 +85,7 @@ class Outcome:
 
     @property
     def cost(self) -> CostAndReturn | None:
-        """In money, if the recipe gives a price."""
+        """The cost of the conversion in money, if the recipe gives a price."""
         if self.recipe.price is None:
             return None
         run = self.session.run
@@ -112,7 +112,7 @@ class Outcome:
         return write_report(self._bundle(), str(path), run=self.session.run).uri
 
     def evidence(self) -> Evidence:
-        """What goes into the registry. Writes the model card into the run's folder."""
+        """The evidence for the registry. It also writes the model card into the run's folder."""
         folder = self.session.folder
         return Evidence(
             run_id=self.run_id,
@@ -187,7 +187,7 @@ class Outcome:
 
 
 def keep_outcome(outcome: Outcome, page_uri: str) -> RunSummary:
-    """Write the run's files and its Prefect artifacts; the summary last."""
+    """Write the run's files and its Prefect artifacts; the summary is written last."""
     summary, record = outcome.summary(page_uri), outcome.session.folder
     write_plan(outcome.plan, record.path / "plan.yaml")
     for number, repair in enumerate(outcome.repairs, 1):

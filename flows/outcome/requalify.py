@@ -37,7 +37,7 @@ class RequalificationOutcome:
     alarms: tuple[Alarm, ...]
 
     def bundle(self, trend: tuple[TrendPoint, ...]) -> RequalificationBundle:
-        """What the page is made from."""
+        """The input of the page."""
         session, record = self.session, self.session.folder.record()
         return RequalificationBundle(
             run_id=session.run_id,

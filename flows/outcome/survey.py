@@ -43,7 +43,7 @@ class SurveyOutcome:
     stability: Stability | None = None
 
     def bundle(self) -> SurveyBundle:
-        """What the survey's page is made from."""
+        """The input of the survey's page."""
         recipe, run, folder = self.session.recipe, self.session.run, self.session.folder
         record, options = folder.record(), recipe.survey
         assert options is not None  # the flow needs the block
@@ -81,7 +81,7 @@ class SurveyOutcome:
 
 
 def keep_survey(outcome: SurveyOutcome) -> SurveyResult:
-    """Write the page, the plans, the profile and the result, which it returns."""
+    """Write the page, the plans, the profile and the result; return the result."""
     bundle, folder = outcome.bundle(), outcome.session.folder
     page = write_survey(bundle, str(folder.path / "survey.html"), run=outcome.session.run)
     for made in bundle.plans.values():

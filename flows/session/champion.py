@@ -21,7 +21,7 @@ from layerwright.tasks.tracking import connect
 
 
 class Registry(Contract):
-    """Where a model is registered, and the alias of its champion.
+    """The MLflow registry of a model, and the alias of its champion.
 
     ``home`` has room for a remote store's files while they are verified.
     """
@@ -37,13 +37,13 @@ def promote_champion(
     """Make a version the champion if its evidence is valid and its promotion is approved.
 
     Args:
-        approve: gives the approval, or raises; not called if the version is champion already.
+        approve: returns the approval, or raises; not called if the version is champion already.
 
     Returns:
         The move; None if the version is champion already.
 
     Raises:
-        PromotionError: see `promotable`; or not approved.
+        PromotionError: the version cannot be promoted (see `promotable`), or is not approved.
         IntegrityError: the checkpoint is not what was registered.
     """
     with connect(registry.tracking_uri) as client:
@@ -85,7 +85,7 @@ def _verify(checkpoint: CheckpointRef, registry: Registry) -> None:
 
 
 def _announce(event: str, move: Move, checkpoint: CheckpointRef) -> None:
-    """Tell the serving side, by an event of Prefect's."""
+    """Emit a Prefect event, to which serving systems can react."""
     emit_event(
         event,
         resource={

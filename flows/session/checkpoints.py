@@ -48,10 +48,10 @@ def named_checkpoint(name: str, place: Place) -> CheckpointRef:
 
 
 def base_of(checkpoint: CheckpointRef, session: Session) -> ModelRef:
-    """The base that a checkpoint was made from: out of the store, or fetched by the recipe.
+    """The base that a checkpoint was made from, from the store or fetched by the recipe.
 
     Raises:
-        InputError: the store lacks the checkpoint, or the recipe's model is another.
+        InputError: the store lacks the checkpoint, or the recipe has another model.
     """
     store = session.open_store()
     if not store.has_tree(checkpoint.sha256):

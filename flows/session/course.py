@@ -34,7 +34,7 @@ logger = logging.getLogger("layerwright")
 
 @dataclass
 class Course:
-    """One roll-out under way.
+    """A roll-out in progress.
 
     Every step is in the registry before the next begins, and every request on disk: a roll-out
     that was killed continues where it stopped.
@@ -50,7 +50,7 @@ class Course:
         return self.ready.place.paths.rollout(name)
 
     def look(self) -> None:
-        """One look at the current stage: replay, judge, then advance, repeat or roll back."""
+        """Take one look at the current stage: replay, decide, then advance, repeat or roll back."""
         state, stage = self.state, self.ready.policy.stages[self.state.stage]
         if why := self._obstacle():
             self._go(rolled_back(state, why, now()))
@@ -85,7 +85,7 @@ class Course:
         return move
 
     def _approval(self, found: Promotable) -> Approval:
-        """By the roll-out's policy, with the stages that the challenger passed as its reason."""
+        """The approval by the roll-out's policy; its reason lists the stages that were passed."""
         state = self.state
         with connect(self.ready.registry.tracking_uri) as client:
             passed = decisions_of(client, state)
@@ -95,7 +95,7 @@ class Course:
         return said.model_copy(update={"reason": reason})
 
     def _obstacle(self) -> str:
-        """Why the version would no longer be promoted; empty if it would."""
+        """The reason why the version can no longer be promoted; empty if it can."""
         state = self.state
         address = Address(state.model, version=state.challenger)
         with connect(self.ready.registry.tracking_uri) as client:

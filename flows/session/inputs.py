@@ -34,7 +34,7 @@ def fetch_texts(session: Session, flow: str) -> dict[str, TextRef]:
     """Every text that a flow reads, by name.
 
     Raises:
-        InputError: items that the metrics cannot ask, with file, line and field.
+        InputError: the metrics cannot use an item; the error names file, line and field.
     """
     recipe, pins, run = session.recipe, session.pins, session.run
     texts = {
@@ -67,10 +67,10 @@ def measured_costs(
     chosen: Iterable[ChooseOptions],
     more: Iterable[Strategy] = (),
 ) -> CostTable | None:
-    """The cost table of everything that plans are chosen from, if the recipe asks for a table.
+    """The cost table of all strategies that a plan can use, if the recipe has a `costs` block.
 
     Args:
-        more: strategies of a plan that was given by hand.
+        more: strategies of a plan that the user gave.
     """
     recipe = session.recipe
     if recipe.costs is None:
@@ -92,7 +92,7 @@ def evaluated(
     texts: dict[str, TextRef],
     control: CheckpointRef | None = None,
 ) -> EvalReport:
-    """The recipe's metrics, of every arm on the same items."""
+    """Measure the recipe's metrics of every arm on the same items."""
     recipe = session.recipe
     assert recipe.evaluate is not None  # the flow needs the block
     wanted = {name: texts[name] for name in evaluated_texts(recipe)}

@@ -31,7 +31,7 @@ def needed_texts(recipe: Recipe) -> tuple[str, ...]:
 
 
 def trained_texts(recipe: Recipe) -> tuple[str, ...]:
-    """The texts that are trained on, and those that the training is judged on."""
+    """The texts for training, and those for its validation."""
     names: list[str] = []
     for options in (recipe.regularize, recipe.finetune):
         if options:

@@ -12,11 +12,11 @@ REFUSED = (401, 403)
 
 
 def refuse_closed_server() -> None:
-    """Make one request, like every later one; none if no server is named.
+    """Make one request to the server; none if the environment names no server.
 
     Raises:
         InputError: the server rejects our credentials.
-        StepError: the server does not answer, or this Prefect cannot talk to it.
+        StepError: the server does not answer, or has an incompatible version.
     """
     api = os.environ.get("PREFECT_API_URL")
     if not api:

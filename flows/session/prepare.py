@@ -61,7 +61,7 @@ def prepare(
     during the checks (unless ``serve`` is False).
 
     Raises:
-        InputError: the first thing that is wrong; nothing was started and nothing written.
+        InputError: a check failed; no step has run, and nothing was written.
     """
     embedded.configure(home)
     server = embedded.Server(home)
@@ -69,7 +69,7 @@ def prepare(
         server.begin()
     try:
         recipe, document = load_recipe(path, overrides)
-        # late: these import Prefect, whose settings `configure` made
+        # late: these import Prefect, whose settings `configure` sets
         from layerwright.flows.session.preflight import check_plan, check_recipe
         from layerwright.flows.session.sources import check_sources, pin_sources, sources_of
 
@@ -86,10 +86,10 @@ def prepare(
 
 
 def prepare_again(home: Home, run_id: str) -> Prepared:
-    """An earlier convert run, to be continued: the recipe and plan as they were recorded.
+    """Prepare an earlier convert run to continue, with its recorded recipe and plan.
 
     Raises:
-        InputError: no such run, or its sources are gone.
+        InputError: the run does not exist, or its sources no longer exist.
     """
     embedded.configure(home)
     folder = RunFolder.find(home, run_id)
@@ -117,7 +117,7 @@ def prepare_again(home: Home, run_id: str) -> Prepared:
 
 
 def place_of(recipe: Recipe, home: Home, run_id: str = "") -> Place:
-    """Where a run of a recipe works: its store and MLflow, by default those of the home."""
+    """The place of a recipe's run: its store and MLflow, by default those of the home."""
     from layerwright.tasks.orchestration.place import Place
 
     named = recipe.registry.tracking_uri if recipe.registry else None

@@ -22,7 +22,7 @@ from layerwright.tasks.tracking import refuse_missing
 
 @dataclass(frozen=True)
 class PreparedRollout:
-    """What a roll-out is asked to do, and where it works."""
+    """A roll-out that can start: recipe, policy, requests, registry and place."""
 
     recipe: Recipe
     policy: RolloutPolicy
@@ -63,7 +63,7 @@ def prepare_rollout(
 def _check(
     recipe: Recipe, document: Located, model: str, requests: tuple[Request, ...], log: Path
 ) -> None:
-    """What the policy asks for must be there."""
+    """Check that the recipe and the requests have everything that the policy needs."""
     policy = recipe.rollout
     assert policy is not None
     if policy.limit("cost") and recipe.price is None:

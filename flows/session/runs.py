@@ -34,14 +34,14 @@ logger = logging.getLogger("layerwright")
 
 
 class RunRecord(Contract):
-    """What a run was asked to do, enough to repeat it, and its state."""
+    """The inputs of a run, from which it can be repeated, and its state."""
 
     run_id: str
     recipe_path: str
     recipe_text: str
     recipe: Recipe
     flow: str = "convert"
-    assignments: tuple[str, ...] = ()  # of --set, which the recipe above has in it
+    assignments: tuple[str, ...] = ()  # of --set; `recipe` contains them already
     plan: ConversionPlan | None = None
     pins: dict[str, str] = {}  # identity of each source, for the cache keys
     started_at: str
@@ -110,7 +110,7 @@ class RunFolder:
         """An existing run; a unique beginning of its id is enough, ``latest`` is the newest.
 
         Raises:
-            InputError: no such run, or several.
+            InputError: no run matches, or several do.
         """
         known = sorted(p.parent.name for p in home.runs.glob("*/run.json"))
         if run_id == "latest" and (records := cls.all(home)):

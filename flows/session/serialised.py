@@ -14,7 +14,7 @@ from prefect.settings import get_current_settings
 from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.home import SQLITE, Home
 
-LEASE_SECONDS = 60  # after so long, the slot of a killed holder is free
+LEASE_SECONDS = 60  # Prefect frees the slot of a killed holder after this time
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ HOME = ".layerwright"
 
 @dataclass(frozen=True)
 class Session:
-    """One pass of a flow through its DAG, and what it was asked."""
+    """One run of a flow through its DAG, with the flow's inputs."""
 
     recipe: Recipe
     pins: dict[str, str]
@@ -155,7 +155,7 @@ def name_flow_run(name: str) -> None:
 
 @contextlib.contextmanager
 def recorded(folder: RunFolder) -> Iterator[None]:
-    """Write into the run's record why it failed, if it fails."""
+    """If the block fails, write the reason into the run's record."""
     try:
         with full_disk_as_step_error(folder.path):
             yield

@@ -21,7 +21,7 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
     """Every source that a flow will read: ``model`` and ``data.<name>``.
 
     Raises:
-        InputError: a source that no kind understands, with file and line.
+        InputError: no kind of source matches; the error names file and line.
     """
     bind: dict[str, Callable[[], Source]] = {
         "model": lambda: model_source(recipe.model, recipe.data_root)
@@ -41,7 +41,7 @@ def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]
     """The identity of each source, for the cache keys.
 
     Raises:
-        InputError: a source that does not exist.
+        InputError: a source does not exist.
     """
     pins = {}
     for where, source in sources.items():
@@ -56,10 +56,10 @@ def check_sources(sources: dict[str, Source], document: Located, home: Home) -> 
     """Ask each source whether it exists and how large it is; check the disk.
 
     Returns:
-        Bytes that may be downloaded (0 where a source cannot say).
+        The bytes to download at most; a source of unknown size counts as 0.
 
     Raises:
-        InputError: a missing source or too little disk.
+        InputError: a source does not exist, or the disk has too little space.
     """
     sizes = {}
     with ThreadPoolExecutor() as pool:  # each probe waits for an index
@@ -77,7 +77,7 @@ def check_sources(sources: dict[str, Source], document: Located, home: Home) -> 
 
 
 def check_disk(home: Home, needed: int) -> None:
-    """Raise InputError where the disk under ``home`` has fewer than ``needed`` bytes free."""
+    """Raise InputError if the disk under ``home`` has fewer than ``needed`` bytes free."""
     existing = next(p for p in (home.root, *home.root.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

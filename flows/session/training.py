@@ -19,7 +19,7 @@ def regularize(
 ) -> RegularizationReport | None:
     """The regularize step, if the recipe has one and the plan removes a layer.
 
-    A selector may find no layer to remove, and repair may give back every removed layer.
+    A selector can find no layer to remove, and repair can restore every removed layer.
     """
     options = session.recipe.regularize
     if options is None:

@@ -154,7 +154,7 @@ class StoppedRollout(Contract):
 
 
 class LiveShare(Contract):
-    """What a serving process reads: both versions, and the challenger's share of traffic."""
+    """Both versions and the challenger's share of traffic, for a serving process."""
 
     champion: str
     challenger: str | None = None

@@ -140,6 +140,6 @@ def write_renamed(source: Path, target: Path, names: dict[str, str | None]) -> N
 
 
 def _stock_form(config: HybridConfig) -> dict[str, Any]:
-    """What the config's capabilities say on the stock form."""
+    """The entry on the stock form in the config's capabilities."""
     assert config.capabilities is not None  # HybridConfig derives them
     return config.capabilities["stock"]

@@ -157,5 +157,5 @@ def _changes(
 
 
 def _text(item: ItemResult) -> str | None:
-    """What an arm answered to an item; None if the metric does not keep it."""
+    """An arm's answer to an item; None if the metric does not keep it."""
     return item.words.said if item.words else None

@@ -143,7 +143,7 @@ def check_decided_together(layer_specs: list[dict[str, Any]]) -> None:
 
 
 def derive_capabilities(config: HybridConfig) -> dict[str, Any]:
-    """What a loader needs and may expect, to refuse a checkpoint before loading weights.
+    """The checkpoint's requirements and capabilities, which loaders check before loading weights.
 
     Keys: format; mixers and feed_forwards (the kinds in use); needs
     (trust_remote_code, transformers); stateful (a layer has a state besides keys and values); crop

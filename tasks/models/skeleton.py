@@ -26,7 +26,7 @@ class Part:
 
     owner: nn.Module
     leaf: str
-    empty: Tensor  # on the meta device; stands in while the weight is unloaded
+    empty: Tensor  # on the meta device; it replaces the weight while that is unloaded
     stored: StoredTensor
     start: int
 

@@ -50,7 +50,7 @@ class StreamedModel:
         self.close()
 
     def keep_states(self, folder: Path) -> Keep:
-        """Where to store hidden states of many rows: in files if layers are offloaded."""
+        """The storage for hidden states of rows: files if layers are offloaded, else memory."""
         return tuple if self.slot is None else Spill(folder)
 
     def close(self) -> None:

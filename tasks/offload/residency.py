@@ -10,7 +10,7 @@ from layerwright.tasks.errors import InputError
 
 @dataclass(frozen=True)
 class Residency:
-    """What is in memory while a model runs.
+    """The layers that stay in memory while a model runs, and the offloaded layers.
 
     Attributes:
         streamed: the offloaded layers, ascending; all other layers stay in memory.

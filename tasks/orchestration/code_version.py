@@ -37,7 +37,7 @@ _NAME = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 
 
 class Module(NamedTuple):
-    """What a cache key depends on in one module.
+    """The parts of a module that a cache key depends on.
 
     Attributes:
         digest: of its code.

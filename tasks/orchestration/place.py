@@ -13,7 +13,7 @@ from layerwright.tasks.store.open import open_store
 
 
 class Place(Contract):
-    """Where a run works. As JSON it is passed to child flows on other machines.
+    """The place of a run. As JSON it is passed to child flows on other machines.
 
     ``tracking_uri`` and ``run_id`` are for live metrics; no result depends on them.
     """

@@ -13,7 +13,7 @@ ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
 
 
 class StepPlacement(Contract):
-    """Where one step runs: in this process, or on a worker of a Prefect work pool.
+    """The placement of one step: in this process, or on a worker of a Prefect work pool.
 
     Attributes:
         pool: name of the work pool. Its deployment ``step/<pool>`` runs the step in a process of

@@ -13,7 +13,7 @@ Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
 class RegisterOptions(Contract):
-    """Where accepted checkpoints are registered.
+    """The registered model and the aliases for accepted checkpoints.
 
     Attributes:
         model_name: the registered model; each accepted checkpoint becomes one version of it.

@@ -72,7 +72,7 @@ def move_alias(
         before: the version that the alias points at now.
 
     Raises:
-        StepError: the alias does not point at ``version`` afterwards: somebody else moved it too.
+        StepError: the alias does not point at ``version`` afterwards, because another move ran.
     """
     key = f"{MOVE}{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(2)}"
     begun = Move(

@@ -27,7 +27,7 @@ PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "p
 
 
 class RunBundle(Contract):
-    """What the page of a run and the page of a survey have in common.
+    """The inputs that the page of a run and the page of a survey share.
 
     Attributes:
         started_at, finished_at: ISO 8601.

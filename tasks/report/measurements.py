@@ -46,7 +46,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """What the metric means, and how the arms were measured, without repetitions."""
+        """The metric's meaning, and the details of the arms' measurements, each once."""
         details = (m.detail for m in self.arms.values() if m.value is not None and m.detail)
         name = self.known.label
         if self.known.part == "other":

@@ -116,7 +116,7 @@ def metric_rows(bundle: SurveyBundle) -> list[Row]:
 
 
 def _conversion(entry: SurveyPlan) -> tuple[object, ...]:
-    """What a plan converts, without reasons and predictions."""
+    """The conversion of each item of a plan, without reasons and predictions."""
     return tuple(
         (item.start, item.stop, item.strategy, options(item.params))
         for item in entry.plan.items

@@ -17,7 +17,7 @@ from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 
 class Strategy(Component):
-    """What a layer, or a run of layers, can become.
+    """The base class of strategies, each of which converts a layer or a run of layers.
 
     A new transform of weights is one file here. A new kind of mixer needs a second file in
     tasks/hybrid/mixers/.
