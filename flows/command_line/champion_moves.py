@@ -87,13 +87,15 @@ def approval_from(
     if ask:
         if not os.environ.get("PREFECT_API_URL"):
             raise InputError(
-                "nobody can answer, as an embedded Prefect server ends with the command",
+                "nobody can answer: the embedded Prefect server ends with the command",
                 where="--ask",
                 expected="PREFECT_API_URL, a Prefect server that people use",
             )
         return "ask"
     if not approve_by or not reason:
-        raise InputError("an approval names who and why", expected="--approve-by and --reason")
+        raise InputError(
+            "an approval needs a name and a reason", expected="--approve-by and --reason"
+        )
     return Approval(by=approve_by, reason=reason)
 
 

@@ -61,7 +61,7 @@ def clean(
     """
     if store_uri and tracking_uri is None:
         raise InputError(
-            f"{store_uri} may hold versions of a registry that is not the home's",
+            f"{store_uri} can hold versions of another registry than the home's",
             where="--tracking-uri",
             remedy="give the MLflow whose versions use that store",
         )
@@ -100,7 +100,7 @@ def _refuse_beside_runs(home: Home) -> None:
     running = [record.run_id for record in RunFolder.all(home) if record.state == "running"]
     if running:
         raise InputError(
-            f"under way, or killed and not resumed: {', '.join(running)}",
+            f"runs under way, or killed and not resumed: {', '.join(running)}",
             remedy="wait for it, `layerwright resume` it, or give --abandon RUN",
         )
 

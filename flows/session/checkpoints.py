@@ -38,7 +38,7 @@ def named_checkpoint(name: str, place: Place) -> CheckpointRef:
         summary = RunFolder.find(place.paths, name).summary()
     except InputError as error:
         raise InputError(
-            f"{name!r} is no folder, version or run",
+            f"{name!r} is not a folder, a version or a run",
             expected="NAME@alias, NAME/version, a checkpoint's folder, or a run id",
         ) from error
     if summary is None:
@@ -84,7 +84,7 @@ def common_base(a: CheckpointRef, b: CheckpointRef, session: Session) -> ModelRe
     if a.base_sha256 != b.base_sha256:
         raise InputError(
             f"A was made from the base {a.base_sha256}, B from {b.base_sha256}",
-            expected="two checkpoints of one base: another base's tokens are other items",
+            expected="two checkpoints of the same base, because both must see the same tokens",
         )
     return base_of(b, session)
 

@@ -46,7 +46,7 @@ def prepare_rollout(
             raise InputError(
                 f"a roll-out needs the block {block!r}",
                 where=document.place((block,)),
-                remedy="docs/rollout.md has one",
+                remedy="add it; docs/rollout.md has an example",
             )
     assert recipe.rollout is not None
     assert recipe.registry is not None

@@ -49,9 +49,9 @@ def one_at_a_time(
         return
     if not tracking_uri.startswith(SQLITE):
         raise InputError(
-            f"nothing serialises promotions on {tracking_uri}",
+            f"no lock protects promotions on {tracking_uri}",
             where="PREFECT_API_URL",
-            expected="the Prefect server that all who promote there share",
+            expected="the Prefect server that is shared by all who promote there",
         )
     folder = Home.beside(tracking_uri).promotions
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def regularize(
     if options is None:
         return None
     if not any(item.strategy in options.strategies for item in plan.items):
-        logger.info("regularize left out: the plan has no %s", " or ".join(options.strategies))
+        logger.info("regularize skipped: the plan has no %s", " or ".join(options.strategies))
         return None
     held_out = texts[options.validation.text] if options.validation else None
     return regularize_model(base, plan, texts[options.text], held_out, options, run=session.run)
@@ -52,7 +52,7 @@ def control_arm(
     """The base, healed like a candidate but not converted, if the recipe asks for it."""
     if not session.recipe.evaluate.control:
         return None
-    logger.info("control   the base, trained like the candidate that comes after it")
+    logger.info("control   the base is trained first, in the same way as the candidate")
     plan = ConversionPlan.unchanged(model.sha256, model.layers, context_tokens)
     unchanged = convert_model(model, plan, rows, run=session.run)
     trained = heal(session, model, unchanged, texts)
