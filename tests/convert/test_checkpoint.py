@@ -100,6 +100,21 @@ def test_every_tensor_is_the_bases_to_the_bit(tmp_path: Path, dtype: torch.dtype
         assert torch.equal(written[name].view(torch.uint8), tensor.view(torch.uint8)), name
 
 
+def test_tensors_of_a_removed_layer_are_not_written(tmp_path: Path) -> None:
+    model, ctx = inputs(tmp_path)
+    items = (
+        PlanItem(start=0, stop=2, strategy="keep"),
+        PlanItem(start=2, stop=3, strategy="remove"),
+        PlanItem(start=3, stop=4, strategy="keep"),
+    )
+    folder = ctx.store.open_tree(
+        convert_model(model, plan_for(model, items=items), ROWS, ctx).sha256
+    )
+    base = load_file(ctx.store.open_tree(model.sha256) / "model.safetensors")
+    written = load_file(folder / "model.safetensors")
+    assert written.keys() == {name for name in base if not name.startswith("model.layers.2.")}
+
+
 def test_shards_stay_shards(tmp_path: Path) -> None:
     model, ctx = inputs(tmp_path)
     whole = load_base(ctx.store.open_tree(model.sha256))

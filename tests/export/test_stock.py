@@ -111,12 +111,13 @@ def test_bfloat16_stays_bfloat16(tmp_path):
     assert relative_rms(stock(ids).logits, hybrid(ids).logits) <= LIMIT
 
 
-def test_tensors_move_down_and_shards_stay_shards(tmp_path):
+@pytest.mark.parametrize(("shard", "count"), [("300KB", 2), ("40KB", None)])
+def test_tensors_move_down_and_shards_stay_shards(tmp_path, shard, count):
     specs = [FULL, REMOVED, FULL, FULL]
-    hybrid = write_hybrid_checkpoint(tmp_path / "hybrid", specs, shard="40KB")
+    hybrid = write_hybrid_checkpoint(tmp_path / "hybrid", specs, shard=shard)
     stock_of(tmp_path / "hybrid", tmp_path / "stock")
     files = sorted(p.name for p in (tmp_path / "stock").glob("*.safetensors"))
-    assert len(files) > 2
+    assert len(files) == count if count else len(files) > 2
     index = json.loads((tmp_path / "stock/model.safetensors.index.json").read_text())
     held = {file: load_file(tmp_path / "stock" / file) for file in files}
     assert index["weight_map"] == {n: file for file in files for n in held[file]}
