@@ -12,6 +12,7 @@ from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.evaluation import Arm, Champion, EvalReport
 from layerwright.tasks.contracts.items import write_items
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef, TreeRef
+from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.suite import (
@@ -102,9 +103,19 @@ def evaluate_models(
 def open_texts(
     base: ModelRef, texts: Mapping[str, TextRef], metrics: Iterable[Metric], ctx: Context
 ) -> Texts:
-    """Open the texts that the metrics need, with the base's tokenizer."""
+    """Open the texts that the metrics need, with the base's tokenizer.
+
+    Raises:
+        InputError: a metric names a text that is not given.
+    """
+    needed = needed_texts(metrics)
+    if unknown := [name for name in needed if name not in texts]:
+        raise InputError(
+            f"metrics name texts that are not given: {', '.join(unknown)}",
+            expected=f"some of {', '.join(texts)}",
+        )
     return Texts(
-        {name: ctx.store.open_tree(texts[name].sha256) for name in needed_texts(metrics)},
+        {name: ctx.store.open_tree(texts[name].sha256) for name in needed},
         lambda: load_tokenizer(ctx.store.open_tree(base.sha256)),
     )
 

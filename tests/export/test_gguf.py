@@ -56,7 +56,7 @@ def converter(tmp_path_factory) -> Path:
 def test_a_tokenizer_that_the_converter_does_not_know(tmp_path, monkeypatch, converter):
     monkeypatch.setenv("PATH", str(converter), prepend=os.pathsep)
     write_hybrid_checkpoint(tmp_path / "hybrid", [FULL, REMOVED, FULL, FULL])
-    with pytest.raises(StepError, match=r"status 1: .*pre-tokenizer was not recognized"):
+    with pytest.raises(StepError, match="pre-tokenizer was not recognized"):
         export_gguf(tmp_path / "hybrid", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["hybrid"]
 

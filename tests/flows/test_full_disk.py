@@ -25,7 +25,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Pa
     )
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
-    assert not missing(result.stderr, "error: no room")
+    assert not missing(result.stderr, "no space left")
     assert not list((tmp_path / "home" / "store" / "trees").glob("*/model.safetensors"))
 
     again = layerwright(*convert, cwd=tmp_path)

@@ -43,15 +43,15 @@ def test_unknown_names_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("interpreted", "tensor", "channels", "reason"),
     [
-        ("0", HALF, 64, "on cpu .* interpreter"),
-        ("1", HALF.double(), 64, ".*float64"),
-        ("1", HALF, 257, ".*257 .*256"),
+        ("0", HALF, 64, ("cpu", "interpreter")),
+        ("1", HALF.double(), 64, ("float64",)),
+        ("1", HALF, 257, ("257", "256")),
     ],
 )
 def test_triton_is_refused_where_it_cannot_run(monkeypatch, interpreted, tensor, channels, reason):
     monkeypatch.setenv("LAYERWRIGHT_KERNELS", "triton")
     monkeypatch.setenv("TRITON_INTERPRET", interpreted)
-    with pytest.raises(ValueError, match=says("some_operator", reason)):
+    with pytest.raises(ValueError, match=says("some_operator", *reason)):
         choice(THREE, tensor, channels)
 
 
