@@ -53,6 +53,7 @@ def convert(
 def conversion(session: Session) -> RunSummary:
     """The DAG itself. A dry run walks it until the first step that is not cached."""
     recipe, run = session.recipe, session.run
+    assert recipe.choose is not None  # checked before the session opened
     texts = fetch_texts(session, "convert")
     model = fetch_base(session)
     text, strategies = texts[recipe.profile.text], recipe.choose.strategies

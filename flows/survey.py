@@ -37,6 +37,7 @@ def survey(
 def comparison(session: Session) -> SurveyResult:
     """fetch -> profile -> choose, once per plan of the survey -> measure."""
     recipe, run, options = session.recipe, session.run, session.recipe.survey
+    assert options is not None  # checked before the session opened
     texts = fetch_texts(session, "survey")
     model = fetch_base(session)
     asked = options.plans | options.points()

@@ -150,7 +150,10 @@ def run_rollout(
     prepare_rollout(model, recipe, assignments, log, home)
     with embedded.Server(home):
         try:
-            return rollout(model, str(recipe), str(log), assignments, str(home), restart=restart)
+            # Prefect's overloads take a flow that returns Any for one that returns nothing
+            return rollout(  # type: ignore[return-value]
+                model, str(recipe), str(log), assignments, str(home), restart=restart
+            )
         except KeyboardInterrupt:
             raise Interrupted(
                 f"the answered requests of the roll-out of {model} are kept; `layerwright rollout` "

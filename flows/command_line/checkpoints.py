@@ -61,4 +61,4 @@ def export_checkpoint(name: str, home: Home, form: Form, target: Path) -> Export
         from layerwright.tasks.export.gguf import export_gguf as export
     else:
         from layerwright.tasks.export.transformers_folder import export_transformers as export
-    return export(folder, target, facts and render_card(facts, form))
+    return export(folder, target, render_card(facts, form) if facts else None)

@@ -59,7 +59,7 @@ def spending(home: Home, month: str | None = None) -> Spending:
 
 def _month(home: Home, name: str, records: list[RunRecord]) -> Month:
     hours: Counter[str] = Counter()
-    money: Counter[str] = Counter()
+    money: defaultdict[str, float] = defaultdict(float)
     unpriced, unknown, versions = 0.0, [], []
     for record in records:
         result = RunFolder(home, record.run_id).result()

@@ -45,7 +45,7 @@ def facts_of_folder(folder: Path, run: RunFolder | None) -> CardFacts | None:
     return card_facts(
         json.loads(lineage.read_text()),
         ConversionPlan.model_validate_json(plan.read_bytes()),
-        evidence and evidence.evaluation.candidate_sha256,
+        evidence.evaluation.candidate_sha256 if evidence else None,
         evidence,
     )
 

@@ -42,6 +42,7 @@ def trained_texts(recipe: Recipe) -> tuple[str, ...]:
 def surveyed_texts(recipe: Recipe) -> tuple[str, ...]:
     """Every text that the survey reads."""
     options = recipe.survey
+    assert options is not None  # a survey needs the block
     names = (*measured_texts(recipe), *texts_of(options.metrics))
     if options.stability:
         names += (options.stability.text, *options.stability.held_out)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from layerwright.flows.session.needs import NEEDED_BLOCKS
 from layerwright.flows.session.pools import check_pools
+from layerwright.tasks.contracts.gate import Waiver
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.convert.plan_file import read_plan
 from layerwright.tasks.errors import InputError
@@ -15,6 +16,7 @@ from layerwright.tasks.evaluate.suite import check_metrics
 from layerwright.tasks.gate.tiers import REQUIRED_METRICS
 from layerwright.tasks.recipe.choose import ChooseOptions
 from layerwright.tasks.recipe.document import Located
+from layerwright.tasks.recipe.gate import GateRule
 from layerwright.tasks.recipe.recipe import Recipe
 from layerwright.tasks.strategies.specs import strategy_of
 from layerwright.tasks.tracking import refuse_closed_server, refuse_unreachable
@@ -62,7 +64,11 @@ def _check_rules(recipe: Recipe, document: Located, flow: str) -> None:
     if recipe.gate is None or recipe.evaluate is None:
         return
     names = [name for metric in recipe.evaluate.metrics for name in metric.names()]
-    for part, rules in (("rules", recipe.gate.rules), ("waivers", recipe.gate.waivers)):
+    checked: tuple[tuple[str, Sequence[GateRule | Waiver]], ...] = (
+        ("rules", recipe.gate.rules),
+        ("waivers", recipe.gate.waivers),
+    )
+    for part, rules in checked:
         for index, rule in enumerate(rules):
             if not _among(names, rule.metric) and (part == "rules" or recipe.gate.tier is None):
                 raise InputError(
@@ -120,7 +126,11 @@ def _check_times(recipe: Recipe, document: Located) -> None:
 
 def _check_profiled_rows(recipe: Recipe, document: Located, flow: str) -> None:
     """Refuse a profile of too few rows, which would fail after the model was fetched."""
-    choices = [recipe.choose] if flow == "convert" else recipe.survey.plans.values()
+    choices: Iterable[ChooseOptions] = ()
+    if flow == "convert" and recipe.choose:
+        choices = (recipe.choose,)
+    elif recipe.survey:
+        choices = recipe.survey.plans.values()
     fits = any(strategy.fits for options in choices for strategy in options.strategies)
     profile = recipe.profile
     for profiler in profile.profilers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layerwright.flows.session import embedded
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.plan import ConversionPlan
+from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.document import Located
@@ -146,6 +147,7 @@ def _not_fetched(
 
     place = place_of(recipe, home)
     missing = []
+    cached: ModelRef | TextRef | None
     for name in sources:
         if name == "model":
             cached = fetch_model.cached_result(

@@ -28,7 +28,9 @@ def chosen_again(
     of the frontier are not chosen again.
     """
     recipe, run = session.recipe, session.run
-    options = recipe.survey.stability
+    survey = recipe.survey
+    assert survey is not None  # a survey needs the block
+    options = survey.stability
     if options is None:
         return None
     text = {"text": options.text}
@@ -38,12 +40,12 @@ def chosen_again(
             "convert": recipe.convert and recipe.convert.model_copy(update=text),
         }
     )
-    strategies = recipe.survey.strategies()
+    strategies = survey.strategies()
     profile = profile_model(model, texts[options.text], other.profile, strategies, run=run)
     first_rows, second_rows = calibration(recipe, texts), calibration(other, texts)
     again = {
         name: choose_plan(model, profile, profiled(other, texts), second_rows, how, costs, run=run)
-        for name, how in recipe.survey.plans.items()
+        for name, how in survey.plans.items()
     }
     size = {"rows": options.rows, "row_tokens": options.row_tokens}
     metrics = tuple(metric(texts=options.held_out, **size) for metric in (Perplexity, Divergence))

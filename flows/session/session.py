@@ -78,7 +78,8 @@ class Session:
     def champion(self, base: ModelRef, name: str | None = None) -> Champion | None:
         """The champion that was made from this base, of the recipe's model or of ``name``."""
         options = self.recipe.registry
-        if options and name:
+        assert options is not None  # flows that measure a champion need the block
+        if name:
             options = options.model_copy(update={"model_name": name})
         return current_champion(
             options,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from layerwright.flows.session.needs import texts_of_flow
 from layerwright.flows.session.preflight import at_line
@@ -27,7 +28,7 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
         "model": lambda: model_source(recipe.model, recipe.data_root)
     }
     for name in texts_of_flow(recipe, flow):
-        bind[f"data.{name}"] = lambda name=name: text_source(recipe.data[name], recipe.data_root)
+        bind[f"data.{name}"] = partial(text_source, recipe.data[name], recipe.data_root)
     found = {}
     for where, make in bind.items():
         try:

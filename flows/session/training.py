@@ -50,6 +50,7 @@ def control_arm(
     texts: dict[str, TextRef],
 ) -> CheckpointRef | None:
     """The base, healed like a candidate but not converted, if the recipe asks for it."""
+    assert session.recipe.evaluate is not None  # convert needs the block
     if not session.recipe.evaluate.control:
         return None
     logger.info("control   the base is trained first, in the same way as the candidate")
