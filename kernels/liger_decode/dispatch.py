@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from layerwright.kernels.choice import choose_implementation
-from layerwright.kernels.liger_decode.reference import (
-    LigerMix,
-    NewToken,
-    liger_decode_reference,
-)
+from layerwright.kernels.liger_decode.reference import LigerMix, NewToken, liger_decode_reference
 from layerwright.kernels.ring import Ring
 
 

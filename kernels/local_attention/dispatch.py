@@ -14,10 +14,7 @@ from layerwright.kernels.local_attention.reference import (
     local_attention_reference,
 )
 
-IMPLEMENTATIONS = {
-    "reference": local_attention_reference,
-    "blockwise": local_attention_blockwise,
-}
+IMPLEMENTATIONS = {"reference": local_attention_reference, "blockwise": local_attention_blockwise}
 
 
 def local_attention(

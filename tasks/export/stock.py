@@ -91,7 +91,7 @@ def stock_config(config: HybridConfig) -> PretrainedConfig:
     family = FAMILIES[config.base_model_type]
     windows = [layer_window(spec) for spec in config.layer_specs or [] if spec != REMOVED]
     window = max((w for w in windows if w is not None), default=None)
-    fields = {name: getattr(config, name) for name in [*COPIED_FIELDS, "num_key_value_heads"]}
+    fields = {name: getattr(config, name) for name in COPIED_FIELDS}
     fields |= {"num_hidden_layers": len(windows), "sliding_window": window}
     fields |= {
         field: getattr(config, ours)

@@ -11,11 +11,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.hybrid.mixers.attention import CacheSize
-from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
 from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection, full_layer_count
+from layerwright.tasks.hybrid.mixers.selective_cache import LazyQueue
+from layerwright.tasks.hybrid.mixers.streaming import POSITION_BYTES
 from layerwright.tasks.hybrid.placement import Placement
-
-POSITION_BYTES = 8  # int64
 
 
 class HybridCache(Cache):
@@ -37,26 +36,18 @@ class HybridCache(Cache):
 
     def __init__(self, config: Any, selection: Sequence[Sequence[int]] | None = None):
         self.layer_specs = [dict(spec) for spec in config.layer_specs]
-        super().__init__(
-            layers=[
-                MIXERS[spec["mixer"]["kind"]].cache_layer(spec["mixer"])
-                for spec in self.layer_specs
-            ]
-        )
+        mixers = [spec["mixer"] for spec in self.layer_specs]
+        super().__init__(layers=[MIXERS[mixer["kind"]].cache_layer(mixer) for mixer in mixers])
         self.seen_tokens = 0
         self.positions: Tensor | None = None
-        self.queue = self._queue(selection)
-
-    def _queue(self, selection: Sequence[Sequence[int]] | None) -> LazyQueue | None:
-        """The queue that all prefill_selection layers share; None if there are none."""
-        mixers = {i: spec["mixer"] for i, spec in enumerate(self.layer_specs)}
-        competing = [i for i in mixers if mixers[i]["kind"] == PrefillSelection.kind]
+        self.queue: LazyQueue | None = None  # shared by all prefill_selection layers
+        competing = [i for i, mixer in enumerate(mixers) if mixer["kind"] == PrefillSelection.kind]
         if competing:
             full_layers = full_layer_count(mixers[competing[0]], len(competing))
-            return LazyQueue({i: self.layers[i] for i in competing}, full_layers, selection)
-        if selection is not None:
+            layers: dict[int, Any] = {i: self.layers[i] for i in competing}
+            self.queue = LazyQueue(layers, full_layers, selection)
+        elif selection is not None:
             raise ValueError("selection was given, but this model has no prefill_selection layer")
-        return None
 
     @property
     def selection(self) -> list[tuple[int, ...]]:
@@ -106,13 +97,9 @@ class HybridCache(Cache):
         Positions count only if they are stored, that is in padded batches.
         """
         tensors = [value for layer in self.layers for value in _tensors(layer)]
-        if self.positions is not None:
-            tensors.append(self.positions)
-        storages = {
-            value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-            for value in tensors
-        }
-        return sum(storages.values())
+        tensors += [] if self.positions is None else [self.positions]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def reset(self) -> None:
         super().reset()
@@ -137,7 +124,7 @@ class HybridCache(Cache):
                 "capabilities have crop: true."
             )
         super().crop(tokens_to_remove)
-        self.seen_tokens = max(self.seen_tokens - abs(tokens_to_remove), 0)
+        self.seen_tokens = max(self.seen_tokens + tokens_to_remove, 0)
         if self.positions is not None:
             self.positions = self.positions[:, : self.seen_tokens]
 
@@ -173,9 +160,8 @@ def predicted_kv_bytes(
 ) -> int:
     """Bytes that `HybridCache.nbytes` returns at this cache size; arguments as in `CacheSize`."""
     size = CacheSize(context_tokens, batch, element_bytes, padded)
-    mixers = [spec["mixer"] for spec in config.layer_specs]
-    layers = 0
-    for kind in {mixer["kind"] for mixer in mixers}:
-        specs = [mixer for mixer in mixers if mixer["kind"] == kind]
-        layers += MIXERS[kind].all_kv_bytes(config, specs, size)
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for spec in config.layer_specs:
+        by_kind.setdefault(spec["mixer"]["kind"], []).append(spec["mixer"])
+    layers = sum(MIXERS[kind].all_kv_bytes(config, specs, size) for kind, specs in by_kind.items())
     return layers + (batch * context_tokens * POSITION_BYTES if padded else 0)

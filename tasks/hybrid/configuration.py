@@ -71,11 +71,9 @@ class HybridConfig(PretrainedConfig):
         if self.layer_specs is None:
             self.layer_specs = [FULL_LAYER] * self.num_hidden_layers
         self.layer_specs = [normalised_spec(spec, i) for i, spec in enumerate(self.layer_specs)]
-        if len(self.layer_specs) != self.num_hidden_layers:
-            raise ValueError(
-                f"layer_specs has {len(self.layer_specs)} entries for {self.num_hidden_layers} "
-                "layers"
-            )
+        count = len(self.layer_specs)
+        if count != self.num_hidden_layers:
+            raise ValueError(f"layer_specs has {count} entries for {self.num_hidden_layers} layers")
         check_decided_together(self.layer_specs)
         given = (self.capabilities or {}).get("format", FORMAT)
         if given != FORMAT:
@@ -96,23 +94,20 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
     """A checked copy of a layer's spec, with its defaults filled in.
 
     Raises:
-        ValueError: a part, kind or parameter is unknown; the message names the layer and what is
-            allowed.
+        ValueError: a part, kind or parameter is unknown; names the layer and what is allowed.
     """
-    unknown = set(spec) - {"mixer", "feed_forward"}
-    if unknown or "mixer" not in spec:
+    if set(spec) - {"mixer", "feed_forward"} or "mixer" not in spec:
         raise ValueError(
             f"layer {index}: expected the parts 'mixer' and 'feed_forward', got {sorted(spec)}"
         )
     mixer, feed_forward = spec["mixer"], spec.get("feed_forward", {"kind": "mlp"})
     kind = mixer.get("kind")
-    if kind not in MIXERS:
-        raise ValueError(f"layer {index}: mixer kind {kind!r} is not one of {sorted(MIXERS)}")
-    if feed_forward.get("kind") not in FEED_FORWARDS:
-        raise ValueError(
-            f"layer {index}: feed-forward kind {feed_forward.get('kind')!r} is not one of "
-            f"{sorted(FEED_FORWARDS)}"
-        )
+    for part, given, kinds in (
+        ("mixer", kind, MIXERS),
+        ("feed-forward", feed_forward.get("kind"), FEED_FORWARDS),
+    ):
+        if given not in kinds:
+            raise ValueError(f"layer {index}: {part} kind {given!r} is not one of {sorted(kinds)}")
     if len(feed_forward) > 1:
         raise ValueError(
             f"layer {index}: a feed-forward has no options except kind, got {feed_forward}"
@@ -126,33 +121,28 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def check_decided_together(layer_specs: list[dict[str, Any]]) -> None:
-    """Checks that layers which select together have equal parameters.
-
-    Raises:
-        ValueError: they differ; the message names the layers.
-    """
-    first: dict[str, int] = {}
+    """Raises ValueError if layers that select together differ in their parameters."""
+    first: dict[str, tuple[int, dict[str, Any]]] = {}
     for layer, mixer in enumerate(spec["mixer"] for spec in layer_specs):
-        other = first.setdefault(mixer["kind"], layer)
-        if MIXERS[mixer["kind"]].decides_together and mixer != layer_specs[other]["mixer"]:
+        other, its_mixer = first.setdefault(mixer["kind"], (layer, mixer))
+        if MIXERS[mixer["kind"]].decides_together and mixer != its_mixer:
             raise ValueError(
                 f"layers {other} and {layer}: mixer {mixer['kind']!r} selects among all its "
-                f"layers, so they need the same parameters, got {layer_specs[other]['mixer']} "
-                f"and {mixer}. To change the parameters, set the layers to full attention first."
+                f"layers, so they need the same parameters, got {its_mixer} and {mixer}. To change "
+                "the parameters, set the layers to full attention first."
             )
 
 
 def derive_capabilities(config: HybridConfig) -> dict[str, Any]:
     """The checkpoint's requirements and capabilities, which loaders check before loading weights.
 
-    Keys: format; mixers and feed_forwards (the kinds in use); needs
-    (trust_remote_code, transformers); stateful (a layer has a state besides keys and values); crop
-    (the cache can be rolled back); padding (sides on which batches may be padded); serving (engines
-    that can run the checkpoint directly); stock (the class of Transformers that can hold it, see
-    `stock_form`).
+    Keys: mixers and feed_forwards (the kinds in use); stateful (a layer has a state besides keys
+    and values); crop (the cache can be rolled back); padding (sides on which batches may be
+    padded); serving (engines that can run the checkpoint directly); stock (see `stock_form`).
     """
     layer_specs = config.layer_specs
     kinds = sorted({spec["mixer"]["kind"] for spec in layer_specs})
+    biases = [name for name in BIASES if getattr(config, name)]
     return {
         "format": FORMAT,
         "mixers": kinds,
@@ -162,7 +152,5 @@ def derive_capabilities(config: HybridConfig) -> dict[str, Any]:
         "crop": all(MIXERS[kind].croppable for kind in kinds),
         "padding": ["left", "right"],
         "serving": {"transformers": True, "vllm": False},
-        "stock": stock_form(
-            config.base_model_type, layer_specs, [name for name in BIASES if getattr(config, name)]
-        ),
+        "stock": stock_form(config.base_model_type, layer_specs, biases),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 from layerwright.kernels.choice import triton_obstacle
 from layerwright.tasks.hybrid.cache import HybridCache
@@ -51,9 +51,7 @@ class FixedCache(Cache):
         cache.reset()
 
     @staticmethod
-    def _fixed(
-        layer: Any, mixer: dict[str, Any], cache: HybridCache, tokens: int
-    ) -> CacheLayerMixin:
+    def _fixed(layer: Any, mixer: dict[str, Any], cache: HybridCache, tokens: int) -> Any:
         kind = mixer["kind"]
         if kind == "none":
             return EmptyCacheLayer()
@@ -70,23 +68,20 @@ class FixedCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, positions: Tensor
     ) -> Any:
-        """Adds one token per row to one layer; see HybridCache.update."""
         layer: Any = self.layers[layer_idx]
         return layer.update(key_states, value_states, positions)
 
     def tensors(self) -> list[Tensor]:
         """All tensors that a new token changes, layer by layer."""
-        return [
-            x for layer in self.layers if isinstance(layer, FixedLayer) for x in layer.tensors()
-        ]
+        fixed = [layer for layer in self.layers if isinstance(layer, FixedLayer)]
+        return [x for layer in fixed for x in layer.tensors()]
 
 
 class FixedDecoder:
     """Decodes one token per row after a prompt, with a cache of fixed size.
 
-    On a CUDA device with Triton, the first step is recorded as a CUDA graph and later steps replay
-    it, so that the host does not launch the step's hundred kernels one by one. Elsewhere the same
-    code runs without a graph.
+    On a CUDA device with Triton, the first step is recorded as a CUDA graph, which later steps
+    replay. Elsewhere the same code runs without a graph.
 
     Args:
         model: HybridForCausalLM on one device, in evaluation mode.
@@ -118,9 +113,7 @@ class FixedDecoder:
             ValueError: all `new_tokens` steps have been taken.
         """
         if not self.steps_left:
-            raise ValueError(
-                "no room for another token: create the decoder with a larger new_tokens"
-            )
+            raise ValueError("no room for another token: create the decoder with more new_tokens")
         self.steps_left -= 1
         if self.ids is None:
             self.ids = ids_B1.clone()
@@ -138,14 +131,8 @@ class FixedDecoder:
     def _run(self) -> Tensor:
         inner = self.model.model
         hidden = inner.embed_tokens(self.ids)
-        placement = Placement(
-            positions=self.positions,
-            rotary=inner.rotary_emb(hidden, self.positions),
-            past_tokens=0,
-            past_positions=None,
-            contiguous=False,
-            rotary_at=inner.rotary_emb,
-        )
+        rotary = inner.rotary_emb(hidden, self.positions)
+        placement = Placement(self.positions, rotary, 0, None, False, inner.rotary_emb)
         hidden = inner.run_layers(hidden, placement, past_key_values=self.cache)
         self.positions.add_(1)
         return self.model.head(hidden)

@@ -36,24 +36,21 @@ def write_code(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: a module to ship imports a module of this project that cannot be shipped.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for module, source in sorted(shipped_sources().items()):
-        path = folder / f"{flat_name(module)}.py"
-        path.write_text(source, encoding="utf-8")
-        paths.append(path)
-    return paths
+    sources = {flat_name(module): source for module, source in shipped_sources().items()}
+    return [_write(folder, f"{name}.py", source) for name, source in sorted(sources.items())]
 
 
 def write_config(folder: str | Path, config: HybridConfig) -> Path:
     """Writes config.json, which names the shipped code, always with the same bytes."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     fields = config.to_diff_dict()
     fields |= {"architectures": ["HybridForCausalLM"], "auto_map": AUTO_MAP}
-    path = folder / "config.json"
-    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return _write(folder, "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
+
+
+def _write(folder: str | Path, name: str, text: str) -> Path:
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -102,34 +99,26 @@ def flatten(module: str, source: str) -> tuple[str, list[str]]:
     """A module's source with this project's imports made relative, and the names of those imports.
 
     Raises:
-        ValueError: an import from this project is not of the form `from package.module import
-            name`.
+        ValueError: such an import is not of the form `from package.module import name`.
     """
     lines = source.splitlines(keepends=True)
     imported = []
     for node in ast.walk(ast.parse(source)):
+        where = f"{module}:{getattr(node, 'lineno', 0)}: shipped code"
         if isinstance(node, ast.Import):
             if any(alias.name.split(".")[0] in OURS for alias in node.names):
-                raise ValueError(
-                    f"{module}:{node.lineno}: shipped code must use 'from ... import name'"
-                )
+                raise ValueError(f"{where} must use 'from ... import name'")
         elif isinstance(node, ast.ImportFrom):
             if node.level or node.module is None:
-                raise ValueError(
-                    f"{module}:{node.lineno}: shipped code must not use relative imports"
-                )
+                raise ValueError(f"{where} must not use relative imports")
             if node.module.split(".")[0] not in OURS:
                 continue
             if any(source_file(f"{node.module}.{alias.name}") is not None for alias in node.names):
-                raise ValueError(
-                    f"{module}:{node.lineno}: shipped code must import names, not modules"
-                )
+                raise ValueError(f"{where} must import names, not modules")
             imported.append(node.module)
-            names = ", ".join(
-                alias.name + (f" as {alias.asname}" if alias.asname else "") for alias in node.names
-            )
+            names = ", ".join(ast.unparse(alias) for alias in node.names)
             indent = " " * node.col_offset
             lines[node.lineno - 1] = f"{indent}from .{flat_name(node.module)} import {names}\n"
-            for extra in range(node.lineno, node.end_lineno or node.lineno):
-                lines[extra] = ""
+            rest = slice(node.lineno, node.end_lineno)
+            lines[rest] = [""] * len(lines[rest])
     return HEADER.format(module=module) + "".join(lines), imported

@@ -1,33 +1,17 @@
 """The base model families that can be converted, and how to read their configs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PretrainedConfig
 
-from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
+from layerwright.tasks.hybrid.configuration import BIASES, FULL_LAYER, HybridConfig
 
 # RoPE types whose tables do not depend on the context length, so that cached keys stay valid.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-COPIED_FIELDS = [
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "hidden_act",
-    "max_position_embeddings",
-    "initializer_range",
-    "rms_norm_eps",
-    "use_cache",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "tie_word_embeddings",
-    "rope_parameters",
-    "dtype",
-]
+NOT_COPIED = {"keys_to_ignore_at_inference", "base_model_type", "head_dim", "query_key_norm"}
+NOT_COPIED |= {"layer_specs", "capabilities", *BIASES}
+COPIED_FIELDS = [*(x for x in HybridConfig.__annotations__ if x not in NOT_COPIED), "dtype"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +23,6 @@ class Family:
         attention_bias, attention_output_bias, mlp_bias: whether these projections have biases, or
             the name of the field in the base's config that says so.
         query_key_norm: RMS norm over the head dimension of queries and keys.
-        unsupported: pairs of a condition on the base's config and the reason to report.
     """
 
     model_type: str
@@ -47,26 +30,15 @@ class Family:
     attention_output_bias: bool | str = False
     mlp_bias: bool | str = False
     query_key_norm: bool = False
-    unsupported: tuple[tuple[Callable[[PretrainedConfig], bool], str], ...] = ()
 
 
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family(
-            "llama",
-            attention_bias="attention_bias",
-            attention_output_bias="attention_bias",
-            mlp_bias="mlp_bias",
-        ),
+        Family("llama", "attention_bias", "attention_bias", "mlp_bias"),
         Family("mistral"),
         Family("qwen2", attention_bias=True),
-        Family(
-            "qwen3",
-            attention_bias="attention_bias",
-            attention_output_bias="attention_bias",
-            query_key_norm=True,
-        ),
+        Family("qwen3", "attention_bias", "attention_bias", query_key_norm=True),
     )
 }
 
@@ -89,7 +61,7 @@ def from_base_config(
         raise ValueError(
             f"model_type {base.model_type!r} is not supported; supported: {sorted(FAMILIES)}"
         )
-    for reason in unsupported_features(base, family):
+    for reason in unsupported_features(base):
         raise ValueError(f"{base.model_type} model not supported: {reason}")
 
     def trait(value: bool | str) -> bool:
@@ -100,7 +72,6 @@ def from_base_config(
     return HybridConfig(
         **fields,
         base_model_type=base.model_type,
-        num_key_value_heads=base.num_key_value_heads,
         head_dim=head_dim(base),
         attention_bias=trait(family.attention_bias),
         attention_output_bias=trait(family.attention_output_bias),
@@ -113,10 +84,8 @@ def from_base_config(
 def base_layer_specs(base: PretrainedConfig) -> list[dict[str, Any]]:
     """The base's own layers: full attention, or a sliding window without sinks."""
     window = getattr(base, "sliding_window", None)
-    kinds = (
-        getattr(base, "layer_types", None)
-        or ["full_attention" if window is None else "sliding_attention"] * base.num_hidden_layers
-    )
+    by_default = "full_attention" if window is None else "sliding_attention"
+    kinds = getattr(base, "layer_types", None) or [by_default] * base.num_hidden_layers
     sliding = {**FULL_LAYER, "mixer": {"kind": "streaming", "sinks": 0, "window": window}}
     return [FULL_LAYER if kind == "full_attention" else sliding for kind in kinds]
 
@@ -126,29 +95,22 @@ def head_dim(base: PretrainedConfig) -> int:
     return getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
 
 
-def unsupported_features(base: PretrainedConfig, family: Family) -> list[str]:
+def unsupported_features(base: PretrainedConfig) -> list[str]:
     """Reasons why this base cannot be converted; empty if it can."""
     rope = base.rope_parameters or {}
-    rope_type = rope.get("rope_type", "default")
+    rope_type, rotated = rope.get("rope_type", "default"), rope.get("partial_rotary_factor", 1.0)
     layer_types = set(getattr(base, "layer_types", None) or ())
-    unknown_layers = sorted(layer_types - {"full_attention", "sliding_attention"})
-    checks = [
-        (bool(unknown_layers), f"layer types {', '.join(unknown_layers)}"),
-        (
-            rope_type not in ROPE_TYPES,
-            f"rope_type {rope_type!r} (supported: {', '.join(ROPE_TYPES)})",
+    unknown = ", ".join(sorted(layer_types - {"full_attention", "sliding_attention"}))
+    rope_types, quantised = ", ".join(ROPE_TYPES), getattr(base, "quantization_config", None)
+    reasons = {
+        f"layer types {unknown}": unknown,
+        f"rope_type {rope_type!r} (supported: {rope_types})": rope_type not in ROPE_TYPES,
+        "rotation of only a part of each head (partial_rotary_factor)": rotated != 1.0,
+        f"odd head size {head_dim(base)}": head_dim(base) % 2,
+        "attention_dropout above 0": getattr(base, "attention_dropout", 0.0),
+        "layers of different shapes": getattr(base, "is_heterogeneous", False),
+        "quantised weights (load them dequantised and drop quantization_config)": (
+            quantised is not None
         ),
-        (
-            rope.get("partial_rotary_factor", 1.0) != 1.0,
-            "rotation of only a part of each head (partial_rotary_factor)",
-        ),
-        (head_dim(base) % 2 == 1, f"odd head size {head_dim(base)}"),
-        (getattr(base, "attention_dropout", 0.0) not in (0, None), "attention_dropout above 0"),
-        (getattr(base, "is_heterogeneous", False), "layers of different shapes"),
-        (
-            getattr(base, "quantization_config", None) is not None,
-            "quantised weights (load them dequantised and drop quantization_config)",
-        ),
-    ]
-    checks += [(condition(base), reason) for condition, reason in family.unsupported]
-    return [reason for unsupported, reason in checks if unsupported]
+    }
+    return [reason for reason, applies in reasons.items() if applies]

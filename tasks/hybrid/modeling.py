@@ -72,31 +72,21 @@ class HybridModel(HybridPreTrainedModel):
         """Placement of the new tokens. Of `hidden_BTD` only shape, dtype and device matter.
 
         Args:
-            hidden_BTD: hidden states of the new tokens.
             attention_mask: (B, slots seen + T), zero for padding on either side; None for no
                 padding.
             position_ids: (B or 1, T), ascending; by default each row counts its real tokens from 0.
-            past_key_values: the cache of the tokens before.
 
         Raises:
             ValueError: the mask or the positions are not valid (see `place_tokens`).
         """
-        past = past_key_values
-        past_tokens = 0 if past is None else past.seen_tokens
-        past_positions = None if past is None else past.positions
+        cache = past_key_values
+        past = (0, None) if cache is None else (cache.seen_tokens, cache.positions)
         batch, tokens = hidden_BTD.shape[:2]
-        positions, contiguous = place_tokens(
-            batch,
-            tokens,
-            hidden_BTD.device,
-            attention_mask,
-            position_ids,
-            past_tokens,
-            past_positions,
-        )
+        new = batch, tokens, hidden_BTD.device, attention_mask, position_ids
+        positions, contiguous = place_tokens(*new, *past)
         rotary_at = partial(self.rotary_emb, hidden_BTD[:, :0])  # rotary_emb reads only the dtype
         rotary = rotary_at(positions.clamp_min(0))
-        return Placement(positions, rotary, past_tokens, past_positions, contiguous, rotary_at)
+        return Placement(positions, rotary, *past, contiguous, rotary_at)
 
     def run_layers(
         self,
@@ -131,7 +121,14 @@ class HybridModel(HybridPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
-        self._check_cache(past_key_values)
+        cache: Any = past_key_values
+        if not isinstance(cache, HybridCache | None):
+            raise ValueError(
+                f"past_key_values must be a HybridCache, got {type(cache).__name__}: other caches "
+                "keep the wrong tokens. Leave it out, and the model creates its own cache."
+            )
+        if cache is not None and cache.layer_specs != self.config.layer_specs:
+            raise ValueError("past_key_values belongs to a model with other layer specs")
         if use_cache and past_key_values is None:
             past_key_values = HybridCache(self.config)
         hidden_BTD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -142,17 +139,6 @@ class HybridModel(HybridPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden_BTD), past_key_values=past_key_values
         )
-
-    def _check_cache(self, cache: Any) -> None:
-        if cache is None:
-            return
-        if not isinstance(cache, HybridCache):
-            raise ValueError(
-                f"past_key_values must be a HybridCache, got {type(cache).__name__}: other caches "
-                "keep the wrong tokens. Leave it out, and the model creates its own cache."
-            )
-        if cache.layer_specs != self.config.layer_specs:
-            raise ValueError("past_key_values belongs to a model with other layer specs")
 
 
 class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
@@ -174,9 +160,7 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         map is zero.
 
         Args:
-            index: index of the layer, from 0.
-            spec: the whole spec of the layer, such as {"mixer": {"kind": "streaming", "sinks": 4,
-                "window": 252}}.
+            spec: the whole spec, such as {"mixer": {"kind": "full"}}.
 
         Returns:
             The old layer; `put_layer` restores it.
@@ -190,8 +174,8 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         self.config.replace_layer_spec(index, spec)
         layer = HybridLayer(self.config, index, donor=before)
         if layer.linear is not None and before.linear is None:
-            nn.init.zeros_(layer.linear.weight)
-            nn.init.zeros_(layer.linear.bias)
+            for parameter in layer.linear.parameters():
+                nn.init.zeros_(parameter)
         weight = self.model.embed_tokens.weight
         self.model.layers[index] = layer.to(weight.device, weight.dtype)
         return before
@@ -237,22 +221,15 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        tokens: slice | Tensor = slice(None)
-        if not isinstance(logits_to_keep, int):
-            tokens = logits_to_keep
-        elif logits_to_keep:
-            tokens = slice(-logits_to_keep, None)
+        tokens: Any = logits_to_keep
+        if isinstance(tokens, int):
+            tokens = slice(-tokens if tokens else None, None)
         logits = self.lm_head(outputs.last_hidden_state[:, tokens])
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
-            )
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
+            loss, logits, outputs.past_key_values, hidden_states=outputs.hidden_states
         )
 
     def _prepare_cache_for_generation(  # type: ignore[override] # passes unused arguments on

@@ -6,6 +6,7 @@ Shapes: B batch, T new tokens, K keys (cached and new), R is B or 1, d head size
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,16 +63,10 @@ class Placement:
         if self.positions.device == torch.device(device):
             return self
 
-        def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=non_blocking)
-
-        past, (cos, sin) = self.past_positions, self.rotary
-        return replace(
-            self,
-            positions=move(self.positions),
-            rotary=(move(cos), move(sin)),
-            past_positions=None if past is None else move(past),
-        )
+        tensors = self.positions, self.past_positions, *self.rotary
+        moved: Any = (x if x is None else x.to(device, non_blocking=non_blocking) for x in tensors)
+        positions, past, cos, sin = moved
+        return replace(self, positions=positions, past_positions=past, rotary=(cos, sin))
 
 
 def place_tokens(
@@ -86,7 +81,6 @@ def place_tokens(
     """Positions of the new tokens, and whether they are contiguous (see `Placement`).
 
     Args:
-        batch, tokens: shape of the new tokens.
         attention_mask: (B, past_tokens + tokens), non-zero for real tokens; None if all are real.
         position_ids: (B or 1, tokens); by default each row counts its real tokens from 0.
         past_tokens, past_positions: as in `Placement`.

@@ -18,12 +18,7 @@ REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 def stock_form(
     base_model_type: str, layer_specs: list[dict[str, Any]], biases: list[str]
 ) -> dict[str, Any]:
-    """The stock class for these layers.
-
-    Args:
-        base_model_type: the family that the weights come from.
-        layer_specs: one normalised spec per layer.
-        biases: the config's fields that give a projection a bias.
+    """The stock class for these layers; `biases` are the config's fields that set a bias.
 
     Returns:
         {"model_type": name of the class, or None if no class fits, "obstacles": the reasons, one
@@ -39,13 +34,9 @@ def stock_form(
     if not kept:
         obstacles.append("every layer is removed")
     if len(windows) > 1:
-        by_layer = named_runs(
-            [
-                f"a window of {window}" if (window := layer_window(spec)) else None
-                for spec in layer_specs
-            ]
-        )
-        obstacles.append(f"windows differ, but a stock model has only one: {'; '.join(by_layer)}")
+        by_layer = (layer_window(spec) for spec in layer_specs)
+        runs = named_runs([f"a window of {window}" if window else None for window in by_layer])
+        obstacles.append(f"windows differ, but a stock model has only one: {'; '.join(runs)}")
     if model_type is None:
         obstacles.append(f"the family {base_model_type} has no stock class with sliding windows")
     if model_type in UNBIASED and biases:

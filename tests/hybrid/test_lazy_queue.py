@@ -3,8 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
-from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer
+from layerwright.tasks.hybrid.mixers.selective_cache import LazyQueue, SelectiveCacheLayer
 
 
 @settings(deadline=None)

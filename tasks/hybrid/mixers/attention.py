@@ -40,22 +40,12 @@ class AttentionMixer(nn.Module):
     kind: ClassVar[str]
     stateful: ClassVar[bool] = False  # its cache holds a state besides keys and values
     croppable: ClassVar[bool] = False  # its cache can drop the last tokens
-    decides_together: ClassVar[bool] = (
-        False  # all its layers in a model select together and share one spec
-    )
+    decides_together: ClassVar[bool] = False  # its layers select together and share one spec
     parts: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
 
-    def __init__(
-        self,
-        config: Any,
-        spec: dict[str, Any],
-        layer_idx: int,
-        donor: "AttentionMixer | None" = None,
-    ):
+    def __init__(self, config: Any, spec: dict[str, Any], layer_idx: int, donor: Any = None):
         super().__init__()
-        self.spec = dict(spec)
-        self.layer_idx = layer_idx
-        self.head_dim = config.head_dim
+        self.spec, self.layer_idx, self.head_dim = dict(spec), layer_idx, config.head_dim
         if donor is not None:
             for part in self.parts:
                 setattr(self, part, getattr(donor, part))
@@ -74,10 +64,7 @@ class AttentionMixer(nn.Module):
     def heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, d), keys and values (B, G, T, d): normed, not rotated."""
         shape = (*hidden_BTD.shape[:-1], -1, self.head_dim)
-        q, k, v = (
-            projection(hidden_BTD).view(shape)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (x(hidden_BTD).view(shape) for x in (self.q_proj, self.k_proj, self.v_proj))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -87,22 +74,20 @@ class AttentionMixer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries (B, H, T, d), rotated keys and values (B, G, T, d)."""
         q, k, v = self.heads(hidden_BTD)
-        q, k = apply_rotary_pos_emb(q, k, *rotary)
-        return q, k, v
+        return *apply_rotary_pos_emb(q, k, *rotary), v
 
     def forward(self, hidden_BTD: Tensor, placement: Placement, cache: Any = None) -> Tensor:
         """Mixes the new tokens with the tokens in the cache; returns (B, T, D)."""
-        q, k, v = self.project(hidden_BTD, placement.rotary)
-        out_BHTd = self.attend(q, k, v, placement, cache)
+        return self.output(
+            self.attend(*self.project(hidden_BTD, placement.rotary), placement, cache)
+        )
+
+    def output(self, out_BHTd: Tensor) -> Tensor:
+        """The output projection of all heads, (B, T, D)."""
         return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
 
     def attend(
-        self,
-        q_BHTd: Tensor,
-        k_BGTd: Tensor,
-        v_BGTd: Tensor,
-        placement: Placement,
-        cache: Any = None,
+        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache: Any
     ) -> Tensor:
         """Attention output (B, H, T, d) of rotated queries and keys; updates the cache."""
         raise NotImplementedError
@@ -137,6 +122,13 @@ class AttentionMixer(nn.Module):
         return sum(cls.kv_bytes(config, spec, size) for spec in specs)
 
 
+def check_whole(least: int, **values: Any) -> None:
+    """Raises ValueError unless each named value is a whole number of at least `least`."""
+    for name, value in values.items():
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
 def key_value_bytes(config: Any, element_bytes: int) -> int:
     """Bytes of one token's key and value in one layer."""
     return 2 * config.num_key_value_heads * config.head_dim * element_bytes
@@ -150,7 +142,6 @@ def one_query_attention(
     The query heads that share a key head become the rows of one product, so keys are not repeated.
     On a CPU this is ten times faster than the general path.
     """
-    B, H, _, d = q_BH1d.shape
-    q_BGgd = q_BH1d.reshape(B, k_BGKd.shape[1], -1, d)
+    q_BGgd = q_BH1d.reshape(len(q_BH1d), k_BGKd.shape[1], -1, q_BH1d.shape[3])
     out = nn.functional.scaled_dot_product_attention(q_BGgd, k_BGKd, v_BGKd, attn_mask=mask)
-    return out.reshape(B, H, 1, d)
+    return out.reshape(q_BH1d.shape)

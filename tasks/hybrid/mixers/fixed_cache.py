@@ -53,7 +53,7 @@ class FixedLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Does nothing: the layer is created from a filled one."""
+        pass  # the layer is created from a filled one
 
     def update(  # type: ignore[override] # Transformers' layers return keys and values only
         self, key_states: Tensor, value_states: Tensor, positions: Tensor
@@ -84,18 +84,16 @@ class FixedRecurrentLayer(FixedLayer):
         state, slot_keys: as in RecurrentCacheLayer.
 
     Attributes:
-        shares: alpha and beta of each query head (2, H), set when the mixer decodes the first
-            token.
+        shares: alpha and beta of each query head (2, H), set by the first decoded token.
     """
+
+    shares: Tensor | None = None
 
     def __init__(self, *states: Any, state: Tensor, slot_keys: Tensor | None) -> None:
         super().__init__(*states)
-        self.state = state.clone(memory_format=torch.contiguous_format)
-        self.slot_keys: Tensor | None = None
-        self.shares: Tensor | None = None
-        if slot_keys is not None:
-            self.slot_keys = slot_keys.clone(memory_format=torch.contiguous_format)
+        layout = torch.contiguous_format
+        self.state = state.clone(memory_format=layout)
+        self.slot_keys = None if slot_keys is None else slot_keys.clone(memory_format=layout)
 
     def tensors(self) -> list[Tensor]:
-        states = [x for x in (self.state, self.slot_keys) if x is not None]
-        return [*super().tensors(), *states]
+        return [*super().tensors(), *(x for x in (self.state, self.slot_keys) if x is not None)]

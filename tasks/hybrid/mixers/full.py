@@ -47,21 +47,13 @@ class FullAttention(AttentionMixer):
     croppable = True
 
     def attend(
-        self,
-        q_BHTd: Tensor,
-        k_BGTd: Tensor,
-        v_BGTd: Tensor,
-        placement: Placement,
-        cache: Any = None,
+        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache: Any
     ) -> Tensor:
         k, v, k_positions = k_BGTd, v_BGTd, None
         if cache is not None:
-            stored = placement.stored_positions
-            k, v, k_positions = cache.update(k, v, self.layer_idx, positions=stored)
+            k, v, k_positions = cache.update(k, v, self.layer_idx, placement.stored_positions)
         if k_positions is not None:  # a fixed cache, whose ring is not in order of position
-            return streaming_attention(
-                q_BHTd, k, v, placement.positions, k_positions, sinks=0, window=UNLIMITED
-            )
+            return streaming_attention(q_BHTd, k, v, placement.positions, k_positions, 0, UNLIMITED)
         mask = placement.causal_mask
         if q_BHTd.shape[2] == 1:
             return one_query_attention(q_BHTd, k, v, mask)

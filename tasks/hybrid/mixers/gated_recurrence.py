@@ -15,15 +15,29 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from layerwright.kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
 from layerwright.kernels.liger_decode import LigerMix, NewToken, liger_decode
 from layerwright.kernels.liger_decode.maps import features, input_gate, log_decay
-from layerwright.tasks.hybrid.mixers.attention import CacheSize
+from layerwright.tasks.hybrid.mixers.attention import CacheSize, check_whole
 from layerwright.tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
-from layerwright.tasks.hybrid.mixers.recurrent_cache import RecurrentCacheLayer
-from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
+from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention, StreamingCacheLayer
 from layerwright.tasks.hybrid.placement import Placement
 
 GATES = ("gla", "gsa", "hgrn2")
 LEARNED_MIXES = ("layer", "head")
 STATE_BYTES = 4  # fp32
+
+
+class RecurrentCacheLayer(StreamingCacheLayer):
+    """A sliding window and the state after the last token; its size does not depend on the context.
+
+    The mixer sets the states. A token cannot be removed from a state.
+
+    Attributes:
+        state: (B, G, keys or slots, values) in fp32; None before the first token.
+        slot_keys: (B, G, d, slots) in fp32, the second state of gated slot attention; else None.
+    """
+
+    by_row = (*StreamingCacheLayer.by_row, "state", "slot_keys")
+    state: Tensor | None = None
+    slot_keys: Tensor | None = None
 
 
 class GatedRecurrence(StreamingAttention):
@@ -60,22 +74,23 @@ class GatedRecurrence(StreamingAttention):
     kind = "gated_recurrence"
     stateful = True
 
-    def __init__(
-        self, config: Any, spec: dict[str, Any], layer_idx: int, donor: Any = None
-    ) -> None:
+    def __init__(self, config: Any, spec: dict[str, Any], layer_idx: int, donor: Any = None):
         super().__init__(config, spec, layer_idx, donor)
+
+        def shared_or_new(name: str, initial: Tensor) -> nn.Parameter:
+            donated: Any = getattr(donor, name, None)
+            same = donated is not None and donated.shape == initial.shape
+            return donated if same else nn.Parameter(initial)
+
         self.decay_bias: nn.Parameter | None = None
         if spec["decay_bias"]:
-            shape = config.num_key_value_heads, spec.get("slots", config.head_dim)
-            donated = getattr(donor, "decay_bias", None)
-            shared = donated is not None and donated.shape == shape
-            self.decay_bias = donated if shared else nn.Parameter(torch.zeros(shape))
+            channels = spec.get("slots", config.head_dim)
+            initial = torch.zeros(config.num_key_value_heads, channels)
+            self.decay_bias = shared_or_new("decay_bias", initial)
         self.mix: nn.Parameter | None = None
         if kind := spec.get("learned_mix"):
             heads = config.num_attention_heads if kind == "head" else 1
-            donated = getattr(donor, "mix", None)
-            shared = donated is not None and donated.shape == (2, heads)
-            self.mix = donated if shared else nn.Parameter(self.initial_mix(spec, heads))
+            self.mix = shared_or_new("mix", self.initial_mix(spec, heads))
         self.shown: dict[str, float | Tensor] = {"recurrence": 1.0, "window": 1.0}
 
     @staticmethod
@@ -88,19 +103,16 @@ class GatedRecurrence(StreamingAttention):
         rotated_q, rotated_k = apply_rotary_pos_emb(q, k, *placement.rotary)
         layer = None if cache is None else cache.layers[self.layer_idx]
         if isinstance(layer, FixedRecurrentLayer) and self.spec["gate"] != "gsa":
-            out_BHTd = self.decode(
-                NewToken(q, k, v, rotated_q, rotated_k, placement.positions), layer
-            )
-        else:
-            window_BHTd = self.attend(rotated_q, rotated_k, v, placement, cache)
-            mask_BT = None if placement.contiguous else placement.positions >= 0
-            memory_BHTd = self.recur(q, k, v, mask_BT, layer)
-            alpha, beta = self.spec["alpha"], self.spec["beta"]
-            if self.mix is not None:
-                alpha, beta = self.mix.to(memory_BHTd.dtype)[..., None, None]
-            alpha, beta = alpha * self.shown["recurrence"], beta * self.shown["window"]
-            out_BHTd = (alpha * memory_BHTd + beta * window_BHTd).to(v.dtype)
-        return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
+            token = NewToken(q, k, v, rotated_q, rotated_k, placement.positions)
+            return self.output(self.decode(token, layer))
+        window_BHTd = self.attend(rotated_q, rotated_k, v, placement, cache)
+        mask_BT = None if placement.contiguous else placement.positions >= 0
+        memory_BHTd = self.recur(q, k, v, mask_BT, layer)
+        alpha, beta = self.spec["alpha"], self.spec["beta"]
+        if self.mix is not None:
+            alpha, beta = self.mix.to(memory_BHTd.dtype)[..., None, None]
+        alpha, beta = alpha * self.shown["recurrence"], beta * self.shown["window"]
+        return self.output((alpha * memory_BHTd + beta * window_BHTd).to(v.dtype))
 
     def decode(self, token: NewToken, layer: FixedRecurrentLayer) -> Tensor:
         """Output (B, H, 1, d) of one new token per row, by one operator."""
@@ -129,19 +141,13 @@ class GatedRecurrence(StreamingAttention):
         q, k, v = (x.to(dtype) for x in (q_BHTd, k_BGTd, v_BGTd))
         log_decay_BGTc = self.log_decay(k)
 
-        def run_recurrence(
-            q: Tensor, k: Tensor, v: Tensor, state: str, decayed: str = "key"
-        ) -> Tensor:
-            state_before = None if layer is None else getattr(layer, state)
-            if state_before is not None and q.shape[2] == 1 and _may_update_in_place(state_before):
-                return gated_recurrence_step(
-                    *(q, k, v, log_decay_BGTc, state_before), decayed=decayed, mask_B1=mask_BT
-                )
+        def run(q: Tensor, k: Tensor, v: Tensor, state: str, decayed: str = "key") -> Tensor:
+            before: Any = None if layer is None else getattr(layer, state)
+            inputs = q, k, v, log_decay_BGTc, before
+            if before is not None and q.shape[2] == 1 and _may_update_in_place(before):
+                return gated_recurrence_step(*inputs, decayed=decayed, mask_B1=mask_BT)
             out, state_after = gated_recurrence(
-                *(q, k, v, log_decay_BGTc, state_before),
-                decayed=decayed,
-                mask_BT=mask_BT,
-                return_state=True,
+                *inputs, decayed=decayed, mask_BT=mask_BT, return_state=True
             )
             if layer is not None:
                 setattr(layer, state, state_after)
@@ -149,16 +155,15 @@ class GatedRecurrence(StreamingAttention):
 
         gate = self.spec["gate"]
         if gate != "gsa":
-            return run_recurrence(*features(q, k, log_decay_BGTc, gate), v, "state")
+            return run(*features(q, k, log_decay_BGTc, gate), v, "state")
         input_gate_BGTc = input_gate(log_decay_BGTc)
-        scores_BHTm = run_recurrence(q, k, input_gate_BGTc, "slot_keys", decayed="value")
-        return run_recurrence(scores_BHTm.softmax(-1), input_gate_BGTc, v, "state")
+        scores_BHTm = run(q, k, input_gate_BGTc, "slot_keys", decayed="value")
+        return run(scores_BHTm.softmax(-1), input_gate_BGTc, v, "state")
 
     def log_decay(self, k_BGTd: Tensor) -> Tensor:
         """Log of the gate (B, G, T, c), from keys before the rotation."""
         logits_BGTc = k_BGTd
-        if self.spec["gate"] == "gsa":
-            # adaptive_avg_pool1d accepts only two dimensions before the pooled one.
+        if self.spec["gate"] == "gsa":  # adaptive_avg_pool1d takes at most two batch dimensions
             pooled = F.adaptive_avg_pool1d(k_BGTd.flatten(0, 1), self.spec["slots"])
             logits_BGTc = pooled.unflatten(0, k_BGTd.shape[:2])
         return log_decay(logits_BGTc, self.spec["gate"], self.decay_bias)
@@ -166,18 +171,14 @@ class GatedRecurrence(StreamingAttention):
     @classmethod
     def check_parameters(cls, parameters: dict[str, Any]) -> None:
         names = {"gate", "window", "sinks", "alpha", "beta", "decay_bias"}
-        gate = parameters.get("gate")
+        gate, mix = parameters.get("gate"), parameters.get("learned_mix", "layer")
         if gate not in GATES:
             raise ValueError(f"gate must be one of {list(GATES)}, got {gate!r}")
-        if gate == "gsa":
-            names |= {"slots"}
-        if "learned_mix" in parameters:
-            names |= {"learned_mix"}
-            if parameters["learned_mix"] not in LEARNED_MIXES:
-                raise ValueError(
-                    f"learned_mix must be one of {list(LEARNED_MIXES)}, or be left out, got "
-                    f"{parameters['learned_mix']!r}"
-                )
+        if mix not in LEARNED_MIXES:
+            raise ValueError(
+                f"learned_mix must be one of {list(LEARNED_MIXES)}, or be left out, got {mix!r}"
+            )
+        names |= {"learned_mix"} & set(parameters) | ({"slots"} if gate == "gsa" else set())
         if set(parameters) != names:
             raise ValueError(
                 f"gate {gate!r} takes the parameters {sorted(names)}, got {sorted(parameters)}"
@@ -189,9 +190,7 @@ class GatedRecurrence(StreamingAttention):
                 raise ValueError(f"{name} must be a finite number, got {value!r}")
         if not isinstance(parameters["decay_bias"], bool):
             raise ValueError(f"decay_bias must be true or false, got {parameters['decay_bias']!r}")
-        slots = parameters.get("slots", 1)
-        if type(slots) is not int or slots < 1:
-            raise ValueError(f"slots must be a whole number >= 1, got {slots!r}")
+        check_whole(1, slots=parameters.get("slots", 1))
 
     @classmethod
     def cache_layer(cls, spec: dict[str, Any]) -> RecurrentCacheLayer:

@@ -15,6 +15,7 @@ from layerwright.kernels.streaming_attention import streaming_attention
 from layerwright.tasks.hybrid.mixers.attention import (
     AttentionMixer,
     CacheSize,
+    check_whole,
     key_value_bytes,
     one_query_attention,
 )
@@ -25,7 +26,7 @@ from layerwright.tasks.hybrid.mixers.local_cache import (
     far_capacity,
     select_heads,
 )
-from layerwright.tasks.hybrid.mixers.streaming import POSITION_BYTES, kept_positions
+from layerwright.tasks.hybrid.mixers.streaming import POSITION_BYTES, host_positions
 from layerwright.tasks.hybrid.placement import Placement
 
 CORRECTIONS = ("none", "block_mean")
@@ -62,9 +63,7 @@ class LocalAttention(AttentionMixer):
 
     kind = "local"
 
-    def __init__(
-        self, config: Any, spec: dict[str, Any], layer_idx: int, donor: Any = None
-    ) -> None:
+    def __init__(self, config: Any, spec: dict[str, Any], layer_idx: int, donor: Any = None):
         super().__init__(config, spec, layer_idx, donor)
         check_heads(config, spec["spans"])
         self.groups = span_groups(spec["spans"])
@@ -77,7 +76,11 @@ class LocalAttention(AttentionMixer):
     def forward(self, hidden_BTD: Tensor, placement: Placement, cache: Any = None) -> Tensor:
         spec, positions = self.spec, placement.stored_positions
         if cache is not None and spec.get("widen"):
-            self._prefetch_next(cache)
+            # the next local layer's far keys are copied while this layer computes
+            rest = cache.layers[self.layer_idx + 1 :]
+            following = next((x for x in rest if isinstance(x, LocalCacheLayer)), None)
+            if following is not None:
+                following.prefetch()
         q, k, v = self.heads(hidden_BTD)
         q, rotated = apply_rotary_pos_emb(q, k, *placement.rotary)
         summed = None
@@ -96,8 +99,7 @@ class LocalAttention(AttentionMixer):
                 rotated, v, self.layer_idx, positions=positions, summed_keys=summed
             )
         means = None if summed is None else self._means(layer, placement)
-        out_BHTd = self._attend_heads(q, seen_by_span, means, placement)
-        return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
+        return self.output(self._attend_heads(q, seen_by_span, means, placement))
 
     def soft_spans(self) -> Tensor | None:
         """z in tokens (G,), for the penalty in training; None without a ramp.
@@ -110,13 +112,6 @@ class LocalAttention(AttentionMixer):
         share = self.span.to(torch.promote_types(self.span.dtype, torch.float32))
         share = share + (share.clamp(0, 1) - share).detach()
         return share * (torch.tensor(self.spec["spans"], device=share.device) - self.spec["ramp"])
-
-    def _prefetch_next(self, cache: Any) -> None:
-        """Starts to copy the far keys of the next local layer while this layer computes."""
-        for layer in cache.layers[self.layer_idx + 1 :]:
-            if isinstance(layer, LocalCacheLayer):
-                layer.prefetch()
-                return
 
     def _means(self, layer: LocalCacheLayer, placement: Placement) -> BlockMeans:
         """Means of the blocks. The mean of an incomplete block is never visible."""
@@ -132,16 +127,12 @@ class LocalAttention(AttentionMixer):
         return BlockMeans(keys, values, counts_R1F1[:, 0, :, 0], size)
 
     def _attend_heads(
-        self,
-        q_BHTd: Tensor,
-        seen_by_span: list[Seen],
-        means: BlockMeans | None,
-        placement: Placement,
+        self, q_BHTd: Tensor, by_span: list[Seen], means: BlockMeans | None, placement: Placement
     ) -> Tensor:
         """Attention output (B, H, T, d), computed for the heads of each span together."""
         lengths = self.soft_spans()
         outs = []
-        for (span, heads), seen in zip(self.groups, seen_by_span, strict=True):
+        for (span, heads), seen in zip(self.groups, by_span, strict=True):
             q, own, own_lengths = q_BHTd, means, lengths
             if heads is not None:
                 q = q_BHTd.unflatten(1, (self.key_heads, -1))[:, heads].flatten(1, 2)
@@ -153,12 +144,9 @@ class LocalAttention(AttentionMixer):
             outs.append(self._attend_span(q, seen, span, own, soft, placement))
         if len(outs) == 1:
             return outs[0]
-        group_heads = [heads for _, heads in self.groups if heads is not None]
-        order = torch.tensor([head for heads in group_heads for head in heads]).argsort()
-        by_head = [
-            out.unflatten(1, (len(heads), -1)) for out, heads in zip(outs, group_heads, strict=True)
-        ]
-        return torch.cat(by_head, dim=1)[:, order].flatten(1, 2)
+        order = torch.tensor([head for _, heads in self.groups for head in heads or ()]).argsort()
+        out_BHTd = torch.cat(outs, dim=1).unflatten(1, (self.key_heads, -1))
+        return out_BHTd[:, order].flatten(1, 2)
 
     def _attend_span(
         self,
@@ -173,23 +161,19 @@ class LocalAttention(AttentionMixer):
         sinks, tokens = self.spec["sinks"], q_BhTd.shape[2]
         widen: Any = self.spec.get("widen")
         if seen.positions is not None:
-            q_positions, k_positions = placement.positions, seen.positions
+            positions = placement.positions, seen.positions
         elif tokens == 1 and means is None and soft is None:
             # a single query sees all keys in the cache
             return one_query_attention(q_BhTd, seen.keys, seen.values)
         else:
-            # Positions stay on the CPU, so that the operators plan without waiting for the device.
-            past = placement.past_tokens
-            q_positions = torch.arange(past, past + tokens)[None]
-            kept = kept_positions(past, sinks, cache_window(self.spec, span))
-            k_positions = torch.cat([kept, q_positions], dim=1)
-        args = q_BhTd, seen.keys, seen.values, q_positions, k_positions, sinks, span, means, soft
+            positions = host_positions(placement, tokens, sinks, cache_window(self.spec, span))
+        args = q_BhTd, seen.keys, seen.values, *positions, sinks, span, means, soft
         result = local_attention(*args, return_lse=bool(widen))
         if isinstance(result, Tensor):
             return result
         out, lse, lse_far = result
         narrow_BhT = (lse - lse_far).sigmoid() < widen  # NaN, and so False, for padding queries
-        return self._widened(out, narrow_BhT, q_BhTd, seen, q_positions, k_positions)
+        return self._widened(out, narrow_BhT, q_BhTd, seen, *positions)
 
     def _widened(
         self,
@@ -213,12 +197,8 @@ class LocalAttention(AttentionMixer):
                 sinks = self.spec["sinks"]
                 far_positions = torch.arange(sinks, sinks + len(seen.far))[None]
             k_positions_RK = torch.cat([far_positions, k_positions_RK], dim=1)
-        full = streaming_attention(
-            *(q_BhTd[:, :, queries], keys, values),
-            *(q_positions_RT[:, queries.to(q_positions_RT.device)], k_positions_RK),
-            sinks=0,
-            window=UNLIMITED,
-        )
+        positions = q_positions_RT[:, queries.to(q_positions_RT.device)], k_positions_RK
+        full = streaming_attention(q_BhTd[:, :, queries], keys, values, *positions, 0, UNLIMITED)
         widened_BhQd = torch.where(narrow_BhT[:, :, queries, None], full, out_BhTd[:, :, queries])
         return out_BhTd.index_copy(2, queries, widened_BhQd)
 
@@ -233,36 +213,31 @@ class LocalAttention(AttentionMixer):
             raise ValueError(
                 f"correction {correction!r} takes {sorted(names)}, got {sorted(parameters)}"
             )
-        spans = parameters["spans"]
+        spans, ramp = parameters["spans"], parameters.get("ramp")
         spans = spans if isinstance(spans, list) else [spans]
-        whole = [("spans", span, 1) for span in spans] + [("sinks", parameters["sinks"], 0)]
-        whole += [(name, parameters[name], 1) for name in ("block", "ramp") if parameters.get(name)]
         if not spans:
             raise ValueError("spans must be a number, or a list with one for each key/value head")
-        for name, value, least in whole:
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        for span in spans:
+            check_whole(1, spans=span)
+        check_whole(0, sinks=parameters["sinks"])
+        if ramp:
+            check_whole(1, ramp=ramp)
+        if ramp is not None and not 1 <= ramp <= min(spans):
+            raise ValueError(f"ramp must be between 1 and the smallest span, got {ramp!r}")
         if correction == "none":
-            ramp = parameters["ramp"]
-            if ramp is not None and not 1 <= ramp <= min(spans):
-                raise ValueError(f"ramp must be between 1 and the smallest span, got {ramp!r}")
             return
-        if parameters["key_mean"] not in KEY_MEANS:
-            raise ValueError(
-                f"key_mean must be one of {list(KEY_MEANS)}, got {parameters['key_mean']!r}"
-            )
-        if not parameters["block"]:
-            raise ValueError(f"block must be a whole number >= 1, got {parameters['block']!r}")
-        widen = parameters["widen"]
+        check_whole(1, block=parameters["block"])
+        key_mean, widen = parameters["key_mean"], parameters["widen"]
+        if key_mean not in KEY_MEANS:
+            raise ValueError(f"key_mean must be one of {list(KEY_MEANS)}, got {key_mean!r}")
         if widen is not None and not (isinstance(widen, float) and 0 < widen < 1):
             raise ValueError(f"widen must be a share between 0 and 1, or null, got {widen!r}")
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int:
         """Sinks and the widest span. Keys that only `widen` can reach are left for recall tests."""
-        return spec["sinks"] + max(
-            cache_window(spec, span) for span, _ in span_groups(spec["spans"])
-        )
+        spans = spec["spans"] if isinstance(spec["spans"], list) else [spec["spans"]]
+        return spec["sinks"] + cache_window(spec, max(spans))
 
     @classmethod
     def cache_layer(cls, spec: dict[str, Any]) -> LocalCacheLayer:
@@ -287,9 +262,8 @@ class LocalAttention(AttentionMixer):
         if spec["correction"] == "block_mean":
             # fp64 models have fp64 sums; the counts of padded rows are always fp32
             sums = key_value_bytes(config, max(SUM_BYTES, size.element_bytes))
-            total += -(-size.context_tokens // spec["block"]) * (
-                sums + (SUM_BYTES if size.padded else 0)
-            )
+            sums += SUM_BYTES if size.padded else 0
+            total += -(-size.context_tokens // spec["block"]) * sums
         return size.batch * total
 
 
@@ -299,7 +273,7 @@ def span_groups(spans: int | list[int]) -> list[tuple[int, list[int] | None]]:
         return [(spans, None)]
     distinct = sorted(set(spans))
     if len(distinct) == 1:
-        return [(distinct[0], None)]
+        return span_groups(distinct[0])
     return [(span, [head for head, own in enumerate(spans) if own == span]) for span in distinct]
 
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from layerwright.kernels.local_attention import add_to_blocks
+from layerwright.tasks.hybrid.mixers.cache_layer import CacheLayer
 from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
 
 FAR_STEP = 64  # far slots are allocated in multiples of this
@@ -37,12 +37,11 @@ class SpanWindow(StreamingCacheLayer):
         far_positions: (B, far_slots) if a batch has had padding.
     """
 
+    by_row = (*StreamingCacheLayer.by_row, "far_positions")
+
     def __init__(self, sinks: int, window: int, keep_far: bool):
         super().__init__(sinks, window)
         self.keep_far = keep_far
-        self._clear()
-
-    def _clear(self) -> None:
         self.far: Tensor | None = None
         self.far_slots = 0
         self.far_positions: Tensor | None = None
@@ -54,10 +53,8 @@ class SpanWindow(StreamingCacheLayer):
         """Keeps what later queries can see; returns what the new queries can see."""
         far = self._far_on_device()
         if positions is not None and self.far_positions is None:
-            far_range = torch.arange(
-                self.sinks, self.sinks + self.far_slots, device=positions.device
-            )
-            self.far_positions = far_range.expand(len(positions), -1)
+            first = torch.arange(self.far_slots, device=positions.device) + self.sinks
+            self.far_positions = first.expand(len(positions), -1)
         far_positions = self.far_positions
         keys, values, positions = super().update(key_states, value_states, positions)
         leaving = keys.shape[2] - self.capacity
@@ -67,24 +64,20 @@ class SpanWindow(StreamingCacheLayer):
         return Seen(keys, values, positions, far, far_positions)
 
     def _keep(self, keys: Tensor, values: Tensor, positions_BK: Tensor) -> None:
-        """As in the base class, but no real token is lost.
-
-        Padding fills the window before far keys.
-        """
+        """As in the base class, but no real token is lost: padding stays before far keys do."""
         newest_B1 = positions_BK.amax(dim=1, keepdim=True)
         padding = positions_BK < 0
         visible_later = (positions_BK < self.sinks) | (positions_BK > newest_B1 + 1 - self.window)
         rank = torch.where(padding, 1, torch.where(visible_later, 2, 0))
         order_BK = rank.argsort(dim=1, descending=True, stable=True)
-        parts = []
-        for slots in (order_BK[:, : self.capacity], order_BK[:, self.capacity :]):
-            index = slots[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
-            parts.append(
-                (keys.gather(2, index), values.gather(2, index), positions_BK.gather(1, slots))
-            )
-        (self.keys, self.values, self.positions), left = parts
+
+        def chosen(slots_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            index = slots_BN[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+            return keys.gather(2, index), values.gather(2, index), positions_BK.gather(1, slots_BN)
+
+        self.keys, self.values, self.positions = chosen(order_BK[:, : self.capacity])
         if self.keep_far:
-            self._append_far(*left)
+            self._append_far(*chosen(order_BK[:, self.capacity :]))
 
     def _append_far(self, keys: Tensor, values: Tensor, positions: Tensor | None = None) -> None:
         if positions is not None and self.far_positions is not None:
@@ -92,11 +85,8 @@ class SpanWindow(StreamingCacheLayer):
         taken = self.far_slots + keys.shape[2]
         states = torch.stack([keys, values]).permute(3, 0, 1, 2, 4)
         if self.far is None or taken > len(self.far):
-            grown = states.new_empty(
-                (far_capacity(taken), *states.shape[1:]),
-                device="cpu",
-                pin_memory=self.device.type == "cuda",
-            )
+            shape = far_capacity(taken), *states.shape[1:]
+            grown = states.new_empty(shape, device="cpu", pin_memory=self.device.type == "cuda")
             if self.far is not None:
                 grown[: self.far_slots] = self.far[: self.far_slots]
             self.far = grown
@@ -126,7 +116,8 @@ class SpanWindow(StreamingCacheLayer):
 
     def reset(self) -> None:
         super().reset()
-        self._clear()
+        self.far = self._prefetched = None
+        self.far_slots = 0
 
     def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         super()._map_rows(change)
@@ -134,8 +125,6 @@ class SpanWindow(StreamingCacheLayer):
         if self.far is not None:
             far = change(self.far.transpose(0, 2)).transpose(0, 2).contiguous()
             self.far = far.pin_memory() if self.device.type == "cuda" else far
-        if self.far_positions is not None:
-            self.far_positions = change(self.far_positions)
 
 
 def far_capacity(slots: int) -> int:
@@ -143,7 +132,7 @@ def far_capacity(slots: int) -> int:
     return -(-slots // FAR_STEP) * FAR_STEP
 
 
-class LocalCacheLayer(CacheLayerMixin):
+class LocalCacheLayer(CacheLayer):
     """One window for each distinct span, and the block sums of all heads.
 
     Args:
@@ -157,8 +146,11 @@ class LocalCacheLayer(CacheLayerMixin):
         key_sums, value_sums: (B, G, F, d) in fp32, over each block's tokens that are not sinks.
         counts: (B, 1, F, 1) tokens in each sum, if a batch has had padding; else None, and they
             follow from `cumulative_length`.
-        cumulative_length: slots seen so far, padding included.
     """
+
+    by_row = ("key_sums", "value_sums", "counts")
+    key_sums: Any = None
+    value_sums: Any = None
 
     def __init__(
         self,
@@ -172,17 +164,7 @@ class LocalCacheLayer(CacheLayerMixin):
         self.sinks, self.heads = sinks, heads
         self.block: Any = block  # an int in all methods that sum blocks
         self.windows = [SpanWindow(sinks, window, keep_far) for window in windows]
-        self._clear()
-
-    def _clear(self) -> None:
-        self.key_sums: Any = None
-        self.value_sums: Any = None
         self.counts: Tensor | None = None
-        self.cumulative_length = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.is_initialized = True
 
     def update(  # type: ignore[override] # Transformers' layers return keys and values only
         self,
@@ -238,51 +220,19 @@ class LocalCacheLayer(CacheLayerMixin):
         taken = (starts + self.block).clamp_max(tokens) - starts.clamp_min(self.sinks)
         return taken.clamp_min(0).float()[None, None, :, None]
 
-    def get_seq_length(self) -> int:
-        return self.cumulative_length
-
-    def get_max_length(self) -> int:
-        return -1  # no limit on the context
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cumulative_length + query_length, 0
-
     def prefetch(self) -> None:
         for window in self.windows:
             window.prefetch()
 
     def reset(self) -> None:
+        super().reset()
         for window in self.windows:
             window.reset()
-        self._clear()
-        self.is_initialized = False
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Always refused unless the count is 0: tokens outside a span are lost or summed.
-
-        Raises:
-            RuntimeError: tokens_to_remove is not 0.
-        """
-        for window in self.windows:
-            window.crop(tokens_to_remove)
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        for window in self.windows:
-            window.batch_select_indices(indices)
-        self._map_rows(lambda x: x[indices.to(x.device)])
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        for window in self.windows:
-            window.batch_repeat_interleave(repeats)
-        self._map_rows(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
-        for name in ("key_sums", "value_sums", "counts"):
-            if getattr(self, name) is not None:
-                setattr(self, name, change(getattr(self, name)))
+        super()._map_rows(change)
+        for window in self.windows:
+            window._map_rows(change)
 
 
 def select_heads(keys: Tensor, values: Tensor, heads: list[int] | None) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from layerwright.kernels.covered_mass import covered_mass
 from layerwright.kernels.streaming_attention import streaming_attention
-from layerwright.tasks.hybrid.mixers.attention import CacheSize, one_query_attention
+from layerwright.tasks.hybrid.mixers.attention import CacheSize, check_whole, one_query_attention
 from layerwright.tasks.hybrid.mixers.full import FullAttention
-from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer, VisibleRows
+from layerwright.tasks.hybrid.mixers.selective_cache import SelectiveCacheLayer
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
 from layerwright.tasks.hybrid.placement import Placement
 
-MINIMUM = {"full_layers": 0, "sinks": 0, "window": 1, "last_queries": 1}
+PARAMETERS = ("full_layers", "sinks", "window", "last_queries")
 
 
 def full_layer_count(spec: dict[str, Any], layers: int) -> int:
@@ -46,38 +46,29 @@ class PrefillSelection(FullAttention):
     decides_together = True
 
     def attend(
-        self,
-        q_BHTd: Tensor,
-        k_BGTd: Tensor,
-        v_BGTd: Tensor,
-        placement: Placement,
-        cache: Any = None,
+        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache: Any
     ) -> Tensor:
-        if cache is None:
-            return super().attend(q_BHTd, k_BGTd, v_BGTd, placement)
         states = (k_BGTd, v_BGTd, self.layer_idx, placement.stored_positions)
-        if placement.past_tokens == 0:
-            out_BHTd = super().attend(q_BHTd, k_BGTd, v_BGTd, placement)
-            cache.update(*states, lazy_ratios=self.lazy_ratios(q_BHTd, k_BGTd, placement))
+        if cache is None or placement.past_tokens == 0:
+            out_BHTd = super().attend(q_BHTd, k_BGTd, v_BGTd, placement, None)
+            if cache is not None:
+                cache.update(*states, lazy_ratios=self.lazy_ratios(q_BHTd, k_BGTd, placement))
             return out_BHTd
         full, trimmed = cache.update(*states)
         out_BH1d = torch.empty_like(q_BHTd)
         if full is not None:
-            q, mask = _select_rows(full, q_BHTd, placement.causal_mask)
-            _set_rows(out_BH1d, full, one_query_attention(q, full.keys, full.values, mask))
+            rows, mask = full.rows, placement.causal_mask
+            mask = None if mask is None else mask[rows]
+            out_BH1d[rows] = one_query_attention(q_BHTd[rows], full.keys, full.values, mask)
         if trimmed is not None:
-            _set_rows(out_BH1d, trimmed, self._streaming(trimmed, q_BHTd, placement))
+            rows, kept = trimmed.rows, (trimmed.keys, trimmed.values)
+            if trimmed.positions is None:  # a single query sees all keys in the cache
+                out_BH1d[rows] = one_query_attention(q_BHTd[rows], *kept)
+            else:
+                positions = placement.positions[rows], trimmed.positions
+                ends = self.spec["sinks"], self.spec["window"]
+                out_BH1d[rows] = streaming_attention(q_BHTd[rows], *kept, *positions, *ends)
         return out_BH1d
-
-    def _streaming(self, seen: VisibleRows, q_BH1d: Tensor, placement: Placement) -> Tensor:
-        if seen.positions is None:  # a single query sees all keys in the cache
-            (q,) = _select_rows(seen, q_BH1d)
-            return one_query_attention(q, seen.keys, seen.values)
-        q, positions = _select_rows(seen, q_BH1d, placement.positions)
-        sinks, window = self.spec["sinks"], self.spec["window"]
-        return streaming_attention(
-            q, seen.keys, seen.values, positions, seen.positions, sinks, window
-        )
 
     @torch.no_grad()
     def lazy_ratios(self, q_BHTd: Tensor, k_BGTd: Tensor, placement: Placement) -> list[float]:
@@ -100,14 +91,11 @@ class PrefillSelection(FullAttention):
 
     @classmethod
     def check_parameters(cls, parameters: dict[str, Any]) -> None:
-        if set(parameters) != set(MINIMUM):
-            raise ValueError(f"takes {', '.join(map(repr, MINIMUM))}, got {sorted(parameters)}")
-        for name, least in MINIMUM.items():
-            value = parameters[name]
-            if name == "full_layers" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        if set(parameters) != set(PARAMETERS):
+            raise ValueError(f"takes {', '.join(map(repr, PARAMETERS))}, got {sorted(parameters)}")
+        full_layers, sinks, window, last_queries = map(parameters.get, PARAMETERS)
+        check_whole(0, full_layers=0 if full_layers is None else full_layers, sinks=sinks)
+        check_whole(1, window=window, last_queries=last_queries)
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int:
@@ -133,14 +121,3 @@ class PrefillSelection(FullAttention):
         return full * FullAttention.kv_bytes(config, specs[0], size) + (
             len(specs) - full
         ) * StreamingAttention.kv_bytes(config, specs[0], size)
-
-
-def _select_rows(seen: VisibleRows, *tensors: Tensor | None) -> tuple[Any, ...]:
-    """The given rows of each tensor (B, ...); None stays None."""
-    if seen.rows is None:
-        return tensors
-    return tuple(None if x is None else x[seen.rows] for x in tensors)
-
-
-def _set_rows(out_BH1d: Tensor, seen: VisibleRows, values: Tensor) -> None:
-    out_BH1d[slice(None) if seen.rows is None else seen.rows] = values

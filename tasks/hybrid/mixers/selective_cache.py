@@ -4,15 +4,92 @@ Shapes: B batch, G key/value heads, T new tokens, K slots, d head size; rows are
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from heapq import heappush, heappushpop
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
+from layerwright.tasks.hybrid.mixers.cache_layer import CacheLayer
 from layerwright.tasks.hybrid.mixers.full import FullCacheLayer
-from layerwright.tasks.hybrid.mixers.lazy_queue import LazyQueue
 from layerwright.tasks.hybrid.mixers.streaming import StreamingCacheLayer
+
+
+class LazyQueue:
+    """Selects in each row the `full_layers` least lazy layers; these keep all keys.
+
+    Each row has a priority queue. A layer enters with its lazy ratio; when the queue has more than
+    `full_layers` layers, the laziest leaves (LightTransfer's test mode, arXiv 2410.13846). Of
+    equally lazy layers the highest leaves: it came last, so no stored keys must be trimmed.
+
+    Args:
+        layers: the competing cache layers by layer index, ascending.
+        full_layers: how many of them keep all keys.
+        fixed: for each row, the layers to trim; replaces the selection by lazy ratio.
+
+    Raises:
+        ValueError: `fixed` names other layers, or more or fewer layers, than a selection can have.
+    """
+
+    def __init__(
+        self,
+        layers: "dict[int, SelectiveCacheLayer]",
+        full_layers: int,
+        fixed: Sequence[Sequence[int]] | None = None,
+    ):
+        self.layers, self.full_layers, self.fixed = layers, full_layers, fixed
+        count = max(len(layers) - full_layers, 0)
+        for row, trimmed in enumerate(fixed or []):
+            if not len(trimmed) == len(set(trimmed) & set(layers)) == count:
+                raise ValueError(
+                    f"selection, row {row}: expected {count} distinct layers out of "
+                    f"{list(layers)}, got {list(trimmed)}"
+                )
+        for index, layer in layers.items():
+            layer.index, layer.queue = index, self
+        self.reset()
+
+    def reset(self) -> None:
+        """Discards the selection of a prompt, even in the middle of the prompt."""
+        self.kept: list[list[tuple[float, int]]] = []  # one heap per row; its top leaves next
+        self.entered = 0
+
+    def enter(self, layer: int, lazy_ratios: Sequence[float]) -> dict[int, list[int]]:
+        """Adds a layer with its lazy ratio in each row.
+
+        Returns:
+            By layer index, the rows (ascending) in which this layer now leaves the queue.
+
+        Raises:
+            ValueError: `fixed` has another number of rows.
+        """
+        if self.fixed is not None:
+            if len(self.fixed) != len(lazy_ratios):
+                raise ValueError(
+                    f"selection has {len(self.fixed)} rows for a batch of {len(lazy_ratios)}"
+                )
+            return {layer: [row for row, trimmed in enumerate(self.fixed) if layer in trimmed]}
+        leaving: dict[int, list[int]] = {}
+        self.kept = self.kept or [[] for _ in lazy_ratios]
+        for row, ratio in enumerate(lazy_ratios):
+            entry = (-ratio, -layer)
+            if len(self.kept[row]) < self.full_layers:
+                heappush(self.kept[row], entry)
+            else:
+                _, evicted = heappushpop(self.kept[row], entry)
+                leaving.setdefault(-evicted, []).append(row)
+        self.entered += 1
+        if self.entered == len(self.layers):
+            self.reset()
+        return leaving
+
+    def selection(self) -> list[tuple[int, ...]]:
+        """For each row, the layers that were trimmed; empty before a prompt."""
+        layers = self.layers.items()
+        batch = max(layer.batch for layer in self.layers.values())
+        return [
+            tuple(i for i, layer in layers if row in layer.trimmed_rows) for row in range(batch)
+        ]
 
 
 class TrimmedRows(StreamingCacheLayer):
@@ -27,30 +104,26 @@ class TrimmedRows(StreamingCacheLayer):
         """
         self.lazy_initialization(keys, values)
         self.cumulative_length = keys.shape[2]
-        if positions is None:
-            self.keys, self.values = self._ends(keys), self._ends(values)
-        else:
-            self._keep(keys, values, positions)
+        self._retain(keys, values, positions)
         self.batch_select_indices(torch.tensor(rows))
 
     def join(self, other: "TrimmedRows", order: Sequence[int]) -> None:
         """Adds other rows of the same prompt, then puts all rows into `order`."""
-        self.keys = torch.cat([self.keys, other.keys])[order]
-        self.values = torch.cat([self.values, other.values])[order]
-        if self.positions is not None and other.positions is not None:
-            self.positions = torch.cat([self.positions, other.positions])[order]
+        for name in self.by_row:
+            if (tensor := getattr(self, name)) is not None:
+                setattr(self, name, torch.cat([tensor, getattr(other, name)])[order])
 
 
 class VisibleRows(NamedTuple):
-    """The keys that the next token sees in some rows."""
+    """The keys that the next token sees in some rows of the batch."""
 
-    rows: list[int] | None  # None for the whole batch
+    rows: list[int] | slice
     keys: Tensor  # (rows, G, K, d)
     values: Tensor
     positions: Tensor | None  # (rows, K) of trimmed rows in a padded batch
 
 
-class SelectiveCacheLayer(CacheLayerMixin):
+class SelectiveCacheLayer(CacheLayer):
     """All keys and values of some rows; sinks and window of the other rows.
 
     Attributes:
@@ -58,11 +131,11 @@ class SelectiveCacheLayer(CacheLayerMixin):
         full_rows, trimmed_rows: the rows of the batch in each part, ascending; on the host, because
             tensor shapes depend on them.
         batch: number of rows, 0 before a prompt.
-        index: index of this layer; the queue sets it.
-        queue: selects the rows to trim; the queue sets itself.
+        index, queue: the layer's index, and the queue that selects its rows to trim; it sets both.
     """
 
     supports_early_init = False
+    crop_error = "a prefill_selection layer's cache cannot be cropped: trimmed tokens are lost"
 
     def __init__(self, sinks: int, window: int):
         super().__init__()
@@ -75,12 +148,7 @@ class SelectiveCacheLayer(CacheLayerMixin):
         self.full, self.trimmed = FullCacheLayer(), TrimmedRows(self.sinks, self.window)
         self.full_rows: tuple[int, ...] = ()
         self.trimmed_rows: tuple[int, ...] = ()
-        self.batch = 0
-        self.is_initialized = False
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.batch, self.is_initialized = key_states.shape[0], True
+        self.batch, self.is_initialized = 0, False
 
     def update(  # type: ignore[override] # Transformers' layers return keys and values only
         self,
@@ -108,6 +176,7 @@ class SelectiveCacheLayer(CacheLayerMixin):
                 self._extend(self.trimmed, self.trimmed_rows, *states),
             ]
         self.lazy_initialization(key_states, value_states)
+        self.batch = len(key_states)
         leaving = self.queue.enter(self.index, lazy_ratios or [1.0] * self.batch)
         own = leaving.pop(self.index, [])
         for layer, rows in leaving.items():  # first, to free memory for this layer's keys
@@ -115,26 +184,18 @@ class SelectiveCacheLayer(CacheLayerMixin):
         if own:
             self._add_trimmed(own, key_states, value_states, positions, own)
         self.full_rows = tuple(row for row in range(self.batch) if row not in own)
-        if self.full_rows:
-            self._extend(self.full, self.full_rows, key_states, value_states, None)
+        self._extend(self.full, self.full_rows, key_states, value_states, None)
         return [None, None]
 
     def _extend(
-        self,
-        part: FullCacheLayer | TrimmedRows,
-        rows: Sequence[int],
-        keys: Tensor,
-        values: Tensor,
-        positions: Tensor | None,
+        self, part: FullCacheLayer | TrimmedRows, rows: Sequence[int], *states: Any
     ) -> VisibleRows | None:
         """Appends the rows' new keys, values and positions to one of the two parts."""
         if not rows:
             return None
-        if len(rows) == self.batch:
-            return VisibleRows(None, *part.update(keys, values, positions))
-        index = list(rows)
-        positions = None if positions is None else positions[index]
-        return VisibleRows(index, *part.update(keys[index], values[index], positions))
+        index = slice(None) if len(rows) == self.batch else list(rows)
+        states = tuple(None if x is None else x[index] for x in states)
+        return VisibleRows(index, *part.update(*states))
 
     def trim(self, rows: Sequence[int], positions: Tensor | None) -> None:
         """Trims full rows to sinks and window and frees the memory of their other keys.
@@ -172,29 +233,9 @@ class SelectiveCacheLayer(CacheLayerMixin):
     def get_seq_length(self) -> int:
         return max(self.full.get_seq_length(), self.trimmed.get_seq_length())
 
-    def get_max_length(self) -> int:
-        return -1
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
-
     def reset(self) -> None:
         self._clear()
         self.queue.reset()
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Always refused unless the count is 0: trimmed tokens are lost.
-
-        Raises:
-            RuntimeError: tokens_to_remove is not 0.
-        """
-        if tokens_to_remove:
-            raise RuntimeError(
-                "a prefill_selection layer's cache cannot be cropped: trimmed tokens are lost"
-            )
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._select(torch.arange(self.batch)[indices.cpu()].tolist())

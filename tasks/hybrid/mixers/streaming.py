@@ -4,20 +4,20 @@ Attention sinks: arXiv 2309.17453. As a replacement of lazy layers: arXiv 2410.1
 Shapes: B batch, T new tokens, K keys, N kept keys, H query heads, G key/value heads, d head size.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from layerwright.kernels.streaming_attention import streaming_attention
 from layerwright.tasks.hybrid.mixers.attention import (
     AttentionMixer,
     CacheSize,
+    check_whole,
     key_value_bytes,
     one_query_attention,
 )
+from layerwright.tasks.hybrid.mixers.cache_layer import CacheLayer
 from layerwright.tasks.hybrid.placement import Placement
 
 POSITION_BYTES = 8  # int64
@@ -33,16 +33,28 @@ def kept_positions(seen_tokens: int, sinks: int, window: int) -> Tensor:
     return torch.cat([torch.arange(min(sinks, seen_tokens)), recent])[None]
 
 
-class StreamingCacheLayer(CacheLayerMixin):
+def host_positions(
+    placement: Placement, tokens: int, sinks: int, window: int
+) -> tuple[Tensor, Tensor]:
+    """Positions (1, T) and (1, N + T) of the queries and keys of a pass without padding.
+
+    They are on the CPU, so that an operator plans without waiting for the device.
+    """
+    past = placement.past_tokens
+    q_positions = torch.arange(past, past + tokens)[None]
+    return q_positions, torch.cat([kept_positions(past, sinks, window), q_positions], dim=1)
+
+
+class StreamingCacheLayer(CacheLayer):
     """Keys and values of at most `sinks` + `window` - 1 tokens per row, whatever the context.
 
     Attributes:
         keys, values: (B, G, N, d).
         positions: (B, N) int64, -1 for empty slots. None until a batch has padding; the positions
             then follow from `cumulative_length` (see `kept_positions`).
-        cumulative_length: slots seen so far, padding included.
     """
 
+    by_row: ClassVar = ("keys", "values", "positions")
     keys: Any  # None until the first update
     values: Any
 
@@ -50,15 +62,13 @@ class StreamingCacheLayer(CacheLayerMixin):
         super().__init__()
         self.sinks, self.window = sinks, window
         self.capacity = sinks + window - 1
-        self.cumulative_length = 0
         self.positions: Tensor | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
+        super().lazy_initialization(key_states, value_states)
         self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        self.is_initialized = True
 
-    def update(  # type: ignore[override] # Transformers' layers return keys and values only
+    def update(
         self, key_states: Tensor, value_states: Tensor, positions: Tensor | None = None
     ) -> Any:
         """Keeps what later queries can see; returns what the new queries can see.
@@ -80,12 +90,16 @@ class StreamingCacheLayer(CacheLayerMixin):
                 kept = kept_positions(self.cumulative_length, self.sinks, self.window)
                 self.positions = kept.to(positions.device).expand(keys.shape[0], -1)
             positions = torch.cat([self.positions, positions], dim=1)
+        self._retain(keys, values, positions)
         self.cumulative_length += key_states.shape[2]
+        return keys, values, positions
+
+    def _retain(self, keys: Tensor, values: Tensor, positions: Tensor | None) -> None:
+        """Keeps what later queries can see of the slots so far."""
         if positions is None:
             self.keys, self.values = self._ends(keys), self._ends(values)
         else:
             self._keep(keys, values, positions)
-        return keys, values, positions
 
     def _ends(self, states: Tensor) -> Tensor:
         """The first `sinks` and the last `window` - 1 slots."""
@@ -106,47 +120,8 @@ class StreamingCacheLayer(CacheLayerMixin):
         index = slots_BN[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
         self.keys, self.values = keys.gather(2, index), values.gather(2, index)
 
-    def get_seq_length(self) -> int:
-        return self.cumulative_length
-
-    def get_max_length(self) -> int:
-        return -1  # no limit on the context
-
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return min(self.cumulative_length, self.capacity) + query_length, 0
-
-    def reset(self) -> None:
-        self.keys = self.values = self.positions = None
-        self.is_initialized = False
-        self.cumulative_length = 0
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Always refused unless the count is 0: tokens outside the window are lost.
-
-        Raises:
-            RuntimeError: tokens_to_remove is not 0.
-        """
-        if tokens_to_remove:
-            raise RuntimeError(
-                "a streaming layer's cache cannot be cropped: it no longer has the tokens before "
-                "its window. Assisted and prompt-lookup decoding need a model whose capabilities "
-                "have crop: true."
-            )
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._map_rows(lambda x: x[indices.to(x.device)])
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self._map_rows(lambda x: x.repeat_interleave(repeats, dim=0))
-
-    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self.is_initialized:
-            self.keys, self.values = change(self.keys), change(self.values)
-        if self.positions is not None:
-            self.positions = change(self.positions)
 
 
 class StreamingAttention(AttentionMixer):
@@ -155,38 +130,26 @@ class StreamingAttention(AttentionMixer):
     kind = "streaming"
 
     def attend(
-        self,
-        q_BHTd: Tensor,
-        k_BGTd: Tensor,
-        v_BGTd: Tensor,
-        placement: Placement,
-        cache: Any = None,
+        self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache: Any
     ) -> Tensor:
-        sinks, window = self.spec["sinks"], self.spec["window"]
-        k, v, tokens = k_BGTd, v_BGTd, q_BHTd.shape[2]
-        k_positions = placement.stored_positions
+        k, v, stored = k_BGTd, v_BGTd, placement.stored_positions
         if cache is not None:
-            k, v, k_positions = cache.update(k, v, self.layer_idx, positions=k_positions)
-        if k_positions is not None:
-            return streaming_attention(
-                q_BHTd, k, v, placement.positions, k_positions, sinks, window
-            )
-        if tokens == 1:  # a single query sees all keys in the cache
+            k, v, stored = cache.update(k, v, self.layer_idx, positions=stored)
+        sinks, window = self.spec["sinks"], self.spec["window"]
+        if stored is not None:
+            positions = placement.positions, stored
+        elif q_BHTd.shape[2] == 1:  # a single query sees all keys in the cache
             return one_query_attention(q_BHTd, k, v)
-        # Positions stay on the CPU, so that the operator plans without waiting for the device.
-        past = placement.past_tokens
-        q_positions = torch.arange(past, past + tokens)[None]
-        k_positions = torch.cat([kept_positions(past, sinks, window), q_positions], dim=1)
-        return streaming_attention(q_BHTd, k, v, q_positions, k_positions, sinks, window)
+        else:
+            positions = host_positions(placement, q_BHTd.shape[2], sinks, window)
+        return streaming_attention(q_BHTd, k, v, *positions, sinks, window)
 
     @classmethod
     def check_parameters(cls, parameters: dict[str, Any]) -> None:
         if set(parameters) != {"sinks", "window"}:
             raise ValueError(f"takes 'sinks' and 'window', got {sorted(parameters)}")
-        for name, least in (("sinks", 0), ("window", 1)):
-            value = parameters[name]
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        check_whole(0, sinks=parameters["sinks"])
+        check_whole(1, window=parameters["window"])
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int:
