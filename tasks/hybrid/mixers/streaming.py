@@ -54,7 +54,7 @@ class StreamingCacheLayer(CacheLayer):
             then follow from `cumulative_length` (see `kept_positions`).
     """
 
-    by_row: ClassVar = ("keys", "values", "positions")
+    by_row: ClassVar[tuple[str, ...]] = ("keys", "values", "positions")
     keys: Any  # None until the first update
     values: Any
 
