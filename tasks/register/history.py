@@ -46,11 +46,7 @@ def history_of(client: MlflowClient, name: str, alias: str, now: datetime) -> Hi
 
 
 def _state(
-    client: MlflowClient,
-    version: ModelVersion,
-    aliases: dict[str, str],
-    alias: str,
-    now: datetime,
+    client: MlflowClient, version: ModelVersion, aliases: dict[str, str], alias: str, now: datetime
 ) -> VersionState:
     number = str(version.version)
     decision, expires, compared = NONE, "", NONE

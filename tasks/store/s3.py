@@ -247,6 +247,5 @@ def s3_client() -> Any:  # boto3 makes the class at run time
     session = get_session()
     session.get_component("data_loader").file_loader = _DESCRIPTIONS
     return boto3.Session(botocore_session=session).client(
-        "s3",
-        config=Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10),
+        "s3", config=Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10)
     )
