@@ -24,28 +24,18 @@ def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """The environment of a step, which it gets in addition to its inputs.
+    """The environment of a step, which it gets in addition to its inputs."""
 
-    Attributes:
-        store: the store of inputs and results.
-        workdir: a folder for this step with these inputs. It survives a kill, so that the next
-            attempt can resume from it, and is removed on success.
-        seed: the recipe's seed.
-        device: ``cpu``, ``cuda``, ``cuda:1``...
-        processes: number of processes that share a training.
-        memory_bytes: bound on the weights on the device; None for no bound.
-        sink: takes a training's live metrics.
-        log: takes one line about progress, for people.
-    """
-
-    store: Store
+    store: Store  # the store of inputs and results
+    # a folder for this step with these inputs. It survives a kill, so that the next attempt can
+    # resume from it, and is removed on success.
     workdir: Path
-    seed: int = 0
-    device: str = "cpu"
-    processes: int = 1
-    memory_bytes: int | None = None
-    sink: MetricSink = no_metrics
-    log: Callable[[str], None] = _silent
+    seed: int = 0  # the recipe's seed
+    device: str = "cpu"  # ``cpu``, ``cuda``, ``cuda:1``..
+    processes: int = 1  # number of processes that share a training
+    memory_bytes: int | None = None  # bound on the weights on the device; None for no bound
+    sink: MetricSink = no_metrics  # takes a training's live metrics
+    log: Callable[[str], None] = _silent  # takes one line about progress, for people
 
     def folder(self, name: str) -> Path:
         """A new empty folder in the workdir; an existing one is deleted."""

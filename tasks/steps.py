@@ -25,26 +25,19 @@ Estimate = Callable[["Recipe", "ModelRef", float], float]
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the DAG.
-
-    Attributes:
-        after: the previous step; None for the first.
-        block: the block of the recipe that enables the step; None for steps of every run.
-        seconds: the time that the dry run shows, or ``module.function`` of an `Estimate`.
-        placed: the step can run on a worker of a pool; otherwise it runs in the run's process.
-        streams: the recipe's ``memory`` bounds the weights on the step's device.
-        trains: several processes can share the step, and it sends live metrics.
-        listed: the recipe's `compute` block and the dry run list it.
-    """
+    """A step of the DAG."""
 
     name: str
-    after: str | None = None
+    after: str | None = None  # the previous step; None for the first
+    # the block of the recipe that enables the step; None for steps of every run
     block: str | None = None
+    # the time that the dry run shows, or ``module.function`` of an `Estimate`
     seconds: float | str | None = None
+    # the step can run on a worker of a pool; otherwise it runs in the run's process
     placed: bool = True
-    streams: bool = False
-    trains: bool = False
-    listed: bool = True
+    streams: bool = False  # the recipe's ``memory`` bounds the weights on the step's device
+    trains: bool = False  # several processes can share the step, and it sends live metrics
+    listed: bool = True  # the recipe's `compute` block and the dry run list it
 
     def estimate(self, recipe: Recipe, model: ModelRef, token_seconds: float) -> float | None:
         """The estimated seconds of the step, within a factor of two; None if unknown."""

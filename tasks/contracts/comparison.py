@@ -11,34 +11,26 @@ Better = Literal["A", "B", "neither"]
 
 
 class FigureComparison(Contract):
-    """One metric of A and B.
-
-    Attributes:
-        difference: B minus A.
-        low, high: the 95 % confidence interval of the difference (paired bootstrap over items).
-        p_value: two-sided; the null hypothesis is that A and B are equal. Adjusted over all metrics
-            by Holm's method.
-        items: number of paired items; 0 if the metric has no items, and then there is no test.
-        lost: items that only A answers correctly, where items are right or wrong.
-        won: items that only B answers correctly.
-        better: ``neither`` unless the p-value is below the significance level.
-        reason: why there is no interval or test.
-    """
+    """One metric of A and B."""
 
     metric: str
     unit: str
     higher_is_better: bool
     a: float | None
     b: float | None
-    difference: float | None = None
+    difference: float | None = None  # B minus A
+    # low, high: the 95 % confidence interval of the difference (paired bootstrap over items)
     low: float | None = None
     high: float | None = None
+    # two-sided; the null hypothesis is that A and B are equal. Adjusted over all metrics by Holm's
+    # method.
     p_value: float | None = None
+    # number of paired items; 0 if the metric has no items, and then there is no test
     items: int = 0
-    lost: int | None = None
-    won: int | None = None
-    better: Better = "neither"
-    reason: str = ""
+    lost: int | None = None  # items that only A answers correctly, where items are right or wrong
+    won: int | None = None  # items that only B answers correctly
+    better: Better = "neither"  # ``neither`` unless the p-value is below the significance level
+    reason: str = ""  # why there is no interval or test
 
 
 class ItemChange(Contract):
@@ -56,17 +48,12 @@ class ItemChange(Contract):
 
 
 class SideBySide(Contract):
-    """The whole comparison.
+    """The whole comparison."""
 
-    Attributes:
-        figures: one per metric, in the recipe's order.
-        changed: items that one checkpoint answers correctly and the other does not.
-        regressions: per metric, the items with the largest losses of B.
-    """
-
-    figures: tuple[FigureComparison, ...]
+    figures: tuple[FigureComparison, ...]  # one per metric, in the recipe's order
+    # items that one checkpoint answers correctly and the other does not
     changed: tuple[ItemChange, ...]
-    regressions: tuple[ItemChange, ...]
+    regressions: tuple[ItemChange, ...]  # per metric, the items with the largest losses of B
 
 
 class SideBySideRun(SideBySide):

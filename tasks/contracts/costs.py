@@ -41,14 +41,10 @@ class MeasuredTime(Contract):
 
 
 class LayerTime(MeasuredTime):
-    """The time of one kind of layer.
+    """The time of one kind of layer."""
 
-    Attributes:
-        spec: the hybrid model's layer spec, defaults included.
-        strategies: the recipe's strategies that produce this layer; ``keep`` for base layers.
-    """
-
-    spec: LayerSpec
+    spec: LayerSpec  # the hybrid model's layer spec, defaults included
+    # the recipe's strategies that produce this layer; ``keep`` for base layers
     strategies: tuple[str, ...]
 
 
@@ -62,15 +58,11 @@ class MixedModel(MeasuredTime):
 
 
 class ContextCosts(Contract):
-    """Times at one context length.
-
-    Attributes:
-        outside: embeddings, final norm and head; measured as a model without layers.
-        layers: one entry per kind of layer; a removed layer is an entry with time 0.
-    """
+    """Times at one context length."""
 
     context_tokens: int
-    outside: MeasuredTime
+    outside: MeasuredTime  # embeddings, final norm and head; measured as a model without layers
+    # one entry per kind of layer; a removed layer is an entry with time 0
     layers: tuple[LayerTime, ...]
     mixed: MixedModel
 

@@ -22,19 +22,16 @@ class Pair(Contract):
 
 
 class Crossover(Contract):
-    """The prompt length from which the candidate is faster than the base.
-
-    Attributes:
-        measured: (prompt length, candidate's median time over the base's), ascending by length.
-        tokens: the shortest length from which the ratio stays below 1, interpolated linearly over
-            the logarithm of the length. It is the shortest measured length if all ratios are below
-            1, and None if the ratio at the longest is not.
-    """
+    """The prompt length from which the candidate is faster than the base."""
 
     timed: Timed
     new_tokens: int = 0
     batch: int = 1
+    # (prompt length, candidate's median time over the base's), ascending by length
     measured: tuple[tuple[int, float], ...]
+    # the shortest length from which the ratio stays below 1, interpolated linearly over the
+    # logarithm of the length. It is the shortest measured length if all ratios are below 1, and
+    # None if the ratio at the longest is not.
     tokens: float | None
 
     @property

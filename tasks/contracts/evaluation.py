@@ -16,44 +16,32 @@ Aggregate = Literal["mean", "exp_mean"]
 
 
 class Presentation(Contract):
-    """How pages show a family of measurements: all whose names start with the same word.
+    """How pages show a family of measurements: all whose names start with the same word."""
 
-    Attributes:
-        label: the name of the figure.
-        part: the section of the page. ``by_length`` draws curves over context length and needs a
-            length in the name.
-        help: the unit or the scale, and which direction is better.
-        log: logarithmic axis.
-        reference: the value of an unchanged model, if it is a constant.
-    """
-
-    label: str
+    label: str  # the name of the figure
+    # the section of the page. ``by_length`` draws curves over context length and needs a length in
+    # the name.
     part: Literal["quality", "by_length", "overlap", "other"] = "other"
-    help: str = ""
-    log: bool = False
-    reference: float | None = None
+    help: str = ""  # the unit or the scale, and which direction is better
+    log: bool = False  # logarithmic axis
+    reference: float | None = None  # the value of an unchanged model, if it is a constant
 
 
 class Measurement(Contract):
-    """One metric's value in one arm.
-
-    Attributes:
-        value: None if it could not be measured; ``detail`` then says why.
-        low, high: the 95 % confidence interval, if the metric gives one.
-        count: number of items (tokens, prompts, repeats) behind the value.
-        aggregate: how the value follows from the per-item results: their weighted mean, or exp of
-            it; None if it does not follow from them.
-    """
+    """One metric's value in one arm."""
 
     metric: str
     arm: Arm
-    value: float | None
+    value: float | None  # None if it could not be measured; ``detail`` then says why
     unit: str
     higher_is_better: bool
+    # low, high: the 95 % confidence interval, if the metric gives one
     low: float | None = None
     high: float | None = None
-    count: int = 0
+    count: int = 0  # number of items (tokens, prompts, repeats) behind the value
     detail: str = ""
+    # how the value follows from the per-item results: their weighted mean, or exp of it; None if it
+    # does not follow from them
     aggregate: Aggregate | None = None
 
     @field_validator("value", "low", "high")
@@ -76,23 +64,19 @@ class Champion(Contract):
 
 
 class EvalReport(Contract):
-    """All arms, measured in one run on the same items.
-
-    Attributes:
-        kernels: the kernel implementations that ran, by operator; empty if every measurement came
-            from the cache.
-        items: the tree with every per-item result (tasks/contracts/items.py).
-    """
+    """All arms, measured in one run on the same items."""
 
     base_sha256: str
     candidate_sha256: str
     champion: Champion | None = None
     control_sha256: str | None = None
     device: str
+    # the kernel implementations that ran, by operator; empty if every measurement came from the
+    # cache
     kernels: dict[str, tuple[str, ...]] = {}
     measurements: tuple[Measurement, ...]
     presentation: dict[str, Presentation] = {}  # by the first word of a measurement's name
-    items: TreeRef | None = None
+    items: TreeRef | None = None  # the tree with every per-item result (tasks/contracts/items.py)
     seconds: float = 0.0
 
     @property

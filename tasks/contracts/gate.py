@@ -29,43 +29,34 @@ class Waiver(Contract):
 
 
 class Check(Contract):
-    """One rule applied to one metric.
-
-    Attributes:
-        compare, arm, slice: copied from the rule.
-        value: the figure that is compared with the limit.
-        bound: the one-sided confidence bound of ``value`` on the side of the limit.
-        is_floor: the limit is a minimum; otherwise it is a maximum.
-        margin: distance from the limit of ``value`` or ``bound``, whichever the rule judges;
-            negative if it is outside.
-        p_value: the null hypothesis is that the limit holds. Adjusted by Holm's method over all
-            tests of the decision.
-        items: number of items behind the bound and the p-value.
-        detectable: the smallest change of ``value`` that this number of items shows with a power
-            of 80 %.
-        inconclusive: the check failed because there is too little evidence, not because a loss is
-            significant.
-        waiver: the waiver under which a failed check does not reject.
-    """
+    """One rule applied to one metric."""
 
     metric: str
     rule: str
+    # compare, arm, slice: copied from the rule
     compare: Comparing
-    value: float | None
+    value: float | None  # the figure that is compared with the limit
     limit: float
-    is_floor: bool
+    is_floor: bool  # the limit is a minimum; otherwise it is a maximum
+    # distance from the limit of ``value`` or ``bound``, whichever the rule judges; negative if it
+    # is outside
     margin: float | None
     passed: bool
     severity: Severity
     reason: str = ""
     arm: Compared = "base"
     slice: str | None = None
+    # the one-sided confidence bound of ``value`` on the side of the limit
     bound: float | None = None
+    # the null hypothesis is that the limit holds. Adjusted by Holm's method over all tests of the
+    # decision.
     p_value: float | None = None
-    items: int = 0
+    items: int = 0  # number of items behind the bound and the p-value
+    # the smallest change of ``value`` that this number of items shows with a power of 80 %
     detectable: float | None = None
+    # the check failed because there is too little evidence, not because a loss is significant
     inconclusive: bool = False
-    waiver: Waiver | None = None
+    waiver: Waiver | None = None  # the waiver under which a failed check does not reject
 
     @property
     def rejects(self) -> bool:

@@ -24,26 +24,17 @@ class Words(Contract):
 
 
 class ItemResult(Contract):
-    """One arm's result on one item.
+    """One arm's result on one item."""
 
-    Attributes:
-        metric: name of the measurement that the item belongs to.
-        item: the item's id, the same in every arm.
-        value: the item's figure; None if it could not be measured. 1 or 0 if ``correct`` is set.
-        correct: None if the metric has no right or wrong answers.
-        weight: the item's weight in the measurement, for instance its number of tokens.
-        slice: the group that the item belongs to, for instance a range of token positions.
-        words: question and answer, if the metric keeps them.
-    """
-
-    metric: str
+    metric: str  # name of the measurement that the item belongs to
     arm: Arm
-    item: str
+    item: str  # the item's id, the same in every arm
+    # the item's figure; None if it could not be measured. 1 or 0 if ``correct`` is set.
     value: float | None = None
-    correct: bool | None = None
-    weight: float = 1.0
-    slice: str = ""
-    words: Words | None = None
+    correct: bool | None = None  # None if the metric has no right or wrong answers
+    weight: float = 1.0  # the item's weight in the measurement, for instance its number of tokens
+    slice: str = ""  # the group that the item belongs to, for instance a range of token positions
+    words: Words | None = None  # question and answer, if the metric keeps them
 
     @model_validator(mode="before")
     @classmethod

@@ -19,24 +19,18 @@ class PassTime(Contract):
 
 
 class PlanItem(Contract):
-    """One strategy for layers ``start`` to ``stop`` (exclusive).
-
-    Attributes:
-        params: options of the strategy.
-        predicted_language_nats, predicted_recall_nats: predicted damage (contracts/profile.py).
-        predicted_kv_bytes: at the plan's ``context_tokens``, batch 1.
-        predicted_time: of these layers, at the plan's ``context_tokens``.
-    """
+    """One strategy for layers ``start`` to ``stop`` (exclusive)."""
 
     start: int = Field(ge=0)
     stop: int
     strategy: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {}  # options of the strategy
     reason: str = ""
+    # predicted_language_nats, predicted_recall_nats: predicted damage (contracts/profile.py)
     predicted_language_nats: float | None = None
     predicted_recall_nats: float | None = None
-    predicted_kv_bytes: int | None = None
-    predicted_time: PassTime | None = None
+    predicted_kv_bytes: int | None = None  # at the plan's ``context_tokens``, batch 1
+    predicted_time: PassTime | None = None  # of these layers, at the plan's ``context_tokens``
 
     @model_validator(mode="after")
     def _ordered(self) -> PlanItem:
@@ -50,24 +44,17 @@ class PlanItem(Contract):
 
 
 class ConversionPlan(Contract):
-    """The strategy of every layer; people may edit the file.
-
-    Attributes:
-        items: cover all layers in order, each layer once.
-        repaired_from: identity of the rejected plan that this one repairs.
-        costs_sha256: digest of the cost table that the times were predicted from.
-        base_time: predicted time of the whole base.
-        outside_time: predicted time outside the layers: embeddings, final norm, head.
-    """
+    """The strategy of every layer; people may edit the file."""
 
     model_sha256: str
     layers: int = Field(gt=0, le=10_000)
     context_tokens: int = Field(gt=0)
     selector: str
-    items: tuple[PlanItem, ...]
-    repaired_from: str | None = None
-    costs_sha256: str | None = None
-    base_time: PassTime | None = None
+    items: tuple[PlanItem, ...]  # cover all layers in order, each layer once
+    repaired_from: str | None = None  # identity of the rejected plan that this one repairs
+    costs_sha256: str | None = None  # digest of the cost table that the times were predicted from
+    base_time: PassTime | None = None  # predicted time of the whole base
+    # predicted time outside the layers: embeddings, final norm, head
     outside_time: PassTime | None = None
 
     @model_validator(mode="after")
@@ -108,15 +95,11 @@ class ConversionPlan(Contract):
 
 
 class RepairRound(Contract):
-    """A rejected plan and its repair.
-
-    Attributes:
-        given_back: layers that the next plan keeps unconverted; empty if there is no next plan.
-        stopped: why there is no next plan.
-    """
+    """A rejected plan and its repair."""
 
     plan: ConversionPlan
     candidate_sha256: str
     failed_checks: tuple[str, ...]
+    # layers that the next plan keeps unconverted; empty if there is no next plan
     given_back: tuple[int, ...] = ()
-    stopped: str = ""
+    stopped: str = ""  # why there is no next plan

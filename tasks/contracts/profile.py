@@ -6,18 +6,12 @@ from layerwright.tasks.contracts.base import Contract, Spec
 
 
 class MeasuredDamage(Contract):
-    """The quality that a conversion loses against the base. Positive is worse.
+    """The quality that a conversion loses against the base. Positive is worse."""
 
-    Attributes:
-        language_nats: increase of the mean NLL per text token.
-        recall_nats: mean over ``probes``.
-        kl_nats: mean KL divergence from the base per text token.
-        probes: per recall probe, decrease of the answer's mean log-probability per token.
-    """
-
-    language_nats: float
-    recall_nats: float
-    kl_nats: float | None = None
+    language_nats: float  # increase of the mean NLL per text token
+    recall_nats: float  # mean over ``probes``
+    kl_nats: float | None = None  # mean KL divergence from the base per text token
+    # per recall probe, decrease of the answer's mean log-probability per token
     probes: dict[str, float] = {}
 
 
@@ -45,16 +39,13 @@ class LayerProfile(Contract):
 
 
 class CacheGeometry(Contract):
-    """The shape of the base's KV caches.
-
-    Attributes:
-        window_tokens: per layer, how many tokens the base's cache keeps; None means all. Empty if
-            every layer keeps all.
-    """
+    """The shape of the base's KV caches."""
 
     kv_heads: int
     head_dim: int
     element_bytes: int
+    # per layer, how many tokens the base's cache keeps; None means all. Empty if every layer keeps
+    # all.
     window_tokens: tuple[int | None, ...] = ()
 
     @property

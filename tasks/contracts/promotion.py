@@ -18,21 +18,17 @@ class Approval(Contract):
 
 
 class Move(Contract):
-    """One move of the champion alias, stored in a tag of the version that became champion.
-
-    Attributes:
-        before: the previous champion; None if there was none.
-        by, reason, how: the approver, the reason, and whether a person or a policy approved.
-        finished_at: when the registry confirmed the move; None if the move was interrupted.
-    """
+    """One move of the champion alias, stored in a tag of the version that became champion."""
 
     action: Literal["promoted", "rolled back"]
     model: str
     alias: str
     version: str
-    before: str | None
+    before: str | None  # the previous champion; None if there was none
+    # by, reason, how: the approver, the reason, and whether a person or a policy approved
     by: str
     reason: str
     how: Literal["person", "policy"]
     started_at: str
+    # when the registry confirmed the move; None if the move was interrupted
     finished_at: str | None = None

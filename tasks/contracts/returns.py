@@ -21,37 +21,26 @@ class Price(Contract):
 
 
 class WorkloadCost(Contract):
-    """Money per million tokens at one length and batch size, from measured medians.
-
-    Attributes:
-        prefill: per million prompt tokens.
-        decode: per million new tokens.
-        request: per million tokens of whole requests (prompt and answer).
-        break_even_tokens: tokens of such requests after which the savings equal the conversion's
-            cost; None if the candidate saves nothing.
-    """
+    """Money per million tokens at one length and batch size, from measured medians."""
 
     prompt_tokens: int
     new_tokens: int
     batch: int
-    prefill: Pair
-    decode: Pair
-    request: Pair
+    prefill: Pair  # per million prompt tokens
+    decode: Pair  # per million new tokens
+    request: Pair  # per million tokens of whole requests (prompt and answer)
+    # tokens of such requests after which the savings equal the conversion's cost; None if the
+    # candidate saves nothing
     break_even_tokens: float | None = None
 
 
 class CostAndReturn(Contract):
-    """The cost of a conversion and its return per workload.
-
-    Attributes:
-        device_seconds: by step.
-        untimed: cached steps without a recorded duration; the cost does not include them.
-        conversion: in the price's currency.
-    """
+    """The cost of a conversion and its return per workload."""
 
     price: Price
     device: str
-    device_seconds: dict[str, float]
+    device_seconds: dict[str, float]  # by step
+    # cached steps without a recorded duration; the cost does not include them
     untimed: tuple[str, ...] = ()
-    conversion: float
+    conversion: float  # in the price's currency
     workloads: tuple[WorkloadCost, ...]

@@ -27,42 +27,29 @@ class Request(Contract):
 
 
 class Answer(Contract):
-    """One side's answer to a request.
-
-    Attributes:
-        seconds: from the prompt to the last token.
-        error: why there is no answer; ``text`` and ``new_tokens`` are then empty.
-        cost: device cost of these seconds, if the recipe gives a price.
-        match: score against the request's reference, if it has one.
-    """
+    """One side's answer to a request."""
 
     text: str = ""
     new_tokens: int = 0
-    seconds: float
-    error: str | None = None
-    cost: float | None = None
-    match: float | None = None
+    seconds: float  # from the prompt to the last token
+    error: str | None = None  # why there is no answer; ``text`` and ``new_tokens`` are then empty
+    cost: float | None = None  # device cost of these seconds, if the recipe gives a price
+    match: float | None = None  # score against the request's reference, if it has one
 
 
 class Served(Contract):
     """The record of one request in a stage.
 
     Both sides answer a request of the shadow stage and each request that goes to the challenger;
-    the champion alone answers the others.
-
-    Attributes:
-        prompt_sha256: digest of the request; detects a changed request under the same id.
-        side: the side that the request is assigned to.
-        agreement: ROUGE-L F1 of the challenger's text against the champion's.
-        champion_nll, challenger_nll: nats per token that each side gives the champion's text.
-    """
+    the champion alone answers the others."""
 
     id: str
-    prompt_sha256: str
-    side: Side
+    prompt_sha256: str  # digest of the request; detects a changed request under the same id
+    side: Side  # the side that the request is assigned to
     champion: Answer | None = None
     challenger: Answer | None = None
-    agreement: float | None = None
+    agreement: float | None = None  # ROUGE-L F1 of the challenger's text against the champion's
+    # champion_nll, challenger_nll: nats per token that each side gives the champion's text
     champion_nll: float | None = None
     challenger_nll: float | None = None
 
@@ -75,40 +62,30 @@ class Served(Contract):
 
 
 class LimitCheck(Contract):
-    """One limit at one look (interim analysis).
-
-    Attributes:
-        value, bound: the figure and its one-sided confidence bound towards the limit, both in the
-            limit's unit.
-        verdict: ``open`` means that the data show neither that the limit holds nor that it is
-            broken.
-    """
+    """One limit at one look (interim analysis)."""
 
     figure: RolloutFigure
     limit: float
+    # value, bound: the figure and its one-sided confidence bound towards the limit, both in the
+    # limit's unit
     value: float | None = None
     bound: float | None = None
     p_value: float | None = None
     items: int = 0
+    # ``open`` means that the data show neither that the limit holds nor that it is broken
     verdict: Literal["inside", "outside", "open"]
     reason: str = ""
 
 
 class StageDecision(Contract):
-    """The decision of one look at a stage.
-
-    Attributes:
-        requests: requests of this stage so far.
-        by_challenger: requests assigned to the challenger.
-        pairs: requests that both sides answered.
-    """
+    """The decision of one look at a stage."""
 
     stage: str
     share: float
     look: int
-    requests: int
-    by_challenger: int
-    pairs: int
+    requests: int  # requests of this stage so far
+    by_challenger: int  # requests assigned to the challenger
+    pairs: int  # requests that both sides answered
     verdict: Verdict
     checks: tuple[LimitCheck, ...]
     decided_at: str
@@ -116,33 +93,22 @@ class StageDecision(Contract):
 
 
 class RolloutState(Contract):
-    """The state of a roll-out, stored in one tag of the registered model.
-
-    Attributes:
-        champion, challenger: versions.
-        attempt: number of this roll-out among the model's roll-outs, from 1.
-        stage: index of the current stage; the number of stages once all have passed.
-        look: number of the next look at this stage, from 1.
-        share: share of traffic that the challenger gets; serving reads it.
-        since: when the challenger got this share.
-        begin: number of requests that earlier stages read from the log.
-        log_sha256: digest of those requests; detects a changed log.
-        reason: of the last decision.
-    """
+    """The state of a roll-out, stored in one tag of the registered model."""
 
     model: str
+    # champion, challenger: versions
     champion: str
     challenger: str
-    attempt: int
+    attempt: int  # number of this roll-out among the model's roll-outs, from 1
     policy_sha256: str
-    stage: int = 0
-    look: int = 1
-    share: float = 0.0
-    since: str
-    begin: int = 0
-    log_sha256: str
+    stage: int = 0  # index of the current stage; the number of stages once all have passed
+    look: int = 1  # number of the next look at this stage, from 1
+    share: float = 0.0  # share of traffic that the challenger gets; serving reads it
+    since: str  # when the challenger got this share
+    begin: int = 0  # number of requests that earlier stages read from the log
+    log_sha256: str  # digest of those requests; detects a changed log
     status: Literal["running", "inconclusive", "rolled back", "promoted"] = "running"
-    reason: str = ""
+    reason: str = ""  # of the last decision
 
 
 class StoppedRollout(Contract):
@@ -162,15 +128,9 @@ class LiveShare(Contract):
 
 
 class RolloutResult(Contract):
-    """The result of a roll-out run.
-
-    Attributes:
-        stages: the last decision of each stage.
-        move: the promotion, if there was one.
-        records: folder with the record of every request.
-    """
+    """The result of a roll-out run."""
 
     state: RolloutState
-    stages: tuple[StageDecision, ...]
-    move: Move | None = None
-    records: str
+    stages: tuple[StageDecision, ...]  # the last decision of each stage
+    move: Move | None = None  # the promotion, if there was one
+    records: str  # folder with the record of every request

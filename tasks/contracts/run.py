@@ -13,12 +13,7 @@ from layerwright.tasks.contracts.returns import CostAndReturn
 
 
 class RunSummary(Contract):
-    """The result of a convert run. ``--json`` prints it as the last line.
-
-    Attributes:
-        repairs: every rejected plan, in order.
-        cost: None if the recipe gives no price.
-    """
+    """The result of a convert run. ``--json`` prints it as the last line."""
 
     run_id: str
     decision: Literal["accepted", "rejected"]
@@ -30,9 +25,9 @@ class RunSummary(Contract):
     cache_hits: tuple[str, ...]
     report: str
     failed_checks: tuple[str, ...] = ()
-    repairs: tuple[RepairRound, ...] = ()
+    repairs: tuple[RepairRound, ...] = ()  # every rejected plan, in order
     crossovers: tuple[Crossover, ...] = ()
-    cost: CostAndReturn | None = None
+    cost: CostAndReturn | None = None  # None if the recipe gives no price
 
 
 class Page(Contract):

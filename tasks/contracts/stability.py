@@ -9,32 +9,24 @@ from layerwright.tasks.contracts.profile import ModelProfile
 
 
 class PlanOverlap(Contract):
-    """How similar two plans are.
+    """How similar two plans are."""
 
-    Attributes:
-        same_strategy: share of layers that have the same strategy in both.
-        jaccard: layers that both convert, over layers that at least one converts; 1 if neither
-            converts a layer.
-    """
-
-    same_strategy: float
+    same_strategy: float  # share of layers that have the same strategy in both
+    # layers that both convert, over layers that at least one converts; 1 if neither converts a
+    # layer
     jaccard: float
 
 
 class Stability(Contract):
-    """A survey's plans, chosen again from a second text; both choices measured on both domains.
+    """A survey's plans, chosen again from a second text; both choices measured on both domains."""
 
-    Attributes:
-        texts: the texts that plans were chosen from: the recipe's, then the second.
-        held_out: the texts that plans are measured on, one per domain, in the same order.
-        profile, plans: from the second text.
-        measured: the plans chosen from the first text, then those chosen from the second.
-    """
-
-    texts: tuple[str, str]
+    texts: tuple[str, str]  # the texts that plans were chosen from: the recipe's, then the second
+    # the texts that plans are measured on, one per domain, in the same order
     held_out: tuple[str, str]
+    # profile, plans: from the second text
     profile: ModelProfile
     plans: dict[str, ConversionPlan]
+    # the plans chosen from the first text, then those chosen from the second
     measured: tuple[PlanComparison, PlanComparison]
 
     def damage(self, plan: str, chosen_on: str, family: str, measured_on: str) -> Measurement:

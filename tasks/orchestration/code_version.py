@@ -37,17 +37,11 @@ _NAME = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 
 
 class Module(NamedTuple):
-    """The parts of a module that a cache key depends on.
+    """The parts of a module that a cache key depends on."""
 
-    Attributes:
-        digest: of its code.
-        imports: the modules of this project that it can import.
-        rooms: the packages whose components it can build by name.
-    """
-
-    digest: bytes
-    imports: frozenset[str]
-    rooms: frozenset[str]
+    digest: bytes  # of its code
+    imports: frozenset[str]  # the modules of this project that it can import
+    rooms: frozenset[str]  # the packages whose components it can build by name
 
 
 def code_version(module: str, inputs: Iterable[Any] = ()) -> str:

@@ -32,21 +32,13 @@ ERRORS = {kind.__name__: kind for kind in (*FINAL, StepError)}
 
 
 class Job(Contract):
-    """A call of a node.
+    """A call of a node."""
 
-    Attributes:
-        node: the name of its function.
-        inputs: the JSON of each input.
-        place: of the run.
-        key: the cache key. It also names the work folder, so that a retry resumes.
-        code: the version of the step's code, which is part of the key.
-    """
-
-    node: str
-    inputs: dict[str, Any]
-    place: Place
-    key: str
-    code: str
+    node: str  # the name of its function
+    inputs: dict[str, Any]  # the JSON of each input
+    place: Place  # of the run
+    key: str  # the cache key. It also names the work folder, so that a retry resumes.
+    code: str  # the version of the step's code, which is part of the key
 
     @property
     def workdir(self) -> Path:

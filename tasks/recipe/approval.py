@@ -9,17 +9,13 @@ from layerwright.tasks.contracts.gate import Tier
 
 
 class ApprovalPolicy(Contract):
-    """A standing approval for all versions that meet its conditions.
+    """A standing approval for all versions that meet its conditions."""
 
-    Attributes:
-        author, reason: the approver and the reason, as recorded with each promotion.
-        tiers: the gate must have used one of these tiers; by default any tier, or none.
-        waivers: accept decisions that depend on a waiver.
-        max_age_days: maximum age of the gate's decision, in addition to its expiry.
-    """
-
+    # author, reason: the approver and the reason, as recorded with each promotion
     author: str = Field(min_length=1)
     reason: str = Field(min_length=1)
+    # the gate must have used one of these tiers; by default any tier, or none
     tiers: tuple[Tier, ...] = ()
-    waivers: bool = False
+    waivers: bool = False  # accept decisions that depend on a waiver
+    # maximum age of the gate's decision, in addition to its expiry
     max_age_days: Number | None = Field(default=None, gt=0)

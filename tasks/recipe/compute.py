@@ -13,30 +13,27 @@ ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
 
 
 class StepPlacement(Contract):
-    """The placement of one step: in this process, or on a worker of a Prefect work pool.
-
-    Attributes:
-        pool: name of the work pool. Its deployment ``step/<pool>`` runs the step in a process of
-            its own, which sees the worker's devices.
-        queue: the pool's queue in which the step waits.
-        slots: number of the pool's slots (GPUs) that the step holds while it runs.
-        retries: how often the step runs again after it failed or its worker was lost.
-        timeout_minutes: the step is stopped after this time, waiting included.
-        processes: above 1, training (``regularize``, ``finetune``) runs in this many processes,
-            one per GPU, with the models sharded among them.
-        memory: such as ``2GB``; bounds the weights on the device in ``profile``, ``choose``,
-            ``convert`` and ``evaluate``. The layers of a larger model are read from disk in turn,
-            and all rows pass through one layer before the next. The results are the same.
-    """
+    """The placement of one step: in this process, or on a worker of a Prefect work pool."""
 
     where: Literal["inline", "pool"] = "inline"
+    # name of the work pool. Its deployment ``step/<pool>`` runs the step in a process of its own,
+    # which sees the worker's devices.
     pool: Annotated[str, Field(min_length=1)] | None = None
+    # the pool's queue in which the step waits
     queue: Annotated[str, Field(min_length=1)] | None = None
+    # number of the pool's slots (GPUs) that the step holds while it runs
     slots: Annotated[int, Field(gt=0, strict=True)] = 1
+    # how often the step runs again after it failed or its worker was lost
     retries: Annotated[int, Field(ge=0, strict=True)] = 0
+    # the step is stopped after this time, waiting included
     timeout_minutes: Annotated[Number, Field(gt=0)] | None = None
     device: str = "auto"
+    # above 1, training (``regularize``, ``finetune``) runs in this many processes, one per GPU,
+    # with the models sharded among them
     processes: Annotated[int, Field(gt=0, strict=True)] = 1
+    # such as ``2GB``; bounds the weights on the device in ``profile``, ``choose``, ``convert`` and
+    # ``evaluate``. The layers of a larger model are read from disk in turn, and all rows pass
+    # through one layer before the next. The results are the same.
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
 
     @model_validator(mode="after")

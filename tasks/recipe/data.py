@@ -12,24 +12,19 @@ TextForm = Literal["text", "items", "files"]
 
 
 class TextSource(Contract):
-    """The source of one text.
+    """The source of one text."""
 
-    Attributes:
-        source: an address as in ``model.source``, or ``python-docs``.
-        files: globs inside the source.
-        field: the column or key that holds the text in Arrow, Parquet and JSON files; ``messages``
-            makes it chat data.
-        part: keep the documents whose digest, as a fraction of 1, lies in [low, high). Disjoint
-            parts share no document.
-        form: ``text`` keeps the text of each document. ``items`` keeps whole rows of JSON, Arrow
-            and Parquet files, duplicates included, for tasks with right and wrong answers.
-            ``files`` keeps the files unchanged.
-    """
-
-    source: str = Field(min_length=1)
-    files: tuple[str, ...] = ("*",)
+    source: str = Field(min_length=1)  # an address as in ``model.source``, or ``python-docs``
+    files: tuple[str, ...] = ("*",)  # globs inside the source
+    # the column or key that holds the text in Arrow, Parquet and JSON files; ``messages`` makes it
+    # chat data
     field: str = "text"
+    # keep the documents whose digest, as a fraction of 1, lies in [low, high). Disjoint parts share
+    # no document.
     part: tuple[Share, Share] = (0.0, 1.0)
+    # ``text`` keeps the text of each document. ``items`` keeps whole rows of JSON, Arrow and
+    # Parquet files, duplicates included, for tasks with right and wrong answers. ``files`` keeps
+    # the files unchanged.
     form: TextForm = "text"
 
     @model_validator(mode="after")

@@ -20,19 +20,16 @@ class HealingStage(TrainingStage):
     """One stage of healing. Only ``steps`` is required.
 
     The default objective, targets and learning rate are those that recovered most quality for
-    strategies that shorten the context; docs/healing.md, "Where to begin", has the other cases.
+    strategies that shorten the context; docs/healing.md, "Where to begin", has the other cases."""
 
-    Attributes:
-        objectives: the losses to minimise.
-        parts: tensors trained in full, next to the adapter: ``linear`` maps, the learned ``mix`` of
-            gated recurrences, and their ``decay`` biases.
-        parts_learning_rate: by default the stage's; parts usually need a lower one than adapters.
-    """
-
+    # the losses to minimise
     objectives: tuple[Objective, ...] = Field(
         default=({"name": "logit_kl"},), validate_default=True, min_length=1
     )
+    # tensors trained in full, next to the adapter: ``linear`` maps, the learned ``mix`` of gated
+    # recurrences, and their ``decay`` biases
     parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
+    # by default the stage's; parts usually need a lower one than adapters
     parts_learning_rate: Number | None = Field(default=None, gt=0)
     window_dropout: WindowDropout | None = None
 

@@ -11,32 +11,26 @@ from layerwright.tasks.contracts.gate import Compared, Comparing, Severity, Tier
 
 
 class GateRule(Contract):
-    """One rule with one threshold.
+    """One rule with one threshold."""
 
-    Attributes:
-        metric: a name or a glob (``perplexity.*``) that must match at least one measurement.
-        arm: the arm that the candidate is compared with.
-        compare: ``value``: the candidate's own; ``ratio`` to the arm's value; ``difference`` from
-            it; ``p_value``: of a loss against the arm, adjusted over all tests of the decision
-            (Holm's method).
-        min, max: the threshold; exactly one of them.
-        on: what must be inside the threshold: the ``value``, or its one-sided confidence
-            ``bound``. A bound needs per-item results. If they show neither that the threshold
-            holds nor that it is broken, the check is inconclusive and fails.
-        across: judge ``each`` matching metric, or their ``mean``.
-        slice: a glob over the items' slices (``positions 512-*``); by default all items.
-        severity: ``warn`` never rejects.
-    """
-
+    # a name or a glob (``perplexity.*``) that must match at least one measurement
     metric: str = Field(min_length=1)
-    arm: Compared = "base"
+    arm: Compared = "base"  # the arm that the candidate is compared with
+    # ``value``: the candidate's own; ``ratio`` to the arm's value; ``difference`` from it;
+    # ``p_value``: of a loss against the arm, adjusted over all tests of the decision (Holm's
+    # method)
     compare: Comparing = "ratio"
+    # min, max: the threshold; exactly one of them
     min: Number | None = None
     max: Number | None = None
+    # what must be inside the threshold: the ``value``, or its one-sided confidence ``bound``. A
+    # bound needs per-item results. If they show neither that the threshold holds nor that it is
+    # broken, the check is inconclusive and fails.
     on: Literal["value", "bound"] = "value"
-    across: Literal["each", "mean"] = "each"
+    across: Literal["each", "mean"] = "each"  # judge ``each`` matching metric, or their ``mean``
+    # a glob over the items' slices (``positions 512-*``); by default all items
     slice: str | None = Field(default=None, min_length=1)
-    severity: Severity = "fail"
+    severity: Severity = "fail"  # ``warn`` never rejects
 
     @model_validator(mode="after")
     def _makes_sense(self) -> GateRule:
@@ -64,22 +58,17 @@ class GateRule(Contract):
 
 
 class GatePolicy(Contract):
-    """A tier, own rules, or both.
-
-    Attributes:
-        significance: the accepted rate of two errors. A candidate as good as its arm fails a test
-            by chance (over all tests together); a candidate exactly at a limit passes a rule on a
-            bound.
-        min_items: minimum number of items for a bound or a test.
-        expires_after_days: how long the decision is valid.
-    """
+    """A tier, own rules, or both."""
 
     tier: Tier | None = None
     rules: tuple[GateRule, ...] = ()
     waivers: tuple[Waiver, ...] = ()
+    # the accepted rate of two errors. A candidate as good as its arm fails a test by chance (over
+    # all tests together); a candidate exactly at a limit passes a rule on a bound.
     significance: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+    # minimum number of items for a bound or a test
     min_items: Annotated[int, Field(ge=2, strict=True)] = 20
-    expires_after_days: Number = Field(default=30, gt=0)
+    expires_after_days: Number = Field(default=30, gt=0)  # how long the decision is valid
 
     @model_validator(mode="after")
     def _says_something(self) -> GatePolicy:

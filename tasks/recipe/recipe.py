@@ -34,18 +34,13 @@ from layerwright.tasks.steps import steps
 
 
 class Recipe(Contract):
-    """The whole recipe.
-
-    Attributes:
-        data_root: folder that ``local:`` paths start from; by default the recipe's own folder.
-        store: ``s3://bucket/prefix`` or a folder; by default inside the home folder.
-        watch: the bands that requalify checks a registered version's figures against.
-        price: of the device; without it the report has no costs in money.
-    """
+    """The whole recipe."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Count = 0
+    # folder that ``local:`` paths start from; by default the recipe's own folder
     data_root: str | None = None
+    # ``s3://bucket/prefix`` or a folder; by default inside the home folder
     store: str | None = None
     model: ModelSource
     data: dict[str, TextSource] = Field(min_length=1)
@@ -57,13 +52,14 @@ class Recipe(Contract):
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
+    # the bands that requalify checks a registered version's figures against
     watch: tuple[WatchRule, ...] = ()
     repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
     rollout: RolloutPolicy | None = None
     survey: SurveyOptions | None = None
     compute: Compute = Compute()
-    price: Price | None = None
+    price: Price | None = None  # of the device; without it the report has no costs in money
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Recipe:

@@ -15,16 +15,13 @@ class RegularizeOptions(TrainingText, TrainingStage):
 
     The loss is next-token loss plus a weight times the ``norm`` of what the layers to be removed
     add to the residual stream. It makes these layers contribute less, so that removing them costs
-    less.
+    less."""
 
-    Attributes:
-        strategies: penalise the layers to which the plan gives one of these strategies.
-        weights: the penalty's weight. If there are several, each is tried for ``sweep_steps``, and
-            the best on ``validation`` is used.
-    """
-
+    # penalise the layers to which the plan gives one of these strategies
     strategies: tuple[Literal["remove", "linear"], ...] = Field(default=("remove",), min_length=1)
     norm: Literal["l2", "l1"] = "l2"
+    # the penalty's weight. If there are several, each is tried for ``sweep_steps``, and the best on
+    # ``validation`` is used.
     weights: tuple[Annotated[Number, Field(gt=0)], ...] = Field(
         default=(0.1,), min_length=1, max_length=8
     )

@@ -12,22 +12,16 @@ from layerwright.tasks.recipe.approval import ApprovalPolicy
 
 
 class RolloutLimit(Contract):
-    """How much worse than the champion's a figure of the challenger may be.
-
-    Attributes:
-        limit: by figure.
-            ``latency_p50``, ``latency_p95`` (seconds per request), ``cost`` (money per request):
-            maximum ratio to the champion's.
-            ``errors``: maximum increase of the share of failed requests.
-            ``match``: maximum decrease of the mean match with the reference.
-            ``agreement``: minimum of the mean ROUGE-L F1 with the champion's text.
-            ``likelihood``: maximum increase of the NLL of the champion's text, in nats per token.
-        on: what must be inside the limit: the figure's ``value``, or its one-sided confidence
-            ``bound``.
-    """
+    """How much worse than the champion's a figure of the challenger may be."""
 
     figure: RolloutFigure
+    # by figure. ``latency_p50``, ``latency_p95`` (seconds per request), ``cost`` (money per
+    # request): maximum ratio to the champion's. ``errors``: maximum increase of the share of failed
+    # requests. ``match``: maximum decrease of the mean match with the reference. ``agreement``:
+    # minimum of the mean ROUGE-L F1 with the champion's text. ``likelihood``: maximum increase of
+    # the NLL of the champion's text, in nats per token.
     limit: Number
+    # what must be inside the limit: the figure's ``value``, or its one-sided confidence ``bound``
     on: Literal["bound", "value"] = "bound"
 
 
@@ -54,32 +48,25 @@ STAGES = (
 
 
 class RolloutPolicy(Contract):
-    """The conditions under which a challenger advances, is rolled back and is promoted.
+    """The conditions under which a challenger advances, is rolled back and is promoted."""
 
-    Attributes:
-        approval: the policy under which a challenger that passed all stages is promoted.
-        limits: all must hold at every stage; one limit on ``errors`` is required.
-        looks: maximum number of looks (interim analyses) at a stage. Each look adds the stage's
-            ``requests``. A stage whose limits are still open after the last look is inconclusive.
-        significance: see tasks/rollout/stage.py.
-        min_items: minimum number of paired answers; below it a limit is open.
-        undecided: what to do with an inconclusive challenger: ``hold`` keeps its share of traffic,
-            ``roll back`` takes it away.
-        match: how an answer is compared with the reference.
-        chat: send each prompt as a user message in the tokenizer's chat template.
-        max_new_tokens: for requests that do not give it.
-    """
-
+    # the policy under which a challenger that passed all stages is promoted
     approval: ApprovalPolicy
+    # all must hold at every stage; one limit on ``errors`` is required
     limits: tuple[RolloutLimit, ...] = Field(min_length=1)
     stages: tuple[RolloutStage, ...] = Field(default=STAGES, min_length=1)
+    # maximum number of looks (interim analyses) at a stage. Each look adds the stage's
+    # ``requests``. A stage whose limits are still open after the last look is inconclusive.
     looks: Positive = 3
-    significance: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
-    min_items: Positive = 20
+    significance: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05  # see tasks/rollout/stage.py
+    min_items: Positive = 20  # minimum number of paired answers; below it a limit is open
+    # what to do with an inconclusive challenger: ``hold`` keeps its share of traffic, ``roll back``
+    # takes it away
     undecided: Literal["hold", "roll back"] = "hold"
+    # how an answer is compared with the reference
     match: Literal["rouge_l", "exact", "contains"] = "rouge_l"
-    chat: bool = False
-    max_new_tokens: Positive = 64
+    chat: bool = False  # send each prompt as a user message in the tokenizer's chat template
+    max_new_tokens: Positive = 64  # for requests that do not give it
 
     @property
     def passing_level(self) -> float:

@@ -24,19 +24,14 @@ class StabilityOptions(Contract):
 
 
 class SurveyOptions(Contract):
-    """Plans to compare without training.
+    """Plans to compare without training."""
 
-    Attributes:
-        plans: one selector per plan name.
-        frontier: budgets, as shares of the base; ``frontier_plan`` is chosen again at each.
-        frontier_budget: the quantity that ``frontier`` limits.
-    """
-
-    plans: dict[str, ChooseOptions] = Field(min_length=1)
+    plans: dict[str, ChooseOptions] = Field(min_length=1)  # one selector per plan name
     metrics: tuple[Metric, ...] = Field(min_length=1)
+    # budgets, as shares of the base; ``frontier_plan`` is chosen again at each
     frontier: tuple[Share, ...] = ()
     frontier_plan: str | None = None
-    frontier_budget: FrontierBudget = "kv_bytes_ratio"
+    frontier_budget: FrontierBudget = "kv_bytes_ratio"  # the quantity that ``frontier`` limits
     stability: StabilityOptions | None = None
 
     @model_validator(mode="after")

@@ -12,40 +12,30 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 class TrainingText(Contract):
-    """The training text, and how often the training state is saved.
-
-    Attributes:
-        documents: ``packed`` joins documents with EOS between them and cuts rows of ``row_tokens``;
-            ``separate`` puts one document in a row, cut or padded.
-        loss_on: all tokens, or only the assistant's turns of chat data.
-        checkpoint_every: steps between two saved states.
-    """
+    """The training text, and how often the training state is saved."""
 
     text: str
     row_tokens: Positive = 512
+    # ``packed`` joins documents with EOS between them and cuts rows of ``row_tokens``; ``separate``
+    # puts one document in a row, cut or padded
     documents: Literal["packed", "separate"] = "packed"
+    # all tokens, or only the assistant's turns of chat data
     loss_on: Literal["all", "assistant"] = "all"
-    checkpoint_every: Positive = 10
+    checkpoint_every: Positive = 10  # steps between two saved states
 
 
 class AdapterOptions(Contract):
-    """Which weights of the layers a stage trains.
+    """Which weights of the layers a stage trains."""
 
-    Attributes:
-        kind: ``lora``: low-rank adapters on the projections in ``targets``. ``full``: every weight
-            of the layers and the final norm, but not embeddings and head. ``none``: only the
-            stage's ``parts``.
-        targets: by default all projections of attention and MLP.
-        rslora: scale by alpha / sqrt(rank).
-        dora: train the magnitude too.
-    """
-
+    # ``lora``: low-rank adapters on the projections in ``targets``. ``full``: every weight of the
+    # layers and the final norm, but not embeddings and head. ``none``: only the stage's ``parts``.
     kind: Literal["lora", "full", "none"] = "lora"
     rank: Positive = 16
     alpha: Positive = 32
+    # by default all projections of attention and MLP
     targets: tuple[str, ...] = Field(default=PROJECTIONS, min_length=1)
-    rslora: bool = False
-    dora: bool = False
+    rslora: bool = False  # scale by alpha / sqrt(rank)
+    dora: bool = False  # train the magnitude too
 
 
 class WindowDropout(Contract):
@@ -59,23 +49,18 @@ class WindowDropout(Contract):
 
 
 class TrainingStage(Contract):
-    """Optimiser, schedule and precision of one stage of training.
-
-    Attributes:
-        rows_per_step: rows per optimiser step.
-        rows_at_once: rows per forward and backward pass.
-        precision: of the student's arithmetic; trained weights are always fp32.
-    """
+    """Optimiser, schedule and precision of one stage of training."""
 
     steps: Positive
-    rows_per_step: Positive = 1
-    rows_at_once: Positive = 1
+    rows_per_step: Positive = 1  # rows per optimiser step
+    rows_at_once: Positive = 1  # rows per forward and backward pass
     learning_rate: Number = Field(default=5e-4, gt=0)
     warmup_steps: Count = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: Number = Field(default=0.0, ge=0)
     max_grad_norm: Number = Field(default=1.0, gt=0)
     adapter: AdapterOptions = AdapterOptions()
+    # of the student's arithmetic; trained weights are always fp32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
 

@@ -10,15 +10,11 @@ from layerwright.tasks.contracts.base import Contract, Number
 
 
 class WatchRule(Contract):
-    """A band for the ratio of a version's figure to a reference figure.
+    """A band for the ratio of a version's figure to a reference figure."""
 
-    Attributes:
-        metric: a name or a glob; it must match at least one measurement.
-        against: the reference: the base or the champion, measured in the same run, or the version's
-            own figure when it was registered.
-    """
-
-    metric: str = Field(min_length=1)
+    metric: str = Field(min_length=1)  # a name or a glob; it must match at least one measurement
+    # the reference: the base or the champion, measured in the same run, or the version's own figure
+    # when it was registered
     against: Literal["base", "champion", "registered"] = "base"
     min_ratio: Number | None = None
     max_ratio: Number | None = None

@@ -44,22 +44,17 @@ def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class StandingDecision:
-    """The latest decision of the gate on a version, from its registration or a requalification.
-
-    Attributes:
-        champion: the champion that was measured in the same run; ``none`` if there was none, None
-            if the tags do not say.
-        waivers: the waivers that the decision depends on, or ``none``.
-        run_id: the run that made the decision.
-    """
+    """The latest decision of the gate on a version, from its registration or a requalification."""
 
     accepted: bool
     decided_at: datetime
     expires_at: datetime
+    # the champion that was measured in the same run; ``none`` if there was none, None if the tags
+    # do not say
     champion: str | None
     tier: str
-    waivers: str
-    run_id: str
+    waivers: str  # the waivers that the decision depends on, or ``none``
+    run_id: str  # the run that made the decision
 
 
 def standing_decision(version: ModelVersion) -> StandingDecision:

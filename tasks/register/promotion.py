@@ -31,22 +31,16 @@ MAX_CLOCK_SKEW = timedelta(minutes=5)  # between two machines with correct clock
 
 @dataclass(frozen=True)
 class Promotable:
-    """A version that may become champion. Its checkpoint's bytes are not verified yet.
-
-    Attributes:
-        champion: the current champion; None if there is none.
-        is_champion: the version is already the champion.
-        rolled_back: the rollback from this version to the current champion, if it came after the
-            decision.
-        stopped: the roll-out that rolled this version back, if it came after the decision.
-    """
+    """A version that may become champion. Its checkpoint's bytes are not verified yet."""
 
     version: ModelVersion
     checkpoint: CheckpointRef
     decision: StandingDecision
-    champion: str | None
-    is_champion: bool
+    champion: str | None  # the current champion; None if there is none
+    is_champion: bool  # the version is already the champion
+    # the rollback from this version to the current champion, if it came after the decision
     rolled_back: Move | None = None
+    # the roll-out that rolled this version back, if it came after the decision
     stopped: StoppedRollout | None = None
 
     @property

@@ -31,15 +31,11 @@ SAME_EVIDENCE = f"{REQUALIFIED}evidence_sha256"
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version to be measured again.
+    """A version to be measured again."""
 
-    Attributes:
-        record: MLflow's own record of it.
-        figures: the candidate's figures when it was registered, by metric as MLflow spells it.
-    """
-
-    record: ModelVersion
+    record: ModelVersion  # MLflow's own record of it
     checkpoint: CheckpointRef
+    # the candidate's figures when it was registered, by metric as MLflow spells it
     figures: dict[str, float]
 
     @property

@@ -26,15 +26,10 @@ class Entry(NamedTuple):
 
 
 class Store(ABC):
-    """Content-addressed trees and small keyed values.
+    """Content-addressed trees and small keyed values."""
 
-    Attributes:
-        uri: the address, as ``open_store`` takes it.
-        cache: the local folder from which trees are read; a remote store downloads them to it.
-    """
-
-    uri: str
-    cache: Path
+    uri: str  # the address, as ``open_store`` takes it
+    cache: Path  # the local folder from which trees are read; a remote store downloads them to it
 
     @abstractmethod
     def read(self, key: str) -> bytes | None:
