@@ -16,7 +16,7 @@ from layerwright.flows.session.champion import (
     roll_back_champion,
 )
 from layerwright.tasks.contracts.promotion import Approval, Move
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import Promotable, approved_by_policy
 from layerwright.tasks.register.versions import Address

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from layerwright.flows.command_line.launching import Interrupted
 from layerwright.flows.session import embedded
 from layerwright.tasks.contracts.base import Contract
-from layerwright.tasks.contracts.history import History
 from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.contracts.rollout import RolloutResult, Side
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.home import Home
-from layerwright.tasks.recipe.approval import ApprovalPolicy
 from layerwright.tasks.recipe.recipe import load_recipe
+from layerwright.tasks.recipe.registry import ApprovalPolicy
+from layerwright.tasks.register.history import History
 from layerwright.tasks.tracking import refuse_missing
 
 if TYPE_CHECKING:

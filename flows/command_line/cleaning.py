@@ -15,7 +15,7 @@ from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.home import Home
-from layerwright.tasks.register.held import held_trees
+from layerwright.tasks.register.versions import held_trees
 from layerwright.tasks.store.base import Entry, Store
 from layerwright.tasks.store.manifest import MANIFEST
 from layerwright.tasks.store.open import open_store

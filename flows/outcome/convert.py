@@ -16,6 +16,7 @@ from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan, PassTime, RepairRound
 from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.references import (
     LINEAGE,
     CheckpointRef,
@@ -23,7 +24,6 @@ from layerwright.tasks.contracts.references import (
     TextRef,
     TreeRef,
 )
-from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.contracts.run import RunSummary
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport

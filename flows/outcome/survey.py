@@ -20,8 +20,7 @@ from layerwright.tasks.contracts.evaluation import PlanComparison
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.contracts.references import ModelRef, TextRef
-from layerwright.tasks.contracts.stability import Stability
-from layerwright.tasks.contracts.survey import SurveyResult
+from layerwright.tasks.contracts.survey import Stability, SurveyResult
 from layerwright.tasks.convert.plan_file import write_plan
 from layerwright.tasks.home import Home
 from layerwright.tasks.report.bundle import SurveyBundle, SurveyPlan

@@ -17,9 +17,8 @@ from layerwright.tasks.evaluate.suite import check_items
 from layerwright.tasks.evaluate.task import evaluate_models
 from layerwright.tasks.fetch.task import fetch_model, fetch_text
 from layerwright.tasks.recipe.choose import ChooseOptions
-from layerwright.tasks.recipe.convert import ConvertOptions
 from layerwright.tasks.recipe.profile import ProfileOptions
-from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.recipe.recipe import ConvertOptions, Recipe
 from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.strategies.specs import resolved
 

@@ -8,7 +8,7 @@ from layerwright.tasks.choose.task import choose_plan
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import ModelRef, TextRef
-from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.contracts.survey import Stability
 from layerwright.tasks.evaluate.metrics.divergence import Divergence
 from layerwright.tasks.evaluate.metrics.perplexity import Perplexity
 from layerwright.tasks.evaluate.task import measure_plans

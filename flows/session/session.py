@@ -27,7 +27,7 @@ from layerwright.tasks.errors import InputError, LayerwrightError
 from layerwright.tasks.home import Home
 from layerwright.tasks.orchestration.place import Place, Run
 from layerwright.tasks.recipe.recipe import Recipe
-from layerwright.tasks.register.champion import current_champion
+from layerwright.tasks.register.versions import current_champion
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.store.s3 import S3_ERRORS, s3_client
 

@@ -7,7 +7,7 @@ from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem, RepairRound
 from layerwright.tasks.contracts.profile import ModelProfile
-from layerwright.tasks.recipe.repair import RepairOptions
+from layerwright.tasks.recipe.recipe import RepairOptions
 
 # prefixes of the metrics that become worse when more layers are kept
 COSTS = (

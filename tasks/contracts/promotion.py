@@ -1,4 +1,4 @@
-"""Approvals of promotions, and the record of each move of the champion alias."""
+"""Registration of a version, approvals of promotions, and the record of each champion move."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from typing import Literal
 from pydantic import Field
 
 from layerwright.tasks.contracts.base import Contract
+
+
+class Registration(Contract):
+    """A model version in the registry.
+
+    ``found``: the version existed before this run, with the same manifest digest.
+    """
+
+    name: str
+    version: str
+    alias: str
+    found: bool
 
 
 class Approval(Contract):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from layerwright.tasks.contracts.base import Contract
-from layerwright.tasks.contracts.crossover import Crossover
 from layerwright.tasks.contracts.plan import RepairRound
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.references import TreeRef
-from layerwright.tasks.contracts.registration import Registration
-from layerwright.tasks.contracts.returns import CostAndReturn
+from layerwright.tasks.contracts.returns import CostAndReturn, Crossover
 
 
 class RunSummary(Contract):

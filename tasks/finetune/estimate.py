@@ -6,8 +6,8 @@ from itertools import dropwhile
 
 from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.finetune.objectives.base import LayerObjective
-from layerwright.tasks.recipe.finetune import FinetuneOptions, HealingStage
 from layerwright.tasks.recipe.recipe import Recipe
+from layerwright.tasks.recipe.training import FinetuneOptions, HealingStage
 
 
 def regularize_seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:

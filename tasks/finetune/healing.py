@@ -11,8 +11,7 @@ from layerwright.tasks.finetune.setup import TrainingSetup, trained_parameters
 from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
 from layerwright.tasks.finetune.team import Team
 from layerwright.tasks.models.loading import load_base, load_checkpoint
-from layerwright.tasks.recipe.finetune import FinetuneOptions
-from layerwright.tasks.recipe.training import TrainingStage
+from layerwright.tasks.recipe.training import FinetuneOptions, TrainingStage
 
 
 def finetune_model(

@@ -27,9 +27,8 @@ from layerwright.tasks.finetune.training import Training
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import converted
 from layerwright.tasks.models.loading import load_base
-from layerwright.tasks.recipe.finetune import HealingStage
 from layerwright.tasks.recipe.regularize import RegularizeOptions
-from layerwright.tasks.recipe.training import TrainingStage
+from layerwright.tasks.recipe.training import HealingStage, TrainingStage
 
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 

@@ -22,8 +22,7 @@ from layerwright.tasks.finetune.training import Training
 from layerwright.tasks.finetune.validation import Validation
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer, stored_dtype
-from layerwright.tasks.recipe.finetune import FinetuneOptions
-from layerwright.tasks.recipe.training import TrainingStage
+from layerwright.tasks.recipe.training import FinetuneOptions, TrainingStage
 
 if TYPE_CHECKING:  # finetune's cache key must not depend on the options of regularize
     from layerwright.tasks.recipe.regularize import RegularizeOptions

@@ -31,7 +31,7 @@ from layerwright.tasks.finetune.team import Team, full_tensor
 from layerwright.tasks.finetune.validation import Validation
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.progress import progress
-from layerwright.tasks.recipe.finetune import HealingStage
+from layerwright.tasks.recipe.training import HealingStage
 
 LOG_EVERY_STEPS = 10
 

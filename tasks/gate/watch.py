@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.requalification import Alarm
-from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.recipe.gate import WatchRule
 
 
 def find_alarms(

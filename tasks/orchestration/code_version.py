@@ -1,11 +1,10 @@
 """The version of a step's code: a digest of all code that the step can execute.
 
-A cached result is reused only if this digest is the same. The digest covers the import closure of
-the step's function and of each component that its inputs name; strategies and metrics that a run
-does not use do not count. Imports are read from compiled code, without executing it. Imports inside
-functions count, and modules named by strings too, because the code that ships inside checkpoints is
-reached by name. Docstrings, comments, assertions and imports under TYPE_CHECKING do not count. The
-digest depends on the version of Python, because bytecode does.
+It covers the import closure of the step's function and of each component that its inputs name.
+Imports are read from compiled code, without executing it. Imports inside functions count, and
+modules named by strings too, because the code that ships inside checkpoints is reached by name.
+Docstrings, comments, assertions and imports under TYPE_CHECKING do not count. The digest depends on
+the version of Python, because bytecode does.
 """
 
 from __future__ import annotations
@@ -40,30 +39,21 @@ class Module(NamedTuple):
     """The parts of a module that a cache key depends on."""
 
     digest: bytes  # of its code
-    imports: frozenset[str]  # the modules of this project that it can import
-    rooms: frozenset[str]  # the packages whose components it can build by name
+    imports: set[str]  # the modules of this project that it can import
+    rooms: set[str]  # the packages whose components it can build by name
 
 
 def code_version(module: str, inputs: Iterable[Any] = ()) -> str:
     """The sha256 of the code that the functions of ``module`` can execute for these inputs."""
-    return digest_of(closure(module, frozenset(named_in(inputs))))
-
-
-def digest_of(modules: Iterable[str]) -> str:
-    """The sha256 of the names and the code of modules."""
     digest = hashlib.sha256()
-    for name in sorted(modules):
+    for name in sorted(closure(module, frozenset(named_in(inputs)))):
         digest.update(name.encode() + b"\0" + read(name).digest)
     return digest.hexdigest()
 
 
 @cache
 def closure(module: str, names: frozenset[str] = frozenset()) -> frozenset[str]:
-    """All modules of this project that ``module`` can import, itself included.
-
-    Args:
-        names: names of the components that its inputs contain.
-    """
+    """All modules that ``module`` can import, for inputs that name these components."""
     seen: set[str] = set()
     waiting, rooms = [module], set[str]()
     while waiting:
@@ -114,7 +104,10 @@ def read(module: str) -> Module:
     # not ast.parse: CPython 3.11 can crash if two threads build syntax trees
     code = compile(source, path.name, "exec", dont_inherit=True, optimize=2)
     digest = hashlib.sha256(_canonical(code).encode()).digest()
-    return Module(digest, frozenset(_imported(code)), frozenset(_rooms(code)))
+    blocks = list(_blocks(code))
+    givers = [block for block in blocks if "room" in block.co_names]
+    rooms = {name for block in givers for name in _named(block) if _is_package(name)}
+    return Module(digest, {name for block in blocks for name in _imported(block)}, rooms)
 
 
 def _canonical(value: object) -> str:
@@ -122,14 +115,8 @@ def _canonical(value: object) -> str:
     if isinstance(value, CodeType):
         shape = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount)
         names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
-        parts = (
-            value.co_name,
-            value.co_flags,
-            shape,
-            names,
-            value.co_code,
-            value.co_exceptiontable,
-        )
+        head = (value.co_name, value.co_flags, shape, names)
+        parts = (*head, value.co_code, value.co_exceptiontable)
         return f"code({parts!r}, {_canonical(value.co_consts)})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_canonical, value))})"
@@ -138,34 +125,28 @@ def _canonical(value: object) -> str:
     return repr(value)
 
 
-def _imported(code: CodeType) -> Iterator[str]:
-    """The modules that code imports, or that it names in a string."""
-    for kind, what in ModuleFinder().scan_opcodes(code):
+def _blocks(code: CodeType) -> Iterator[CodeType]:
+    """The code and all functions and classes in it."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _blocks(inner)
+
+
+def _imported(block: CodeType) -> Iterator[str]:
+    """The modules that a block imports, or that it names in a string."""
+    for kind, what in ModuleFinder().scan_opcodes(block):
         if kind == "absolute_import":
             names, module = what
             # `from ...hybrid import cache` imports a module, `from ...errors import X` does not
             yield from filter(_counts, (module, *(f"{module}.{name}" for name in names or ())))
-    yield from (name for name in _named(code.co_consts) if not _is_package(name))
-    for inner in _functions(code):
-        yield from _imported(inner)
+    yield from (name for name in _named(block) if not _is_package(name))
 
 
-def _rooms(code: CodeType) -> Iterator[str]:
-    """The packages that the code gives as rooms of components."""
-    if "room" in code.co_names:
-        yield from filter(_is_package, _named(code.co_consts))
-    for inner in _functions(code):
-        yield from _rooms(inner)
-
-
-def _named(constants: tuple[object, ...]) -> Iterator[str]:
-    """The names of this project's modules among a code object's constants."""
-    texts = (text for text in constants if isinstance(text, str) and _NAME.fullmatch(text))
+def _named(block: CodeType) -> Iterator[str]:
+    """The names of this project's modules among the constants of a block."""
+    texts = (text for text in block.co_consts if isinstance(text, str) and _NAME.fullmatch(text))
     return filter(_counts, texts)
-
-
-def _functions(code: CodeType) -> Iterator[CodeType]:
-    return (inner for inner in code.co_consts if isinstance(inner, CodeType))
 
 
 def _counts(module: str) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwright.tasks.context import Context, MetricSink
+from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.device import resolve_device
 from layerwright.tasks.disk import full_disk_as_step_error
@@ -60,11 +60,7 @@ class Outcome(Contract):
         return cls(error=fields)
 
     def raised(self) -> dict[str, Any]:
-        """Return the result, or raise the job's error.
-
-        Raises:
-            LayerwrightError: the job's error.
-        """
+        """Return the result, or raise the job's error."""
         if self.error:
             fields = dict(self.error)
             kind = ERRORS.get(fields.pop("kind"), StepError)
@@ -81,14 +77,11 @@ def node_of(job: Job) -> Node[Any]:
 
 
 def run_job(job: Job, *, rank: int | None = None) -> dict[str, Any]:
-    """Execute a job: call the step's function with the job's inputs.
+    """Call the step's function with the job's inputs; return the JSON of the result.
 
     Args:
         rank: rank of this process among those that share the job. None: start several processes if
             the recipe asks for them, otherwise call the function in this process.
-
-    Returns:
-        The JSON of the result.
     """
     node, place = node_of(job), job.place
     step, placement = node.step, place.compute.of(node.step.name)
@@ -97,8 +90,12 @@ def run_job(job: Job, *, rank: int | None = None) -> dict[str, Any]:
             from layerwright.tasks.orchestration.processes import run_in_processes
 
             return run_in_processes(job)
+        tracking = None
+        if step.trains and place.tracking_uri and not rank:  # only the first process sends metrics
+            uri, run = place.tracking_uri, place.run_id
+            tracking = Tracking(uri=uri, run_id=run, step=step.name, key=job.key)
         device = resolve_device(placement.device)
-        with _metric_sink(job, step, rank) as sink:
+        with live_metrics(tracking, logger.info) as sink:
             ctx = Context(
                 store=place.open_store(),
                 workdir=job.workdir,
@@ -121,13 +118,3 @@ def _work_folder(job: Job, step: Step) -> Iterator[None]:
     with full_disk_as_step_error(job.place.home):
         yield
     shutil.rmtree(job.workdir, ignore_errors=True)
-
-
-def _metric_sink(job: Job, step: Step, rank: int | None) -> AbstractContextManager[MetricSink]:
-    """The sink for a training's live metrics; only the first process sends them."""
-    place, tracking = job.place, None
-    if step.trains and place.tracking_uri and not rank:
-        tracking = Tracking(
-            uri=place.tracking_uri, run_id=place.run_id, step=step.name, key=job.key
-        )
-    return live_metrics(tracking, logger.info)

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from prefect.locking.protocol import LockManager
 
 LEASE_SECONDS = 60.0
+Seconds = float | None  # None: no limit
 
 
 class FileLocks(LockManager):
@@ -26,11 +27,7 @@ class FileLocks(LockManager):
         self._held: dict[str, tuple[FileLock, str]] = {}
 
     def acquire_lock(
-        self,
-        key: str,
-        holder: str,
-        acquire_timeout: float | None = None,
-        hold_timeout: float | None = None,
+        self, key: str, holder: str, acquire_timeout: Seconds = None, hold_timeout: Seconds = None
     ) -> bool:
         if self.is_lock_holder(key, holder):
             return True
@@ -43,8 +40,7 @@ class FileLocks(LockManager):
     def release_lock(self, key: str, holder: str) -> None:
         if not self.is_lock_holder(key, holder):
             raise ValueError(f"{holder} does not hold the lock of {key}")
-        lock, _ = self._held.pop(key)
-        lock.release()
+        self._held.pop(key)[0].release()
 
     def is_locked(self, key: str) -> bool:
         return key in self._held or not self.wait_for_lock(key, 0)
@@ -52,7 +48,7 @@ class FileLocks(LockManager):
     def is_lock_holder(self, key: str, holder: str) -> bool:
         return key in self._held and self._held[key][1] == holder
 
-    def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
+    def wait_for_lock(self, key: str, timeout: Seconds = None) -> bool:
         lock = self._lock(key)
         if not _acquired(lock, timeout):
             return False
@@ -60,15 +56,11 @@ class FileLocks(LockManager):
         return True
 
     async def aacquire_lock(
-        self,
-        key: str,
-        holder: str,
-        acquire_timeout: float | None = None,
-        hold_timeout: float | None = None,
+        self, key: str, holder: str, acquire_timeout: Seconds = None, hold_timeout: Seconds = None
     ) -> bool:
         return await asyncio.to_thread(self.acquire_lock, key, holder, acquire_timeout)
 
-    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
+    async def await_for_lock(self, key: str, timeout: Seconds = None) -> bool:
         return await asyncio.to_thread(self.wait_for_lock, key, timeout)
 
     def _lock(self, key: str) -> FileLock:
@@ -76,7 +68,7 @@ class FileLocks(LockManager):
         return FileLock(self.folder / f"{quote(key, safe='')}.lock", thread_local=False)
 
 
-def _acquired(lock: FileLock, timeout: float | None) -> bool:
+def _acquired(lock: FileLock, timeout: Seconds) -> bool:
     try:
         lock.acquire(timeout=-1 if timeout is None else timeout)
     except Timeout:
@@ -93,8 +85,8 @@ def redis_locks(url: str) -> LockManager:
             self,
             key: str,
             holder: str,
-            acquire_timeout: float | None = None,
-            hold_timeout: float | None = None,
+            acquire_timeout: Seconds = None,
+            hold_timeout: Seconds = None,
         ) -> bool:
             if not super().acquire_lock(key, holder, acquire_timeout, LEASE_SECONDS):
                 return False

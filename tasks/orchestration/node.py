@@ -75,7 +75,7 @@ class Node(Generic[Result]):
         job = self.job(run.place, *args, **kwargs)
         started = time.perf_counter()
         if run.dry:
-            result = self.lookup(job.key, run.place)
+            result = self._lookup(job)
             run.saw(self.step.name, 0.0, hit=result is not None)
             if result is None:
                 raise NotCached(self.step.name)
@@ -92,8 +92,8 @@ class Node(Generic[Result]):
         return self.returns.validate_python(value)
 
     def cached_result(self, *args: Any, place: Place, **kwargs: Any) -> Result | None:
-        """The cached result for a step's inputs, or None. Runs nothing."""
-        return self.lookup(self.job(place, *args, **kwargs).key, place)
+        """The cached result for a step's inputs; None if there is none, or its trees are lost."""
+        return self._lookup(self.job(place, *args, **kwargs))
 
     def job(self, place: Place, *args: Any, **kwargs: Any) -> Job:
         """The job of this node for these inputs, with its cache key."""
@@ -102,27 +102,24 @@ class Node(Generic[Result]):
         code = code_version(self.module, given.values()) if self.cached else ""
         parts: dict[str, Any] = {"inputs": inputs, "seed": place.seed, "code": code}
         if self.timed:
-            parts["timed_on"] = self._timed_on(place)
+            placement = place.compute.of(self.step.name)
+            if placement.pool:  # its workers have equal devices, maybe other ones than this process
+                parts["timed_on"] = {"pool": placement.pool, "device": placement.device}
+            else:
+                parts["timed_on"] = timed_on(resolve_device(placement.device))
             # under a memory bound the step also reads weights from disk
             if memory_bytes := place.compute.memory_of(self.step.name):
                 parts["memory_bytes"] = memory_bytes
         key = f"{self.step.name}-{identity(parts)[:40]}"
         return Job(node=self.name, inputs=inputs, place=place, key=key, code=code)
 
-    def _timed_on(self, place: Place) -> dict[str, str]:
-        placement = place.compute.of(self.step.name)
-        if placement.pool:  # its workers have equal devices, which may differ from this process's
-            return {"pool": placement.pool, "device": placement.device}
-        return timed_on(resolve_device(placement.device))
+    def _lookup(self, job: Job) -> Result | None:
+        result = self.stored(job)
+        return result if result is not None and self.usable(result, job.place) else None
 
-    def lookup(self, key: str, place: Place) -> Result | None:
-        """The cached result of a key; None if there is none, or the store lacks its trees."""
-        result = self.stored(key, place)
-        return result if result is not None and self.usable(result, place) else None
-
-    def stored(self, key: str, place: Place) -> Result | None:
-        """The stored result of a key; the store may lack its trees."""
-        data = place.open_store().read(f"results/{key}") if self.cached else None
+    def stored(self, job: Job) -> Result | None:
+        """The stored result of a job; the store may lack its trees."""
+        data = job.place.open_store().read(f"results/{job.key}") if self.cached else None
         if data is None:
             return None
         from prefect.results import ResultRecord

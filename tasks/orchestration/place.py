@@ -13,16 +13,13 @@ from layerwright.tasks.store.open import open_store
 
 
 class Place(Contract):
-    """The place of a run. As JSON it is passed to child flows on other machines.
-
-    ``tracking_uri`` and ``run_id`` are for live metrics; no result depends on them.
-    """
+    """The place of a run. As JSON it is passed to child flows on other machines."""
 
     home: str
     store: str
     seed: int = 0
     compute: Compute = Compute()
-    tracking_uri: str | None = None
+    tracking_uri: str | None = None  # for live metrics, as run_id; no result depends on them
     run_id: str = ""
 
     @property

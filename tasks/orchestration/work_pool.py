@@ -1,9 +1,8 @@
 """Execute a job on a worker of a Prefect work pool, as a child flow run of ``step/<pool>``.
 
 The parent run owns the cache key and decides on retries. The child executes the job once and writes
-its outcome to the store. The name of each attempt contains the key and a number: so a parent that
-was killed and restarted finds the child that is still running, and never takes a failed attempt for
-a new one.
+its outcome to the store. Each attempt has a number: so a parent that was killed and restarted finds
+the child that is still running.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ def run_on_pool(job: Job) -> dict[str, Any]:
 
     Raises:
         StepError: the child failed, was lost, was cancelled or timed out.
-        LayerwrightError: the step raised it on the worker.
     """
     step = node_of(job).step.name
     placement = job.place.compute.of(step)
@@ -51,9 +49,10 @@ def run_on_pool(job: Job) -> dict[str, Any]:
     if outcome and outcome.error:
         outcome.raised()
     if not state.is_completed() or outcome is None:
+        message = f" ({state.message})" if state.message else ""
         raise StepError(
             f"{job.node} on the pool {placement.pool!r}: the child run {child.name} ended in state "
-            f"{state.name}{f' ({state.message})' if state.message else ''}\n"
+            f"{state.name}{message}\n"
             f"  to do: read its log with `prefect flow-run logs {child.id}`"
         )
     return outcome.raised()
@@ -78,6 +77,7 @@ def read_outcome(job: Job, attempt: int) -> Outcome | None:
 
 def _child(client: SyncPrefectClient, job: Job, placement: StepPlacement) -> tuple[FlowRun, int]:
     """The first attempt that is running, that completed with a usable result, or that is new."""
+    node = node_of(job)
     for attempt in count(1):
         started: Any = run_deployment(
             f"step/{placement.pool}",
@@ -91,15 +91,11 @@ def _child(client: SyncPrefectClient, job: Job, placement: StepPlacement) -> tup
         if child.state is None or not child.state.is_final():
             return child, attempt
         outcome = read_outcome(job, attempt) if child.state.is_completed() else None
-        if outcome and outcome.result is not None and _usable(job, outcome.result):
-            return child, attempt
+        if outcome and outcome.result is not None:
+            result = node.returns.validate_python(outcome.result)
+            if node.usable(result, job.place):
+                return child, attempt
     raise AssertionError("count() has no end")
-
-
-def _usable(job: Job, result: dict[str, Any]) -> bool:
-    """Whether the store still has the trees of a result; otherwise a new attempt is needed."""
-    node = node_of(job)
-    return node.usable(node.returns.validate_python(result), job.place)
 
 
 def _final_state(client: SyncPrefectClient, child: UUID, placement: StepPlacement) -> State[Any]:
@@ -122,11 +118,8 @@ def _final_state(client: SyncPrefectClient, child: UUID, placement: StepPlacemen
 
 def _relay_log(client: SyncPrefectClient, child: UUID, shown: int) -> int:
     """Log the child's lines after the first ``shown``; return how many there were."""
-    lines = client.read_logs(
-        LogFilter(flow_run_id=LogFilterFlowRunId(any_=[child])),
-        offset=shown,
-        sort=LogSort.TIMESTAMP_ASC,
-    )
+    of_child = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[child]))
+    lines = client.read_logs(of_child, offset=shown, sort=LogSort.TIMESTAMP_ASC)
     for line in lines:
         if line.name == logger.name:
             logger.log(line.level, "%s", line.message)

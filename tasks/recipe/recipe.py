@@ -1,7 +1,4 @@
-"""The recipe: one YAML file that describes a whole run, with data and no code.
-
-It validates into its components; errors name file, line and field.
-"""
+"""The recipe: one YAML file that describes a whole run, with data and no code."""
 
 from __future__ import annotations
 
@@ -11,26 +8,41 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from layerwright.tasks.contracts.base import Contract, Count
+from layerwright.tasks.contracts.base import Contract, Count, Number, Positive
 from layerwright.tasks.contracts.returns import Price
 from layerwright.tasks.recipe.choose import ChooseOptions
 from layerwright.tasks.recipe.compute import Compute
-from layerwright.tasks.recipe.convert import ConvertOptions
 from layerwright.tasks.recipe.costs import CostOptions
 from layerwright.tasks.recipe.data import TextSource
 from layerwright.tasks.recipe.document import Located
 from layerwright.tasks.recipe.evaluate import EvaluateOptions
-from layerwright.tasks.recipe.finetune import FinetuneOptions
-from layerwright.tasks.recipe.gate import GatePolicy
+from layerwright.tasks.recipe.gate import GatePolicy, WatchRule
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.recipe.profile import ProfileOptions
 from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.recipe.regularize import RegularizeOptions
-from layerwright.tasks.recipe.repair import RepairOptions
 from layerwright.tasks.recipe.rollout import RolloutPolicy
 from layerwright.tasks.recipe.survey import SurveyOptions
-from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.recipe.training import FinetuneOptions
 from layerwright.tasks.steps import steps
+
+
+class RepairOptions(Contract):
+    """Repair after a rejection for quality: keep the most damaging layers unconverted, and run the
+    rest of the DAG again."""
+
+    rounds: Positive = 2  # maximum number of repairs
+    layers: Positive = 2  # layers given back per round
+    # weight of recall damage against language damage, as in the selector `milp`
+    recall_weight: Number = Field(default=0.1, ge=0)
+
+
+class ConvertOptions(Contract):
+    """The calibration rows on which strategies fit tensors; without it, the profile's rows."""
+
+    text: str
+    rows: Positive = 16
+    row_tokens: Positive = 1024
 
 
 class Recipe(Contract):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from layerwright.tasks.contracts.base import Contract, Number, Positive, Share
 from layerwright.tasks.contracts.rollout import SMALLEST_LEVEL, RolloutFigure
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 
 
 class RolloutLimit(Contract):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from layerwright.tasks.contracts.history import History, VersionState
+from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.promotion import Move
+from layerwright.tasks.contracts.rollout import RolloutState
 from layerwright.tasks.errors import LayerwrightError
 from layerwright.tasks.register.decisions import NONE, standing_decision
 from layerwright.tasks.register.moves import moves_to
@@ -16,6 +18,28 @@ from layerwright.tasks.rollout.state import read_state
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+
+
+class VersionState(Contract):
+    """A registered version. ``state`` says whether it may be promoted or why it may not."""
+
+    version: str
+    aliases: tuple[str, ...]
+    decision: str
+    expires_at: str
+    compared_champion: str
+    state: str
+
+
+class History(Contract):
+    """A registered model: versions (newest first), moves of the champion (oldest first) and the
+    latest roll-out."""
+
+    model: str
+    champion: str | None
+    versions: tuple[VersionState, ...]
+    moves: tuple[Move, ...]
+    rollout: RolloutState | None = None
 
 
 def history_of(client: MlflowClient, name: str, alias: str, now: datetime) -> History:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.contracts.rollout import StoppedRollout
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.decisions import NONE, StandingDecision, standing_decision
 from layerwright.tasks.register.moves import (
     PromotionError,

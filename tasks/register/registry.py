@@ -1,27 +1,19 @@
-"""Register an accepted checkpoint as a version in MLflow's model registry.
-
-The weights are neither loaded nor copied: the version's source is the checkpoint's tree in the
-store, so ``mlflow.artifacts.download_artifacts("models:/NAME@challenger")`` downloads it. The
-evidence (plan, evaluation, gate decision, manifest, report, metrics) is an MLflow logged model,
-which the version's tag ``layerwright.model_id`` names.
-
-Each part is created only if it does not exist. So repeating a registration changes nothing, and
-repeating an interrupted one completes it.
-"""
+"""x"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import identity
-from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.errors import LayerwrightError, StepError
 from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.register.decisions import decision_tags
 from layerwright.tasks.register.evidence import TAG, Evidence, log_evidence
-from layerwright.tasks.register.validation import refused_by_mlflow
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.tracking import connect, refuse_unreachable
 
@@ -29,6 +21,51 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+
+
+def refused_by_mlflow(decision: GateDecision) -> str:
+    """Pass the decision's thresholds to ``mlflow.validate_evaluation_results``.
+
+    Each check of severity ``fail`` becomes one metric, named after metric and rule, with the judged
+    figure (value or bound) and the rule's limit. MLflow refuses a metric without a figure. Waived
+    checks, and rules against a champion that does not exist, are left out.
+
+    Returns:
+        MLflow's message; empty if it accepts.
+    """
+    from mlflow import validate_evaluation_results
+    from mlflow.models import EvaluationResult, MetricThreshold
+    from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+    judged = [
+        check
+        for check in decision.checks
+        if check.severity == "fail" and check.waiver is None and not _has_no_champion(check)
+    ]
+    thresholds = {
+        _name(check): MetricThreshold(threshold=check.limit, greater_is_better=check.is_floor)
+        for check in judged
+    }
+    # from limit and margin, because the gate rounds a figure at its limit to be inside
+    figures = {
+        _name(check): check.limit + (check.margin if check.is_floor else -check.margin)
+        for check in judged
+        if check.margin is not None
+    }
+    try:
+        validate_evaluation_results(thresholds, EvaluationResult(figures, artifacts={}))
+    except ModelValidationFailedException as error:
+        return str(error)
+    return ""
+
+
+def _name(check: Check) -> str:
+    return f"{check.metric}: {check.rule}"
+
+
+def _has_no_champion(check: Check) -> bool:
+    return check.passed and check.margin is None
+
 
 FIRST_DECISION = (f"{TAG}decided_at", f"{TAG}expires_at", f"{TAG}run_id")
 
@@ -207,3 +244,10 @@ def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
         if client.get_registered_model(name).aliases.get(alias) is None:
             raise
         client.set_registered_model_alias(name, alias, version)
+
+
+def register_candidate(
+    evidence: Evidence, options: RegisterOptions, tracking_uri: str, ctx: Context
+) -> Registration:
+    """Register a checkpoint with its evidence, without loading the weights (`register_model`)."""
+    return register_model(evidence, options, tracking_uri=tracking_uri, store=ctx.store)

@@ -1,4 +1,4 @@
-"""Find registered versions by address, and read their tags."""
+"""Find registered versions by address, read their tags, and list the trees they need."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.register.evidence import TAG
+from layerwright.tasks.store.base import Store
+from layerwright.tasks.tracking import connect, is_missing
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -131,3 +135,67 @@ def checkpoint_of(version: ModelVersion) -> CheckpointRef:
 def store_of(checkpoint: CheckpointRef) -> str:
     """The address of the store that holds a registered checkpoint."""
     return checkpoint.uri.rpartition("/trees/")[0]
+
+
+def current_champion(
+    options: RegisterOptions, *, tracking_uri: str, base_sha256: str, store: Store
+) -> Champion | None:
+    """The version that ``options.champion`` points at; None if there is none.
+
+    Args:
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is not created.
+        base_sha256: of the candidate's base. A champion of another base is not measured, because
+            its tokenizer, and so its items, may differ.
+
+    Raises:
+        StepError: MLflow cannot be reached or reports an error.
+    """
+    if is_missing(tracking_uri):
+        return None
+    with connect(tracking_uri) as client:
+        version = pointed_at(client, options.model_name, options.champion)
+    if version is None:
+        return None
+    number = str(version.version)
+    if missing := missing_tags(version):
+        return _unusable(number, f"it lacks the tags {', '.join(missing)}")
+    checkpoint = checkpoint_of(version)
+    if checkpoint.base_sha256 != base_sha256:
+        return _unusable(number, f"its base is another one, {checkpoint.base_sha256}")
+    if not store.has_tree(checkpoint.sha256):
+        return _unusable(number, f"the store does not have {checkpoint.uri}")
+    return Champion(version=number, checkpoint=checkpoint)
+
+
+def _unusable(number: str, why: str) -> Champion:
+    return Champion(
+        version=number, reason=f"the champion, version {number}, cannot be measured: {why}"
+    )
+
+
+TREES = ("manifest_sha256", "base_sha256")  # tags with the digests of checkpoint and base
+
+
+def held_trees(tracking_uri: str) -> dict[str, str]:
+    """Each tree that a registered version needs, by digest, with one such version.
+
+    Args:
+        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is not created.
+
+    Raises:
+        StepError: MLflow cannot be reached or reports an error.
+    """
+    if is_missing(tracking_uri):
+        return {}
+    held: dict[str, str] = {}
+    token: str | None = None
+    with connect(tracking_uri) as client:
+        while True:
+            page = client.search_model_versions(max_results=1000, page_token=token)
+            for version in page:
+                for name in TREES:
+                    if sha256 := version.tags.get(f"{TAG}{name}"):
+                        held.setdefault(sha256, f"{version.name} {version.version}")
+            token = page.token
+            if not token:
+                return held

@@ -14,10 +14,10 @@ from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.contracts.plan import ConversionPlan, FrontierBudget, PassTime, RepairRound
 from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
-from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn, Price
-from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.contracts.survey import Stability
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.report.drift import LayerDrift, layer_drifts
 from layerwright.tasks.report.recall import RecallCell, recall_cells

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from layerwright.tasks.contracts.evaluation import ARMS
 from layerwright.tasks.contracts.requalification import TrendPoint
-from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.recipe.gate import WatchRule
 from layerwright.tasks.report.dots import dot_panel
 from layerwright.tasks.report.formats import MISSING, moment, number
 from layerwright.tasks.report.gate import champion, judged, rejection, status, waiver_rows

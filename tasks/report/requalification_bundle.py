@@ -7,7 +7,7 @@ from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
-from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.recipe.gate import WatchRule
 
 
 class RequalificationBundle(Contract):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerwright.tasks.contracts.crossover import Crossover, Pair, Timed
 from layerwright.tasks.contracts.evaluation import EvalReport
-from layerwright.tasks.contracts.returns import CostAndReturn, WorkloadCost
+from layerwright.tasks.contracts.returns import CostAndReturn, Crossover, Pair, Timed, WorkloadCost
 from layerwright.tasks.report.formats import count, duration, length, number, percent
 from layerwright.tasks.returns.crossover import crossovers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layerwright.tasks.contracts.evaluation import Measurement
-from layerwright.tasks.contracts.stability import PlanOverlap, overlap
+from layerwright.tasks.contracts.survey import PlanOverlap, overlap
 from layerwright.tasks.report.bundle import SurveyBundle
 from layerwright.tasks.report.layers import LayerRun, plan_strip
 from layerwright.tasks.report.survey_plans import survey_looks

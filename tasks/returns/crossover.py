@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from layerwright.tasks.contracts.crossover import Crossover, Pair, Timed
 from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.returns import Crossover, Pair, Timed
 from layerwright.tasks.contracts.workload import Workload
 
 FAMILIES: dict[Timed, str] = {

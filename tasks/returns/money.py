@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from layerwright.tasks.contracts.crossover import Pair, Timed
 from layerwright.tasks.contracts.evaluation import Measurement
-from layerwright.tasks.contracts.returns import CostAndReturn, Price, WorkloadCost
+from layerwright.tasks.contracts.returns import CostAndReturn, Pair, Price, Timed, WorkloadCost
 from layerwright.tasks.contracts.workload import Workload
 from layerwright.tasks.recipe.compute import Compute
 from layerwright.tasks.returns.crossover import times

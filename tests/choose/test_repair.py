@@ -9,7 +9,7 @@ from layerwright.tasks.choose.selectors.convert_all import ConvertAll
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.gate import Check, GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan, PassTime, PlanItem
-from layerwright.tasks.recipe.repair import RepairOptions
+from layerwright.tasks.recipe.recipe import RepairOptions
 
 LANGUAGE, RECALL = [0.1, 0.3, -0.2, 0.05], [0.0, 0.0, 0.0, 3.0]
 PROFILE = profile(LANGUAGE, RECALL)

@@ -3,7 +3,7 @@
 import pytest
 
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
-from layerwright.tasks.contracts.stability import overlap
+from layerwright.tasks.contracts.survey import overlap
 
 
 def plan(letters: str) -> ConversionPlan:

@@ -20,8 +20,12 @@ from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, Text
 from layerwright.tasks.contracts.training import FinetuneReport
 from layerwright.tasks.finetune.healing import finetune_model
 from layerwright.tasks.hybrid.export import write_hybrid
-from layerwright.tasks.recipe.finetune import FinetuneOptions, HealingStage
-from layerwright.tasks.recipe.training import AdapterOptions, ValidationOptions
+from layerwright.tasks.recipe.training import (
+    AdapterOptions,
+    FinetuneOptions,
+    HealingStage,
+    ValidationOptions,
+)
 from layerwright.tasks.store.local import LocalStore
 
 STREAMING = {"mixer": {"kind": "streaming", "sinks": 1, "window": 6}}

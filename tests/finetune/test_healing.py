@@ -16,8 +16,7 @@ from tiny_checkpoint import byte_tokenizer
 
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.models.loading import load_base, load_checkpoint
-from layerwright.tasks.recipe.finetune import HealingStage
-from layerwright.tasks.recipe.training import PROJECTIONS, AdapterOptions
+from layerwright.tasks.recipe.training import PROJECTIONS, AdapterOptions, HealingStage
 from layerwright.tasks.store.manifest import MANIFEST
 
 IDS = byte_tokenizer()(TEXT, return_tensors="pt").input_ids[:, :96]

@@ -17,8 +17,7 @@ from layerwright.tasks.finetune.snapshot import Snapshots
 from layerwright.tasks.finetune.team import Team
 from layerwright.tasks.finetune.training import Training
 from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
-from layerwright.tasks.recipe.finetune import HealingStage
-from layerwright.tasks.recipe.training import AdapterOptions, WindowDropout
+from layerwright.tasks.recipe.training import AdapterOptions, HealingStage, WindowDropout
 
 ROWS = unpadded_rows(tiny_tokens(3, 24))
 BOTH = (Spec(name="logit_kl"), Spec(name="next_token", weight=0.1))

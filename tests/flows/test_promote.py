@@ -24,7 +24,7 @@ from layerwright.flows.session.champion import Registry
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.promotion import Approval
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.moves import PromotionError
 
 APPROVED = ("--approve-by", "Ann", "--reason", "it is cheaper")

@@ -6,7 +6,7 @@ from gate.evidence import CHAMPION, evidence, plain
 from pydantic import ValidationError
 
 from layerwright.tasks.gate.watch import find_alarms
-from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.recipe.gate import WatchRule
 
 
 def alarms(registered: dict | None = None, **rule) -> list[tuple[str, float | None, str]]:

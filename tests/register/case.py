@@ -13,8 +13,8 @@ from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
 from layerwright.tasks.contracts.gate import Check, GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.references import CheckpointRef
-from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.register.evidence import Evidence

@@ -6,7 +6,7 @@ import pytest
 from register.case import NAME, OPTIONS, Case, crown
 
 from layerwright.tasks.contracts.evaluation import Champion
-from layerwright.tasks.register.champion import current_champion
+from layerwright.tasks.register.versions import current_champion
 from layerwright.tasks.store.local import LocalStore
 
 

@@ -11,7 +11,7 @@ from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.gate import Waiver
 from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.errors import InputError, IntegrityError, StepError
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.moves import PromotionError, moves_to, verify_tree
 from layerwright.tasks.register.promotion import approved_by_policy, promotable, promote_version
 from layerwright.tasks.register.versions import Address, checkpoint_of

@@ -15,7 +15,7 @@ from register.case import NAME, NOW, Case, accepted, evaluation
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Measurement
-from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.returns import Price
 from layerwright.tasks.errors import InputError, IntegrityError, StepError
 from layerwright.tasks.recipe.compute import Compute

@@ -9,7 +9,7 @@ from register.case import NAME, NOW, Case, crown, cut_off
 
 from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.history import history_of
 from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import approved_by_policy, promotable, promote_version

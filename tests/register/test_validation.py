@@ -13,8 +13,7 @@ from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision, Waiver
 from layerwright.tasks.gate.policy import decide
 from layerwright.tasks.recipe.gate import GatePolicy, GateRule
-from layerwright.tasks.register.registry import RegistrationError
-from layerwright.tasks.register.validation import refused_by_mlflow
+from layerwright.tasks.register.registry import RegistrationError, refused_by_mlflow
 
 RULES = (
     GateRule(metric="kv_bytes.*", max=0.6),

@@ -13,8 +13,8 @@ from layerwright.tasks.contracts.evaluation import EvalReport, Measurement
 from layerwright.tasks.contracts.gate import Check, GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
 from layerwright.tasks.contracts.profile import CacheGeometry, Damage, LayerProfile, ModelProfile
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
-from layerwright.tasks.contracts.registration import Registration
 from layerwright.tasks.contracts.returns import Price
 from layerwright.tasks.recipe.compute import Compute
 from layerwright.tasks.report.bundle import ReportBundle

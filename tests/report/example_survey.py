@@ -8,7 +8,7 @@ from report.shown import presentation
 
 from layerwright.tasks.contracts.evaluation import Measurement, PlanComparison
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
-from layerwright.tasks.contracts.stability import Stability
+from layerwright.tasks.contracts.survey import Stability
 from layerwright.tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle, SurveyPlan
 
 LAYERS, CONTEXT, KEPT = 12, 8192, 255

@@ -15,7 +15,7 @@ from report.shown import presentation
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import Check
 from layerwright.tasks.contracts.plan import PlanItem
-from layerwright.tasks.contracts.registration import Registration
+from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.report import formats
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.dots import dot_panel

@@ -5,7 +5,7 @@ from report.example_bundle import bundle, evaluation, gate
 from report.page_reader import Page, check_form
 
 from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
-from layerwright.tasks.recipe.watch import WatchRule
+from layerwright.tasks.recipe.gate import WatchRule
 from layerwright.tasks.report.requalification import render_requalification, trend_panel, watched
 from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from layerwright.tasks.contracts.crossover import Pair
 from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.returns import Pair
 from layerwright.tasks.contracts.workload import Workload
 from layerwright.tasks.returns.crossover import crossover_tokens, crossovers, times
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layerwright.tasks.contracts.rollout import Answer, Served
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.recipe.rollout import RolloutLimit, RolloutPolicy, RolloutStage
 from layerwright.tasks.rollout.stage import judge_stage
 

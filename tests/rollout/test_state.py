@@ -9,7 +9,7 @@ from register.case import NAME, NOW, OPTIONS, Case, crown
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.rollout import Request
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.recipe.approval import ApprovalPolicy
+from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.recipe.rollout import RolloutLimit, RolloutPolicy
 from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import approved_by_policy, promotable

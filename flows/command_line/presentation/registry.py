@@ -7,8 +7,8 @@ from rich.markup import escape
 
 from layerwright.flows.command_line.champion_moves import Assignment, Moved, Unmoved
 from layerwright.flows.command_line.presentation.tables import new_table, number
-from layerwright.tasks.contracts.history import History
 from layerwright.tasks.contracts.rollout import RolloutResult, RolloutState
+from layerwright.tasks.register.history import History
 
 
 def show_move(console: Console, move: Moved | Unmoved) -> None:
