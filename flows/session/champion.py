@@ -13,9 +13,8 @@ from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.home import Home
-from layerwright.tasks.register.moves import verify_tree
+from layerwright.tasks.register.moves import plan_rollback, roll_back, verify_tree
 from layerwright.tasks.register.promotion import Promotable, promotable, promote_version
-from layerwright.tasks.register.rollback import plan_rollback, roll_back
 from layerwright.tasks.register.versions import Address
 from layerwright.tasks.tracking import connect
 

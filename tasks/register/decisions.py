@@ -22,10 +22,11 @@ REQUALIFIED = "requalified_"  # prefix of the tags of a decision made by requali
 def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
     """The tags of a decision: verdict, dates, compared champion, tier, checks and waivers."""
     passed, failed = sum(c.passed for c in decision.checks), len(decision.rejecting)
-    waived = [check for check in decision.checks if check.waiver]
+    waived = [(check.metric, check.waiver) for check in decision.checks if check.waiver]
     warned = len(decision.checks) - passed - failed - len(waived)
     failures = f", {failed} failed" if failed else ""
     champion = report.champion
+    waivers = [f"{m} by {w.author} until {w.expires}: {w.reason}" for m, w in waived]
     return {
         "decision": "accepted" if decision.accepted else "rejected",
         "decided_at": decision.decided_at,
@@ -33,12 +34,7 @@ def decision_tags(decision: GateDecision, report: EvalReport) -> dict[str, str]:
         "compared_champion": champion.version if champion and champion.checkpoint else NONE,
         "gate_tier": decision.tier or NONE,
         "gate_checks": f"{passed} passed{failures}, {warned} warned, {len(waived)} waived",
-        "gate_waivers": "; ".join(
-            f"{c.metric} by {c.waiver.author} until {c.waiver.expires}: {c.waiver.reason}"
-            for c in waived
-            if c.waiver
-        )
-        or NONE,
+        "gate_waivers": "; ".join(waivers) or NONE,
     }
 
 
@@ -49,25 +45,18 @@ class StandingDecision:
     accepted: bool
     decided_at: datetime
     expires_at: datetime
-    # the champion that was measured in the same run; ``none`` if there was none, None if the tags
-    # do not say
-    champion: str | None
+    champion: str | None  # measured in the same run; ``none`` if there was none, None if unknown
     tier: str
     waivers: str  # the waivers that the decision depends on, or ``none``
     run_id: str  # the run that made the decision
 
 
 def standing_decision(version: ModelVersion) -> StandingDecision:
-    """The latest decision on a version.
-
-    Raises:
-        StepError: the version has no decision.
-    """
-    registered = _decision(version, "")
-    if tag(version, f"{REQUALIFIED}decided_at") is None:
-        return registered
-    requalified = _decision(version, REQUALIFIED)
-    return max(registered, requalified, key=lambda decision: decision.decided_at)
+    """The latest decision on a version; raise StepError if it has none."""
+    decisions = [_decision(version, "")]
+    if tag(version, f"{REQUALIFIED}decided_at") is not None:
+        decisions.append(_decision(version, REQUALIFIED))
+    return max(decisions, key=lambda decision: decision.decided_at)
 
 
 def _decision(version: ModelVersion, prefix: str) -> StandingDecision:

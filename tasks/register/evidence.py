@@ -26,70 +26,58 @@ TAG = "layerwright."  # prefix of all tags that Layerwright writes to MLflow
 
 
 class Evidence(Contract):
-    """Everything that a run measured and decided about one checkpoint.
-
-    ``run_id`` names the run in the version's tags. ``page`` and ``card`` are paths of the HTML
-    report and the model card; ``cost`` is None without a price.
-    """
+    """Everything that a run measured and decided about one checkpoint."""
 
     run_id: str
     candidate: CheckpointRef
     plan: ConversionPlan
     report: EvalReport
     decision: GateDecision
-    page: str | None = None
-    card: str | None = None
-    cost: CostAndReturn | None = None
+    page: str | None = None  # the path of the HTML report
+    card: str | None = None  # the path of the model card
+    cost: CostAndReturn | None = None  # None without a price
 
     @property
     def sha256(self) -> str:
-        """Digest of the evidence without the decision's dates.
+        """Digest without the decision's dates: judging the same measurements again changes nothing.
 
-        So a new decision on the same measurements gives the same digest, and does not extend a
-        version's expiry.
+        So it does not extend a version's expiry either.
         """
         return identity([self.candidate, self.plan, self.report, self.decision.checks])
 
     def write(self, folder: Path, tree: Path) -> None:
         """Write all files to ``folder``. ``tree`` is the verified checkpoint."""
-        documents: dict[str, Contract] = {
+        documents: dict[str, Contract | None] = {
             "plan.json": self.plan,
             "evaluation.json": self.report,
             "gate.json": self.decision,
             "checkpoint.json": self.candidate,
+            "cost.json": self.cost,
         }
         for name, document in documents.items():
-            (folder / name).write_text(document.model_dump_json(indent=1), encoding="utf-8")
-        shutil.copyfile(tree / MANIFEST, folder / MANIFEST)
-        if self.page is not None:
-            shutil.copyfile(self.page, folder / "report.html")
-        if self.card is not None:
-            shutil.copyfile(self.card, folder / "README.md")
-        if self.cost is not None:
-            text = self.cost.model_dump_json(indent=1)
-            (folder / "cost.json").write_text(text, encoding="utf-8")
+            if document is not None:
+                (folder / name).write_text(document.model_dump_json(indent=1), encoding="utf-8")
+        files = {MANIFEST: tree / MANIFEST, "report.html": self.page, "README.md": self.card}
+        for name, path in files.items():
+            if path is not None:
+                shutil.copyfile(path, folder / name)
 
 
 def report_figures(report: EvalReport) -> dict[str, float]:
     """The measured values by ``arm/metric``; missing values are left out."""
-    return {
-        f"{m.arm}/{metric_key(m.metric)}": m.value
-        for m in report.measurements
-        if m.value is not None
-    }
+    measured = [(m.arm, metric_key(m.metric), m.value) for m in report.measurements]
+    return {f"{arm}/{key}": value for arm, key, value in measured if value is not None}
 
 
 def _cost_figures(cost: CostAndReturn) -> dict[str, float]:
     """The conversion's cost; for each workload, money per million tokens and break-even tokens."""
     figures = {"cost/conversion": cost.conversion}
-    for workload in cost.workloads:
-        name = metric_key(
-            str(Workload(workload.prompt_tokens, workload.new_tokens, workload.batch))
-        )
-        figures[f"cost/per_million_tokens.{name}/base"] = workload.request.base
-        figures[f"cost/per_million_tokens.{name}/candidate"] = workload.request.candidate
-        if workload.break_even_tokens is not None:
-            figures[f"cost/break_even_tokens.{name}"] = workload.break_even_tokens
+    for w in cost.workloads:
+        name = metric_key(str(Workload(w.prompt_tokens, w.new_tokens, w.batch)))
+        figures[f"cost/per_million_tokens.{name}/base"] = w.request.base
+        figures[f"cost/per_million_tokens.{name}/candidate"] = w.request.candidate
+        if w.break_even_tokens is not None:
+            figures[f"cost/break_even_tokens.{name}"] = w.break_even_tokens
     return figures
 
 
@@ -110,19 +98,24 @@ def log_evidence(client: MlflowClient, evidence: Evidence, tree: Path) -> Logged
     runs = client.search_runs([experiment], same, max_results=1)
     run = runs[0] if runs else client.create_run(experiment, tags=marker, run_name=evidence.run_id)
     models = client.search_logged_models([experiment], same, max_results=1)
-    model = (
-        models[0]
-        if models
-        else client.create_logged_model(
-            experiment,
-            name="evidence",
-            source_run_id=run.info.run_id,
-            tags=marker,
-            model_type="layerwright-evidence",
+    model = models[0] if models else None
+    if model is None:
+        kind, run_id = "layerwright-evidence", run.info.run_id
+        model = client.create_logged_model(
+            experiment, name="evidence", source_run_id=run_id, tags=marker, model_type=kind
         )
-    )
-    _complete_artifacts(client, evidence, model, tree)
-    _complete_metrics(client, evidence, model, run.info.run_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        evidence.write(Path(scratch), tree)
+        logged = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
+        if not {file.name for file in Path(scratch).iterdir()} <= logged:
+            client.log_model_artifacts(model.model_id, scratch)
+    figures = report_figures(evidence.report)
+    if evidence.cost:
+        figures |= _cost_figures(evidence.cost)
+    known = {metric.key: metric.value for metric in model.metrics or ()}
+    missing = {key: value for key, value in figures.items() if known.get(key) != value}
+    if missing:
+        log_figures(client, run.info.run_id, missing, model_id=model.model_id)
     if model.status.value != "READY":
         model = client.finalize_logged_model(model.model_id, "READY")
     if run.info.status != "FINISHED":
@@ -130,28 +123,12 @@ def log_evidence(client: MlflowClient, evidence: Evidence, tree: Path) -> Logged
     return model
 
 
-def _complete_artifacts(
-    client: MlflowClient, evidence: Evidence, model: LoggedModel, tree: Path
+def log_figures(
+    client: MlflowClient, run_id: str, figures: dict[str, float], model_id: str | None = None
 ) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        evidence.write(Path(scratch), tree)
-        logged = {info.path for info in client.list_logged_model_artifacts(model.model_id)}
-        if not {file.name for file in Path(scratch).iterdir()} <= logged:
-            client.log_model_artifacts(model.model_id, scratch)
-
-
-def _complete_metrics(
-    client: MlflowClient, evidence: Evidence, model: LoggedModel, run_id: str
-) -> None:
+    """Log figures to a run, and to a logged model if one is given."""
     from mlflow.entities import Metric
 
-    logged = {metric.key: metric.value for metric in model.metrics or ()}
     now_ms = int(time.time() * 1000)
-    costs = _cost_figures(evidence.cost) if evidence.cost else {}
-    missing = [
-        Metric(key, value, now_ms, step=0, model_id=model.model_id)
-        for key, value in (report_figures(evidence.report) | costs).items()
-        if logged.get(key) != value
-    ]
-    if missing:
-        client.log_batch(run_id, metrics=missing)
+    metrics = [Metric(k, v, now_ms, step=0, model_id=model_id) for k, v in figures.items()]
+    client.log_batch(run_id, metrics=metrics)

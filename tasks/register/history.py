@@ -12,7 +12,7 @@ from layerwright.tasks.errors import LayerwrightError
 from layerwright.tasks.register.decisions import NONE, standing_decision
 from layerwright.tasks.register.moves import moves_to
 from layerwright.tasks.register.promotion import promotable
-from layerwright.tasks.register.versions import Address, named_version, registered_model
+from layerwright.tasks.register.versions import Address, named_model
 from layerwright.tasks.rollout.state import read_state
 
 if TYPE_CHECKING:
@@ -32,29 +32,22 @@ class VersionState(Contract):
 
 
 class History(Contract):
-    """A registered model: versions (newest first), moves of the champion (oldest first) and the
-    latest roll-out."""
+    """A registered model: its versions, the champion's moves and the latest roll-out."""
 
     model: str
     champion: str | None
-    versions: tuple[VersionState, ...]
-    moves: tuple[Move, ...]
+    versions: tuple[VersionState, ...]  # newest first
+    moves: tuple[Move, ...]  # oldest first
     rollout: RolloutState | None = None
 
 
 def history_of(client: MlflowClient, name: str, alias: str, now: datetime) -> History:
-    """The history of a registered model.
+    """The history of a registered model; raise InputError if the model does not exist.
 
     Args:
         alias: of the champion.
-
-    Raises:
-        InputError: the model does not exist.
     """
-    model = registered_model(client, name)
-    if model is None:
-        named_version(client, Address(name))  # raises the InputError
-    aliases = model.aliases if model else {}
+    aliases = named_model(client, name).aliases
     quote = '"' if "'" in name else "'"  # MLflow's filters cannot escape quotes
     versions = list(client.search_model_versions(f"name = {quote}{name}{quote}"))
     versions.sort(key=lambda version: int(version.version), reverse=True)

@@ -1,8 +1,9 @@
-"""Move the champion alias, verify it, and record each move in a tag of the new champion."""
+"""Move the champion alias forward or back, verify it, and record each move in a tag."""
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +11,13 @@ from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.errors import LayerwrightError, StepError
 from layerwright.tasks.register.evidence import TAG
-from layerwright.tasks.register.versions import checkpoint_of, registered_model, store_of
+from layerwright.tasks.register.versions import (
+    Address,
+    checkpoint_of,
+    named_version,
+    registered_model,
+    store_of,
+)
 from layerwright.tasks.store.open import open_store
 
 if TYPE_CHECKING:
@@ -37,18 +44,12 @@ def verify_tree(checkpoint: CheckpointRef, scratch: Path) -> None:
 
     Raises:
         IntegrityError: the tree is missing, or a file differs from the manifest.
-        StepError: the store cannot be read.
     """
     open_store(store_of(checkpoint), scratch).open_tree(checkpoint.sha256)
 
 
 def servable_checkpoint(version: ModelVersion) -> CheckpointRef:
-    """The checkpoint of a version, if the version can be served.
-
-    Raises:
-        PromotionError: MLflow's status of the version is not READY.
-        StepError: the version lacks tags.
-    """
+    """The checkpoint of a version; raise PromotionError unless its status in MLflow is READY."""
     if version.status != "READY":
         raise PromotionError(
             f"version {version.version} of {version.name} is {version.status}, not READY"
@@ -64,12 +65,9 @@ def move_alias(
     before: str | None,
     approval: Approval,
 ) -> Move:
-    """Point ``alias`` at ``version``, and verify it.
+    """Point ``alias`` at ``version`` instead of ``before``, and verify it.
 
     The move is recorded before it is made, so that an interrupted move can be completed.
-
-    Args:
-        before: the version that the alias points at now.
 
     Raises:
         StepError: the alias does not point at ``version`` afterwards, because another move ran.
@@ -81,21 +79,15 @@ def move_alias(
         alias=alias,
         version=str(version.version),
         before=before,
-        by=approval.by,
-        reason=approval.reason,
-        how=approval.how,
         started_at=_now(),
+        **approval.model_dump(),
     )
     client.set_model_version_tag(version.name, begun.version, key, begun.model_dump_json())
     return finish_move(client, key, begun)
 
 
 def finish_move(client: MlflowClient, key: str, begun: Move) -> Move:
-    """Complete a move that is recorded in the tag ``key``.
-
-    Raises:
-        StepError: as ``move_alias``.
-    """
+    """Complete a move that is recorded in the tag ``key``; raise StepError as ``move_alias``."""
     name, number, alias = begun.model, begun.version, begun.alias
     client.set_registered_model_alias(name, alias, number)
     model = registered_model(client, name)
@@ -118,12 +110,80 @@ def moves_to(version: ModelVersion) -> dict[str, Move]:
 
 def unfinished(version: ModelVersion, action: str, alias: str) -> tuple[str, Move] | None:
     """The last move of an alias to a version, after its tag, if that move was interrupted."""
-    last = [(key, move) for key, move in moves_to(version).items() if move.alias == alias][-1:]
-    for key, move in last:
-        if (move.action, move.finished_at) == (action, None):
-            return key, move
+    moves = [(key, move) for key, move in moves_to(version).items() if move.alias == alias]
+    if moves and (moves[-1][1].action, moves[-1][1].finished_at) == (action, None):
+        return moves[-1]
     return None
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A planned rollback: the target version, and the champion that it replaces."""
+
+    target: Address
+    checkpoint: CheckpointRef
+    replaces: str
+
+
+def plan_rollback(client: MlflowClient, model: str, alias: str, wanted: str | None) -> Rollback:
+    """Plan a rollback to ``wanted``, or to the version that the champion replaced.
+
+    The target's decision may have expired: it has served before, and its successor is worse. If the
+    last rollback was interrupted, the plan completes it and does not go back one more version.
+
+    Raises:
+        InputError: the model, alias or version does not exist.
+        PromotionError: there is no earlier champion; ``wanted`` is the champion or never was; or
+            the version is not READY.
+    """
+    current = named_version(client, Address(model, alias=alias))
+    number = str(current.version)
+    if wanted in (None, number) and unfinished(current, "rolled back", alias):
+        return Rollback(Address(model, version=number), servable_checkpoint(current), number)
+    if wanted == number:
+        raise PromotionError(f"version {wanted} of {model} is already the champion")
+    target = named_version(client, Address(model, version=wanted or _before(current, alias)))
+    served = (move.alias == alias and move.finished_at for move in moves_to(target).values())
+    if wanted and not any(served):
+        raise PromotionError(
+            f"version {wanted} of {model} has never been the champion\n  to do: promote it"
+        )
+    address = Address(model, version=str(target.version))
+    return Rollback(address, servable_checkpoint(target), number)
+
+
+def _before(current: ModelVersion, alias: str) -> str:
+    """The version that the champion replaced when it was last promoted. Rollbacks do not count."""
+    moves = moves_to(current).values()
+    promotions = [move for move in moves if (move.alias, move.action) == (alias, "promoted")]
+    if promotions and promotions[-1].before is not None:
+        return promotions[-1].before
+    why = "was the first one" if promotions else "was not promoted by Layerwright"
+    raise PromotionError(
+        f"the champion of {current.name}, version {current.version}, {why}, so no earlier "
+        "champion is known\n  to do: name a version with --to"
+    )
+
+
+def roll_back(client: MlflowClient, plan: Rollback, alias: str, approval: Approval) -> Move:
+    """Check the champion again and move the alias. The caller holds a lock on the alias.
+
+    Raises:
+        PromotionError: the champion has changed since the rollback was planned.
+    """
+    current = named_version(client, Address(plan.target.model, alias=alias))
+    if str(current.version) != plan.replaces:
+        raise PromotionError(
+            f"the champion of {plan.target.model} was version {plan.replaces} when the rollback "
+            f"started, and is version {current.version} now"
+        )
+    begun = unfinished(current, "rolled back", alias)
+    if begun and plan.target.version == plan.replaces:
+        return finish_move(client, *begun)
+    version = named_version(client, plan.target)
+    servable_checkpoint(version)
+    return move_alias(client, "rolled back", version, alias, plan.replaces, approval)

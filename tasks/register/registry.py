@@ -1,19 +1,25 @@
-"""x"""
+"""Register an accepted checkpoint as a version in MLflow's model registry.
+
+The weights are neither loaded nor copied: the version's source is the checkpoint's tree in the
+store. The evidence is an MLflow logged model, which the version's tag ``layerwright.model_id``
+names. Each part is created only if it does not exist. So repeating a registration changes nothing,
+and repeating an interrupted one completes it.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import identity
-from layerwright.tasks.contracts.gate import Check, GateDecision
+from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.promotion import Registration
-from layerwright.tasks.contracts.returns import CostAndReturn
 from layerwright.tasks.errors import LayerwrightError, StepError
 from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.register.decisions import decision_tags
 from layerwright.tasks.register.evidence import TAG, Evidence, log_evidence
+from layerwright.tasks.register.versions import set_tag, tag
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.tracking import connect, refuse_unreachable
 
@@ -23,55 +29,39 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
+FIRST_DECISION = ("decided_at", "expires_at", "run_id")
+
+
+class RegistrationError(LayerwrightError):
+    """The checkpoint may not be registered, and was not."""
+
+
 def refused_by_mlflow(decision: GateDecision) -> str:
-    """Pass the decision's thresholds to ``mlflow.validate_evaluation_results``.
+    """The message of MLflow's own validation of the decision's thresholds; empty if it accepts.
 
     Each check of severity ``fail`` becomes one metric, named after metric and rule, with the judged
     figure (value or bound) and the rule's limit. MLflow refuses a metric without a figure. Waived
     checks, and rules against a champion that does not exist, are left out.
-
-    Returns:
-        MLflow's message; empty if it accepts.
     """
     from mlflow import validate_evaluation_results
     from mlflow.models import EvaluationResult, MetricThreshold
     from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-    judged = [
-        check
-        for check in decision.checks
-        if check.severity == "fail" and check.waiver is None and not _has_no_champion(check)
-    ]
-    thresholds = {
-        _name(check): MetricThreshold(threshold=check.limit, greater_is_better=check.is_floor)
-        for check in judged
-    }
-    # from limit and margin, because the gate rounds a figure at its limit to be inside
-    figures = {
-        _name(check): check.limit + (check.margin if check.is_floor else -check.margin)
-        for check in judged
-        if check.margin is not None
-    }
+    figures, thresholds = {}, {}
+    for check in decision.checks:
+        without_champion = check.passed and check.margin is None
+        if check.severity != "fail" or check.waiver or without_champion:
+            continue
+        name, floor = f"{check.metric}: {check.rule}", check.is_floor
+        thresholds[name] = MetricThreshold(threshold=check.limit, greater_is_better=floor)
+        if check.margin is not None:
+            # from limit and margin, because the gate rounds a figure at its limit to be inside
+            figures[name] = check.limit + (check.margin if floor else -check.margin)
     try:
         validate_evaluation_results(thresholds, EvaluationResult(figures, artifacts={}))
     except ModelValidationFailedException as error:
         return str(error)
     return ""
-
-
-def _name(check: Check) -> str:
-    return f"{check.metric}: {check.rule}"
-
-
-def _has_no_champion(check: Check) -> bool:
-    return check.passed and check.margin is None
-
-
-FIRST_DECISION = (f"{TAG}decided_at", f"{TAG}expires_at", f"{TAG}run_id")
-
-
-class RegistrationError(LayerwrightError):
-    """The checkpoint may not be registered, and was not."""
 
 
 def register_model(
@@ -89,33 +79,28 @@ def register_model(
     decision on the same measurements does not.
 
     Args:
-        tracking_uri: an MLflow server, or ``sqlite:///FILE``, which keeps evidence beside the file.
         now: the current time, against which the decision's expiry is checked; tests set it.
 
     Raises:
         RegistrationError: the decision rejects, has expired, or is about another checkpoint.
         IntegrityError: the store does not have the checkpoint's bytes.
         InputError: MLflow is a server, but only this machine can read the store.
-        StepError: MLflow cannot be reached or reports an error.
     """
     refuse_unreachable(tracking_uri, store.uri)
     _refuse_unless_accepted(evidence, now or datetime.now(UTC))
-    candidate = evidence.candidate
-    tree = store.open_tree(candidate.sha256)
-    source = store.tree_uri(candidate.sha256)
-    name = options.model_name
+    name, alias, sha256 = options.model_name, options.alias, evidence.candidate.sha256
+    tree, source = store.open_tree(sha256), store.tree_uri(sha256)
     with connect(tracking_uri) as client:
         found = _versions(client, name, source, evidence)
         model = log_evidence(client, evidence, tree)
         tags = _tags(evidence, source, model)
         version = found[0] if found else _create(client, name, source, evidence, model, tags)
+        number = str(version.version)
         if version.status != "READY":
-            raise StepError(f"version {version.version} of {name} is {version.status}, not READY")
+            raise StepError(f"version {number} of {name} is {version.status}, not READY")
         _complete_tags(client, version, tags)
-        _point(client, name, options.alias, str(version.version))
-    return Registration(
-        name=name, version=str(version.version), alias=options.alias, found=bool(found)
-    )
+        _point(client, name, alias, number)
+    return Registration(name=name, version=number, alias=alias, found=bool(found))
 
 
 def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
@@ -141,43 +126,31 @@ def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
 
 def _tags(evidence: Evidence, source: str, model: LoggedModel) -> dict[str, str]:
     """The version's tags. ``evidence_sha256`` is last: once set, the others are up to date."""
-    candidate, decision = evidence.candidate, evidence.decision
-    tags = {
+    candidate, cost = evidence.candidate, evidence.cost
+    costs = {}
+    if cost:
+        currency = cost.price.currency
+        costs["price_device_hour"] = f"{cost.price.device_hour:g} {currency}"
+        costs["conversion_cost"] = f"{cost.conversion:.4g} {currency}"
+    return {
         "checkpoint_uri": source,
         "manifest_sha256": candidate.sha256,
         "checkpoint_bytes": str(candidate.bytes),
         "plan_sha256": candidate.plan_sha256,
         "base_sha256": candidate.base_sha256,
-        **decision_tags(decision, evidence.report),
-        **_cost_tags(evidence.cost),
+        **decision_tags(evidence.decision, evidence.report),
+        **costs,
         "run_id": evidence.run_id,
         "model_id": model.model_id,
         "evidence_sha256": evidence.sha256,
     }
-    return {f"{TAG}{key}": value for key, value in tags.items()}
 
 
-def _cost_tags(cost: CostAndReturn | None) -> dict[str, str]:
-    """The price and the conversion's cost; empty if the recipe gives no price."""
-    if cost is None:
-        return {}
-    currency = cost.price.currency
-    return {
-        "price_device_hour": f"{cost.price.device_hour:g} {currency}",
-        "conversion_cost": f"{cost.conversion:.4g} {currency}",
-    }
-
-
-def _versions(
-    client: MlflowClient, name: str, source: str, evidence: Evidence
-) -> list[ModelVersion]:
+def _versions(client: MlflowClient, name: str, source: str, evidence: Evidence) -> list[Any]:
     """Versions of this checkpoint, oldest first; versions without tags count as well."""
-    plan = evidence.candidate.plan_sha256
-    same = [
-        version
-        for version in client.search_model_versions(f"source_path = '{source}'")
-        if version.name == name and version.tags.get(f"{TAG}plan_sha256", plan) == plan
-    ]
+    plans = (None, evidence.candidate.plan_sha256)
+    found = client.search_model_versions(f"source_path = '{source}'")
+    same = [v for v in found if v.name == name and tag(v, "plan_sha256") in plans]
     return sorted(same, key=lambda version: int(version.version))
 
 
@@ -203,7 +176,7 @@ def _create(
         source,
         run_id=model.source_run_id,
         model_id=model.model_id,
-        tags=tags,
+        tags={f"{TAG}{key}": value for key, value in tags.items()},
         description=f"{changed} of {len(strategies)} layers converted; evidence in the logged "
         f"model {model.model_id}",
     )
@@ -220,12 +193,12 @@ def _complete_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, 
     The dates of the first decision stay if the evidence is the same: judging old measurements
     again must not extend their validity.
     """
-    marker = f"{TAG}evidence_sha256"
-    kept = FIRST_DECISION if version.tags.get(marker) == tags[marker] else ()
+    marker = "evidence_sha256"
+    kept = FIRST_DECISION if tag(version, marker) == tags[marker] else ()
     for key, value in tags.items():
-        current = version.tags.get(key)
+        current = tag(version, key)
         if current is None or (current != value and key not in kept):
-            client.set_model_version_tag(version.name, str(version.version), key, value)
+            set_tag(client, version, key, value)
 
 
 def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:

@@ -6,7 +6,7 @@ promotion too (tasks/register/decisions.py).
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
 from layerwright.tasks.register.decisions import REQUALIFIED, decision_tags
-from layerwright.tasks.register.evidence import TAG, metric_key, report_figures
-from layerwright.tasks.register.versions import Address, checkpoint_of, named_version, tag
+from layerwright.tasks.register.evidence import TAG, log_figures, metric_key, report_figures
+from layerwright.tasks.register.versions import Address, checkpoint_of, named_version, set_tag, tag
 from layerwright.tasks.tracking import connect, experiment_id, refuse_missing
 
 if TYPE_CHECKING:
@@ -53,11 +53,7 @@ class RegisteredVersion:
 
 
 def registered_version(tracking_uri: str, address: str) -> RegisteredVersion:
-    """The version at ``NAME@alias`` or ``NAME/version``.
-
-    Raises:
-        InputError: no such registry, model, alias or version.
-    """
+    """The version at ``NAME@alias`` or ``NAME/version``; raise InputError if there is none."""
     refuse_missing(tracking_uri)
     with connect(tracking_uri) as client:
         record = named_version(client, Address.parse(address))
@@ -67,14 +63,13 @@ def registered_version(tracking_uri: str, address: str) -> RegisteredVersion:
 def registered_figures(client: MlflowClient, version: ModelVersion) -> dict[str, float]:
     """The candidate's figures at the version's registration, by ``metric_key``."""
     model_id = tag(version, "model_id")
-    if model_id is None:
-        return {}
-    metrics = client.get_logged_model(model_id).metrics or ()
-    return {
-        metric.key.removeprefix("candidate/"): metric.value
-        for metric in metrics
-        if metric.key.startswith("candidate/")
-    }
+    metrics = client.get_logged_model(model_id).metrics if model_id else None
+    return _of_candidate((metric.key, metric.value) for metric in metrics or ())
+
+
+def _of_candidate(figures: Iterable[tuple[str, float]]) -> dict[str, float]:
+    arm = "candidate/"
+    return {key.removeprefix(arm): value for key, value in figures if key.startswith(arm)}
 
 
 def trend_of(client: MlflowClient, version: ModelVersion) -> tuple[TrendPoint, ...]:
@@ -91,11 +86,7 @@ def trend_of(client: MlflowClient, version: ModelVersion) -> tuple[TrendPoint, .
             run_id=run.data.tags[f"{TAG}run_id"],
             decision=run.data.tags[f"{TAG}decision"],
             alarms=int(run.data.tags[f"{TAG}alarms"]),
-            values={
-                key.removeprefix("candidate/"): value
-                for key, value in run.data.metrics.items()
-                if key.startswith("candidate/")
-            },
+            values=_of_candidate(run.data.metrics.items()),
         )
         for run in runs
         if run.data.tags.get(f"{TAG}model") == version.name and run.info.status == "FINISHED"
@@ -124,49 +115,24 @@ def record_requalification(
     alarms: tuple[Alarm, ...],
     page: Path,
 ) -> str:
-    """Record a requalification: an MLflow run with figures and page, then the version's tags.
+    """Make an MLflow run with figures and page, then tag the version; return the run's id.
 
     Judging the same measurements again does not extend the version's expiry.
-
-    Returns:
-        The id of the MLflow run.
     """
-    from mlflow.entities import Metric
-
-    tags = {f"{TAG}{name}": value for name, value in decision_tags(decision, report).items()}
-    tags |= {
-        f"{TAG}model": version.name,
-        f"{TAG}version": str(version.version),
-        f"{TAG}run_id": run_id,
-        f"{TAG}alarms": str(len(alarms)),
-    }
-    name = f"{version.name}/{version.version} {run_id}"
-    run = client.create_run(experiment_id(client, EXPERIMENT), tags=tags, run_name=name)
-    now_ms = int(time.time() * 1000)
-    figures = report_figures(report).items()
-    client.log_batch(run.info.run_id, metrics=[Metric(k, v, now_ms, step=0) for k, v in figures])
+    tags = decision_tags(decision, report) | {"run_id": run_id}
+    about = {"model": version.name, "version": version.version, "alarms": len(alarms)}
+    run = client.create_run(
+        experiment_id(client, EXPERIMENT),
+        tags={f"{TAG}{name}": str(value) for name, value in (tags | about).items()},
+        run_name=f"{version.name}/{version.version} {run_id}",
+    )
+    log_figures(client, run.info.run_id, report_figures(report))
     client.log_artifact(run.info.run_id, str(page))
     client.set_terminated(run.info.run_id)
-    _tag_version(client, version, report, decision, run_id)
-    return run.info.run_id
-
-
-def _tag_version(
-    client: MlflowClient,
-    version: ModelVersion,
-    report: EvalReport,
-    decision: GateDecision,
-    run_id: str,
-) -> None:
-    """Tag the version with the new decision; ``decided_at`` comes last, because it activates it."""
     evidence = identity([report, decision.checks])
-    if tag(version, SAME_EVIDENCE) == evidence:
-        return
-    tags = decision_tags(decision, report) | {"run_id": run_id}
-    decided_at = tags.pop("decided_at")
-    for key, value in tags.items():
-        client.set_model_version_tag(
-            version.name, str(version.version), f"{TAG}{REQUALIFIED}{key}", value
-        )
-    for key, value in ((f"{REQUALIFIED}decided_at", decided_at), (SAME_EVIDENCE, evidence)):
-        client.set_model_version_tag(version.name, str(version.version), f"{TAG}{key}", value)
+    if tag(version, SAME_EVIDENCE) != evidence:
+        decided_at = tags.pop("decided_at")  # last, because it activates the decision
+        for key, value in (tags | {"decided_at": decided_at}).items():
+            set_tag(client, version, f"{REQUALIFIED}{key}", value)
+        set_tag(client, version, SAME_EVIDENCE, evidence)
+    return run.info.run_id

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.references import CheckpointRef
@@ -18,20 +19,19 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.tracking import MlflowClient
 
-CHECKPOINT_TAGS = (
-    "checkpoint_uri",
-    "manifest_sha256",
-    "checkpoint_bytes",
-    "base_sha256",
-    "plan_sha256",
-)
+CHECKPOINT_TAGS = {  # the fields of a checkpoint, and the tags that hold them
+    "uri": "checkpoint_uri",
+    "sha256": "manifest_sha256",
+    "bytes": "checkpoint_bytes",
+    "base_sha256": "base_sha256",
+    "plan_sha256": "plan_sha256",
+}
 _ADDRESS = re.compile(r"(?P<model>[^/:@]+)(@(?P<alias>[^/:@]+)|/(?P<version>\d+))?")
 
 
 @dataclass(frozen=True)
 class Address:
-    """The address of a model or version, as users write it: ``NAME``, ``NAME@alias`` or
-    ``NAME/version``."""
+    """A model or version, as users write it: ``NAME``, ``NAME@alias`` or ``NAME/version``."""
 
     model: str
     alias: str | None = None
@@ -40,13 +40,12 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read an address; raise InputError if it has none of the three forms."""
-        match = _ADDRESS.fullmatch(text)
-        if match is None:
-            raise InputError(
-                f"{text!r} is not the address of a registered model",
-                expected="NAME, NAME@alias or NAME/version",
-            )
-        return cls(**match.groupdict())
+        if match := _ADDRESS.fullmatch(text):
+            return cls(**match.groupdict())
+        raise InputError(
+            f"{text!r} is not the address of a registered model",
+            expected="NAME, NAME@alias or NAME/version",
+        )
 
     def __str__(self) -> str:
         if self.version:
@@ -54,16 +53,31 @@ class Address:
         return f"{self.model}@{self.alias}" if self.alias else self.model
 
 
-def registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
-    """The registered model; None if it does not exist."""
+def _existing(get: Callable[..., Any], *name: str) -> Any:
+    """What MLflow has under a name; None if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_registered_model(name)
+        return get(*name)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+
+
+def registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The registered model; None if it does not exist."""
+    return _existing(client.get_registered_model, name)
+
+
+def named_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model; raise InputError if it does not exist."""
+    if model := registered_model(client, name):
+        return model
+    raise InputError(
+        f"{client.tracking_uri} has no model {name!r}",
+        remedy="run `layerwright convert`, which registers accepted checkpoints",
+    )
 
 
 def pointed_at(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -79,15 +93,7 @@ def named_version(client: MlflowClient, address: Address) -> ModelVersion:
     Raises:
         InputError: the model, alias or version does not exist.
     """
-    from mlflow.exceptions import MlflowException
-
-    model = registered_model(client, address.model)
-    if model is None:
-        raise InputError(
-            f"{client.tracking_uri} has no model {address.model!r}",
-            remedy="run `layerwright convert`, which registers accepted checkpoints",
-        )
-    version = address.version
+    model, version = named_model(client, address.model), address.version
     if address.alias is not None:
         version = model.aliases.get(address.alias)
         if version is None:
@@ -97,12 +103,10 @@ def named_version(client: MlflowClient, address: Address) -> ModelVersion:
             )
     if version is None:
         raise InputError(f"{str(address)!r} has no version", expected="NAME@alias or NAME/version")
-    try:
-        return client.get_model_version(address.model, str(version))
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise InputError(f"{address.model!r} has no version {version}") from error
-        raise
+    found = _existing(client.get_model_version, address.model, str(version))
+    if found is None:
+        raise InputError(f"{address.model!r} has no version {version}")
+    return found
 
 
 def tag(version: ModelVersion, name: str) -> str | None:
@@ -110,9 +114,14 @@ def tag(version: ModelVersion, name: str) -> str | None:
     return version.tags.get(f"{TAG}{name}")
 
 
-def missing_tags(version: ModelVersion) -> tuple[str, ...]:
-    """The tags about its checkpoint that a version lacks."""
-    return tuple(name for name in CHECKPOINT_TAGS if tag(version, name) is None)
+def set_tag(client: MlflowClient, version: ModelVersion, name: str, value: str) -> None:
+    """Set one of Layerwright's tags."""
+    client.set_model_version_tag(version.name, str(version.version), f"{TAG}{name}", value)
+
+
+def missing_tags(version: ModelVersion) -> str:
+    """The tags about its checkpoint that a version lacks, in one text."""
+    return ", ".join(name for name in CHECKPOINT_TAGS.values() if tag(version, name) is None)
 
 
 def checkpoint_of(version: ModelVersion) -> CheckpointRef:
@@ -123,13 +132,9 @@ def checkpoint_of(version: ModelVersion) -> CheckpointRef:
             registration was interrupted.
     """
     if missing := missing_tags(version):
-        raise StepError(
-            f"version {version.version} of {version.name} lacks the tags {', '.join(missing)}"
-        )
-    uri, sha256, size, base, plan = (tag(version, name) for name in CHECKPOINT_TAGS)
-    return CheckpointRef.model_validate(
-        {"uri": uri, "sha256": sha256, "bytes": size, "base_sha256": base, "plan_sha256": plan}
-    )
+        raise StepError(f"version {version.version} of {version.name} lacks the tags {missing}")
+    fields = {field: tag(version, name) for field, name in CHECKPOINT_TAGS.items()}
+    return CheckpointRef.model_validate(fields)
 
 
 def store_of(checkpoint: CheckpointRef) -> str:
@@ -142,13 +147,11 @@ def current_champion(
 ) -> Champion | None:
     """The version that ``options.champion`` points at; None if there is none.
 
-    Args:
-        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is not created.
-        base_sha256: of the candidate's base. A champion of another base is not measured, because
-            its tokenizer, and so its items, may differ.
+    A champion of another base is not measured: its tokenizer, and so its items, may differ.
 
-    Raises:
-        StepError: MLflow cannot be reached or reports an error.
+    Args:
+        tracking_uri: a missing SQLite file is not created.
+        base_sha256: of the candidate's base.
     """
     if is_missing(tracking_uri):
         return None
@@ -158,43 +161,33 @@ def current_champion(
         return None
     number = str(version.version)
     if missing := missing_tags(version):
-        return _unusable(number, f"it lacks the tags {', '.join(missing)}")
-    checkpoint = checkpoint_of(version)
-    if checkpoint.base_sha256 != base_sha256:
-        return _unusable(number, f"its base is another one, {checkpoint.base_sha256}")
-    if not store.has_tree(checkpoint.sha256):
-        return _unusable(number, f"the store does not have {checkpoint.uri}")
-    return Champion(version=number, checkpoint=checkpoint)
-
-
-def _unusable(number: str, why: str) -> Champion:
-    return Champion(
-        version=number, reason=f"the champion, version {number}, cannot be measured: {why}"
-    )
-
-
-TREES = ("manifest_sha256", "base_sha256")  # tags with the digests of checkpoint and base
+        why = f"it lacks the tags {missing}"
+    elif (checkpoint := checkpoint_of(version)).base_sha256 != base_sha256:
+        why = f"its base is another one, {checkpoint.base_sha256}"
+    elif not store.has_tree(checkpoint.sha256):
+        why = f"the store does not have {checkpoint.uri}"
+    else:
+        return Champion(version=number, checkpoint=checkpoint)
+    reason = f"the champion, version {number}, cannot be measured: {why}"
+    return Champion(version=number, reason=reason)
 
 
 def held_trees(tracking_uri: str) -> dict[str, str]:
     """Each tree that a registered version needs, by digest, with one such version.
 
     Args:
-        tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is not created.
-
-    Raises:
-        StepError: MLflow cannot be reached or reports an error.
+        tracking_uri: a missing SQLite file is not created.
     """
-    if is_missing(tracking_uri):
-        return {}
     held: dict[str, str] = {}
+    if is_missing(tracking_uri):
+        return held
     token: str | None = None
     with connect(tracking_uri) as client:
         while True:
             page = client.search_model_versions(max_results=1000, page_token=token)
             for version in page:
-                for name in TREES:
-                    if sha256 := version.tags.get(f"{TAG}{name}"):
+                for name in ("manifest_sha256", "base_sha256"):
+                    if sha256 := tag(version, name):
                         held.setdefault(sha256, f"{version.name} {version.version}")
             token = page.token
             if not token:

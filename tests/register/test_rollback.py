@@ -11,9 +11,8 @@ from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.history import history_of
-from layerwright.tasks.register.moves import PromotionError
+from layerwright.tasks.register.moves import PromotionError, plan_rollback, roll_back
 from layerwright.tasks.register.promotion import approved_by_policy, promotable, promote_version
-from layerwright.tasks.register.rollback import plan_rollback, roll_back
 from layerwright.tasks.register.versions import Address
 from layerwright.tasks.tracking import connect
 
