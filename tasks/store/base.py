@@ -7,14 +7,15 @@ last, so that a tree either is complete or does not exist. Small results are sin
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from layerwright.tasks.contracts.references import TreeRef
-from layerwright.tasks.store.manifest import MANIFEST
+from layerwright.tasks.store.manifest import MANIFEST, TreeFile, build_manifest, parse_manifest
 
 
 class Entry(NamedTuple):
@@ -29,7 +30,7 @@ class Store(ABC):
     """Content-addressed trees and small keyed values."""
 
     uri: str  # the address, as ``open_store`` takes it
-    cache: Path  # the local folder from which trees are read; a remote store downloads them to it
+    cache: Path  # the folder from which trees are read; a remote store downloads them to it
 
     @abstractmethod
     def read(self, key: str) -> bytes | None:
@@ -41,10 +42,7 @@ class Store(ABC):
 
     @abstractmethod
     def put_tree(self, folder: Path) -> TreeRef:
-        """Move a folder into the store as a tree; the folder itself is removed.
-
-        The same content gives the same tree.
-        """
+        """Move a folder into the store; the same content gives the same tree."""
 
     @abstractmethod
     def open_tree(self, sha256: str) -> Path:
@@ -53,10 +51,6 @@ class Store(ABC):
         Raises:
             IntegrityError: the tree is missing, or a file differs from the manifest.
         """
-
-    @abstractmethod
-    def tree_uri(self, sha256: str) -> str:
-        """The address of a tree."""
 
     @abstractmethod
     def entries(self, prefix: str) -> Iterator[Entry]:
@@ -68,11 +62,27 @@ class Store(ABC):
 
     @abstractmethod
     def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
-        """Delete what writes interrupted before a time left behind; return how many there were.
-
-        Args:
-            dry: only count.
-        """
+        """Delete what writes interrupted before a time left behind, or only count it."""
 
     def has_tree(self, sha256: str) -> bool:
         return self.read(f"trees/{sha256}/{MANIFEST}") is not None
+
+    def tree_uri(self, sha256: str) -> str:
+        """The address of a tree."""
+        return f"{self.uri}/trees/{sha256}"
+
+    def _manifest_of(self, folder: Path) -> tuple[bytes, str, tuple[TreeFile, ...]]:
+        """The manifest of a folder that becomes a tree, its digest and its files."""
+        (folder / MANIFEST).unlink(missing_ok=True)
+        manifest = build_manifest(folder)
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        return manifest, sha256, parse_manifest(manifest, sha256, str(folder))
+
+    def _ref(self, sha256: str, files: Sequence[TreeFile]) -> TreeRef:
+        size = sum(file.bytes for file in files)
+        return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
+
+
+def older(paths: Iterable[Path], before: datetime) -> list[Path]:
+    """The files and folders that were last changed before a time."""
+    return [p for p in paths if datetime.fromtimestamp(p.stat().st_mtime, UTC) < before]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,8 @@ from pathlib import Path
 from layerwright.tasks.contracts.references import TreeRef
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import IntegrityError
-from layerwright.tasks.store.base import Entry, Store
-from layerwright.tasks.store.manifest import MANIFEST, build_manifest, parse_manifest, verify_file
+from layerwright.tasks.store.base import Entry, Store, older
+from layerwright.tasks.store.manifest import MANIFEST, parse_manifest, verify_file
 
 
 class LocalStore(Store):
@@ -34,9 +33,6 @@ class LocalStore(Store):
     def write(self, key: str, data: bytes) -> None:
         write_atomically(self.root / key, data)
 
-    def tree_uri(self, sha256: str) -> str:
-        return f"{self.uri}/trees/{sha256}"
-
     def entries(self, prefix: str) -> Iterator[Entry]:
         for path in sorted((self.root / prefix).rglob("*")):
             if path.is_file() and ".partial" not in path.relative_to(self.root).as_posix():
@@ -54,19 +50,14 @@ class LocalStore(Store):
                 folder.rmdir()
 
     def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
-        old = [
-            path
-            for path in (*self.root.glob("*/.*.partial"), *self.root.glob("*/*/.*.partial"))
-            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
-        ]
+        partial = (*self.root.glob("*/.*.partial"), *self.root.glob("*/*/.*.partial"))
+        old = older(partial, before)
         for path in [] if dry else old:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return len(old)
 
     def put_tree(self, folder: Path) -> TreeRef:
-        (folder / MANIFEST).unlink(missing_ok=True)
-        manifest = build_manifest(folder)
-        sha256 = hashlib.sha256(manifest).hexdigest()
+        manifest, sha256, files = self._manifest_of(folder)
         target = self.root / "trees" / sha256
         try:
             self.open_tree(sha256)
@@ -79,8 +70,7 @@ class LocalStore(Store):
             if target.exists():
                 shutil.rmtree(target)
             partial.rename(target)
-        size = sum(file.bytes for file in parse_manifest(manifest, sha256, str(target)))
-        return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
+        return self._ref(sha256, files)
 
     def open_tree(self, sha256: str) -> Path:
         folder = self.root / "trees" / sha256

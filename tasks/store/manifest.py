@@ -49,7 +49,6 @@ def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]
     """The files of a manifest, after checking its digest and that all paths stay in the tree.
 
     Args:
-        sha256: the digest that the manifest must have.
         where: the tree, for messages.
 
     Raises:
@@ -60,9 +59,8 @@ def parse_manifest(data: bytes, sha256: str, where: str) -> tuple[TreeFile, ...]
     try:
         files = Manifest.model_validate_json(data).files
     except ValidationError as error:
-        raise IntegrityError(
-            f"{where}: {MANIFEST} is not a tree's manifest: {error.errors()[0]['msg']}"
-        ) from error
+        why = error.errors()[0]["msg"]
+        raise IntegrityError(f"{where}: {MANIFEST} is not a tree's manifest: {why}") from error
     for file in files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not path.parts or set("\\\0") & {*file.path}:

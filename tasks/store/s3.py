@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -26,14 +25,8 @@ from layerwright.tasks.contracts.references import TreeRef
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError, IntegrityError, StepError
 from layerwright.tasks.progress import progress
-from layerwright.tasks.store.base import Entry, Store
-from layerwright.tasks.store.manifest import (
-    MANIFEST,
-    TreeFile,
-    build_manifest,
-    parse_manifest,
-    verify_file,
-)
+from layerwright.tasks.store.base import Entry, Store, older
+from layerwright.tasks.store.manifest import MANIFEST, TreeFile, parse_manifest, verify_file
 
 DELETED_AT_ONCE = 1000  # S3's own limit
 DIGEST = "sha256"  # key of the object metadata that holds the file's digest
@@ -52,8 +45,7 @@ Callback = Callable[[int], None]  # takes the number of bytes transferred since 
 class S3Store(Store):
     """A store under an S3 prefix. Trees are downloaded to the cache folder.
 
-    Credentials, region and endpoint come from the AWS configuration chain (``AWS_ENDPOINT_URL``
-    for servers other than AWS).
+    Credentials, region and endpoint (``AWS_ENDPOINT_URL``) come from the AWS configuration chain.
     """
 
     def __init__(self, uri: str, cache: Path) -> None:
@@ -70,61 +62,41 @@ class S3Store(Store):
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def read(self, key: str) -> bytes | None:
-        try:
-            return self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-        except self.client.exceptions.NoSuchKey:
-            return None
-        except S3_ERRORS as error:
-            raise StepError(f"{self.uri}/{key} cannot be read: {error}") from error
+        with _failures(f"{self.uri}/{key} cannot be read"):
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
 
     def write(self, key: str, data: bytes) -> None:
-        try:
+        with _failures(f"{self.uri}/{key} cannot be written"):
             self.client.put_object(
                 Bucket=self.bucket, Key=self._key(key), Body=data, ChecksumAlgorithm="SHA256"
             )
-        except S3_ERRORS as error:
-            raise StepError(f"{self.uri}/{key} cannot be written: {error}") from error
-
-    def tree_uri(self, sha256: str) -> str:
-        return f"{self.uri}/trees/{sha256}"
 
     def put_tree(self, folder: Path) -> TreeRef:
-        (folder / MANIFEST).unlink(missing_ok=True)
-        manifest = build_manifest(folder)
-        sha256 = hashlib.sha256(manifest).hexdigest()
-        files = parse_manifest(manifest, sha256, str(folder))
-        try:
+        manifest, sha256, files = self._manifest_of(folder)
+        with _failures(f"upload to {self.tree_uri(sha256)} failed"):
             missing = [file for file in files if not self._holds(sha256, file)]
             with _bar("upload", missing) as tick:
                 for file in missing:
+                    path, key = str(folder / file.path), self._key(f"trees/{sha256}/{file.path}")
+                    extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {DIGEST: file.sha256}}
                     self.client.upload_file(
-                        str(folder / file.path),
-                        self.bucket,
-                        self._key(f"trees/{sha256}/{file.path}"),
-                        ExtraArgs={
-                            "ChecksumAlgorithm": "SHA256",
-                            "Metadata": {DIGEST: file.sha256},
-                        },
-                        Callback=tick,
-                        Config=TRANSFER,
+                        path, self.bucket, key, ExtraArgs=extra, Callback=tick, Config=TRANSFER
                     )
-        except (*S3_ERRORS, OSError) as error:
-            raise StepError(f"upload to {self.tree_uri(sha256)} failed: {error}") from error
         self.write(f"trees/{sha256}/{MANIFEST}", manifest)
         shutil.rmtree(folder)
-        size = sum(file.bytes for file in files)
-        return TreeRef(uri=self.tree_uri(sha256), sha256=sha256, bytes=size)
+        return self._ref(sha256, files)
 
     def _holds(self, sha256: str, file: TreeFile) -> bool:
         """Whether the bucket has the file, judged by the object's size and its digest metadata.
 
-        S3 stores an object completely or not at all, so an interrupted upload can continue with
-        the files that are missing.
+        S3 stores an object completely or not at all.
         """
+        key = self._key(f"trees/{sha256}/{file.path}")
         try:
-            head = self.client.head_object(
-                Bucket=self.bucket, Key=self._key(f"trees/{sha256}/{file.path}")
-            )
+            head = self.client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
             if error.response["Error"]["Code"] == "404":
                 return False
@@ -134,46 +106,32 @@ class S3Store(Store):
     def entries(self, prefix: str) -> Iterator[Entry]:
         prefix_length = len(self._key(""))
         pages = self.client.get_paginator("list_objects_v2")
-        try:
+        with _failures(f"{self.uri} cannot be listed"):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix)):
                 for entry in page.get("Contents", []):
                     yield Entry(entry["Key"][prefix_length:], entry["Size"], entry["LastModified"])
-        except S3_ERRORS as error:
-            raise StepError(f"{self.uri} cannot be listed: {error}") from error
 
     def remove(self, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), DELETED_AT_ONCE):
             batch = [{"Key": self._key(key)} for key in keys[start : start + DELETED_AT_ONCE]]
-            try:
+            with _failures(f"{self.uri}: objects cannot be deleted"):
                 response = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
-            except S3_ERRORS as error:
-                raise StepError(f"{self.uri}: objects cannot be deleted: {error}") from error
             if errors := response.get("Errors"):
                 first = f"{errors[0]['Key']}: {errors[0]['Message']}"
                 raise StepError(f"{self.uri}: {len(errors)} objects cannot be deleted: {first}")
 
     def remove_unfinished(self, before: datetime, *, dry: bool = False) -> int:
         pages = self.client.get_paginator("list_multipart_uploads")
-        try:
+        with _failures(f"{self.uri}: interrupted uploads cannot be deleted"):
             old = [
-                upload
+                {"Key": upload["Key"], "UploadId": upload["UploadId"]}
                 for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(""))
                 for upload in page.get("Uploads", [])
                 if upload["Initiated"] < before
             ]
             for upload in [] if dry else old:
-                self.client.abort_multipart_upload(
-                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
-        except S3_ERRORS as error:
-            raise StepError(
-                f"{self.uri}: interrupted uploads cannot be deleted: {error}"
-            ) from error
-        partial = [
-            path
-            for path in self.cache.rglob(".*.partial*")
-            if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
-        ]
+                self.client.abort_multipart_upload(Bucket=self.bucket, **upload)
+        partial = older(self.cache.rglob(".*.partial*"), before)
         for path in [] if dry else partial:
             path.unlink(missing_ok=True)
         return len(old) + len(partial)
@@ -191,10 +149,8 @@ class S3Store(Store):
         with _bar("download", missing) as tick:
             for file in missing:
                 self._download(sha256, file, folder / file.path, tick)
-        try:
+        with _failures(f"{folder / MANIFEST} cannot be written"):
             write_atomically(folder / MANIFEST, data)
-        except OSError as error:
-            raise StepError(f"{folder / MANIFEST} cannot be written: {error}") from error
         self._opened.add(sha256)
         return folder
 
@@ -202,24 +158,20 @@ class S3Store(Store):
         # a unique name, because another process may be downloading the same file
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         where = f"{self.tree_uri(sha256)}/{file.path}"
+        key = self._key(f"trees/{sha256}/{file.path}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.client.download_file(
-                self.bucket,
-                self._key(f"trees/{sha256}/{file.path}"),
-                str(partial),
-                Callback=tick,
-                Config=TRANSFER,
-            )
-            verify_file(partial, file)
-            partial.replace(path)
+            with _failures(f"{where}: the download failed"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.client.download_file(
+                    self.bucket, key, str(partial), Callback=tick, Config=TRANSFER
+                )
+                verify_file(partial, file)
+                partial.replace(path)
         except IntegrityError as error:
             raise IntegrityError(
                 f"{where}: the content differs from the manifest\n  to do: delete this object and "
                 f"the tree's {MANIFEST}; the step that made the tree then runs again"
             ) from error
-        except (*S3_ERRORS, OSError) as error:
-            raise StepError(f"{where}: the download failed: {error}") from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -230,6 +182,15 @@ def _is_intact(path: Path, file: TreeFile) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+@contextmanager
+def _failures(problem: str) -> Iterator[None]:
+    """Turn errors of S3 and of the disk into StepError."""
+    try:
+        yield
+    except (*S3_ERRORS, OSError) as error:
+        raise StepError(f"{problem}: {error}") from error
 
 
 @contextmanager
@@ -246,6 +207,5 @@ def s3_client() -> Any:  # boto3 makes the class at run time
     # not boto3's default session: it is not thread-safe and keeps the first credentials
     session = get_session()
     session.get_component("data_loader").file_loader = _DESCRIPTIONS
-    return boto3.Session(botocore_session=session).client(
-        "s3", config=Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10)
-    )
+    config = Config(retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=10)
+    return boto3.Session(botocore_session=session).client("s3", config=config)
