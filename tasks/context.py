@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 MetricSink = Callable[[int, Mapping[str, float]], None]  # receives a training step and its metrics
 
 
-def _silent(message: str) -> None:
-    """The default log; it drops all messages."""
-
-
 def no_metrics(step: int, metrics: Mapping[str, float]) -> None:
     """The default sink; it drops all metrics."""
 
@@ -35,12 +31,11 @@ class Context:
     processes: int = 1  # number of processes that share a training
     memory_bytes: int | None = None  # bound on the weights on the device; None for no bound
     sink: MetricSink = no_metrics  # takes a training's live metrics
-    log: Callable[[str], None] = _silent  # takes one line about progress, for people
+    log: Callable[[str], None] = lambda message: None  # takes one line about progress, for people
 
     def folder(self, name: str) -> Path:
         """A new empty folder in the workdir; an existing one is deleted."""
         path = self.workdir / name
-        if path.exists():
-            shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         return path

@@ -24,18 +24,14 @@ def device_name(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {os.cpu_count()} cores"
-
-
-def _processor() -> str:
-    """The processor's model on Linux; the machine type on other systems."""
-    listing = Path("/proc/cpuinfo")
+    listing = Path("/proc/cpuinfo")  # on Linux
     names = re.findall(r"model name\s*: (.+)", listing.read_text()) if listing.is_file() else []
-    return " ".join(names[0].split()) if names else platform.machine()
+    processor = " ".join(names[0].split()) if names else platform.machine()
+    return f"{processor}, {os.cpu_count()} cores"
 
 
 def timed_on(device: str) -> dict[str, str]:
-    """Device, threads and library versions: timings depend on them besides code and inputs."""
+    """Device, threads and library versions, on which timings depend."""
     import torch
 
     return {

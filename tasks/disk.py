@@ -17,25 +17,16 @@ OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def full_disk_as_step_error(where: Path | str) -> Iterator[None]:
-    """Convert any out-of-space error in the block to StepError.
-
-    Args:
-        where: the folder that the block writes to, for the message.
-
-    Raises:
-        StepError: the system or a library reported that there is no space left.
-    """
+    """Convert any out-of-space error in the block to StepError, which names ``where``."""
     try:
         yield
-    except LayerwrightError:
-        raise
     except Exception as error:
-        if is_out_of_space(error):
-            raise StepError(
-                f"no space left in {where}: {error}\n"
-                "  to do: free some space and run the same command again; finished steps are kept"
-            ) from error
-        raise
+        if isinstance(error, LayerwrightError) or not is_out_of_space(error):
+            raise
+        raise StepError(
+            f"no space left in {where}: {error}\n"
+            "  to do: free some space and run the same command again; finished steps are kept"
+        ) from error
 
 
 def is_out_of_space(error: BaseException) -> bool:
@@ -52,10 +43,7 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, flush it to disk and rename it.
-
-    So a reader sees either the old file or the complete new one.
-    """
+    """Write a file so that a reader sees either the old content or all of the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:

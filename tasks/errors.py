@@ -34,12 +34,9 @@ class InputError(LayerwrightError):
     ) -> None:
         self.where, self.message = where, message
         self.expected, self.remedy = expected, remedy
-        lines = [f"{where}: {message}" if where else message]
-        if expected:
-            lines.append(f"  expected: {expected}")
-        if remedy:
-            lines.append(f"  to do: {remedy}")
-        super().__init__("\n".join(lines))
+        text = f"{where}: {message}" if where else message
+        text += f"\n  expected: {expected}" if expected else ""
+        super().__init__(text + (f"\n  to do: {remedy}" if remedy else ""))
 
     def at(self, where: str) -> InputError:
         """The same error with another place."""

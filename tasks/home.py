@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 SQLITE = "sqlite:///"
 
 
-@dataclass(frozen=True)
 class Home:
     """The parts of one home folder. No method makes a folder, except ``scratch``."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = root / "store"  # of runs whose recipe names none
+        self.trees = root / "cache" / "trees"  # local copies of the trees of remote stores
+        self.tracking_uri = f"{SQLITE}{root}/mlflow.db"  # of runs whose recipe names no server
+        self.artifacts = root / "mlflow-artifacts"
+        self.runs = root / "runs"  # one folder for each run
+        self.locks = root / "locks"  # of steps, for runs that need the same step at once
+        self.promotions = root / "promotions"  # locks of models, held while a champion moves
+        self.prefect = root / "prefect"  # Prefect's own files, including its database
+        self.servers = self.prefect / "servers"  # the process ids of embedded Prefect servers
 
     @classmethod
     def at(cls, path: str | Path) -> Home:
@@ -30,58 +38,13 @@ class Home:
     def __str__(self) -> str:
         return str(self.root)
 
-    @property
-    def store(self) -> Path:
-        """The store of runs whose recipe names none."""
-        return self.root / "store"
-
-    @property
-    def trees(self) -> Path:
-        """Local copies of the trees of remote stores."""
-        return self.root / "cache" / "trees"
-
-    @property
-    def tracking_uri(self) -> str:
-        """The MLflow database of runs whose recipe names no server."""
-        return f"{SQLITE}{self.root}/mlflow.db"
-
-    @property
-    def artifacts(self) -> Path:
-        """MLflow's artifacts, beside its database."""
-        return self.root / "mlflow-artifacts"
-
-    @property
-    def runs(self) -> Path:
-        """One folder for each run."""
-        return self.root / "runs"
-
     def work(self, key: str) -> Path:
         """The intermediate files of an unfinished step, by its cache key."""
         return self.root / "work" / key
 
-    @property
-    def locks(self) -> Path:
-        """Locks of steps, for runs that need the same step at once."""
-        return self.root / "locks"
-
-    @property
-    def promotions(self) -> Path:
-        """Locks of registered models, held while a champion moves."""
-        return self.root / "promotions"
-
     def rollout(self, name: str) -> Path:
         """The request records of one roll-out."""
         return self.root / "rollouts" / name
-
-    @property
-    def prefect(self) -> Path:
-        """Prefect's own files, including its database."""
-        return self.root / "prefect"
-
-    @property
-    def servers(self) -> Path:
-        """The process ids of embedded Prefect servers."""
-        return self.prefect / "servers"
 
     @contextlib.contextmanager
     def scratch(self, prefix: str) -> Iterator[Path]:

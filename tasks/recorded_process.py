@@ -30,11 +30,7 @@ class RecordedProcess(NamedTuple):
             return None
 
     def end(self, seconds: float = 20) -> bool:
-        """Terminate the process, and kill it and its children after ``seconds``.
-
-        Returns:
-            Whether it was still running.
-        """
+        """Terminate the process, kill it and its children later; return whether it still ran."""
         process = self.alive()
         if process is None:
             return False

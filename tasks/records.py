@@ -20,11 +20,7 @@ class Record:
     row: dict[str, Any]
 
     def text(self, field: str) -> str:
-        """The text of a field.
-
-        Raises:
-            InputError: the field is missing or blank; the error names file, line and field.
-        """
+        """The text of a field, as ``texts``."""
         return self.texts(field, (self.row.get(field),))[0]
 
     def texts(self, field: str, values: Any) -> tuple[str, ...]:
@@ -35,10 +31,9 @@ class Record:
                 file, line and field.
         """
         if not isinstance(values, list | tuple) or not values or not all(map(_is_text, values)):
+            there = f"the row has {', '.join(map(str, self.row)) or 'no fields'}"
             raise InputError(
-                f"the row has {', '.join(map(str, self.row)) or 'no fields'}"
-                if field not in self.row
-                else "no text",
+                "no text" if field in self.row else there,
                 where=f"{self.at}: {field}",
                 expected="a string that is not blank",
             )
@@ -47,27 +42,16 @@ class Record:
 
 
 def read_records(folder: Path, what: str) -> Iterator[Record]:
-    """The rows of a text with ``form: items``, in order.
-
-    Args:
-        what: the text's name in the recipe, for messages.
-
-    Raises:
-        InputError: the text was fetched in another form.
-    """
-    for document in map(json.loads, _lines(folder / DOCUMENTS)):
-        if "item" not in document:
-            raise InputError(
-                f"{what!r} was fetched as a text, not as rows",
-                where=f"data.{what}.form",
-                expected="form: items",
-            )
-        yield Record(document["at"], document["item"])
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        yield from file
+    """The rows of the text ``what`` of the recipe, which must have ``form: items``, in order."""
+    with (folder / DOCUMENTS).open(encoding="utf-8") as file:
+        for document in map(json.loads, file):
+            if "item" not in document:
+                raise InputError(
+                    f"{what!r} was fetched as a text, not as rows",
+                    where=f"data.{what}.form",
+                    expected="form: items",
+                )
+            yield Record(document["at"], document["item"])
 
 
 def _is_text(value: Any) -> bool:

@@ -20,7 +20,6 @@ def resample(arrays: Sequence[np.ndarray], statistic: Statistic, seed: int) -> A
     Args:
         arrays: each (items,).
         statistic: a function of these arrays along an axis.
-        seed: the seed of the random resamples.
 
     Returns:
         scipy's BootstrapResult: ``confidence_interval`` at 95 %, ``bootstrap_distribution``

@@ -51,15 +51,11 @@ class Step:
 @cache
 def steps() -> dict[str, Step]:
     """All listed steps by name, in the order of the DAG."""
-    declared = {
-        step.name: step
-        for module in declarations()
-        for step in vars(module).values()
-        if isinstance(step, Step) and step.listed
-    }
+    values = [value for module in declarations() for value in vars(module).values()]
+    declared = {step.name: step for step in values if isinstance(step, Step) and step.listed}
 
     def following(name: str | None) -> Iterator[Step]:
-        for step in sorted(declared.values(), key=lambda step: step.name):
+        for _, step in sorted(declared.items()):
             if step.after == name:
                 yield step
                 yield from following(step.name)

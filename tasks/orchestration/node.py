@@ -137,9 +137,5 @@ class Node(Generic[Result]):
 @cache
 def nodes() -> dict[str, Node[Any]]:
     """All nodes of the DAG, by the names of their functions."""
-    return {
-        node.name: node
-        for module in declarations()
-        for node in vars(module).values()
-        if isinstance(node, Node)
-    }
+    values = [value for module in declarations() for value in vars(module).values()]
+    return {node.name: node for node in values if isinstance(node, Node)}
