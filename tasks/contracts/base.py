@@ -1,7 +1,5 @@
 """The base class of all contracts, their number types, and `identity`, the digest of a contract."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """The results of the commands on one checkpoint: inspection, export, generated text."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from layerwright.tasks.contracts.base import Contract

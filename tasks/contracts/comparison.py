@@ -1,7 +1,5 @@
 """The comparison of two checkpoints, A and B: every metric of both, and the items that differ."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from layerwright.tasks.contracts.base import Contract

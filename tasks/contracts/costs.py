@@ -1,7 +1,5 @@
 """The cost table: measured times of layers on one device, from which plan times are predicted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The evaluation: measurements of every arm, which the gate and the report read."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

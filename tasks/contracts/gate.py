@@ -1,7 +1,5 @@
 """The gate's decision, its checks, and the waivers that a check can fall under."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Per-item results: each arm's result on each item, stored with every evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """The conversion plan: the strategy of every layer, and the repair rounds that changed it."""
 
-from __future__ import annotations
-
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,7 +31,7 @@ class PlanItem(Contract):
     predicted_time: PassTime | None = None  # of these layers, at the plan's ``context_tokens``
 
     @model_validator(mode="after")
-    def _ordered(self) -> PlanItem:
+    def _ordered(self) -> Self:
         if self.stop <= self.start:
             raise ValueError(f"stop greater than start ({self.start}), not {self.stop}")
         return self
@@ -58,7 +56,7 @@ class ConversionPlan(Contract):
     outside_time: PassTime | None = None
 
     @model_validator(mode="after")
-    def _covers(self) -> ConversionPlan:
+    def _covers(self) -> Self:
         expected = 0
         for item in self.items:
             if item.start != expected:
@@ -75,7 +73,7 @@ class ConversionPlan(Contract):
         return self
 
     @classmethod
-    def unchanged(cls, model_sha256: str, layers: int, context_tokens: int) -> ConversionPlan:
+    def unchanged(cls, model_sha256: str, layers: int, context_tokens: int) -> Self:
         """Every layer kept: the plan of the control arm."""
         return cls(
             model_sha256=model_sha256,

@@ -1,7 +1,5 @@
 """The profile: measurements of each layer of a base model."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.base import Contract, Spec
 
 

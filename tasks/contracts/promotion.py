@@ -1,7 +1,5 @@
 """Registration of a version, approvals of promotions, and the record of each champion move."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """References to models, checkpoints and texts in the store."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.base import Contract
 
 

@@ -1,7 +1,5 @@
 """Requalification: a registered version, measured again, with alarms and the trend over time."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from layerwright.tasks.contracts.base import Contract

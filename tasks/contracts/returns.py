@@ -1,7 +1,5 @@
 """What a conversion costs and saves: its price, money per workload, and the crossover length."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The staged roll-out: requests and answers, the decision of each stage, and the state."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

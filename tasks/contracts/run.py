@@ -1,7 +1,5 @@
 """The result of a convert run."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from layerwright.tasks.contracts.base import Contract

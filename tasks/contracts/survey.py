@@ -1,7 +1,5 @@
 """The result of a survey: its plans with their figures, and their stability over two texts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer

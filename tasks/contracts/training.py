@@ -1,7 +1,5 @@
 """Reports of training steps: finetune (healing) and regularize."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef
 

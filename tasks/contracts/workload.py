@@ -5,10 +5,8 @@ decode_tokens_per_s.8192.b4 the same prompt length, batch 4
 latency_p50_ms.8192+32.b4   the same, and 32 new tokens per row
 """
 
-from __future__ import annotations
-
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 SUBJECT = re.compile(r"([1-9]\d*)(?:\+([1-9]\d*))?(?:\.b([1-9]\d*))?", re.ASCII)
 
@@ -25,7 +23,7 @@ class Workload(NamedTuple):
         return f"{self.prompt_tokens}{new}" + (f".b{self.batch}" if self.batch > 1 else "")
 
     @classmethod
-    def parse(cls, subject: str) -> Workload | None:
+    def parse(cls, subject: str) -> Self | None:
         """Read the part of a metric's name after its family and dot; None if it is no workload."""
         match = SUBJECT.fullmatch(subject)
         return match and cls(int(match[1]), int(match[2] or 0), int(match[3] or 1))

@@ -1,7 +1,5 @@
 """The recipe's `choose` block."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from layerwright.tasks.contracts.base import Contract, Positive

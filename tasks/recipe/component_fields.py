@@ -4,8 +4,6 @@ Validation imports the component's room, and nothing before that does: reading a
 blocks needs no torch.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from layerwright.tasks.components import component

@@ -1,8 +1,6 @@
 """The recipe's `compute` block: where each step runs, and with how much memory."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, model_validator
 
@@ -37,7 +35,7 @@ class StepPlacement(Contract):
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _of_a_pool(self) -> StepPlacement:
+    def _of_a_pool(self) -> Self:
         defaults = {name: type(self).model_fields[name].default for name in ONLY_ON_POOLS}
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.where == "inline" and given:

@@ -1,7 +1,5 @@
 """The recipe's `costs` block."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.base import Contract, Positive
 
 

@@ -1,8 +1,6 @@
 """The recipe's `data` block: the source of each named text."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,7 +26,7 @@ class TextSource(Contract):
     form: TextForm = "text"
 
     @model_validator(mode="after")
-    def _not_empty(self) -> TextSource:
+    def _not_empty(self) -> Self:
         if self.part[0] >= self.part[1]:
             raise ValueError("a part [low, high] with low < high")
         return self

@@ -1,7 +1,5 @@
 """YAML documents whose errors name file, line and field."""
 
-from __future__ import annotations
-
 import copy
 import math
 from datetime import date

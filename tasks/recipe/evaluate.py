@@ -1,7 +1,5 @@
 """The recipe's `evaluate` block."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from layerwright.tasks.contracts.base import Contract

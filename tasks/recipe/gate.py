@@ -1,8 +1,6 @@
 """The recipe's `gate` block (tier, rules, waivers) and its `watch` block (bands)."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,7 +31,7 @@ class GateRule(Contract):
     severity: Severity = "fail"  # ``warn`` never rejects
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> GateRule:
+    def _makes_sense(self) -> Self:
         if (self.min is None) == (self.max is None):
             raise ValueError("exactly one of min and max")
         if self.compare == "value" and self.arm != "base":
@@ -71,7 +69,7 @@ class GatePolicy(Contract):
     expires_after_days: Number = Field(default=30, gt=0)  # how long the decision is valid
 
     @model_validator(mode="after")
-    def _says_something(self) -> GatePolicy:
+    def _says_something(self) -> Self:
         if self.tier is None and not self.rules:
             raise ValueError("a tier, or at least one rule")
         return self
@@ -93,7 +91,7 @@ class WatchRule(Contract):
         return "registered figure" if self.against == "registered" else f"{self.against}'s figure"
 
     @model_validator(mode="after")
-    def _bounded(self) -> WatchRule:
+    def _bounded(self) -> Self:
         if self.min_ratio is None and self.max_ratio is None:
             raise ValueError("a min_ratio, a max_ratio, or both")
         return self

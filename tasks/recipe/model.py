@@ -1,7 +1,5 @@
 """The recipe's `model` block."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The recipe's `profile` block."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.base import Contract, Positive
 from layerwright.tasks.recipe.component_fields import Profiler
 

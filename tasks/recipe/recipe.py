@@ -1,9 +1,8 @@
 """The recipe: one YAML file that describes a whole run, with data and no code."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -74,7 +73,7 @@ class Recipe(Contract):
     price: Price | None = None  # of the device; without it the report has no costs in money
 
     @model_validator(mode="after")
-    def _blocks_agree(self) -> Recipe:
+    def _blocks_agree(self) -> Self:
         for at, text in self._texts():
             if text not in self.data:
                 raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
@@ -90,7 +89,7 @@ class Recipe(Contract):
         return self
 
     @model_validator(mode="after")
-    def _steps_can_be_placed_so(self) -> Recipe:
+    def _steps_can_be_placed_so(self) -> Self:
         declared = steps()
         for name, placement in self.compute.steps.items():
             at = ("compute", "steps", name)

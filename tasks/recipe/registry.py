@@ -1,7 +1,5 @@
 """The recipe's `registry` block, with the policy that approves promotions."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,8 +1,6 @@
 """The recipe's `regularize` block: training of the base before layers are removed."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +27,7 @@ class RegularizeOptions(TrainingText, TrainingStage):
     validation: ValidationOptions | None = None
 
     @model_validator(mode="after")
-    def _sweep_is_scored(self) -> RegularizeOptions:
+    def _sweep_is_scored(self) -> Self:
         if len(self.weights) > 1 and self.validation is None:
             raise ValueError("a validation text: several weights are compared on it")
         return self

@@ -1,8 +1,6 @@
 """The recipe's `rollout` block: stages and limits."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -84,7 +82,7 @@ class RolloutPolicy(Contract):
         return next((limit for limit in self.limits if limit.figure == figure), None)
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> RolloutPolicy:
+    def _makes_sense(self) -> Self:
         shares = [stage.share for stage in self.stages]
         if shares != sorted(set(shares)) or shares[-1] != 1:
             raise ValueError(f"stages whose shares increase and end at 1, not {shares}")

@@ -1,6 +1,6 @@
 """The recipe's `survey` block."""
 
-from __future__ import annotations
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,7 @@ class SurveyOptions(Contract):
     stability: StabilityOptions | None = None
 
     @model_validator(mode="after")
-    def _frontier_has_a_plan(self) -> SurveyOptions:
+    def _frontier_has_a_plan(self) -> Self:
         if self.frontier and self.frontier_plan not in self.plans:
             raise ValueError(f"frontier_plan to be one of {', '.join(self.plans)}")
         return self

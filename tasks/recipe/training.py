@@ -1,8 +1,6 @@
 """The recipe's `finetune` block, and what it shares with `regularize`: text, stage, adapter."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -66,7 +64,7 @@ class TrainingStage(Contract):
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
-    def _warm_up_ends(self) -> TrainingStage:
+    def _warm_up_ends(self) -> Self:
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps below steps ({self.steps}), not {self.warmup_steps}: no step would "
@@ -106,7 +104,7 @@ class HealingStage(TrainingStage):
     window_dropout: WindowDropout | None = None
 
     @model_validator(mode="after")
-    def _something_to_train(self) -> HealingStage:
+    def _something_to_train(self) -> Self:
         if self.adapter.kind == "none" and not self.parts:
             raise ValueError("an adapter or parts: a stage with neither trains nothing")
         if self.parts_learning_rate is not None and not self.parts:
