@@ -17,14 +17,11 @@ class FigureComparison(Contract):
     a: float | None
     b: float | None
     difference: float | None = None  # B minus A
-    # low, high: the 95 % confidence interval of the difference (paired bootstrap over items)
+    # to `high`: its 95 % confidence interval (paired bootstrap over items)
     low: float | None = None
     high: float | None = None
-    # two-sided; the null hypothesis is that A and B are equal. Adjusted over all metrics by Holm's
-    # method.
-    p_value: float | None = None
-    # number of paired items; 0 if the metric has no items, and then there is no test
-    items: int = 0
+    p_value: float | None = None  # two-sided, of A equal to B; adjusted over all metrics (Holm)
+    items: int = 0  # paired items; without them there is no test
     lost: int | None = None  # items that only A answers correctly, where items are right or wrong
     won: int | None = None  # items that only B answers correctly
     better: Better = "neither"  # ``neither`` unless the p-value is below the significance level
@@ -49,8 +46,7 @@ class SideBySide(Contract):
     """The whole comparison."""
 
     figures: tuple[FigureComparison, ...]  # one per metric, in the recipe's order
-    # items that one checkpoint answers correctly and the other does not
-    changed: tuple[ItemChange, ...]
+    changed: tuple[ItemChange, ...]  # those that one checkpoint alone answers correctly
     regressions: tuple[ItemChange, ...]  # per metric, the items with the largest losses of B
 
 

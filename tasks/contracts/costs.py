@@ -42,8 +42,7 @@ class LayerTime(MeasuredTime):
     """The time of one kind of layer."""
 
     spec: LayerSpec  # the hybrid model's layer spec, defaults included
-    # the recipe's strategies that produce this layer; ``keep`` for base layers
-    strategies: tuple[str, ...]
+    strategies: tuple[str, ...]  # those that produce this layer; ``keep`` for base layers
 
 
 class MixedModel(MeasuredTime):
@@ -60,8 +59,7 @@ class ContextCosts(Contract):
 
     context_tokens: int
     outside: MeasuredTime  # embeddings, final norm and head; measured as a model without layers
-    # one entry per kind of layer; a removed layer is an entry with time 0
-    layers: tuple[LayerTime, ...]
+    layers: tuple[LayerTime, ...]  # one per kind of layer; a removed layer takes time 0
     mixed: MixedModel
 
     def of_layers(self, specs: Iterable[LayerSpec]) -> PassTime | None:

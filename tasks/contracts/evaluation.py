@@ -17,8 +17,7 @@ class Presentation(Contract):
     """How pages show a family of measurements: all whose names start with the same word."""
 
     label: str  # the name of the figure
-    # the section of the page. ``by_length`` draws curves over context length and needs a length in
-    # the name.
+    # its section; ``by_length`` draws curves over the context length in the name
     part: Literal["quality", "by_length", "overlap", "other"] = "other"
     help: str = ""  # the unit or the scale, and which direction is better
     log: bool = False  # logarithmic axis
@@ -33,13 +32,11 @@ class Measurement(Contract):
     value: float | None  # None if it could not be measured; ``detail`` then says why
     unit: str
     higher_is_better: bool
-    # low, high: the 95 % confidence interval, if the metric gives one
-    low: float | None = None
+    low: float | None = None  # to `high`: the 95 % confidence interval
     high: float | None = None
     count: int = 0  # number of items (tokens, prompts, repeats) behind the value
     detail: str = ""
-    # how the value follows from the per-item results: their weighted mean, or exp of it; None if it
-    # does not follow from them
+    # of the per-item results (weighted); None if they do not give it
     aggregate: Aggregate | None = None
 
     @field_validator("value", "low", "high")
@@ -69,9 +66,7 @@ class EvalReport(Contract):
     champion: Champion | None = None
     control_sha256: str | None = None
     device: str
-    # the kernel implementations that ran, by operator; empty if every measurement came from the
-    # cache
-    kernels: dict[str, tuple[str, ...]] = {}
+    kernels: dict[str, tuple[str, ...]] = {}  # those that ran, by operator; empty if all was cached
     measurements: tuple[Measurement, ...]
     presentation: dict[str, Presentation] = {}  # by the first word of a measurement's name
     items: TreeRef | None = None  # the tree with every per-item result (tasks/contracts/items.py)

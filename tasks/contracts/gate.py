@@ -31,30 +31,22 @@ class Check(Contract):
 
     metric: str
     rule: str
-    # compare, arm, slice: copied from the rule
-    compare: Comparing
+    compare: Comparing  # copied from the rule, as arm and slice
     value: float | None  # the figure that is compared with the limit
     limit: float
     is_floor: bool  # the limit is a minimum; otherwise it is a maximum
-    # distance from the limit of ``value`` or ``bound``, whichever the rule judges; negative if it
-    # is outside
-    margin: float | None
+    margin: float | None  # from the limit to the judged figure; negative if outside
     passed: bool
     severity: Severity
     reason: str = ""
     arm: Compared = "base"
     slice: str | None = None
-    # the one-sided confidence bound of ``value`` on the side of the limit
-    bound: float | None = None
-    # the null hypothesis is that the limit holds. Adjusted by Holm's method over all tests of the
-    # decision.
-    p_value: float | None = None
+    bound: float | None = None  # one-sided confidence bound of ``value`` towards the limit
+    p_value: float | None = None  # of the limit holding; adjusted over all tests (Holm)
     items: int = 0  # number of items behind the bound and the p-value
-    # the smallest change of ``value`` that this number of items shows with a power of 80 %
-    detectable: float | None = None
-    # the check failed because there is too little evidence, not because a loss is significant
-    inconclusive: bool = False
-    waiver: Waiver | None = None  # the waiver under which a failed check does not reject
+    detectable: float | None = None  # the smallest change that so many items show with power 80 %
+    inconclusive: bool = False  # failed for too little evidence, not for a significant loss
+    waiver: Waiver | None = None  # a failed check under it does not reject
 
     @property
     def rejects(self) -> bool:

@@ -27,8 +27,7 @@ class ItemResult(Contract):
     metric: str  # name of the measurement that the item belongs to
     arm: Arm
     item: str  # the item's id, the same in every arm
-    # the item's figure; None if it could not be measured. 1 or 0 if ``correct`` is set.
-    value: float | None = None
+    value: float | None = None  # 1 or 0 if ``correct`` is set; None if it could not be measured
     correct: bool | None = None  # None if the metric has no right or wrong answers
     weight: float = 1.0  # the item's weight in the measurement, for instance its number of tokens
     slice: str = ""  # the group that the item belongs to, for instance a range of token positions

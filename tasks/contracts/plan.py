@@ -24,8 +24,7 @@ class PlanItem(Contract):
     strategy: str
     params: dict[str, Any] = {}  # options of the strategy
     reason: str = ""
-    # predicted_language_nats, predicted_recall_nats: predicted damage (contracts/profile.py)
-    predicted_language_nats: float | None = None
+    predicted_language_nats: float | None = None  # predicted damage (contracts/profile.py)
     predicted_recall_nats: float | None = None
     predicted_kv_bytes: int | None = None  # at the plan's ``context_tokens``, batch 1
     predicted_time: PassTime | None = None  # of these layers, at the plan's ``context_tokens``
@@ -52,8 +51,7 @@ class ConversionPlan(Contract):
     repaired_from: str | None = None  # identity of the rejected plan that this one repairs
     costs_sha256: str | None = None  # digest of the cost table that the times were predicted from
     base_time: PassTime | None = None  # predicted time of the whole base
-    # predicted time outside the layers: embeddings, final norm, head
-    outside_time: PassTime | None = None
+    outside_time: PassTime | None = None  # predicted time of embeddings, final norm and head
 
     @model_validator(mode="after")
     def _covers(self) -> Self:
@@ -98,6 +96,5 @@ class RepairRound(Contract):
     plan: ConversionPlan
     candidate_sha256: str
     failed_checks: tuple[str, ...]
-    # layers that the next plan keeps unconverted; empty if there is no next plan
-    given_back: tuple[int, ...] = ()
+    given_back: tuple[int, ...] = ()  # layers that the next plan keeps; empty if there is none
     stopped: str = ""  # why there is no next plan

@@ -9,8 +9,7 @@ class MeasuredDamage(Contract):
     language_nats: float  # increase of the mean NLL per text token
     recall_nats: float  # mean over ``probes``
     kl_nats: float | None = None  # mean KL divergence from the base per text token
-    # per recall probe, decrease of the answer's mean log-probability per token
-    probes: dict[str, float] = {}
+    probes: dict[str, float] = {}  # loss of the answers' mean log-probability per token
 
 
 class Damage(MeasuredDamage):
@@ -42,8 +41,7 @@ class CacheGeometry(Contract):
     kv_heads: int
     head_dim: int
     element_bytes: int
-    # per layer, how many tokens the base's cache keeps; None means all. Empty if every layer keeps
-    # all.
+    # per layer, the tokens that the cache keeps; None or (): all
     window_tokens: tuple[int | None, ...] = ()
 
     @property

@@ -35,10 +35,8 @@ class Move(Contract):
     alias: str
     version: str
     before: str | None  # the previous champion; None if there was none
-    # by, reason, how: the approver, the reason, and whether a person or a policy approved
-    by: str
+    by: str  # as in the `Approval`
     reason: str
     how: Literal["person", "policy"]
     started_at: str
-    # when the registry confirmed the move; None if the move was interrupted
-    finished_at: str | None = None
+    finished_at: str | None = None  # confirmed by the registry; None if it was interrupted

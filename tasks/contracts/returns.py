@@ -27,7 +27,7 @@ class Crossover(Contract):
     timed: Timed
     new_tokens: int = 0
     batch: int = 1
-    # (prompt length, candidate's median time over the base's), ascending by length
+    # (prompt length, candidate's time over the base's), ascending
     measured: tuple[tuple[int, float], ...]
     # the shortest length from which the ratio stays below 1, interpolated linearly over the
     # logarithm of the length. It is the shortest measured length if all ratios are below 1, and
@@ -59,9 +59,7 @@ class WorkloadCost(Contract):
     prefill: Pair  # per million prompt tokens
     decode: Pair  # per million new tokens
     request: Pair  # per million tokens of whole requests (prompt and answer)
-    # tokens of such requests after which the savings equal the conversion's cost; None if the
-    # candidate saves nothing
-    break_even_tokens: float | None = None
+    break_even_tokens: float | None = None  # until the savings pay the conversion; None if never
 
 
 class CostAndReturn(Contract):
@@ -70,7 +68,6 @@ class CostAndReturn(Contract):
     price: Price
     device: str
     device_seconds: dict[str, float]  # by step
-    # cached steps without a recorded duration; the cost does not include them
-    untimed: tuple[str, ...] = ()
+    untimed: tuple[str, ...] = ()  # cached steps of unknown duration; not part of the cost
     conversion: float  # in the price's currency
     workloads: tuple[WorkloadCost, ...]

@@ -47,9 +47,8 @@ class Served(Contract):
     champion: Answer | None = None
     challenger: Answer | None = None
     agreement: float | None = None  # ROUGE-L F1 of the challenger's text against the champion's
-    # champion_nll, challenger_nll: nats per token that each side gives the champion's text
-    champion_nll: float | None = None
-    challenger_nll: float | None = None
+    champion_nll: float | None = None  # of the champion's text, in nats per token
+    challenger_nll: float | None = None  # of the same text
 
     @property
     def pair(self) -> tuple[Answer, Answer] | None:
@@ -64,14 +63,11 @@ class LimitCheck(Contract):
 
     figure: RolloutFigure
     limit: float
-    # value, bound: the figure and its one-sided confidence bound towards the limit, both in the
-    # limit's unit
-    value: float | None = None
-    bound: float | None = None
+    value: float | None = None  # in the limit's unit, as the bound
+    bound: float | None = None  # one-sided confidence bound towards the limit
     p_value: float | None = None
     items: int = 0
-    # ``open`` means that the data show neither that the limit holds nor that it is broken
-    verdict: Literal["inside", "outside", "open"]
+    verdict: Literal["inside", "outside", "open"]  # ``open``: the data do not decide
     reason: str = ""
 
 
@@ -94,8 +90,7 @@ class RolloutState(Contract):
     """The state of a roll-out, stored in one tag of the registered model."""
 
     model: str
-    # champion, challenger: versions
-    champion: str
+    champion: str  # a version, as the challenger
     challenger: str
     attempt: int  # number of this roll-out among the model's roll-outs, from 1
     policy_sha256: str

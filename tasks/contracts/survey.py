@@ -15,21 +15,17 @@ class PlanOverlap(Contract):
     """How similar two plans are."""
 
     same_strategy: float  # share of layers that have the same strategy in both
-    # layers that both convert, over layers that at least one converts; 1 if neither converts a
-    # layer
-    jaccard: float
+    jaccard: float  # layers that both convert over layers that either converts; 1 if there are none
 
 
 class Stability(Contract):
     """A survey's plans, chosen again from a second text; both choices measured on both domains."""
 
     texts: tuple[str, str]  # the texts that plans were chosen from: the recipe's, then the second
-    # the texts that plans are measured on, one per domain, in the same order
-    held_out: tuple[str, str]
-    # profile, plans: from the second text
-    profile: ModelProfile
+    held_out: tuple[str, str]  # the texts that plans are measured on, one per domain
+    profile: ModelProfile  # from the second text, as ``plans``
     plans: dict[str, ConversionPlan]
-    # the plans chosen from the first text, then those chosen from the second
+    # the plans from the first text, then from the second
     measured: tuple[PlanComparison, PlanComparison]
 
     def damage(self, plan: str, chosen_on: str, family: str, measured_on: str) -> Measurement:

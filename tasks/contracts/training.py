@@ -10,8 +10,7 @@ class TrainPoint(Contract):
     stage: int = 0  # from 0
     step: int  # from 1, counted over all stages
     loss: float  # the weighted sum of the objectives
-    # each objective's mean, unweighted, in the unit that ``StageReport.units`` gives
-    values: dict[str, float]
+    values: dict[str, float]  # mean of each objective, unweighted, in its unit (`StageReport`)
     tokens: int  # tokens read so far, this step included
     learning_rate: float
 
@@ -23,27 +22,21 @@ class ValidationPoint(Contract):
     step: int  # number of steps taken; 0 is before the first
     tokens: int
     seconds: float  # training time so far
-    # the stage's weighted sum of objectives; the lowest in a stage marks its best state
-    loss: float
+    loss: float  # weighted sum of objectives; the stage's lowest marks its best state
     nll: float  # mean per token, in nats
-    # mean KL divergence from the base per token, in nats; None if the base does not run
-    kl: float | None
+    kl: float | None  # mean KL from the base per token, in nats; None if the base does not run
 
 
 class StageReport(Contract):
     """One stage of training."""
 
-    # units, weights: by objective
-    units: dict[str, str]
+    units: dict[str, str]  # by objective, as the weights
     weights: dict[str, float]
     adapter: str
-    # steps taken: fewer than the recipe's if the stage stopped early, 0 if there was nothing to
-    # train
-    steps: int
+    steps: int  # fewer than the recipe's after an early stop, 0 if nothing was trained
     tokens: int
     trained_parameters: int
-    # the step, counted over all stages, whose state the stage passed on; the last one without
-    # validation
+    # whose state the stage passed on, counted over all stages; without validation the last
     best_step: int
     stopped_early: bool = False
 
@@ -78,7 +71,7 @@ class RegularizationReport(Contract):
     layers: tuple[int, ...]  # the layers that the plan removes
     weight: float  # the penalty's weight; the best of ``trials`` if several were tried
     trials: tuple[RegularizationTrial, ...] = ()
-    # nll_before, nll_after: validation NLL with ``layers`` skipped; None without validation
+    # validation NLL with ``layers`` skipped, as nll_after; None without validation
     nll_before: float | None = None
     nll_after: float | None = None
     steps: int = 0

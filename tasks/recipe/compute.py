@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, model_validator
 
-from layerwright.tasks.contracts.base import Contract, Number
+from layerwright.tasks.contracts.base import Contract, Count, Number, Positive
 from layerwright.tasks.steps import placed_steps, steps
 
 ONLY_ON_POOLS = ("pool", "queue", "slots", "timeout_minutes")
@@ -14,21 +14,14 @@ class StepPlacement(Contract):
     """The placement of one step: in this process, or on a worker of a Prefect work pool."""
 
     where: Literal["inline", "pool"] = "inline"
-    # name of the work pool. Its deployment ``step/<pool>`` runs the step in a process of its own,
-    # which sees the worker's devices.
+    # its deployment ``step/<pool>`` runs the step in a process that sees the worker's devices
     pool: Annotated[str, Field(min_length=1)] | None = None
-    # the pool's queue in which the step waits
-    queue: Annotated[str, Field(min_length=1)] | None = None
-    # number of the pool's slots (GPUs) that the step holds while it runs
-    slots: Annotated[int, Field(gt=0, strict=True)] = 1
-    # how often the step runs again after it failed or its worker was lost
-    retries: Annotated[int, Field(ge=0, strict=True)] = 0
-    # the step is stopped after this time, waiting included
-    timeout_minutes: Annotated[Number, Field(gt=0)] | None = None
+    queue: Annotated[str, Field(min_length=1)] | None = None  # of the pool, in which the step waits
+    slots: Positive = 1  # the pool's slots (GPUs) that the step holds while it runs
+    retries: Count = 0  # how often the step runs again after it failed or its worker was lost
+    timeout_minutes: Annotated[Number, Field(gt=0)] | None = None  # waiting included
     device: str = "auto"
-    # above 1, training (``regularize``, ``finetune``) runs in this many processes, one per GPU,
-    # with the models sharded among them
-    processes: Annotated[int, Field(gt=0, strict=True)] = 1
+    processes: Positive = 1  # share a training; one per GPU, with the models sharded among them
     # such as ``2GB``; bounds the weights on the device in ``profile``, ``choose``, ``convert`` and
     # ``evaluate``. The layers of a larger model are read from disk in turn, and all rows pass
     # through one layer before the next. The results are the same.

@@ -14,11 +14,8 @@ class TextSource(Contract):
 
     source: str = Field(min_length=1)  # an address as in ``model.source``, or ``python-docs``
     files: tuple[str, ...] = ("*",)  # globs inside the source
-    # the column or key that holds the text in Arrow, Parquet and JSON files; ``messages`` makes it
-    # chat data
-    field: str = "text"
-    # keep the documents whose digest, as a fraction of 1, lies in [low, high). Disjoint parts share
-    # no document.
+    field: str = "text"  # of Arrow, Parquet and JSON files; ``messages`` is chat data
+    # documents whose digest, as a fraction of 1, is in [low, high)
     part: tuple[Share, Share] = (0.0, 1.0)
     # ``text`` keeps the text of each document. ``items`` keeps whole rows of JSON, Arrow and
     # Parquet files, duplicates included, for tasks with right and wrong answers. ``files`` keeps

@@ -34,28 +34,24 @@ class Located:
 
     def __init__(self, path: Path | str, text: str | None = None) -> None:
         self.path = Path(path)
-        if text is None:
-            try:
-                text = self.path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"cannot be read: {getattr(error, 'strerror', None) or error}",
-                    where=str(path),
-                    expected="a YAML file in UTF-8",
-                ) from error
+        try:
+            text = self.path.read_text(encoding="utf-8") if text is None else text
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            expected = "a YAML file in UTF-8"
+            raise InputError(
+                f"cannot be read: {why}", where=str(path), expected=expected
+            ) from error
         try:
             self.root = YAML(typ="rt").load(text)
         except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise InputError(
-                f"is not valid YAML: {error.problem}", where=f"{path}:{line}"
-            ) from error
+            at = f"{path}:{error.problem_mark.line + 1 if error.problem_mark else 1}"
+            raise InputError(f"is not valid YAML: {error.problem}", where=at) from error
         except Exception as error:  # ruamel raises bare ValueErrors for odd scalars
             raise InputError(f"is not valid YAML: {error}", where=str(path)) from error
         if not isinstance(self.root, CommentedMap):
-            raise InputError(
-                "has no fields", where=f"{path}:1", expected="a mapping of fields at the top level"
-            )
+            expected = "a mapping of fields at the top level"
+            raise InputError("has no fields", where=f"{path}:1", expected=expected)
         self._set: dict[str, str] = {}
 
     def override(self, assignment: str) -> None:
@@ -100,9 +96,8 @@ class Located:
     @staticmethod
     def _index(node: CommentedSeq, part: str, assignment: str) -> int:
         if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
-            raise InputError(
-                f"--set {assignment}: no item {part}", expected=f"an index below {len(node)}"
-            )
+            expected = f"an index below {len(node)}"
+            raise InputError(f"--set {assignment}: no item {part}", expected=expected)
         return int(part)
 
     def place(self, location: Location) -> str:
@@ -111,9 +106,7 @@ class Located:
         For a value from the command line it is ``--set assignment: field``.
         """
         node, line = self.root, 1
-        walked: list[str] = []
         for part in location:
-            walked.append(str(part))
             try:
                 if isinstance(node, CommentedMap) and part in node:
                     line = node.lc.key(part)[0] + 1
@@ -129,41 +122,30 @@ class Located:
         return f"{self.path}:{line}: {dotted}" if dotted else f"{self.path}:{line}"
 
     def validate(self, model: type[Model]) -> Model:
-        """Validate the document as ``model``.
-
-        Raises:
-            InputError: names the first error's line and field.
-        """
+        """Validate the document as ``model``; an InputError names the first wrong field's line."""
         try:
             return model.model_validate(_PlainValues(self).convert(self.root, ()))
         except ValidationError as error:
             first = _most_helpful(error.errors())
-            location = _strip_tags(first["loc"], self.root)
-            where = self.place(location)
-            if first["type"] == "extra_forbidden":
-                known = _fields_at(model, location[:-1])
-                raise InputError(
-                    f"unknown field {location[-1]!r}",
-                    where=where,
-                    expected=f"one of {', '.join(known)}" if known else None,
-                ) from error
-            if first["type"] == "missing":
-                raise InputError("a required field is missing", where=where) from error
-            if first["type"] == "component":
+            location, kind = _strip_tags(first["loc"], self.root), first["type"]
+            message, at = "impossible value", location
+            hints: dict[str, Any] = {}
+            if kind == "extra_forbidden":
+                message, known = f"unknown field {location[-1]!r}", _fields_at(model, location[:-1])
+                hints["expected"] = f"one of {', '.join(known)}" if known else None
+            elif kind == "missing":
+                message = "a required field is missing"
+            elif kind == "component":
+                message = first["msg"]
                 hints = {key: first["ctx"][key] for key in ("expected", "remedy")}
-                raise InputError(first["msg"], where=where, **hints) from error
-            if at := first.get("ctx", {}).get("at"):  # from a check of several fields
-                raise InputError(
-                    "impossible value", where=self.place(at), expected=first["msg"]
-                ) from error
-            got = first.get("input")
-            shown = f", not {repr(got)[:80]}" if isinstance(got, str | int | float | bool) else ""
-            raise InputError(
-                "impossible value",
-                where=where,
-                expected=first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-                + shown,
-            ) from error
+            elif "at" in first.get("ctx", {}):  # from a check of several fields
+                at, hints["expected"] = first["ctx"]["at"], first["msg"]
+            else:
+                told = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+                got = first.get("input")
+                shown = isinstance(got, str | int | float | bool)
+                hints["expected"] = f"{told}, not {repr(got)[:80]}" if shown else told
+            raise InputError(message, where=self.place(at), **hints) from error
 
 
 class _PlainValues:
@@ -173,12 +155,7 @@ class _PlainValues:
         self.document, self.values = document, 0
 
     def convert(self, node: Any, at: Location) -> Any:
-        """Convert a node of the document and everything inside it.
-
-        Raises:
-            InputError: aliases make the document too large or endless, or the node is a tag or a
-                scalar that JSON cannot hold.
-        """
+        """Convert a node of the document and everything inside it."""
         self.values += 1
         if self.values > MAX_VALUES or len(at) > MAX_DEPTH:
             raise InputError(
@@ -214,22 +191,19 @@ class _PlainValues:
 
 
 def _most_helpful(errors: list[Any]) -> Any:
-    """The first error. But if a field is missing and its block has an unknown field, the latter:
-    it is probably the missing field, misspelt."""
+    """The first error; but for a missing field an unknown one of its block, probably misspelt."""
     first = errors[0]
-    if first["type"] == "missing":
-        same_block = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
-        return next((e for e in same_block if e["type"] == "extra_forbidden"), first)
-    return first
+    same_block = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
+    unknown = (e for e in same_block if e["type"] == "extra_forbidden")
+    return next(unknown, first) if first["type"] == "missing" else first
 
 
 def _strip_tags(location: tuple[Any, ...], root: Any) -> Location:
     """Drop the parts that pydantic adds to a path (union tags) and keep the document's own."""
     kept: list[str | int] = []
     node = root
-    for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(node, dict) and (part in node or last):
+    for position, part in enumerate(location, 1):
+        if isinstance(node, dict) and (part in node or position == len(location)):
             kept.append(part)
             node = node.get(part)
         elif isinstance(node, list) and isinstance(part, int):
@@ -253,8 +227,5 @@ def _inner_model(annotation: Any) -> Any:
     """The first pydantic model inside a type annotation; None if it has none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        model = _inner_model(inner)
-        if model is not None:
-            return model
-    return None
+    inner = map(_inner_model, getattr(annotation, "__args__", ()))
+    return next((model for model in inner if model is not None), None)

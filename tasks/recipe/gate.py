@@ -11,22 +11,20 @@ from layerwright.tasks.contracts.gate import Compared, Comparing, Severity, Tier
 class GateRule(Contract):
     """One rule with one threshold."""
 
-    # a name or a glob (``perplexity.*``) that must match at least one measurement
-    metric: str = Field(min_length=1)
+    metric: str = Field(min_length=1)  # a name or a glob that matches a measurement
     arm: Compared = "base"  # the arm that the candidate is compared with
     # ``value``: the candidate's own; ``ratio`` to the arm's value; ``difference`` from it;
     # ``p_value``: of a loss against the arm, adjusted over all tests of the decision (Holm's
     # method)
     compare: Comparing = "ratio"
-    # min, max: the threshold; exactly one of them
-    min: Number | None = None
+    min: Number | None = None  # exactly one of min and max
     max: Number | None = None
     # what must be inside the threshold: the ``value``, or its one-sided confidence ``bound``. A
     # bound needs per-item results. If they show neither that the threshold holds nor that it is
     # broken, the check is inconclusive and fails.
     on: Literal["value", "bound"] = "value"
     across: Literal["each", "mean"] = "each"  # judge ``each`` matching metric, or their ``mean``
-    # a glob over the items' slices (``positions 512-*``); by default all items
+    # a glob (``positions 512-*``); by default all items
     slice: str | None = Field(default=None, min_length=1)
     severity: Severity = "fail"  # ``warn`` never rejects
 
@@ -64,8 +62,7 @@ class GatePolicy(Contract):
     # the accepted rate of two errors. A candidate as good as its arm fails a test by chance (over
     # all tests together); a candidate exactly at a limit passes a rule on a bound.
     significance: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
-    # minimum number of items for a bound or a test
-    min_items: Annotated[int, Field(ge=2, strict=True)] = 20
+    min_items: Annotated[int, Field(ge=2, strict=True)] = 20  # for a bound or a test
     expires_after_days: Number = Field(default=30, gt=0)  # how long the decision is valid
 
     @model_validator(mode="after")
@@ -79,9 +76,7 @@ class WatchRule(Contract):
     """A band for the ratio of a version's figure to a reference figure."""
 
     metric: str = Field(min_length=1)  # a name or a glob; it must match at least one measurement
-    # the reference: the base or the champion, measured in the same run, or the version's own figure
-    # when it was registered
-    against: Literal["base", "champion", "registered"] = "base"
+    against: Literal["base", "champion", "registered"] = "base"  # of the same run, or as registered
     min_ratio: Number | None = None
     max_ratio: Number | None = None
 

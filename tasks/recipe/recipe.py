@@ -32,8 +32,7 @@ class RepairOptions(Contract):
 
     rounds: Positive = 2  # maximum number of repairs
     layers: Positive = 2  # layers given back per round
-    # weight of recall damage against language damage, as in the selector `milp`
-    recall_weight: Number = Field(default=0.1, ge=0)
+    recall_weight: Number = Field(default=0.1, ge=0)  # against language damage, as in `milp`
 
 
 class ConvertOptions(Contract):
@@ -49,10 +48,8 @@ class Recipe(Contract):
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Count = 0
-    # folder that ``local:`` paths start from; by default the recipe's own folder
-    data_root: str | None = None
-    # ``s3://bucket/prefix`` or a folder; by default inside the home folder
-    store: str | None = None
+    data_root: str | None = None  # of ``local:`` paths; by default the recipe's own folder
+    store: str | None = None  # ``s3://bucket/prefix`` or a folder; by default in the home folder
     model: ModelSource
     data: dict[str, TextSource] = Field(min_length=1)
     profile: ProfileOptions
@@ -63,8 +60,7 @@ class Recipe(Contract):
     finetune: FinetuneOptions | None = None
     evaluate: EvaluateOptions | None = None
     gate: GatePolicy | None = None
-    # the bands that requalify checks a registered version's figures against
-    watch: tuple[WatchRule, ...] = ()
+    watch: tuple[WatchRule, ...] = ()  # bands for a registered version (requalify)
     repair: RepairOptions | None = None
     registry: RegisterOptions | None = None
     rollout: RolloutPolicy | None = None

@@ -11,14 +11,11 @@ from layerwright.tasks.contracts.gate import Tier
 class ApprovalPolicy(Contract):
     """A standing approval for all versions that meet its conditions."""
 
-    # author, reason: the approver and the reason, as recorded with each promotion
-    author: str = Field(min_length=1)
+    author: str = Field(min_length=1)  # recorded with each promotion, as the reason
     reason: str = Field(min_length=1)
-    # the gate must have used one of these tiers; by default any tier, or none
-    tiers: tuple[Tier, ...] = ()
+    tiers: tuple[Tier, ...] = ()  # of the gate; by default any tier, or none
     waivers: bool = False  # accept decisions that depend on a waiver
-    # maximum age of the gate's decision, in addition to its expiry
-    max_age_days: Number | None = Field(default=None, gt=0)
+    max_age_days: Number | None = Field(default=None, gt=0)  # of the decision, besides its expiry
 
 
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -27,12 +24,9 @@ Alias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 class RegisterOptions(Contract):
     """The registered model and the aliases for accepted checkpoints."""
 
-    # the registered model; each accepted checkpoint becomes one version of it
+    # the registered model; each accepted checkpoint becomes a version of it
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$")
     alias: Alias = "challenger"  # the alias that the new version gets
-    # the alias of the champion, which is measured together with each candidate
-    champion: Alias = "champion"
-    # by default the embedded MLflow, a SQLite file in the home folder
-    tracking_uri: str | None = None
-    # the policy under which versions are promoted; without it, a person must approve
-    approval: ApprovalPolicy | None = None
+    champion: Alias = "champion"  # the alias of the version measured together with each candidate
+    tracking_uri: str | None = None  # by default MLflow in a SQLite file in the home folder
+    approval: ApprovalPolicy | None = None  # promotes versions; without it, a person must approve

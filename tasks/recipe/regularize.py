@@ -15,7 +15,7 @@ class RegularizeOptions(TrainingText, TrainingStage):
     add to the residual stream. It makes these layers contribute less, so that removing them costs
     less."""
 
-    # penalise the layers to which the plan gives one of these strategies
+    # penalise the layers to which the plan gives one of these
     strategies: tuple[Literal["remove", "linear"], ...] = Field(default=("remove",), min_length=1)
     norm: Literal["l2", "l1"] = "l2"
     # the penalty's weight. If there are several, each is tried for ``sweep_steps``, and the best on

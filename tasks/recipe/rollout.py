@@ -19,7 +19,7 @@ class RolloutLimit(Contract):
     # minimum of the mean ROUGE-L F1 with the champion's text. ``likelihood``: maximum increase of
     # the NLL of the champion's text, in nats per token.
     limit: Number
-    # what must be inside the limit: the figure's ``value``, or its one-sided confidence ``bound``
+    # what is inside: the figure's ``value``, or its one-sided confidence ``bound``
     on: Literal["bound", "value"] = "bound"
 
 
@@ -48,9 +48,8 @@ STAGES = (
 class RolloutPolicy(Contract):
     """The conditions under which a challenger advances, is rolled back and is promoted."""
 
-    # the policy under which a challenger that passed all stages is promoted
-    approval: ApprovalPolicy
-    # all must hold at every stage; one limit on ``errors`` is required
+    approval: ApprovalPolicy  # of the promotion after all stages
+    # all must hold at every stage; one on ``errors`` is required
     limits: tuple[RolloutLimit, ...] = Field(min_length=1)
     stages: tuple[RolloutStage, ...] = Field(default=STAGES, min_length=1)
     # maximum number of looks (interim analyses) at a stage. Each look adds the stage's
@@ -58,11 +57,9 @@ class RolloutPolicy(Contract):
     looks: Positive = 3
     significance: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05  # see tasks/rollout/stage.py
     min_items: Positive = 20  # minimum number of paired answers; below it a limit is open
-    # what to do with an inconclusive challenger: ``hold`` keeps its share of traffic, ``roll back``
-    # takes it away
+    # whether an inconclusive challenger keeps its share of traffic
     undecided: Literal["hold", "roll back"] = "hold"
-    # how an answer is compared with the reference
-    match: Literal["rouge_l", "exact", "contains"] = "rouge_l"
+    match: Literal["rouge_l", "exact", "contains"] = "rouge_l"  # of an answer with the reference
     chat: bool = False  # send each prompt as a user message in the tokenizer's chat template
     max_new_tokens: Positive = 64  # for requests that do not give it
 

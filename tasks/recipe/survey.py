@@ -28,8 +28,7 @@ class SurveyOptions(Contract):
 
     plans: dict[str, ChooseOptions] = Field(min_length=1)  # one selector per plan name
     metrics: tuple[Metric, ...] = Field(min_length=1)
-    # budgets, as shares of the base; ``frontier_plan`` is chosen again at each
-    frontier: tuple[Share, ...] = ()
+    frontier: tuple[Share, ...] = ()  # budgets of ``frontier_plan``, as shares of the base
     frontier_plan: str | None = None
     frontier_budget: FrontierBudget = "kv_bytes_ratio"  # the quantity that ``frontier`` limits
     stability: StabilityOptions | None = None

@@ -18,7 +18,7 @@ class TrainingText(Contract):
     # ``packed`` joins documents with EOS between them and cuts rows of ``row_tokens``; ``separate``
     # puts one document in a row, cut or padded
     documents: Literal["packed", "separate"] = "packed"
-    # all tokens, or only the assistant's turns of chat data
+    # ``assistant``: the assistant's turns of chat data
     loss_on: Literal["all", "assistant"] = "all"
     checkpoint_every: Positive = 10  # steps between two saved states
 
@@ -31,8 +31,7 @@ class AdapterOptions(Contract):
     kind: Literal["lora", "full", "none"] = "lora"
     rank: Positive = 16
     alpha: Positive = 32
-    # by default all projections of attention and MLP
-    targets: tuple[str, ...] = Field(default=PROJECTIONS, min_length=1)
+    targets: tuple[str, ...] = Field(default=PROJECTIONS, min_length=1)  # all of attention and MLP
     rslora: bool = False  # scale by alpha / sqrt(rank)
     dora: bool = False  # train the magnitude too
 
@@ -59,7 +58,7 @@ class TrainingStage(Contract):
     weight_decay: Number = Field(default=0.0, ge=0)
     max_grad_norm: Number = Field(default=1.0, gt=0)
     adapter: AdapterOptions = AdapterOptions()
-    # of the student's arithmetic; trained weights are always fp32
+    # of arithmetic; trained weights are fp32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
 
@@ -99,8 +98,7 @@ class HealingStage(TrainingStage):
     # tensors trained in full, next to the adapter: ``linear`` maps, the learned ``mix`` of gated
     # recurrences, and their ``decay`` biases
     parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
-    # by default the stage's; parts usually need a lower one than adapters
-    parts_learning_rate: Number | None = Field(default=None, gt=0)
+    parts_learning_rate: Number | None = Field(default=None, gt=0)  # by default the stage's
     window_dropout: WindowDropout | None = None
 
     @model_validator(mode="after")
