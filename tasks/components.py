@@ -18,14 +18,8 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    GetCoreSchemaHandler,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-)
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, ValidationInfo
+from pydantic import ValidatorFunctionWrapHandler as Handler
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from layerwright.tasks.contracts.base import Spec
@@ -53,11 +47,7 @@ class Component(BaseModel):
         return Spec(name=self.name, **self.model_dump(mode="json", exclude_unset=True))
 
     def with_options(self, **changes: Any) -> Self:
-        """The same component with some options changed.
-
-        Raises:
-            InputError: an unknown option, or one of the wrong type or value.
-        """
+        """The same component with some options changed; raise InputError as `build`."""
         return _made(type(self), self.spec.options | changes)
 
     @classmethod
@@ -94,8 +84,8 @@ def build(kind: type[Kind], spec: Spec) -> Kind:
     """Make the component that a spec names, with the spec's options.
 
     Raises:
-        InputError: the name or an option is unknown, or an option has a wrong type or value;
-            ``where`` is the field inside the spec.
+        InputError: the name or an option is unknown, or an option has a wrong type or value.
+            Its ``where`` is the field inside the spec.
     """
     known = discover(kind)
     if spec.name not in known:
@@ -121,11 +111,10 @@ def _made(kind: type[Kind], options: dict[str, Any]) -> Kind:
 
 
 def component(kind: str) -> type:
-    """The type of a field that holds a component of a kind, as the kind's class itself would be.
+    """The type of a field that holds a component, as the kind's class itself would be.
 
     Args:
-        kind: ``module:class`` below ``layerwright.tasks``. The module is imported when a field is
-            validated, not before.
+        kind: ``module:class`` below ``layerwright.tasks``, imported when a field is validated.
     """
     module, _, name = kind.partition(":")
 
@@ -143,9 +132,7 @@ def component(kind: str) -> type:
 def _schema(kind_of: Callable[[], type[Component]], handler: GetCoreSchemaHandler) -> CoreSchema:
     """Validates ``{name: ..., option: ...}`` into a component; serialises it the same way."""
 
-    def validated(
-        value: Any, as_spec: ValidatorFunctionWrapHandler, info: ValidationInfo
-    ) -> Component | Spec:
+    def validated(value: Any, as_spec: Handler, info: ValidationInfo) -> Component | Spec:
         if isinstance(value, Component):
             if isinstance(value, kind := kind_of()):
                 return value
@@ -164,12 +151,9 @@ def _schema(kind_of: Callable[[], type[Component]], handler: GetCoreSchemaHandle
             )
             raise ValidationError.from_exception_data(spec.name, [wrong]) from None
 
-    return core_schema.with_info_wrap_validator_function(
-        validated,
-        handler.generate_schema(Spec),
-        serialization=core_schema.plain_serializer_function_ser_schema(_written),
-    )
+    def written(value: Component | Spec) -> dict[str, Any]:
+        return (value.spec if isinstance(value, Component) else value).model_dump()
 
-
-def _written(value: Component | Spec) -> dict[str, Any]:
-    return (value.spec if isinstance(value, Component) else value).model_dump()
+    written_as = core_schema.plain_serializer_function_ser_schema(written)
+    spec = handler.generate_schema(Spec)
+    return core_schema.with_info_wrap_validator_function(validated, spec, serialization=written_as)

@@ -18,7 +18,6 @@ from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.home import SQLITE, Home
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
 FLUSH_SECONDS = 2.0
@@ -40,13 +39,10 @@ SETTINGS = {
 
 @contextlib.contextmanager
 def connect(tracking_uri: str) -> Iterator[MlflowClient]:
-    """A client for runs and registry. Errors inside the block become StepError and name the server.
+    """A client for runs and registry. MLflow's errors inside the block become StepError.
 
     Args:
         tracking_uri: an MLflow server, or ``sqlite:///FILE``; a missing file is created.
-
-    Raises:
-        StepError: MLflow cannot be reached or reports an error.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -62,12 +58,7 @@ def connect(tracking_uri: str) -> Iterator[MlflowClient]:
 
 
 def refuse_closed_server(tracking_uri: str) -> None:
-    """Fail early if MLflow rejects our credentials.
-
-    Raises:
-        InputError: the server rejects our credentials.
-        StepError: the server does not answer.
-    """
+    """Raise InputError if MLflow rejects our credentials, StepError if it does not answer."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -85,17 +76,12 @@ def refuse_closed_server(tracking_uri: str) -> None:
 
 
 def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
-    """The id of an experiment, which is created if it does not exist.
-
-    With SQLite its artifacts are stored in ``mlflow-artifacts`` next to the file, independent of
-    the working folder; a server chooses the place itself.
-    """
-    experiment = client.get_experiment_by_name(name)
-    if experiment:
+    """The id of an experiment, which is created if it does not exist."""
+    if experiment := client.get_experiment_by_name(name):
         return experiment.experiment_id
-    artifacts = None
-    if client.tracking_uri.startswith(SQLITE):
-        artifacts = Home.beside(client.tracking_uri).artifacts.as_uri()
+    uri, artifacts = client.tracking_uri, None
+    if uri.startswith(SQLITE):  # beside the file; a server chooses the place itself
+        artifacts = Home.beside(uri).artifacts.as_uri()
     return client.create_experiment(name, artifacts)
 
 
@@ -126,15 +112,12 @@ def refuse_unreachable(tracking_uri: str, store_uri: str) -> None:
 
 
 class Tracking(Contract):
-    """The destination of a step's live metrics: an MLflow run of its own, found by its tags.
-
-    ``key`` is the step's cache key: a step that runs twice in a run has two MLflow runs.
-    """
+    """The destination of a step's live metrics: an MLflow run of its own, found by its tags."""
 
     uri: str
     run_id: str
     step: str
-    key: str
+    key: str  # the step's cache key: a step that runs twice in a run has two MLflow runs
 
 
 @contextlib.contextmanager
@@ -144,10 +127,7 @@ def live_metrics(
     """A sink for a training's metrics: ``sink(step, {name: value})`` returns at once.
 
     A thread sends the metrics in batches. If MLflow fails, the training continues, the thread
-    retries, and ``log`` gets one message.
-
-    Args:
-        tracking: with None the sink does nothing.
+    retries, and ``log`` gets one message. Without ``tracking`` the sink does nothing.
     """
     if tracking is None:
         yield lambda step, metrics: None
@@ -202,9 +182,15 @@ class _Sender:
         with self.lock:
             batch = list(self.waiting)
         with connect(self.tracking.uri) as client:
+            from mlflow.entities import Metric
+
             if self.run is None:
                 self.run = self._find_or_create(client)
-            metrics = list(_metrics(batch))
+            metrics = [
+                Metric(name, float(value), int(seconds * 1000), step)
+                for step, seconds, values in batch
+                for name, value in values.items()
+            ]
             for first in range(0, len(metrics), MAX_METRICS):
                 client.log_batch(self.run, metrics=metrics[first : first + MAX_METRICS])
             with self.lock:
@@ -215,11 +201,11 @@ class _Sender:
     def _find_or_create(self, client: MlflowClient) -> str:
         """The id of this step's MLflow run; a training that was killed continues its run."""
         experiment, tracking = experiment_id(client), self.tracking
-        tags = {"run_id": tracking.run_id, "step": tracking.step, "key": tracking.key}
-        tags = {f"layerwright.{name}": value for name, value in tags.items()}
+        tags = {
+            f"layerwright.{name}": getattr(tracking, name) for name in ("run_id", "step", "key")
+        }
         same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        runs = client.search_runs([experiment], same, max_results=1)
-        if runs:
+        if runs := client.search_runs([experiment], same, max_results=1):
             return runs[0].info.run_id
         name = f"{tracking.run_id} {tracking.step}"
         return client.create_run(experiment, tags=tags, run_name=name).info.run_id
@@ -229,11 +215,3 @@ class _Sender:
             self.warned = True
             problem = f"MLflow at {self.tracking.uri} does not accept metrics: {reason}"
             self.log(f"{problem}; {self.tracking.step} continues without them")
-
-
-def _metrics(batch: list[tuple[int, float, dict[str, float]]]) -> Iterator[Metric]:
-    from mlflow.entities import Metric
-
-    for step, seconds, metrics in batch:
-        for name, value in metrics.items():
-            yield Metric(name, float(value), int(seconds * 1000), step)

@@ -38,10 +38,8 @@ class Promotable:
     decision: StandingDecision
     champion: str | None  # the current champion; None if there is none
     is_champion: bool  # the version is already the champion
-    # the rollback from this version to the current champion, if it came after the decision
-    rolled_back: Move | None = None
-    # the roll-out that rolled this version back, if it came after the decision
-    stopped: StoppedRollout | None = None
+    rolled_back: Move | None = None  # from this version to the current champion, since the decision
+    stopped: StoppedRollout | None = None  # its roll-out, if it rolled it back since the decision
 
     @property
     def address(self) -> Address:
@@ -55,7 +53,7 @@ def promotable(client: MlflowClient, address: Address, alias: str, now: datetime
         InputError: the model, alias or version does not exist.
         PromotionError: the version is not READY; the decision on it is a rejection, is expired or
             lies in the future; or it was compared with another champion than the current one.
-        StepError: MLflow reports an error, or the version lacks tags.
+        StepError: the version lacks tags.
     """
     version = named_version(client, address)
     checkpoint, decision = servable_checkpoint(version), standing_decision(version)
@@ -66,33 +64,26 @@ def promotable(client: MlflowClient, address: Address, alias: str, now: datetime
     name = f"version {version.version} of {version.name}"
     if not decision.accepted:
         raise PromotionError(f"the gate rejected {name} in run {decision.run_id}")
+    expired, made = decision.expires_at.isoformat(), decision.decided_at.isoformat()
     if now >= decision.expires_at:
-        expired = decision.expires_at.isoformat()
         raise PromotionError(
             f"the decision on {name} expired at {expired}\n  to do: requalify it on new data"
         )
     if decision.decided_at > now + MAX_CLOCK_SKEW:
-        made = decision.decided_at.isoformat()
         raise PromotionError(
             f"the decision on {name} was made at {made}, which is in the future: this machine's "
             f"clock says {now.isoformat()}\n  to do: correct the wrong clock, then requalify it"
         )
     _refuse_another_champion(name, decision, champion)
-    rolled_back = _rolled_back(version, current, decision)
+    rolled_back = None  # the last one
+    for move in moves_to(current).values() if current else ():
+        since = datetime.fromisoformat(move.started_at) >= decision.decided_at
+        if since and (move.action, move.before) == ("rolled back", str(version.version)):
+            rolled_back = move
     stopped = stopped_rollout(version)
     if stopped and datetime.fromisoformat(stopped.at) < decision.decided_at:
         stopped = None
     return Promotable(version, checkpoint, decision, champion, False, rolled_back, stopped)
-
-
-def _rolled_back(
-    version: ModelVersion, current: ModelVersion | None, decision: StandingDecision
-) -> Move | None:
-    for move in reversed(moves_to(current).values() if current else ()):
-        since = datetime.fromisoformat(move.started_at) >= decision.decided_at
-        if since and (move.action, move.before) == ("rolled back", str(version.version)):
-            return move
-    return None
 
 
 def _refuse_another_champion(name: str, decision: StandingDecision, champion: str | None) -> None:
@@ -110,28 +101,21 @@ def _refuse_another_champion(name: str, decision: StandingDecision, champion: st
 
 
 def approved_by_policy(policy: ApprovalPolicy, checked: Promotable, now: datetime) -> Approval:
-    """The policy's approval.
-
-    Raises:
-        PromotionError: the version does not meet the policy's conditions.
-    """
+    """The policy's approval; raise PromotionError if the version does not meet its conditions."""
     decision, obstacles = checked.decision, []
     if policy.tiers and decision.tier not in policy.tiers:
         obstacles.append(f"the gate used tier {decision.tier}, not {' or '.join(policy.tiers)}")
     if move := checked.rolled_back:
         obstacles.append(f"{move.by} rolled it back at {move.started_at}: {move.reason}")
     if stopped := checked.stopped:
-        obstacles.append(
-            f"its roll-out rolled it back at {stopped.at} in stage {stopped.stage}: "
-            f"{stopped.reason}"
-        )
+        when = f"at {stopped.at} in stage {stopped.stage}"
+        obstacles.append(f"its roll-out rolled it back {when}: {stopped.reason}")
     if decision.waivers != NONE and not policy.waivers:
         obstacles.append(f"the decision depends on waivers: {decision.waivers}")
     age_days = (now - decision.decided_at) / timedelta(days=1)
     if policy.max_age_days is not None and age_days > policy.max_age_days:
-        obstacles.append(
-            f"the decision is {age_days:.1f} days old, the maximum is {policy.max_age_days:g}"
-        )
+        maximum = f"the maximum is {policy.max_age_days:g}"
+        obstacles.append(f"the decision is {age_days:.1f} days old, {maximum}")
     if obstacles:
         raise PromotionError(
             f"the policy does not approve {checked.address}: {'; '.join(obstacles)}\n"
@@ -146,8 +130,7 @@ def promote_version(
     """Check the version again and move the alias. The caller holds a lock on the alias.
 
     Args:
-        approval: None if the version was champion when it was checked first, so that nobody was
-            asked.
+        approval: None if nobody was asked, because the version was champion at the first check.
 
     Returns:
         The move, which may be an interrupted one that is now complete; None if the version already
