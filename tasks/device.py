@@ -1,7 +1,5 @@
 """Devices: resolve ``auto``, and describe the device that timings depend on."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

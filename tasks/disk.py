@@ -1,7 +1,5 @@
 """Write files atomically, hash them, and convert the errors of a full disk to StepError."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

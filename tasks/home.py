@@ -1,11 +1,10 @@
 """The home folder: everything that runs keep on this machine, and the path of each part."""
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 SQLITE = "sqlite:///"
 
@@ -26,12 +25,12 @@ class Home:
         self.servers = self.prefect / "servers"  # the process ids of embedded Prefect servers
 
     @classmethod
-    def at(cls, path: str | Path) -> Home:
+    def at(cls, path: str | Path) -> Self:
         """The home at a path, made absolute."""
         return cls(Path(path).resolve())
 
     @classmethod
-    def beside(cls, tracking_uri: str) -> Home:
+    def beside(cls, tracking_uri: str) -> Self:
         """The home whose registry is the SQLite file of ``tracking_uri``."""
         return cls(Path(tracking_uri.removeprefix(SQLITE)).resolve().parent)
 

@@ -1,7 +1,5 @@
 """Progress bars, on stderr; disabled if stderr is not a terminal."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.console import Console

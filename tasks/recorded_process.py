@@ -1,9 +1,7 @@
 """A process whose id is recorded in a file, so that another command can find and stop it."""
 
-from __future__ import annotations
-
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import psutil
 
@@ -15,7 +13,7 @@ class RecordedProcess(NamedTuple):
     started: float
 
     @classmethod
-    def of(cls, pid: int | None = None) -> RecordedProcess:
+    def of(cls, pid: int | None = None) -> Self:
         """The record of the running process ``pid``; by default of this process."""
         process = psutil.Process(pid or os.getpid())
         return cls(process.pid, process.create_time())

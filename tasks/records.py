@@ -1,7 +1,5 @@
 """Read the user's JSON rows as records, which keep file and line for messages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The paired bootstrap, which all confidence intervals use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ Docstrings, comments, assertions and imports under TYPE_CHECKING do not count. T
 the version of Python, because bytecode does.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 Prefect's own locks outlive a killed holder, so the next run of the same step would wait forever.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -5,8 +5,6 @@ key consists of the step, the identity of the inputs, the seed and the version o
 for timings also of device, threads and libraries.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 import time

@@ -1,7 +1,5 @@
 """The place of a run (home, store, compute), and its record of steps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

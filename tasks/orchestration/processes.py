@@ -4,8 +4,6 @@ As a script this file is one of these processes. Its arguments are the job's fol
 the process that runs the job.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

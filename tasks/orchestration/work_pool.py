@@ -5,8 +5,6 @@ its outcome to the store. Each attempt has a number: so a parent that was killed
 the child that is still running.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from itertools import count

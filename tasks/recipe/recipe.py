@@ -71,40 +71,33 @@ class Recipe(Contract):
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:
         for at, text in self._texts():
-            if text not in self.data:
-                raise _misplaced(at, f"one of {', '.join(self.data)}, not {text!r}")
-            if self.data[text].form != "text":
-                raise _misplaced(
-                    at, f"a text with form: text; data.{text} has form {self.data[text].form}"
-                )
+            _check(text in self.data, at, f"one of {', '.join(self.data)}, not {text!r}")
+            form = self.data[text].form
+            _check(form == "text", at, f"a text with form: text; data.{text} has form {form}")
         if self.survey and (stability := self.survey.stability):
-            if stability.text == self.profile.text:
-                raise _misplaced(("survey", "stability", "text"), "a text other than profile.text")
-            if len(set(stability.held_out)) == 1:
-                raise _misplaced(("survey", "stability", "held_out"), "two different texts")
+            at, texts = ("survey", "stability"), set(stability.held_out)
+            other = stability.text != self.profile.text
+            _check(other, (*at, "text"), "a text other than profile.text")
+            _check(len(texts) > 1, (*at, "held_out"), "two different texts")
         return self
 
     @model_validator(mode="after")
     def _steps_can_be_placed_so(self) -> Self:
         declared = steps()
+        training = " and ".join(s.name for s in declared.values() if s.trains)
+        streaming = ", ".join(s.name for s in declared.values() if s.streams)
         for name, placement in self.compute.steps.items():
             at = ("compute", "steps", name)
-            step = declared.get(name)
-            if step is None:
-                raise _misplaced(at, f"one of {', '.join(declared)}")
-            if placement.pool and not step.placed:
-                raise _misplaced(
-                    (*at, "pool"), f"no pool: {name} always runs in the run's own process"
-                )
-            if placement.processes > 1 and not step.trains:
-                able = " and ".join(s.name for s in declared.values() if s.trains)
-                raise _misplaced((*at, "processes"), f"1: only {able} can use several processes")
-            if placement.memory and not step.streams:
-                able = ", ".join(s.name for s in declared.values() if s.streams)
-                raise _misplaced(
-                    (*at, "memory"),
-                    f"no memory bound: only {able} can run a model larger than the device's memory",
-                )
+            _check(name in declared, at, f"one of {', '.join(declared)}")
+            step = declared[name]
+            alone = f"no pool: {name} always runs in the run's own process"
+            _check(step.placed or not placement.pool, (*at, "pool"), alone)
+            single = f"1: only {training} can use several processes"
+            _check(step.trains or placement.processes == 1, (*at, "processes"), single)
+            whole = f"only {streaming} can run a model larger than the device's memory"
+            _check(
+                step.streams or not placement.memory, (*at, "memory"), f"no memory bound: {whole}"
+            )
         return self
 
     def _texts(self) -> Iterable[tuple[tuple[str, ...], str]]:
@@ -124,9 +117,10 @@ class Recipe(Contract):
                     yield (step, "validation", "text"), training.validation.text
 
 
-def _misplaced(at: tuple[str, ...], expected: str) -> PydanticCustomError:
-    """The error of a check of several fields, to be reported at the field ``at``."""
-    return PydanticCustomError("misplaced", "{expected}", {"at": at, "expected": expected})
+def _check(holds: bool, at: tuple[str, ...], expected: str) -> None:
+    """Raise the error of a check of several fields, to be reported at the field ``at``."""
+    if not holds:
+        raise PydanticCustomError("misplaced", "{expected}", {"at": at, "expected": expected})
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> tuple[Recipe, Located]:

@@ -5,8 +5,6 @@ and sha256 of every file; the tree's digest is the sha256 of the manifest. The m
 last, so that a tree either is complete or does not exist. Small results are single keys.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The manifest of a tree: path, size and sha256 of every file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """Open the store at an address."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname

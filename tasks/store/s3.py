@@ -1,7 +1,5 @@
 """A store under an S3 prefix (boto3), and `s3_client` for other code that reads from S3."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import uuid
