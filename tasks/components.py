@@ -4,7 +4,7 @@ A component is a frozen pydantic model whose fields are its options. Defining th
 it: a new component is one file in its room, without any other edit.
 
     class Streaming(Strategy):
-        name: ClassVar[str] = "streaming"
+        name = "streaming"
         sinks: int = 4
 
 A recipe names it as ``{name: streaming, sinks: 2}``. A field of the kind, or of the type that

@@ -1,19 +1,18 @@
 """Selector, the base class of selectors, and Problem, its input."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from pydantic import ConfigDict, Field, SkipValidation
 
+from layerwright.tasks.choose.trial import Trial
 from layerwright.tasks.components import Component
 from layerwright.tasks.contracts.base import Contract, Spec
 from layerwright.tasks.contracts.costs import ContextCosts, CostTable, total_time
 from layerwright.tasks.contracts.plan import PassTime, PlanItem
-from layerwright.tasks.contracts.profile import Damage, LayerProfile, MeasuredDamage, ModelProfile
+from layerwright.tasks.contracts.profile import Damage, LayerProfile, ModelProfile
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.probes.recall import Probes
 from layerwright.tasks.strategies.base import Strategy
@@ -24,11 +23,8 @@ KEEP = "keep"
 class LayerOption(Contract):
     """A layer converted with a strategy: its KV bytes, parameters and time.
 
-    Attributes:
-        strategy: with the options that it reads from the layer's profile filled in.
-        kv_bytes: at the problem's ``context_tokens``, batch 1.
-        parameters: of the converted layer.
-        time: at the problem's ``context_tokens``, batch 1; None if it was not measured.
+    KV bytes and time are at the problem's ``context_tokens``, batch 1; ``time`` is None if it was
+    not measured. ``strategy`` has the options that it reads from the layer's profile.
     """
 
     strategy: Strategy
@@ -45,14 +41,11 @@ class RunOption(LayerOption):
 
 
 class Candidate(Contract):
-    """A strategy that layers can get, with its cost for each layer.
+    """A strategy that layers can get, as the recipe writes it, with its cost for each layer.
 
     Attributes:
-        strategy: as the recipe writes it.
-        layers: the option of each layer.
         runs: the options of runs of layers whose damage was measured.
-        further: the option of each layer of a run after its first; None unless the strategy joins
-            layers.
+        further: the option of each layer of a run after its first, if the strategy joins layers.
     """
 
     strategy: Strategy
@@ -62,7 +55,6 @@ class Candidate(Contract):
 
     @property
     def spec(self) -> Spec:
-        """The strategy as the profile names it."""
         return self.strategy.spec
 
     def options(self, start: int, stop: int) -> tuple[LayerOption, ...]:
@@ -77,11 +69,9 @@ class TrialOptions(Contract):
     """The text and the recall prompts that whole plans are measured on.
 
     Attributes:
-        rows: number of calibration rows.
-        row_tokens: tokens of each row; None: whole rows.
+        row_tokens: tokens of each calibration row; None: whole rows.
         probes: recall probes, as in the profiler `sensitivity`.
         prompts: prompts of each probe; 0: no recall.
-        prompt_tokens: tokens of each prompt.
     """
 
     rows: int = Field(default=2, ge=1)
@@ -96,30 +86,12 @@ class TrialOptions(Contract):
         return text + self.prompts * len(self.probes) * self.prompt_tokens
 
 
-class Trial(Protocol):
-    """Measures plans on the real model, for selectors that need it."""
-
-    def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
-        """Return the damage of a whole plan."""
-
-    def changes(
-        self, items: Sequence[PlanItem], instead: Sequence[PlanItem]
-    ) -> list[MeasuredDamage | None]:
-        """Return the damage of the plan with a single change, for each item of ``instead``.
-
-        None for an item that its strategy cannot realise. Each item must begin and end at the
-        boundary of an item of the plan. Maps above the change are not fitted again.
-        """
-
-
 class Problem(Contract):
     """The input of a selector: the profile, and the strategies that its layers may get.
 
     Attributes:
-        profile: the base's profile.
         candidates: the recipe's strategies without ``keep``, which is always allowed.
         context_tokens: context length of all KV bytes and times.
-        seed: for selectors that draw at random.
         layer_parameters: parameters of each unconverted layer.
         other_parameters: parameters of embeddings, final norm and head.
         costs: measured times, if the recipe asks for them.
@@ -162,15 +134,7 @@ class Problem(Contract):
         return self.times.of_layers(self.costs.base_specs[start:stop])
 
     def score(self, layer: LayerProfile, score: str, profiler: str) -> float:
-        """Return a layer's score.
-
-        Args:
-            score: name of the score.
-            profiler: the profiler that gives it, for the error message.
-
-        Raises:
-            InputError: the profile does not have the score; names the profiler to add.
-        """
+        """A layer's score; an InputError names ``profiler`` if the profile does not have it."""
         value = layer.scores.get(score)
         if value is None or not math.isfinite(value):
             raise InputError(
@@ -181,20 +145,12 @@ class Problem(Contract):
         return value
 
     def possible(self, layer: LayerProfile, candidate: Candidate) -> bool:
-        """Return whether a layer can get a strategy.
-
-        False if the profile has the strategy's damage for other layers but not for this layer.
-        """
-        spec = candidate.spec
-        measured = [other.damage_of(spec) is not None for other in self.layers]
+        """False if the profile has the strategy's damage for other layers but not for this one."""
+        measured = [other.damage_of(candidate.spec) is not None for other in self.layers]
         return measured[layer.layer] or not any(measured)
 
     def damage(self, layer: LayerProfile, candidate: Candidate) -> Damage:
-        """Return the damage of converting a layer with a strategy.
-
-        Raises:
-            InputError: the profile does not have the damage; names the profiler to add.
-        """
+        """The damage of a strategy in a layer; InputError if the profile does not have it."""
         damage = layer.damage_of(candidate.spec)
         if damage is None or not math.isfinite(damage.language_nats + damage.recall_nats):
             raise InputError(
@@ -205,7 +161,7 @@ class Problem(Contract):
         return damage
 
     def kept(self, layer: LayerProfile, reason: str) -> PlanItem:
-        """Return the plan item of a kept layer."""
+        """The plan item of a kept layer."""
         return PlanItem(
             start=layer.layer,
             stop=layer.layer + 1,
@@ -217,14 +173,10 @@ class Problem(Contract):
             predicted_time=self.base_time(layer.layer, layer.layer + 1),
         )
 
-    def converted(self, layer: LayerProfile, candidate: Candidate, reason: str) -> PlanItem:
-        """Return the plan item of a converted layer, with its damage if that was measured."""
-        return self.converted_run((layer,), candidate, reason)
-
-    def converted_run(
+    def converted(
         self, layers: Sequence[LayerProfile], candidate: Candidate, reason: str
     ) -> PlanItem:
-        """Return the plan item of a converted run, with its damage if that was measured."""
+        """The plan item of a converted run, with its damage if that was measured."""
         start, stop = layers[0].layer, layers[-1].layer + 1
         options = candidate.options(start, stop)
         damage = layers[0].damage_of(candidate.spec, len(layers))
@@ -240,12 +192,8 @@ class Problem(Contract):
             predicted_time=time_of(options),
         )
 
-    def saving(self, layer: LayerProfile, candidate: Candidate) -> str:
+    def saving(self, layers: Sequence[LayerProfile], candidate: Candidate) -> str:
         """``saves 9.4 MB at 8,192 tokens``, with parameters and time if they are known."""
-        return self.saving_of_run((layer,), candidate)
-
-    def saving_of_run(self, layers: Sequence[LayerProfile], candidate: Candidate) -> str:
-        """`saving` of a run of layers."""
         start, stop = layers[0].layer, layers[-1].layer + 1
         options = candidate.options(start, stop)
         saved = sum(map(self.kept_kv_bytes, layers)) - sum(option.kv_bytes for option in options)
@@ -280,10 +228,7 @@ class Selector(Component):
 
     @property
     def tries(self) -> TrialOptions | None:
-        """The text that ``problem.trial`` measures on; None if the selector needs no trial.
-
-        The step loads the model only for a selector that needs a trial.
-        """
+        """The text that ``problem.trial`` measures on; None: the step does not load the model."""
         return None
 
     def estimate_tokens(self, layers: int, row_tokens: int) -> int:
@@ -292,11 +237,10 @@ class Selector(Component):
 
     @abstractmethod
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
-        """Return items that cover all layers exactly once, in order, each with a reason.
+        """Items that cover all layers exactly once, in order, each with a reason.
 
         Raises:
-            InputError: the profile lacks a score or damage that the rule needs, or no plan meets
-                the limits.
+            InputError: the profile lacks a score or damage, or no plan meets the limits.
         """
 
 

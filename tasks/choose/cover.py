@@ -1,39 +1,140 @@
-"""Exact covers of minimal cost, by integer programming (HiGHS)."""
-
-from __future__ import annotations
+"""Exact covers: every way to keep or convert a layer or a run, and the cheapest choice (HiGHS)."""
 
 import contextlib
 import ctypes
+import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from layerwright.tasks.choose.columns import Column, DamageWeights
-from layerwright.tasks.errors import StepError
+from layerwright.tasks.choose.base import Candidate, LayerOption, Problem
+from layerwright.tasks.contracts.plan import PassTime, PlanItem
+from layerwright.tasks.contracts.profile import Damage, MeasuredDamage
+from layerwright.tasks.errors import InputError, StepError
 
+Language = Literal["nll", "kl"]
 Vector = NDArray[np.float64]
 Limit = tuple[Vector, float]  # (N,) the amount that each column uses, and the largest total
 
 MICRONATS = 1e6  # unit of the objective: HiGHS's gap of 1e-6 units is far below measured damages
 
 
+@dataclass(frozen=True)
+class Column:
+    """Layers ``start`` to ``stop`` (exclusive), kept or converted together.
+
+    ``candidate`` and ``damage`` (of converting only these layers) are None for a kept layer.
+    KV bytes and time (None: not measured) are at the problem's context length, batch 1.
+    """
+
+    start: int
+    stop: int
+    candidate: Candidate | None
+    damage: Damage | None
+    kv_bytes: int
+    parameters: int
+    time: PassTime | None
+
+    @property
+    def layers(self) -> range:
+        return range(self.start, self.stop)
+
+    def item(self, problem: Problem, reason: str) -> PlanItem:
+        run = problem.layers[self.start : self.stop]
+        if self.candidate is None:
+            return problem.kept(run[0], reason)
+        return problem.converted(run, self.candidate, reason)
+
+
+@dataclass(frozen=True)
+class DamageWeights:
+    """How damages count: ``language`` selects the rise of the NLL or the KL to the base."""
+
+    language: Language
+    recall_weight: float
+
+    def language_nats(self, damage: MeasuredDamage) -> float:
+        """Language damage; InputError if the profile is old or edited, and lacks the KL."""
+        if self.language == "nll":
+            return damage.language_nats
+        if damage.kl_nats is None:
+            raise InputError(
+                "the profile has no KL to the base",
+                where="choose.selector.language",
+                remedy="profile again with `- name: sensitivity`, or set `language: nll`",
+            )
+        return damage.kl_nats
+
+    def of(self, damage: MeasuredDamage | None) -> float:
+        """The weighted sum in nats; a negative part is noise and counts as 0."""
+        if damage is None:
+            return 0.0
+        return max(self.language_nats(damage), 0.0) + self.recall_weight * recall_nats(damage)
+
+    def signed(self, damage: MeasuredDamage | None) -> float:
+        """The weighted sum with negative parts, to break ties."""
+        if damage is None:
+            return 0.0
+        return self.language_nats(damage) + self.recall_weight * damage.recall_nats
+
+
+def recall_nats(damage: MeasuredDamage | None) -> float:
+    return max(damage.recall_nats, 0.0) if damage else 0.0
+
+
+def columns_of(problem: Problem) -> list[Column]:
+    """Return a column for each kept layer, each converted layer and each measured run.
+
+    Raises:
+        InputError: the profile has no damage of a strategy, or a damage is not finite.
+    """
+    columns = []
+    for layer in problem.layers:
+        index = layer.layer
+        kept = problem.kept_kv_bytes(layer), problem.layer_parameters[index]
+        time = problem.base_time(index, index + 1)
+        columns.append(Column(index, index + 1, None, None, *kept, time))
+        for candidate in problem.candidates:
+            if problem.possible(layer, candidate):
+                damage, option = problem.damage(layer, candidate), candidate.layers[index]
+                columns.append(_column(index, index + 1, candidate, damage, option))
+            for run in candidate.runs:
+                damage_of_run = layer.damage_of(candidate.spec, run.stop - run.start)
+                if run.start == index and damage_of_run is not None:
+                    columns.append(_column(run.start, run.stop, candidate, damage_of_run, run))
+    return columns
+
+
+def _column(
+    start: int, stop: int, candidate: Candidate, damage: Damage, option: LayerOption
+) -> Column:
+    if not math.isfinite(damage.language_nats + damage.recall_nats + (damage.kl_nats or 0.0)):
+        name = candidate.strategy.name
+        raise InputError(
+            f"the damage of layers {start} to {stop - 1} as {name} is not finite",
+            where="profile",
+            remedy="remove the strategy, or profile in float32",
+        )
+    return Column(start, stop, candidate, damage, option.kv_bytes, option.parameters, option.time)
+
+
 def solve(
     costs: Vector, columns: Sequence[Column], limits: Sequence[Limit], weights: DamageWeights
 ) -> list[Column] | None:
-    """Return the columns of the cheapest plan, in layer order; None if no plan meets the limits.
+    """The columns of the cheapest plan, in layer order; None if no plan meets the limits.
 
-    Args:
-        costs: (N,) in nats.
-        weights: for the tie breaks.
+    ``costs``: (N,) nats. ``weights`` break ties.
     """
     mask = least_cover(costs * MICRONATS + _tie_breaks(columns, weights), columns, limits)
     if mask is None:
         return None
-    chosen = [column for column, taken in zip(columns, mask, strict=True) if taken]
+    chosen = [columns[index] for index in np.flatnonzero(mask).tolist()]
     return sorted(chosen, key=lambda column: column.start)
 
 
@@ -53,15 +154,9 @@ def _tie_breaks(columns: Sequence[Column], weights: DamageWeights) -> Vector:
 def least_cover(
     cost: Vector, columns: Sequence[Column], limits: Sequence[Limit]
 ) -> NDArray[np.bool_] | None:
-    """Return the cheapest exact cover of the layers within the limits; None if there is none.
+    """Mask (N,) of the cheapest exact cover within the limits; None if there is none.
 
-        min cost x  s.t.  A x = 1,  uses_i x <= limit_i,  x binary
-
-    Args:
-        cost: (N,) cost of each column.
-
-    Returns:
-        (N,) mask of the chosen columns.
+    min cost x  s.t.  A x = 1,  uses_i x <= limit_i,  x binary
     """
     layers = max(column.stop for column in columns)
     layer_of = [layer for column in columns for layer in column.layers]
@@ -85,10 +180,7 @@ def least_cover(
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Redirect C's stdout to stderr, because HiGHS 1.12 prints a debug line to stdout.
-
-    C would flush that line at the end of the process, after the JSON that must be the last line.
-    """
+    """HiGHS 1.12 prints a debug line to stdout; C would flush it after the JSON of the command."""
     c_library = ctypes.CDLL(None)
     c_library.fflush(None)
     stdout = os.dup(1)

@@ -1,13 +1,11 @@
 """Build the problem from profile, options and base config; build the plan from a selector."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 from layerwright.tasks.choose.base import KEEP, Candidate, LayerOption, Problem, RunOption, Selector
 from layerwright.tasks.contracts.costs import CostTable
-from layerwright.tasks.contracts.plan import ConversionPlan, PassTime
+from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.configuration import HybridConfig
@@ -17,11 +15,7 @@ from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
 def choose_plan(problem: Problem, selector: Selector) -> ConversionPlan:
-    """Return the plan of a selector. Pure, except for the problem's trial.
-
-    Raises:
-        InputError: the profile lacks a score, or no plan meets the limits.
-    """
+    """The plan of a selector; InputError if a score is missing or no plan meets the limits."""
     costs, times = problem.costs, problem.times
     return ConversionPlan(
         model_sha256=problem.profile.model_sha256,
@@ -42,20 +36,53 @@ def problem_of(
     seed: int = 0,
     table: CostTable | None = None,
 ) -> Problem:
-    """Compute the cost of each strategy at each layer, and return the selector's problem.
+    """The selector's problem, with the cost of each strategy at each layer.
 
-    Args:
-        config: the base's config, as a hybrid.
-        seed: for selectors that draw at random.
-        table: measured times, if there are any.
+    ``config`` is the base's, as a hybrid.
 
     Raises:
         InputError: every strategy is `keep`, or a strategy needs a score that the profile lacks.
     """
-    costs = _Costs(profile, options.context_tokens, config, table)
-    candidates = tuple(
-        costs.candidate(strategy) for strategy in options.strategies if strategy.name != KEEP
-    )
+    base_specs: list[LayerSpec] = config.layer_specs or []
+    counts, width = ParameterCounts(config), profile.geometry.element_bytes
+    tokens = options.context_tokens
+    times = table.at(tokens) if table else None
+
+    def costs(strategy: Strategy, specs: Sequence[LayerSpec], start: int) -> dict[str, Any]:
+        layers = range(start, start + len(specs))
+        kv_bytes = (strategy.kv_bytes(config, tokens, element_bytes=width, layer=i) for i in layers)
+        return {
+            "strategy": strategy,
+            "kv_bytes": sum(kv_bytes),
+            "parameters": sum(map(counts.layer, layers, specs)),
+            "time": times.of_layers(specs) if times else None,
+        }
+
+    def candidate(strategy: Strategy) -> Candidate:
+        per_layer = [strategy.resolved(layer.scores) for layer in profile.layers]
+
+        def of(start: int, stop: int) -> dict[str, Any]:
+            specs = per_layer[start].layer_specs(base_specs[start:stop])
+            return costs(per_layer[start], specs, start)
+
+        runs = [
+            (start, start + damage.layers)
+            for start, layer in enumerate(profile.layers)
+            for damage in layer.damage
+            if damage.strategy == strategy.spec and damage.layers > 1
+        ]
+        further = None
+        if strategy.joins:
+            spec = strategy.layer_specs([base_specs[0]] * 2)[1]
+            further = LayerOption(**costs(strategy, [spec], 0))
+        return Candidate(
+            strategy=strategy,
+            layers=tuple(LayerOption(**of(layer, layer + 1)) for layer in range(len(per_layer))),
+            runs=tuple(RunOption(start=a, stop=b, **of(a, b)) for a, b in runs),
+            further=further,
+        )
+
+    candidates = tuple(candidate(s) for s in options.strategies if s.name != KEEP)
     if not candidates:
         raise InputError(
             "the recipe has no strategy that converts a layer",
@@ -65,78 +92,9 @@ def problem_of(
     return Problem(
         profile=profile,
         candidates=candidates,
-        context_tokens=options.context_tokens,
+        context_tokens=tokens,
         seed=seed,
-        layer_parameters=costs.base_parameters(),
-        other_parameters=costs.counts.others(),
+        layer_parameters=tuple(counts.layer(i, spec) for i, spec in enumerate(base_specs)),
+        other_parameters=counts.others(),
         costs=table,
     )
-
-
-class _Costs:
-    """KV bytes, parameters and time of converted layers."""
-
-    def __init__(
-        self,
-        profile: ModelProfile,
-        context_tokens: int,
-        config: HybridConfig,
-        table: CostTable | None,
-    ) -> None:
-        self.profile, self.context_tokens, self.config = profile, context_tokens, config
-        self.base_specs: list[LayerSpec] = config.layer_specs or []
-        self.counts = ParameterCounts(config)
-        self.times = table.at(context_tokens) if table else None
-
-    def base_parameters(self) -> tuple[int, ...]:
-        return tuple(self.counts.layer(i, spec) for i, spec in enumerate(self.base_specs))
-
-    def candidate(self, strategy: Strategy) -> Candidate:
-        per_layer = [strategy.resolved(layer.scores) for layer in self.profile.layers]
-        return Candidate(
-            strategy=strategy,
-            layers=tuple(
-                LayerOption(**self._costs(resolved, layer, layer + 1))
-                for layer, resolved in enumerate(per_layer)
-            ),
-            runs=tuple(
-                RunOption(start=start, stop=stop, **self._costs(per_layer[start], start, stop))
-                for start, stop in self._measured_runs(strategy)
-            ),
-            further=self._further(strategy) if strategy.joins else None,
-        )
-
-    def _further(self, strategy: Strategy) -> LayerOption:
-        """The option of a further layer in a run that the strategy joins."""
-        _, further = strategy.layer_specs([self.base_specs[0]] * 2)
-        return LayerOption(
-            strategy=strategy,
-            kv_bytes=self._kv_bytes(strategy, 0),
-            parameters=self.counts.layer(0, further),
-            time=self._time([further]),
-        )
-
-    def _measured_runs(self, strategy: Strategy) -> list[tuple[int, int]]:
-        spec = strategy.spec
-        return [
-            (layer.layer, layer.layer + damage.layers)
-            for layer in self.profile.layers
-            for damage in layer.damage
-            if damage.strategy == spec and damage.layers > 1
-        ]
-
-    def _costs(self, strategy: Strategy, start: int, stop: int) -> dict[str, Any]:
-        specs = strategy.layer_specs(self.base_specs[start:stop])
-        return {
-            "strategy": strategy,
-            "kv_bytes": sum(self._kv_bytes(strategy, layer) for layer in range(start, stop)),
-            "parameters": sum(self.counts.layer(i, spec) for i, spec in enumerate(specs, start)),
-            "time": self._time(specs),
-        }
-
-    def _kv_bytes(self, strategy: Strategy, layer: int) -> int:
-        width = self.profile.geometry.element_bytes
-        return strategy.kv_bytes(self.config, self.context_tokens, element_bytes=width, layer=layer)
-
-    def _time(self, specs: Sequence[LayerSpec]) -> PassTime | None:
-        return self.times.of_layers(specs) if self.times else None

@@ -1,11 +1,9 @@
 """Ranking, the base class of selectors that order the layers and convert the first of them."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -15,17 +13,10 @@ from layerwright.tasks.contracts.profile import LayerProfile
 from layerwright.tasks.errors import InputError
 
 
-class Ranked(NamedTuple):
-    """A layer of the order, and the reason for its position."""
-
-    layer: LayerProfile
-    reason: str
-
-
 class Ranking(Selector):
     """Convert the first layers of an order to the recipe's first strategy, each as its own item.
 
-    A subclass defines the order. Layers that cannot get the strategy are not in the order and are
+    Ties go to the lower layer. Layers that cannot get the strategy are not in the order and are
     kept. Set exactly one of the two attributes.
 
     Attributes:
@@ -44,15 +35,14 @@ class Ranking(Selector):
         return self
 
     @abstractmethod
-    def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        """Order ``layers``: the layer to convert first comes first.
+    def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
+        """The layer's key (the smallest comes first), and the reason: ``{rank}`` is ``3rd of 30``.
 
-        Raises:
-            InputError: the profile lacks a score or damage that the rule needs.
+        InputError if the profile lacks a score or damage that the rule needs.
         """
 
     def excluded(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
-        """Return the layers that are never converted, each with the reason."""
+        """The layers that are never converted, each with the reason."""
         return {
             layer.layer: f"cannot become {named(candidate.spec)}"
             for layer in problem.layers
@@ -62,21 +52,24 @@ class Ranking(Selector):
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         candidate = problem.candidates[0]
         excluded = self.excluded(problem, candidate)
-        order = self.order(problem, [p for p in problem.layers if p.layer not in excluded])
-        count = self._count(problem, candidate, [ranked.layer for ranked in order])
+        layers = [layer for layer in problem.layers if layer.layer not in excluded]
+        keys = {layer.layer: self.key(problem, layer) for layer in layers}
+        order = sorted(layers, key=lambda layer: (keys[layer.layer][0], layer.layer))
+        count = self._count(problem, candidate, order)
         items = {
             layer: problem.kept(problem.layers[layer], reason) for layer, reason in excluded.items()
         }
-        for rank, (layer, reason) in enumerate(order):
-            if rank < count:
-                reason = f"{reason}; {problem.saving(layer, candidate)}"
-                items[layer.layer] = problem.converted(layer, candidate, reason)
+        for number, layer in enumerate(order, 1):
+            reason = keys[layer.layer][1].format(rank=f"{ordinal(number)} of {len(order)}")
+            if number <= count:
+                reason = f"{reason}; {problem.saving([layer], candidate)}"
+                items[layer.layer] = problem.converted([layer], candidate, reason)
             else:
                 reason = f"{reason}; only the first {count} are converted"
                 items[layer.layer] = problem.kept(layer, reason)
         return tuple(items[layer.layer] for layer in problem.layers)
 
-    def _count(self, problem: Problem, candidate: Candidate, order: list[LayerProfile]) -> int:
+    def _count(self, problem: Problem, candidate: Candidate, order: Sequence[LayerProfile]) -> int:
         if self.layers is not None:
             require_layers(problem, self.layers, len(order))
             return self.layers
@@ -86,9 +79,8 @@ class Ranking(Selector):
         budget, kv_bytes = self.kv_bytes_ratio * base * (1 + 1e-9), base
         count = 0
         while kv_bytes > budget and count < len(order):
-            layer = order[count]
-            kept = problem.kept_kv_bytes(layer)
-            kv_bytes += min(candidate.layers[layer.layer].kv_bytes - kept, 0)
+            kept = problem.kept_kv_bytes(order[count])
+            kv_bytes += min(candidate.layers[order[count].layer].kv_bytes - kept, 0)
             count += 1
         if kv_bytes > budget:
             best = kv_bytes / base
@@ -104,40 +96,11 @@ class Ranking(Selector):
 
 
 def require_layers(problem: Problem, requested: int, available: int) -> None:
-    """Check that the model has enough convertible layers.
-
-    Raises:
-        InputError: ``requested`` is more than ``available``.
-    """
-    if requested <= available:
-        return
-    raise InputError(
-        f"cannot convert {requested} layers: {available} of the model's {len(problem.layers)} "
-        "layers can be converted",
-        where="choose.selector.layers",
-        expected=f"at most {available}",
-    )
-
-
-def ranked_by(
-    score: Callable[[LayerProfile], float],
-    layers: Sequence[LayerProfile],
-    reason: str,
-    *,
-    largest_first: bool = False,
-) -> list[Ranked]:
-    """Order layers by a score, the smallest first; ties go to the lower layer.
-
-    Args:
-        reason: template of the reason, with ``{rank}`` (``3rd of 30``) and ``{score}``.
-    """
-    scores = {layer.layer: score(layer) for layer in layers}
-    sign = -1 if largest_first else 1
-    ordered = sorted(layers, key=lambda layer: (sign * scores[layer.layer], layer.layer))
-    return [
-        Ranked(
-            layer,
-            reason.format(rank=f"{ordinal(rank)} of {len(layers)}", score=scores[layer.layer]),
+    """InputError if ``requested`` is more than the ``available`` convertible layers."""
+    if requested > available:
+        raise InputError(
+            f"cannot convert {requested} layers: {available} of the model's {len(problem.layers)} "
+            "layers can be converted",
+            where="choose.selector.layers",
+            expected=f"at most {available}",
         )
-        for rank, layer in enumerate(ordered, 1)
-    ]

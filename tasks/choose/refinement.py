@@ -1,15 +1,14 @@
 """Refine a plan by measuring whole plans, because the damages of single layers interact."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
-from layerwright.tasks.choose.base import Problem, Trial, TrialOptions
-from layerwright.tasks.choose.columns import Column, DamageWeights, recall_nats
-from layerwright.tasks.choose.cover import Limit, Vector, least_cover, solve
+from layerwright.tasks.choose.base import Problem, TrialOptions
+from layerwright.tasks.choose.budgets import recalls
+from layerwright.tasks.choose.cover import Column, DamageWeights, Limit, Vector, least_cover, solve
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.contracts.profile import MeasuredDamage
 
@@ -34,6 +33,7 @@ class RefineOptions(TrialOptions):
     from_converted: bool = False
 
 
+@dataclass
 class Refinement:
     """Local search over plans, in rounds.
 
@@ -45,32 +45,25 @@ class Refinement:
     then for at most 8, 4 and 2, each time excluding the plans that were tried before. The first
     plan with less measured damage ends the round. A round without such a plan ends the search.
 
-    Args:
-        options: see `RefineOptions`.
-        problem: with its trial.
-        columns: all columns.
+    Attributes:
         limits: all limits except the limit on recall.
-        weights: how damages count.
         max_recall_nats: limit on the measured recall damage of the whole plan. A plan that exceeds
             it less is better than any plan that exceeds it more.
         to_item: makes the plan item of a column.
     """
 
-    def __init__(
-        self,
-        options: RefineOptions,
-        problem: Problem,
-        columns: Sequence[Column],
-        limits: Sequence[Limit],
-        weights: DamageWeights,
-        max_recall_nats: float | None,
-        to_item: Callable[[Column], PlanItem],
-    ) -> None:
-        assert problem.trial is not None, "the step gives a trial to selectors that need one"
-        self.trial: Trial = problem.trial
-        self.options, self.columns, self.limits, self.weights = options, columns, limits, weights
-        self.max_recall_nats, self.to_item = max_recall_nats, to_item
-        self.evaluations_left = options.evaluations
+    options: RefineOptions
+    problem: Problem
+    columns: Sequence[Column]
+    limits: Sequence[Limit]
+    weights: DamageWeights
+    max_recall_nats: float | None
+    to_item: Callable[[Column], PlanItem]
+
+    def __post_init__(self) -> None:
+        assert self.problem.trial is not None, "the step gives a trial to selectors that need one"
+        self.trial, self.evaluations_left = self.problem.trial, self.options.evaluations
+        self.alone = np.array([self.weights.of(column.damage) for column in self.columns])
 
     def run(self, first: Chosen) -> tuple[PlanItem, ...]:
         """Return the best plan; it is never worse than ``first``."""
@@ -84,29 +77,26 @@ class Refinement:
         summary = f"the whole plan measures {_format(damage)}"
         if plan != first:
             summary += f", before refinement {_format(measured[0])}"
-        items = []
-        for column in plan:
-            item = self.to_item(column)
-            reason = item.reason
-            if column not in first:
-                reason += "; changed by refinement"
-            if column.candidate is not None:
-                reason += f"; {summary}"
-            items.append(item.model_copy(update={"reason": reason}))
-        return tuple(items)
+        items = [self.to_item(column) for column in plan]
+        notes = [
+            ("; changed by refinement" if column not in first else "")
+            + (f"; {summary}" if column.candidate is not None else "")
+            for column in plan
+        ]
+        noted = zip(items, notes, strict=True)
+        return tuple(item.model_copy(update={"reason": item.reason + note}) for item, note in noted)
 
     def _improved(self, plan: Chosen, damage: MeasuredDamage) -> tuple[Chosen, MeasuredDamage]:
         tried = [plan]
         while self.evaluations_left > WHOLE_PLANS:
-            single = self._single_changes(plan)
-            better = self._better(plan, damage, single, tried)
+            better = self._better(plan, damage, self._single_changes(plan), tried)
             if better is None:
                 break
             plan, damage = better
         return plan, damage
 
     def _single_changes(self, plan: Chosen) -> dict[int, MeasuredDamage]:
-        """Measure the plan with a single column changed; return the damage by column index."""
+        """Damage of the plan with a single column changed, by the column's index."""
         bounds = {column.start for column in plan} | {column.stop for column in plan}
         fitting = [
             index
@@ -114,11 +104,10 @@ class Refinement:
             if {self.columns[index].start, self.columns[index].stop} <= bounds
         ]
         estimates = self._estimated_costs(plan)
-        most_promising = sorted(fitting, key=lambda index: estimates[index])
-        measured = sorted(most_promising[: self.evaluations_left - WHOLE_PLANS])
-        items = [self.to_item(column) for column in plan]
+        fitting.sort(key=lambda index: estimates[index])
+        measured = sorted(fitting[: self.evaluations_left - WHOLE_PLANS])
         instead = [self.to_item(self.columns[index]) for index in measured]
-        damages = self.trial.changes(items, instead)
+        damages = self.trial.changes([*map(self.to_item, plan)], instead)
         self.evaluations_left -= len(measured)
         return {i: damage for i, damage in zip(measured, damages, strict=True) if damage}
 
@@ -129,7 +118,7 @@ class Refinement:
         single: dict[int, MeasuredDamage],
         tried: list[Chosen],
     ) -> tuple[Chosen, MeasuredDamage] | None:
-        """Return a plan with less measured damage and its damage; None if the round finds none."""
+        """A plan with less measured damage, and its damage; None if the round finds none."""
         costs, new = self._costs(plan, damage, single), self._not_in(plan)
         limits = [*self.limits, *self._recall_limit(plan, damage, single)]
         for reach in REACHES:
@@ -164,7 +153,7 @@ class Refinement:
         """
         if self.max_recall_nats is None:
             return []
-        alone = np.array([recall_nats(column.damage) for column in self.columns])
+        alone = recalls(self.columns)
         changes = alone - self._replaced(plan, alone)
         for index, changed in single.items():
             changes[index] = changed.recall_nats - damage.recall_nats
@@ -179,22 +168,17 @@ class Refinement:
         return np.array([column not in plan for column in self.columns], dtype=np.float64)
 
     def _excluding(self, plan: Chosen) -> Limit:
-        """The limit that excludes a plan."""
         return 1 - self._not_in(plan), float(len(plan) - 1)
 
     def _estimated_costs(self, plan: Chosen) -> Vector:
         """(N,) damage of each column alone, minus that of the plan's columns that it replaces."""
-        alone = np.array([self.weights.of(column.damage) for column in self.columns])
-        return alone - self._replaced(plan, alone)
+        return self.alone - self._replaced(plan, self.alone)
 
     def _replaced(self, plan: Chosen, values: Vector) -> Vector:
         """(N,) for each column, the sum of the plan's values, per layer, over its layers."""
-        per_layer = np.concatenate(
-            [
-                np.full(len(column.layers), values[self.columns.index(column)] / len(column.layers))
-                for column in plan
-            ]
-        )
+        of_plan = [self.columns.index(column) for column in plan]
+        sizes = [len(column.layers) for column in plan]
+        per_layer = np.repeat(values[of_plan] / sizes, sizes)
         return np.array([per_layer[column.start : column.stop].sum() for column in self.columns])
 
     def _start_from_converted(self) -> list[Chosen]:
@@ -213,7 +197,7 @@ class Refinement:
 
     def _measure(self, plan: Chosen) -> MeasuredDamage:
         self.evaluations_left -= 1
-        return self.trial.measure([self.to_item(column) for column in plan])
+        return self.trial.measure([*map(self.to_item, plan)])
 
     def _rank(self, damage: MeasuredDamage) -> tuple[float, float]:
         cap = self.max_recall_nats

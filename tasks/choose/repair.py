@@ -1,7 +1,5 @@
 """Repair after a failed gate: keep the most damaging layers again, if that can help."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.gate import GateDecision
@@ -24,12 +22,10 @@ def next_round(
     decision: GateDecision,
     costs: CostTable | None = None,
 ) -> tuple[RepairRound, ConversionPlan | None]:
-    """Return the record of this repair round, and the repaired plan, or None if repair stops.
+    """The record of this repair round, and the repaired plan, or None if repair stops.
 
-    Args:
-        done: number of repair rounds so far.
-        plan: the rejected plan.
-        costs: the cost table that the plan's times were predicted from.
+    ``done`` counts the rounds so far; ``plan`` is the rejected plan, and ``costs`` the table that
+    its times were predicted from.
     """
     stopped = why_not(decision, plan)
     if stopped is None and done >= options.rounds:
@@ -47,7 +43,7 @@ def next_round(
 
 
 def why_not(decision: GateDecision, plan: ConversionPlan) -> str | None:
-    """Return the reason why keeping more layers cannot pass the gate; None if it may pass."""
+    """Why keeping more layers cannot pass the gate; None if it may pass."""
     costly = [c.metric for c in decision.rejecting if c.metric.startswith(COSTS)]
     if costly:
         return f"{', '.join(costly)} failed, and keeping more layers makes it worse"
@@ -67,28 +63,35 @@ def give_back(
     options: RepairOptions,
     costs: CostTable | None = None,
 ) -> ConversionPlan:
-    """Return the plan with its most damaging items kept: most damage per saved KV byte first.
+    """The plan with its most damaging items kept: most damage per saved KV byte first.
 
     damage(item) = max(language, 0) + recall_weight max(recall, 0), predicted by the profile for the
     item alone; items without a damage come last. Items are kept until at least ``options.layers``
     layers are given back; an item with several layers is kept as a whole. Ties go to the lower
-    layer.
-
-    Args:
-        plan: a plan with at least one converted item.
+    layer. The plan has at least one converted item.
     """
+    times, specs = (costs.at(plan.context_tokens), costs.base_specs) if costs else (None, ())
 
-    def saved_bytes(item: PlanItem) -> int:
-        kept = sum(
-            profile.geometry.layer_bytes(layer, plan.context_tokens)
+    def kept(item: PlanItem) -> list[PlanItem]:
+        return [
+            PlanItem(
+                start=layer,
+                stop=layer + 1,
+                strategy="keep",
+                reason=f"given back by repair; it was {item.strategy}",
+                predicted_language_nats=0.0,
+                predicted_recall_nats=0.0,
+                predicted_kv_bytes=profile.geometry.layer_bytes(layer, plan.context_tokens),
+                predicted_time=times.of_layers(specs[layer : layer + 1]) if times else None,
+            )
             for layer in range(item.start, item.stop)
-        )
-        return max(kept - (item.predicted_kv_bytes or 0), 1)
+        ]
 
     def damage_per_byte(item: PlanItem) -> float:
         language, recall = item.predicted_language_nats or 0.0, item.predicted_recall_nats or 0.0
         damage = max(language, 0.0) + options.recall_weight * max(recall, 0.0)
-        return damage / saved_bytes(item)
+        before = sum(part.predicted_kv_bytes or 0 for part in kept(item))
+        return damage / max(before - (item.predicted_kv_bytes or 0), 1)
 
     converted = [item for item in plan.items if item.strategy != "keep"]
     given_back: set[int] = set()
@@ -96,28 +99,5 @@ def give_back(
         if len(given_back) >= options.layers:
             break
         given_back.update(range(item.start, item.stop))
-    items = [
-        part
-        for item in plan.items
-        for part in (_kept(item, plan, profile, costs) if item.start in given_back else (item,))
-    ]
+    items = [part for i in plan.items for part in (kept(i) if i.start in given_back else [i])]
     return plan.model_copy(update={"items": tuple(items), "repaired_from": identity(plan)})
-
-
-def _kept(
-    item: PlanItem, plan: ConversionPlan, profile: ModelProfile, costs: CostTable | None
-) -> list[PlanItem]:
-    times = costs.at(plan.context_tokens) if costs else None
-    return [
-        PlanItem(
-            start=layer,
-            stop=layer + 1,
-            strategy="keep",
-            reason=f"given back by repair; it was {item.strategy}",
-            predicted_language_nats=0.0,
-            predicted_recall_nats=0.0,
-            predicted_kv_bytes=profile.geometry.layer_bytes(layer, plan.context_tokens),
-            predicted_time=times.of_layers([costs.base_specs[layer]]) if costs and times else None,
-        )
-        for layer in range(item.start, item.stop)
-    ]

@@ -1,14 +1,12 @@
 """The choose step: build the problem, load the base if the selector needs trials, and plan."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 
-from layerwright.tasks.choose.base import Problem, TrialOptions
+from layerwright.tasks.choose.base import TrialOptions
 from layerwright.tasks.choose.plan import choose_plan, problem_of
-from layerwright.tasks.choose.trial import MeasuredTrial
+from layerwright.tasks.choose.trial import Trial
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.plan import ConversionPlan
@@ -34,12 +32,11 @@ def choose_on_model(
     costs: CostTable | None,
     ctx: Context,
 ) -> ConversionPlan:
-    """Return the plan of the recipe's selector.
+    """The plan of the recipe's selector.
 
     Args:
         measured_on: the profile's calibration rows; trials measure plans on the first of them.
         fitted_on: rows that strategies are fitted on; trials exclude the rows they measure on.
-        costs: measured times, for predictions and for selectors that need them.
 
     Raises:
         InputError: see `choose_plan`; or the trial needs more rows than the profile has.
@@ -56,38 +53,29 @@ def choose_on_model(
             streamed = load_streamed(folder, ctx.device, resident_bytes=ctx.memory_bytes)
             return stack.enter_context(streamed)
 
+        # the answers of recall prompts must lie outside the reach of the widest strategy
+        forms = {option.strategy for c in problem.candidates for option in c.layers}
+        reach = max(strategy.reach_tokens() or 0 for strategy in forms)
         tried_on = measured_on.model_copy(update={"rows": selector.tries.rows})
-        make_yardstick = partial(
-            _yardstick,
-            rows=measured_on,
-            options=selector.tries,
-            keep_out_tokens=_reach(problem),
-            ctx=ctx,
-            folder=folder,
-        )
-        trial = MeasuredTrial(
+        rows = partial(rows_beside, fitted_on, tried_on, ctx.store, folder)
+        make = partial(_yardstick, measured_on, selector.tries, reach, ctx, folder)
+        trial = Trial(
             lambda: base().model,
-            lambda model: make_yardstick(model, keep=base().keep_states(ctx.workdir / "states")),
-            partial(rows_beside, fitted_on, tried_on, ctx.store, folder),
+            lambda model: make(model, base().keep_states(ctx.workdir / "states")),
+            rows,
             ctx.workdir / "trials",
             ctx.log,
         )
         return choose_plan(problem.model_copy(update={"trial": trial}), selector)
 
 
-def _reach(problem: Problem) -> int:
-    """Sinks + window of the widest strategy; the answers of recall prompts must lie outside."""
-    distinct = {option.strategy for candidate in problem.candidates for option in candidate.layers}
-    return max(strategy.reach_tokens() or 0 for strategy in distinct)
-
-
 def _yardstick(
-    base: HybridForCausalLM,
     rows: Calibration,
     options: TrialOptions,
     keep_out_tokens: int,
     ctx: Context,
     folder: Path,
+    base: HybridForCausalLM,
     keep: Keep,
 ) -> Yardstick:
     all_rows = calibration_rows(rows, ctx.store, folder)
@@ -98,14 +86,8 @@ def _yardstick(
             where="choose.selector",
             expected=f"at most the profile's {rows.rows} rows of {rows.row_tokens} tokens",
         )
-    probes = {}
+    probes, sizes = {}, (options.prompts, options.prompt_tokens, ctx.seed)
     if options.prompts:
-        probes = probe_prompts(
-            options.probes,
-            load_tokenizer(folder),
-            options.prompts,
-            options.prompt_tokens,
-            ctx.seed,
-            keep_out_tokens=keep_out_tokens,
-        )
+        tokenizer = load_tokenizer(folder)
+        probes = probe_prompts(options.probes, tokenizer, *sizes, keep_out_tokens=keep_out_tokens)
     return Yardstick(base, all_rows[: options.rows, :tokens], probes, keep)

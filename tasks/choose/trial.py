@@ -1,7 +1,5 @@
 """Measure plans on the real model; every measurement is saved and never repeated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +14,17 @@ from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.fitting import converted_copy
 from layerwright.tasks.probes.scan import Scan
-from layerwright.tasks.probes.yardstick import Yardstick
+from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.strategies.specs import assignments_of, strategy_of
 
 
-class MeasuredTrial:
-    """A `Trial` that converts a copy of the base in memory.
+class Trial:
+    """Measures plans on a copy of the base that it converts in memory.
 
     Args:
-        base: loads the base; called at the first measurement that is not saved yet.
-        yardstick: builds the yardstick from the base; called at the same time.
+        base, yardstick: called at the first measurement that is not saved yet.
         rows: loads calibration rows, for strategies that fit tensors.
-        folder: a folder that survives a kill; every measurement is saved as a file in it.
-        log: receives a line for each plan.
+        folder: survives a kill; every measurement is saved as a file in it.
     """
 
     def __init__(
@@ -51,11 +47,11 @@ class MeasuredTrial:
         return self._make_yardstick(self.base)
 
     def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
+        """The damage of a whole plan."""
         file = self._file(items)
         if not file.is_file():
             model = self._converted(items)
-            figures = self.yardstick.figures(self.yardstick.streams(model), 0)
-            self._save(file, MeasuredDamage(**self.yardstick.damage(figures)))
+            self._save(file, self.yardstick.figures(self.yardstick.streams(model), 0))
         damage = MeasuredDamage.model_validate_json(file.read_text())
         self._log(
             f"choose: measured a plan: {damage.language_nats:.4f} nats language, "
@@ -66,6 +62,11 @@ class MeasuredTrial:
     def changes(
         self, items: Sequence[PlanItem], instead: Sequence[PlanItem]
     ) -> list[MeasuredDamage | None]:
+        """The damage of the plan with a single change, for each item of ``instead``.
+
+        None for an item that its strategy cannot realise. Each item must begin and end at the
+        boundary of an item of the plan. Maps above the change are not fitted again.
+        """
         files = [self._file(items, change) for change in instead]
         missing = [i for i, file in enumerate(files) if not file.is_file()]
         if missing:
@@ -88,14 +89,13 @@ class MeasuredTrial:
                 self._log(f"choose: layer {change.start}: {error.message}")
                 write_atomically(file, b"")
             else:
-                self._save(file, MeasuredDamage(**self.yardstick.damage(figures)))
+                self._save(file, figures)
 
     def _converted(self, items: Sequence[PlanItem]) -> HybridForCausalLM:
-        parts = assignments_of(items)
-        return converted_copy(self.base, parts, self._rows, self.yardstick.keep)
+        return converted_copy(self.base, assignments_of(items), self._rows, self.yardstick.keep)
 
-    @staticmethod
-    def _save(file: Path, damage: MeasuredDamage) -> None:
+    def _save(self, file: Path, figures: Figures) -> None:
+        damage = MeasuredDamage(**self.yardstick.damage(figures))
         write_atomically(file, damage.model_dump_json().encode())
 
     def _file(self, items: Sequence[PlanItem], change: PlanItem | None = None) -> Path:

@@ -1,7 +1,5 @@
 """LoRA adapters and fully trained parts: attach them for a stage, and merge them after it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 
@@ -15,15 +13,10 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.recipe.training import AdapterOptions
 
 ADAPTER = "healing"
-PARTS = {
-    "linear": (".linear.weight", ".linear.bias"),
-    "mix": (".self_attn.mix",),
-    "decay": (".self_attn.decay_bias",),
-}
-STRATEGY_OF_PART = {  # for error messages: the strategy that creates the part
-    "linear": "the strategy linear",
-    "mix": "gated_recurrence with learned_mix",
-    "decay": "gated_recurrence with decay: statistics",
+PARTS = {  # the endings of its parameters, and the strategy that creates it
+    "linear": ((".linear.weight", ".linear.bias"), "the strategy linear"),
+    "mix": ((".self_attn.mix",), "gated_recurrence with learned_mix"),
+    "decay": ((".self_attn.decay_bias",), "gated_recurrence with decay: statistics"),
 }
 LAYERS, NORM = "model.layers.", "model.norm."
 
@@ -37,7 +30,7 @@ def attach(
     mixers_of: Collection[int] | None = None,
     where: str = "finetune",
 ) -> dict[str, nn.Parameter]:
-    """Attach a LoRA adapter or unfreeze weights, and freeze all other weights.
+    """Attach a LoRA adapter or unfreeze weights, freeze all others; return the trained, by name.
 
     ``lora`` replaces W x with W x + s B A x. A is random by ``seed`` and B is zero, so the model's
     output does not change at first. s = alpha / rank (arXiv 2106.09685, eq. 3), or
@@ -46,32 +39,36 @@ def attach(
     Embeddings and head always stay frozen, as `distillation_loss` requires. Trained weights are
     fp32, whatever the dtype of the model.
 
-    Args:
-        parts: small parts that are trained in full beside the adapter.
-        mixers_of: if given, only the mixers of these layers are trained.
-        where: recipe field of the stage, for error messages.
-
-    Returns:
-        The trained parameters by name.
+    ``parts`` are small parts, trained in full beside the adapter. With ``mixers_of``, only the
+    mixers of these layers are trained. ``where`` is the stage's recipe field, for error messages.
 
     Raises:
         InputError: a target is not a trainable linear layer, or the model does not have a part.
     """
     model.requires_grad_(False)
-    unfrozen = _part_names(model, parts, where)
-    targets = _targets(model, adapter, where)
+    unfrozen: set[str] = set()
+    for part in parts:
+        endings, strategy = PARTS[part]
+        matching = {name for name, _ in model.named_parameters() if name.endswith(endings)}
+        if not matching:
+            raise InputError(
+                f"the converted model has no part {part!r}",
+                where=f"{where}.parts",
+                expected=f"a plan with a layer that has it: {strategy}",
+                remedy="remove the part, or convert a layer with that strategy",
+            )
+        unfrozen |= matching
 
     def in_scope(name: str) -> bool:
-        if mixers_of is None:
-            return True
+        if mixers_of is None or not name.startswith(LAYERS):
+            return mixers_of is None
         layer, _, rest = name.removeprefix(LAYERS).partition(".")
-        in_mixer = rest.startswith(("self_attn", "input_layernorm"))
-        return name.startswith(LAYERS) and int(layer) in mixers_of and in_mixer
+        return int(layer) in mixers_of and rest.startswith(("self_attn", "input_layernorm"))
 
     if adapter.kind == "full":
         named = model.named_parameters()
         unfrozen |= {name for name, _ in named if name.startswith((LAYERS, NORM))}
-    targets = [name for name in targets if in_scope(name)]
+    targets = [name for name in _targets(model, adapter, where) if in_scope(name)]
     if targets:
         for part in unfrozen:
             if part.rpartition(".")[0] in targets:
@@ -106,11 +103,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def merge(model: HybridForCausalLM) -> dict[str, Tensor]:
-    """Merge the adapters into their weights, in fp32.
+    """Merge the adapters into their weights; return every trained weight, in fp32 on the CPU.
 
-    Returns:
-        Every weight that the stage trained, by its name in the model without adapters; fp32, on the
-        CPU.
+    The names are those of the model without adapters.
     """
     changed = {}
     adapted: dict[str, Any] = {  # peft does not declare the type of `merge`
@@ -131,7 +126,7 @@ def split_by_parts(
     parameters: dict[str, nn.Parameter], parts: Collection[str]
 ) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """Split trained parameters into those that belong to no part, and those of the parts."""
-    endings = tuple(ending for part in parts for ending in PARTS[part])
+    endings = tuple(ending for part in parts for ending in PARTS[part][0])
     of_parts = {name: p for name, p in parameters.items() if name.endswith(endings)}
     return {name: p for name, p in parameters.items() if name not in of_parts}, of_parts
 
@@ -161,19 +156,3 @@ def _targets(model: HybridForCausalLM, adapter: AdapterOptions, where: str) -> l
                 expected=f"some of {', '.join(sorted(set(linear.values())))}",
             )
     return [name for name, last in linear.items() if last in adapter.targets]
-
-
-def _part_names(model: HybridForCausalLM, parts: Collection[str], where: str) -> set[str]:
-    names = [name for name, _ in model.named_parameters()]
-    part_names: set[str] = set()
-    for part in parts:
-        matching = {name for name in names if name.endswith(PARTS[part])}
-        if not matching:
-            raise InputError(
-                f"the converted model has no part {part!r}",
-                where=f"{where}.parts",
-                expected=f"a plan with a layer that has it: {STRATEGY_OF_PART[part]}",
-                remedy="remove the part, or convert a layer with that strategy",
-            )
-        part_names |= matching
-    return part_names

@@ -1,27 +1,16 @@
 """The loss on logits: next-token cross entropy and KL to the base, in chunks of positions.
 
-The logits of all positions are never in memory together.
-
 Legend: N predicted positions, D hidden size, V vocabulary, C positions of a chunk.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK_POSITIONS = 128
 
-
-@dataclass(frozen=True)
-class Distillation:
-    """Means per predicted token, in nats. Only ``loss`` has a gradient.
-
-    ``kl_nats`` is None without a teacher.
-    """
+class Distillation(NamedTuple):
+    """Means per predicted token, in nats; only ``loss`` has a gradient; no KL without a teacher."""
 
     loss: Tensor
     next_token_nats: Tensor
@@ -33,9 +22,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
         d loss / d logits = ((a + b) softmax(student) - a onehot(target) - b softmax(teacher)) / N
 
-    The output projection is frozen, so the gradient of the logits is multiplied with the projection
-    at once and never stored. No chunk is computed twice. Three (C, V) matrices in fp32 are in
-    memory at a time (two without a teacher), instead of five (N, V) matrices.
+    The output projection is frozen, so the gradient of the logits is multiplied with it at once and
+    never stored. Three (C, V) matrices in fp32 are in memory at a time, instead of five (N, V).
     """
 
     @staticmethod
@@ -88,7 +76,7 @@ def distillation_loss(
     *,
     next_token_weight: float,
     kl_weight: float,
-    chunk_positions: int = CHUNK_POSITIONS,
+    chunk_positions: int = 128,
 ) -> Distillation:
     """``next_token_weight * CE(student, target) + kl_weight * KL(teacher || student)``.
 
@@ -96,18 +84,15 @@ def distillation_loss(
 
     Args:
         student: (N, D) hidden states after the final norm, with a gradient.
-        teacher: (N, D) hidden states of the base, without a gradient; None: no KL.
+        teacher: (N, D) hidden states of the base, without a gradient; None: no KL, its weight is 0.
         head: (V, D) frozen output projection of both models.
         targets: (N,) token ids.
-        next_token_weight: weight of the cross entropy.
-        kl_weight: weight of the KL; 0 without a teacher.
-        chunk_positions: positions of a chunk; affects only memory and speed.
+        chunk_positions: affects only memory and speed.
 
     Reference: the KL of Hinton et al., arXiv 1503.02531, at temperature 1. Liger-Kernel's fused
     linear cross entropy (arXiv 2410.10989) also computes the gradient in the forward pass.
     """
-    assert teacher is None or not teacher.requires_grad
-    assert teacher is not None or kl_weight == 0
+    assert kl_weight == 0 if teacher is None else not teacher.requires_grad
     assert not head.requires_grad
     loss, nll, kl = _ChunkedLoss.apply(
         student, teacher, head, targets, next_token_weight, kl_weight, chunk_positions

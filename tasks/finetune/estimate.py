@@ -1,7 +1,5 @@
 """Estimate the time of the training steps, for the dry run."""
 
-from __future__ import annotations
-
 from itertools import dropwhile
 
 from layerwright.tasks.contracts.references import ModelRef
@@ -12,8 +10,7 @@ from layerwright.tasks.recipe.training import FinetuneOptions, HealingStage
 
 def regularize_seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
     """Estimate the time of the training, and of the sweep if there are several weights."""
-    options = recipe.regularize
-    if options is None:
+    if (options := recipe.regularize) is None:
         return 0.0
     sweep = options.sweep_steps * (len(options.weights) if len(options.weights) > 1 else 0)
     tokens = (options.steps + sweep) * options.rows_per_step * options.row_tokens
@@ -22,16 +19,12 @@ def regularize_seconds(recipe: Recipe, model: ModelRef, token_seconds: float) ->
 
 def finetune_seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
     """Estimate the time of all stages, for the candidate and for the control arm."""
-    options = recipe.finetune
-    if options is None:
+    if (options := recipe.finetune) is None:
         return 0.0
     stages = list(options.stages)
     if recipe.evaluate and recipe.evaluate.control:
         # the control arm skips its first stages if all their objectives compare with the base
-        stages += dropwhile(
-            lambda stage: all(objective.needs_base for objective in stage.objectives),
-            options.stages,
-        )
+        stages += dropwhile(lambda stage: all(o.needs_base for o in stage.objectives), stages[:])
     return sum(_stage_tokens(options, stage) for stage in stages) * token_seconds
 
 

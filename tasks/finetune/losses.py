@@ -3,16 +3,16 @@
 Shapes: B rows of a batch, T tokens, D hidden size.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerwright.tasks.finetune.distillation import Distillation, distillation_loss
 from layerwright.tasks.finetune.objectives.base import (
@@ -23,7 +23,6 @@ from layerwright.tasks.finetune.objectives.base import (
     Streams,
 )
 from layerwright.tasks.finetune.rows import Rows
-from layerwright.tasks.finetune.streams import Recording, recording
 from layerwright.tasks.finetune.team import Team
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.ablation import ablated
@@ -31,13 +30,9 @@ from layerwright.tasks.models.ablation import ablated
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the rows of a step or a validation.
+    """Means over the rows of a step or a validation: the weighted sum, and each objective.
 
-    Attributes:
-        loss: the weighted sum of the objectives.
-        values: the mean of each objective, by name.
-        nll: NLL per token; only from `StageLoss.measure`.
-        kl: KL to the base per token; only from `StageLoss.measure`, and with a base.
+    Only `StageLoss.measure` gives the NLL and, with a base, the KL to it, per token.
     """
 
     loss: float
@@ -46,13 +41,49 @@ class Means:
     kl: float | None = None
 
 
+@dataclass
+class Recording:
+    """The recorded tensors of a forward pass.
+
+    Attributes:
+        stream: the input of each layer and the output of the last, (B, T, D) each.
+        mixed: layer -> output of its mixer, (B, T, D).
+    """
+
+    stream: list[Tensor] = field(default_factory=list)
+    mixed: dict[int, Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def recording(
+    model: HybridForCausalLM, *, stream: bool, mixers: Collection[int] = ()
+) -> Iterator[Recording]:
+    """Record the stream and the outputs of ``mixers`` in the ``with`` block, a single pass."""
+    recorded = Recording()
+
+    def after_layer(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        recorded.stream += [output] if recorded.stream else [inputs[0], output]
+
+    def after_mixer(index: int, _mixer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        recorded.mixed[index] = output
+
+    layers = model.model.layers
+    hooks = [layer.register_forward_hook(after_layer) for layer in layers if stream]
+    for index in mixers:
+        hook = partial(after_mixer, index)
+        hooks.append(layers[index].self_attn.register_forward_hook(hook))
+    try:
+        yield recorded
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
 class StageLoss:
     """The weighted sum of a stage's objectives.
 
     Args:
-        student: the model in training.
         base: the teacher; None only if no objective needs it.
-        objectives: the stage's objectives.
         head: (V, D) frozen output projection of both models.
         converted: layers whose mixer differs from the base's; layer objectives compare them.
         compute: autocast dtype; None: no autocast.
@@ -86,22 +117,18 @@ class StageLoss:
     def accumulate(
         self, rows: Rows, at_once: int, windows_off: Sequence[bool] | None = None
     ) -> Means:
-        """Add the gradient of the loss over the rows of a step, batch by batch.
+        """Add the gradient of the loss over the rows of a step, ``at_once`` rows at a time.
 
         Logit objectives are means over the counted tokens of all rows, other objectives over all
-        real tokens. So the loss depends neither on the batches nor on the number of processes.
-
-        Args:
-            rows: all rows of the step; each process takes its share.
-            at_once: rows of a batch.
-            windows_off: for each row whether its windows are off.
+        real tokens. So the loss depends neither on the batches nor on the number of processes, each
+        of which takes its share of ``rows``. ``windows_off``: for each row.
         """
         return self._run(rows, at_once, windows_off, gradient=True)
 
     @torch.no_grad()
-    def measure(self, rows: Rows, at_once: int = 1) -> Means:
+    def measure(self, rows: Rows) -> Means:
         """Compute the same means without a gradient, plus the NLL and, with a base, the KL."""
-        return self._run(rows, at_once, None, gradient=False)
+        return self._run(rows, 1, None, gradient=False)
 
     def _run(
         self, rows: Rows, at_once: int, windows_off: Sequence[bool] | None, *, gradient: bool
@@ -114,9 +141,9 @@ class StageLoss:
         sums: dict[str, float] = defaultdict(float)
         for first in range(0, passes * at_once, at_once):
             chosen = list(own[first : first + at_once])
-            batch = next(rows[chosen or [0]].split(at_once)).to(self.student.device)
+            batch = rows[chosen or [0]].trimmed().to(self.student.device)
             share = 1.0 if chosen else 0.0
-            off = None if windows_off is None else [windows_off[i] for i in chosen or [0]]
+            off = [windows_off[i] for i in chosen or [0]] if windows_off else []
             with self._windows(off):  # includes the backward pass, which may recompute the forward
                 terms = self._batch(
                     batch,
@@ -138,9 +165,7 @@ class StageLoss:
         """Run a batch, with the backward pass; return its terms of the step's means."""
         with_logits = bool(self.logits) or not gradient
         base, base_hidden = self._base_pass(rows, gradient)
-        values: dict[str, Tensor] = {}
-        if self.layers:
-            values |= self._layer_values(rows, base, share_B, gradient)
+        values = self._layer_values(rows, base, share_B, gradient)
         if not (with_logits or self.streams):
             return values
         with recording(self.student, stream=bool(self.streams)) as student, self._autocast():
@@ -149,22 +174,19 @@ class StageLoss:
         if with_logits:
             logits = self._logit_loss(rows, outputs.last_hidden_state, base_hidden)
             total = total + logit_share * logits.loss
-            by_term = {"next_token": logits.next_token_nats, "kl": logits.kl_nats}
-            for objective in self.logits:
-                value = by_term[objective.term]
-                assert value is not None  # the KL is an objective only with a base
-                values[objective.name] = logit_share * value
+            shares = {"next_token": logit_share * logits.next_token_nats}
+            if logits.kl_nats is not None:
+                shares["kl"] = logit_share * logits.kl_nats
+            values |= {o.name: shares[o.term] for o in self.logits}
             if not gradient:
-                values["(nll)"] = logit_share * logits.next_token_nats
-                if logits.kl_nats is not None:
-                    values["(kl)"] = logit_share * logits.kl_nats
-        streams = Streams(
-            student.stream, base.stream if self.base else None, rows.real, self.removed
-        )
-        for stream_objective in self.streams:
-            value = (stream_objective.of_streams(streams) * share_B).sum()
-            values[stream_objective.name] = value
-            total = total + stream_objective.weight * value
+                names = {"next_token": "(nll)", "kl": "(kl)"}
+                values |= {names[term]: value for term, value in shares.items()}
+        of_base = base.stream if self.base else None
+        streams = Streams(student.stream, of_base, rows.real, self.removed)
+        for objective in self.streams:
+            value = (objective.of_streams(streams) * share_B).sum()
+            values[objective.name] = value
+            total = total + objective.weight * value
         if gradient:
             self._backward(total)
         return values
@@ -176,11 +198,8 @@ class StageLoss:
             return Recording(), None
         with_stream = any(o.needs_base for o in (*self.layers, *self.streams))
         mixers = self.converted if self.layers else ()
-        with (
-            torch.no_grad(),
-            recording(self.base, stream=with_stream, mixers=mixers) as recorded,
-            self._autocast(),
-        ):
+        record = recording(self.base, stream=with_stream, mixers=mixers)
+        with torch.no_grad(), record as recorded, self._autocast():
             outputs = self.base.model(input_ids=rows.ids, use_cache=False)
         return recorded, outputs.last_hidden_state
 
@@ -201,11 +220,10 @@ class StageLoss:
     def _layer_values(
         self, rows: Rows, base: Recording, share_B: Tensor, gradient: bool
     ) -> dict[str, Tensor]:
-        """Compute the layer objectives layer by layer, so that memory holds a single layer's graph.
-
-        Runs the backward pass of each layer.
-        """
+        """Layer objectives, with their backward pass: memory holds a single layer's graph."""
         values = {o.name: torch.zeros((), device=rows.ids.device) for o in self.layers}
+        if not self.layers:
+            return values
         placement = self.student.model.place(base.stream[0])
         for layer in self.converted:
             with self._autocast():
@@ -225,11 +243,10 @@ class StageLoss:
         (total * self.team.size).backward()
 
     def _autocast(self) -> AbstractContextManager:
-        if self.compute is None:
-            return nullcontext()
-        return torch.autocast(self.student.device.type, dtype=self.compute)
+        enabled = self.compute is not None
+        return torch.autocast(self.student.device.type, dtype=self.compute, enabled=enabled)
 
-    def _windows(self, off: Sequence[bool] | None) -> AbstractContextManager:
-        if off is None or not any(off):
+    def _windows(self, off: list[bool]) -> AbstractContextManager:
+        if not any(off):
             return nullcontext()
-        return ablated(self.student, "window", torch.tensor(list(off), device=self.student.device))
+        return ablated(self.student, "window", torch.tensor(off, device=self.student.device))

@@ -1,7 +1,5 @@
 """The dtypes of a training, and a warning if the CPU emulates bfloat16."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -10,16 +8,13 @@ from torch.utils.benchmark import Timer
 from layerwright.tasks.recipe.training import TrainingStage
 
 EMULATED = 3.0  # slowdown against float32; bfloat16 in hardware is about as fast, or faster
-_SIDE = 512  # side of the matrices in the timed products: 0.2 s if they are emulated
+SIDE = 512  # of the matrices in the timed products: 0.2 s if they are emulated
 
 
 def loaded_dtype(device: str, stages: tuple[TrainingStage, ...]) -> torch.dtype | None:
-    """Dtype to load the weights in; None: their stored dtype.
-
-    On the CPU, fp32 is faster than 16-bit dtypes.
-    """
-    use_float32 = device == "cpu" or any(stage.precision == "float32" for stage in stages)
-    return torch.float32 if use_float32 else None
+    """Dtype to load the weights in; None: their stored dtype. On the CPU, fp32 is fastest."""
+    float32 = device == "cpu" or any(stage.precision == "float32" for stage in stages)
+    return torch.float32 if float32 else None
 
 
 def compute_dtype(device: str, stored: torch.dtype, stage: TrainingStage) -> torch.dtype | None:
@@ -30,18 +25,13 @@ def compute_dtype(device: str, stored: torch.dtype, stage: TrainingStage) -> tor
 
 
 def emulation(device: str, stages: Sequence[TrainingStage]) -> str | None:
-    """Return a warning if a stage asks for bfloat16 on a CPU that emulates it; else None.
+    """A warning if a stage asks for bfloat16 on a CPU without instructions for it; else None.
 
-    Torch emulates bfloat16 products on a CPU without instructions for them (AVX-512 BF16, AMX). On
-    a CPU with AVX2 they took 14 to 41 times as long as float32 products.
+    On a CPU with AVX2 alone, the products took 14 to 41 times as long as those in float32.
     """
     if device != "cpu" or all(stage.precision != "bfloat16" for stage in stages):
         return None
-    return slowdown_warning(bfloat16_slowdown())
-
-
-def slowdown_warning(slowdown: float) -> str | None:
-    """Return the warning for a slowdown; None if the CPU does not emulate bfloat16."""
+    slowdown = bfloat16_slowdown()
     if slowdown < EMULATED:
         return None
     return (
@@ -54,7 +44,7 @@ def bfloat16_slowdown() -> float:
     """Median time of a bfloat16 product on this CPU, divided by that of a float32 product."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
-        factor = torch.ones(_SIDE, _SIDE, dtype=dtype)
+        factor = torch.ones(SIDE, SIDE, dtype=dtype)
         timer = Timer("a @ a", globals={"a": factor}, num_threads=torch.get_num_threads())
         seconds.append(timer.blocked_autorange(min_run_time=0.05).median)
     return seconds[1] / seconds[0]

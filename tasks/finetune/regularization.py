@@ -1,9 +1,4 @@
-"""Regularization: train the base before layers are removed, so that they change little.
-
-TRSP stage 2 (arXiv 2505.18232).
-"""
-
-from __future__ import annotations
+"""Regularization: train the base before layers are removed, so that they change little."""
 
 from dataclasses import replace
 
@@ -20,9 +15,8 @@ from layerwright.tasks.finetune.losses import StageLoss
 from layerwright.tasks.finetune.objectives.layer_change import LayerChange
 from layerwright.tasks.finetune.objectives.next_token import NextToken
 from layerwright.tasks.finetune.rows import Rows
-from layerwright.tasks.finetune.setup import TrainingSetup, trained_parameters
+from layerwright.tasks.finetune.setup import TrainingSetup, stored, totals
 from layerwright.tasks.finetune.snapshot import Snapshots
-from layerwright.tasks.finetune.team import Team
 from layerwright.tasks.finetune.training import Training
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import converted
@@ -49,70 +43,39 @@ def regularize_model(
     stage 2, arXiv 2505.18232) does not divide the norm, so its lambda of 1e-3 at D = 4096 is 0.064
     here. The result still has all layers: it is a base, and the plan's conversion starts from it.
 
-    If the options name several weights (lambda), a short training of ``sweep_steps`` is run from
-    the base with each. The weight with the lowest NLL on the held-out rows, without the layers to
-    remove, is used for the full training. The training state is saved in ``ctx.workdir``; a later
-    call resumes from it.
+    Several weights (lambda) are each tried for ``sweep_steps`` from the base. The one with the
+    lowest NLL on the held-out rows, without the layers to remove, is used for the full training.
+    The training state is saved in ``ctx.workdir``; a later call resumes from it.
 
     Raises:
         InputError: the plan removes no layer, or a text gives no row.
         StepError: the loss is not finite; the last saved training state is kept.
     """
-    team = Team.of(ctx)
     layers = layers_to_remove(plan, options.strategies)
     folder = ctx.store.open_tree(model.sha256)
-    setup = TrainingSetup(
-        step="regularize",
-        base=folder,
-        source=folder,
-        text=text,
-        held_out=held_out,
-        options=options,
-        ctx=ctx,
-        team=team,
-    )
-    rows, held_out_rows = setup.rows()
     inputs = identity([model, plan, text, held_out, options, ctx.seed])
-    snapshots = Snapshots(ctx.workdir, inputs, team)
-    training = setup.training(load_base, rows, held_out_rows, snapshots)
-    before = None
-    if held_out_rows:
-        before = nll_without_layers(training.load_student(), layers, held_out_rows)
-    trials = _sweep(training, options, layers, held_out_rows, inputs)
+    setup = TrainingSetup("regularize", folder, folder, text, held_out, options, ctx, inputs)
+    training, rows = setup.training(load_base), setup.held_out_rows
+    before = nll_without_layers(training.load_student(), layers, rows) if rows else None
+    trials = _sweep(training, options, layers, rows)
     weight = min(trials, key=lambda trial: trial.nll).weight if trials else options.weights[0]
     state = training.run([penalty_stage(options, layers, weight)])
-    after = _trained_nll(training, layers, held_out_rows) if held_out_rows else None
-    tree = setup.write_tree(
-        state,
-        snapshots,
-        input_sha256=model.sha256,
-        best_step=state.stages[-1].best_step,
-        layers=layers,
-        weight=weight,
-    )
+    after = _trained_nll(training, layers, rows) if rows else None
+    facts = {"layers": layers, "weight": weight, "best_step": state.stages[-1].best_step}
+    tree = setup.write_tree(state, input_sha256=model.sha256, **facts)
     return RegularizationReport(
-        model=model.model_copy(
-            update=(tree or model).model_dump(include={"uri", "sha256", "bytes"})
-        ),
+        model=model.model_copy(update=stored(tree or model)),
         layers=layers,
         weight=weight,
-        steps=state.step,
-        tokens=state.tokens,
-        trained_parameters=trained_parameters(state),
         trials=trials,
         nll_before=before,
         nll_after=after,
-        points=tuple(state.points),
-        seconds=state.seconds,
+        **totals(state),
     )
 
 
 def layers_to_remove(plan: ConversionPlan, strategies: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the layers that a plan converts with one of the strategies.
-
-    Raises:
-        InputError: there is no such layer.
-    """
+    """The layers that a plan converts with one of the strategies; InputError if none."""
     by_layer = plan.summary()
     layers = tuple(int(layer) for layer, strategy in by_layer.items() if strategy in strategies)
     if not layers:
@@ -147,11 +110,7 @@ def nll_without_layers(model: HybridForCausalLM, layers: tuple[int, ...], rows: 
 
 
 def _sweep(
-    training: Training,
-    options: RegularizeOptions,
-    layers: tuple[int, ...],
-    held_out: Rows | None,
-    inputs: str,
+    training: Training, options: RegularizeOptions, layers: tuple[int, ...], held_out: Rows | None
 ) -> tuple[RegularizationTrial, ...]:
     """Train briefly from the base with each weight; empty if the options name a single weight."""
     if len(options.weights) == 1 or held_out is None:
@@ -163,7 +122,7 @@ def _sweep(
         trial = replace(
             training,
             validation=None,
-            snapshots=Snapshots(folder, f"{inputs}-{weight}", training.team),
+            snapshots=Snapshots(folder, f"{training.snapshots.inputs}-{weight}", training.team),
             sink=no_metrics,  # the metrics of the trials must not look like those of the training
         )
         trial.run([penalty_stage(options, layers, weight, options.sweep_steps)])

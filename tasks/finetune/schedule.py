@@ -3,8 +3,6 @@
 A resumed run needs no saved state for them.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 
@@ -32,12 +30,9 @@ def share_of_peak(step: int, *, warmup_steps: int, steps: int, schedule: str = "
 
 
 def row_indices(first: int, count: int, *, rows: int, seed: int) -> list[int]:
-    """Indices of the ``count`` rows to read after ``first`` rows have been read.
+    """Indices of the ``count`` rows to read after ``first`` of a text's ``rows`` have been read.
 
     Each pass over the rows has its own random order, and reads every row once.
-
-    Args:
-        rows: number of rows of the text.
     """
     positions = (divmod(position, rows) for position in range(first, first + count))
     return [int(_order(rows, seed, number)[offset]) for number, offset in positions]

@@ -1,39 +1,36 @@
-"""The parts of a training step that healing and regularization share."""
+"""What healing and regularization share: reading their inputs, and writing the merged weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.references import TextRef, TreeRef
-from layerwright.tasks.finetune.merging import write_merged
+from layerwright.tasks.contracts.references import LINEAGE, TextRef, TreeRef
 from layerwright.tasks.finetune.precision import compute_dtype, emulation, loaded_dtype
 from layerwright.tasks.finetune.rows import Rows, read_rows
 from layerwright.tasks.finetune.snapshot import Snapshots, TrainingState
 from layerwright.tasks.finetune.team import Team
 from layerwright.tasks.finetune.training import Training
-from layerwright.tasks.finetune.validation import Validation
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer, stored_dtype
 from layerwright.tasks.recipe.training import FinetuneOptions, TrainingStage
+from layerwright.tasks.store.manifest import MANIFEST
 
 if TYPE_CHECKING:  # finetune's cache key must not depend on the options of regularize
     from layerwright.tasks.recipe.regularize import RegularizeOptions
 
-
-class Loader(Protocol):
-    """`load_base` or `load_checkpoint`."""
-
-    def __call__(
-        self, folder: Path, device: str, dtype: torch.dtype | None
-    ) -> HybridForCausalLM: ...
+Loader = Callable[[Path, str, torch.dtype | None], HybridForCausalLM]
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,8 @@ class TrainingSetup:
         step: ``finetune`` or ``regularize``; names the step in log lines and in the lineage.
         base: folder of the base, which has the tokenizer and the stored dtype.
         source: folder of the checkpoint that is trained.
-        text: the training text.
         held_out: the validation text, if the options name one.
-        team: the processes that train together.
+        inputs: identity of the step's inputs, for `Snapshots`.
     """
 
     step: str
@@ -56,55 +52,52 @@ class TrainingSetup:
     held_out: TextRef | None
     options: FinetuneOptions | RegularizeOptions
     ctx: Context
-    team: Team
+    inputs: str
+
+    @cached_property
+    def team(self) -> Team:
+        """The processes that share the step's work."""
+        return Team.of(self.ctx)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        return Snapshots(self.ctx.workdir, self.inputs, self.team)
 
     @property
     def stages(self) -> tuple[TrainingStage, ...]:
         return self.options.stages if isinstance(self.options, FinetuneOptions) else (self.options,)
 
-    def rows(self) -> tuple[Rows, Rows | None]:
-        """Read the training rows, and the held-out rows if there is a validation.
+    @cached_property
+    def rows(self) -> Rows:
+        return self._rows(self.text, self.options.text)
 
-        Raises:
-            InputError: see `read_rows`.
-        """
-        tokenizer, open_tree = load_tokenizer(self.base), self.ctx.store.open_tree
-        options, validation = self.options, self.options.validation
-        rows = read_rows(open_tree(self.text.sha256), tokenizer, options, what=options.text)
+    @cached_property
+    def held_out_rows(self) -> Rows | None:
+        validation = self.options.validation
         if validation is None or self.held_out is None:
-            return rows, None
-        held_out = read_rows(
-            open_tree(self.held_out.sha256),
-            tokenizer,
-            options,
-            what=validation.text,
-            at_most=validation.rows,
-        )
-        return rows, held_out
+            return None
+        return self._rows(self.held_out, validation.text, validation.rows)
+
+    def _rows(self, text: TextRef, what: str, at_most: int | None = None) -> Rows:
+        folder, tokenizer = self.ctx.store.open_tree(text.sha256), load_tokenizer(self.base)
+        return read_rows(folder, tokenizer, self.options, what=what, at_most=at_most)
 
     def load(self, loader: Loader, folder: Path) -> HybridForCausalLM:
         """Load a model on the device and in the dtype of the training."""
-        device, dtype = self.ctx.device, loaded_dtype(self.ctx.device, self.stages)
-        return loader(folder, device=self.team.load_device(device), dtype=dtype)
+        device = self.ctx.device
+        return loader(folder, self.team.load_device(device), loaded_dtype(device, self.stages))
 
-    def training(
-        self,
-        loader: Loader,
-        rows: Rows,
-        held_out: Rows | None,
-        snapshots: Snapshots,
-        teacher: HybridForCausalLM | None = None,
-    ) -> Training:
-        """Build the training; log a warning if the device emulates the requested precision."""
-        ctx, validation = self.ctx, self.options.validation
+    def training(self, loader: Loader, teacher: HybridForCausalLM | None = None) -> Training:
+        """The training; logs a warning if the device emulates the requested precision."""
+        ctx, validation, held_out = self.ctx, self.options.validation, self.held_out_rows
         if warning := emulation(ctx.device, self.stages):
             ctx.log(f"{self.step}: {warning}")
         return Training(
             load_student=partial(self.load, loader, self.source),
             base=teacher,
-            rows=rows,
-            validation=Validation(held_out, validation) if held_out and validation else None,
-            snapshots=snapshots,
+            rows=self.rows,
+            validation=(held_out, validation) if held_out and validation else None,
+            snapshots=self.snapshots,
             checkpoint_every=self.options.checkpoint_every,
             seed=ctx.seed,
             compute=partial(compute_dtype, ctx.device, stored_dtype(self.base)),
@@ -114,17 +107,10 @@ class TrainingSetup:
             name=self.step,
         )
 
-    def write_tree(
-        self, state: TrainingState, snapshots: Snapshots, **facts: Any
-    ) -> TreeRef | None:
-        """Store ``source`` with the trained weights merged and the lineage extended.
+    def write_tree(self, state: TrainingState, **facts: Any) -> TreeRef | None:
+        """Store ``source`` with the trained weights merged and the lineage extended by ``facts``.
 
-        Args:
-            state: after the last stage.
-            facts: further entries of the lineage.
-
-        Returns:
-            The tree; None in every process but the first.
+        None in every process but the first.
         """
         if not self.team.first:
             return None
@@ -141,7 +127,7 @@ class TrainingSetup:
         }
         values: dict[str, Callable[[], Tensor]] = {}
         for stage in range(len(state.stages)):  # later stages override earlier ones
-            weights = snapshots.weights(stage)
+            weights = self.snapshots.weights(stage)
             values |= {name: partial(weights.__getitem__, name) for name in weights}
         folder = self.ctx.folder("merged")
         write_merged(self.source, folder, values, lineage, key=self.step)
@@ -151,3 +137,63 @@ class TrainingSetup:
 def trained_parameters(state: TrainingState) -> int:
     """Number of trained parameters of the stage that trained most."""
     return max(stage.trained_parameters for stage in state.stages)
+
+
+def totals(state: TrainingState) -> dict[str, Any]:
+    """The fields of a report that both trainings have."""
+    return {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "trained_parameters": trained_parameters(state),
+        "points": tuple(state.points),
+        "seconds": state.seconds,
+    }
+
+
+def stored(tree: TreeRef) -> dict[str, Any]:
+    return tree.model_dump(include={"uri", "sha256", "bytes"})
+
+
+def write_merged(
+    source: Path,
+    target: Path,
+    values: Mapping[str, Callable[[], Tensor]],
+    lineage: dict[str, Any],
+    *,
+    key: str = "finetune",
+) -> None:
+    """Write ``source`` to the empty folder ``target`` with some weights replaced.
+
+    A new value is cast to the dtype of the weight that it replaces. Names, dtypes, shards and all
+    other files stay the same. A single shard is in memory at a time.
+
+    Args:
+        values: weight name -> function that returns its new value, in any float dtype.
+        lineage: written to layerwright.json, under ``key``.
+    """
+    pending = dict(values)
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        elif path.suffix == ".safetensors":
+            _merge_shard(path, copy, pending)
+        elif path != source / MANIFEST:
+            shutil.copyfile(path, copy)
+    assert not pending, f"the checkpoint has no weights {sorted(pending)}"
+    file = source / LINEAGE
+    record = (json.loads(file.read_text()) if file.exists() else {}) | {key: lineage}
+    (target / LINEAGE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def _merge_shard(source: Path, target: Path, pending: dict[str, Callable[[], Tensor]]) -> None:
+    tensors = {}
+    with safe_open(source, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            weight = file.get_tensor(name)
+            if name in pending:
+                value = pending.pop(name)()
+                assert value.shape == weight.shape, f"{name}: {value.shape} for {weight.shape}"
+                weight = value.to(weight.dtype)
+            tensors[name] = weight
+        save_file(tensors, target, metadata=file.metadata())

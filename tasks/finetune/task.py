@@ -4,20 +4,11 @@ from layerwright.tasks.contracts.training import FinetuneReport, RegularizationR
 from layerwright.tasks.orchestration.node import Node
 from layerwright.tasks.steps import Step
 
+ESTIMATES = "layerwright.tasks.finetune.estimate"
 REGULARIZE = Step(
-    "regularize",
-    after="choose",
-    block="regularize",
-    seconds="layerwright.tasks.finetune.estimate.regularize_seconds",
-    trains=True,
+    "regularize", "choose", "regularize", f"{ESTIMATES}.regularize_seconds", trains=True
 )
-FINETUNE = Step(
-    "finetune",
-    after="convert",
-    block="finetune",
-    seconds="layerwright.tasks.finetune.estimate.finetune_seconds",
-    trains=True,
-)
+FINETUNE = Step("finetune", "convert", "finetune", f"{ESTIMATES}.finetune_seconds", trains=True)
 regularize_model = Node[RegularizationReport](
     REGULARIZE, "layerwright.tasks.finetune.regularization.regularize_model"
 )

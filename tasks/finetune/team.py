@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 class Team:
     """This process's view of the processes that train together.
 
-    All processes must make the same calls in the same order.
-
-    Attributes:
-        rank: rank of this process; only rank 0 writes files.
-        size: number of processes.
-        accelerator: None for a single process.
+    All processes must make the same calls in the same order; only rank 0 writes files.
+    ``accelerator`` is None for a single process.
     """
 
     rank: int = 0
@@ -34,15 +30,12 @@ class Team:
 
     @classmethod
     def of(cls, ctx: Context) -> Team:
-        """The processes that share a step's work."""
-        return cls.join(ctx.device) if ctx.processes > 1 else cls()
+        """The processes that share a step's work, which torch.distributed.run has started.
 
-    @classmethod
-    def join(cls, device: str) -> Team:
-        """Join the processes that torch.distributed.run started, with FSDP2 through accelerate.
-
-        FSDP gathers and frees the weights of a hybrid block together.
+        Accelerate's FSDP2 gathers and frees the weights of a hybrid block together.
         """
+        if ctx.processes == 1:
+            return cls()
         from accelerate import Accelerator, FullyShardedDataParallelPlugin
 
         plugin = FullyShardedDataParallelPlugin(
@@ -52,7 +45,7 @@ class Team:
             reshard_after_forward=True,
             cpu_ram_efficient_loading=False,
         )
-        accelerator = Accelerator(cpu=device == "cpu", fsdp_plugin=plugin)
+        accelerator = Accelerator(cpu=ctx.device == "cpu", fsdp_plugin=plugin)
         # accelerate accepts the plugin only on accelerators, but torch's FSDP2 also shards on gloo
         accelerator.state.fsdp_plugin = plugin
         return cls(accelerator.process_index, accelerator.num_processes, accelerator)

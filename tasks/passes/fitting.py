@@ -15,7 +15,7 @@ from layerwright.tasks.models.conversion import assign_tensors, change_layer, la
 from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.passes.states import Keep, States
 from layerwright.tasks.passes.stream import Stream, run_rows
-from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatches
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 from layerwright.tasks.strategies.specs import Assignment
 
 # returns calibration rows (R, T); called only if they are needed
@@ -119,8 +119,8 @@ class _Streams:
         self.converted = self._run(self.before, stop - 1, stop)
 
     def stretch(self, start: int, stop: int) -> Stretch:
-        batches = StretchBatches(self.ids, self.placement, self.before, self.converted, self.base)
-        return Stretch(self.model, start, stop, batches, at_work)
+        states = (self.ids, self.placement, self.before, self.converted, self.base)
+        return Stretch(self.model, start, stop, *states, at_work)
 
     def _run(self, states: States, start: int, stop: int) -> States:
         return run_rows(self.model, states, self.placement, start, stop, self.keep)

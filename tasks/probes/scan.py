@@ -13,7 +13,7 @@ from layerwright.tasks.models.conversion import converted, layer_of
 from layerwright.tasks.models.layer_turn import at_work
 from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
-from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatches
+from layerwright.tasks.strategies.fitting.stretch import Stretch
 
 
 class Scan:
@@ -81,5 +81,5 @@ class Scan:
         assert self._calibration is not None
         assert self._target is not None
         targets, x = self._target.outputs(stop), self._calibration
-        batches = StretchBatches(x.ids, x.placement, x.before, x.states, targets)
-        return Stretch(self.model, self.layer, stop, batches, at_work)
+        states = (x.ids, x.placement, x.before, x.states, targets)
+        return Stretch(self.model, self.layer, stop, *states, at_work)

@@ -1,10 +1,4 @@
-"""The base classes of profilers.
-
-A BlockProfiler sees every block in a pass that all block profilers share. A ModelProfiler runs the
-model itself.
-"""
-
-from __future__ import annotations
+"""The base classes of profilers: of every block, in a shared pass, or of the model itself."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from layerwright.tasks.components import Component
 from layerwright.tasks.contracts.profile import Damage
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.passes.blocks import Visitor, run_blocks
+from layerwright.tasks.passes.blocks import Visit, Visitor, run_blocks
 from layerwright.tasks.passes.finished_blocks import Record
 from layerwright.tasks.passes.states import Keep
 from layerwright.tasks.progress import Bar
@@ -28,13 +23,7 @@ from layerwright.tasks.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class Findings:
-    """The results of a profiler.
-
-    Attributes:
-        scores: score name -> value for each layer; empty if the profiler gives no scores.
-        damage: the damages of each layer; empty if the profiler measures no damage.
-        reference: figures of the unconverted base.
-    """
+    """Results per layer (empty if the profiler has none), and figures of the unconverted base."""
 
     scores: list[dict[str, float]] = field(default_factory=list)
     damage: list[tuple[Damage, ...]] = field(default_factory=list)
@@ -47,13 +36,10 @@ class Subject:
 
     Attributes:
         model: the base, unconverted; the profiler must leave it unchanged.
-        tokenizer: the base's tokenizer.
         rows: (R, T) calibration rows.
-        strategies: the recipe's strategies.
         workdir: survives a kill; the profiler keeps partial results here, so as to resume.
         seed: seed of all generated text and random order.
         bar: progress bar; the profiler adds a task to it.
-        log: writes a log line, for runs without a visible progress bar.
         scores: per layer, the scores of the shared pass; empty if no block profiler ran.
         keep: stores hidden states between layers; `tuple` keeps them in memory, and a streamed
             model's keeps them on disk.
@@ -84,13 +70,7 @@ class Profiler(Component):
     def check_rows(self, rows: int, row_tokens: int, *, fits: bool) -> None:
         """Check that the profile has enough text for this profiler.
 
-        Args:
-            rows: number of calibration rows.
-            row_tokens: tokens of each row.
-            fits: whether a strategy of the recipe is fitted on calibration rows.
-
-        Raises:
-            InputError: too few rows or tokens; names the field of the profile.
+        Else an InputError names its field. ``fits``: a strategy is fitted on calibration rows.
         """
 
 
@@ -99,21 +79,39 @@ class BlockProfiler(Profiler):
 
     @abstractmethod
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
-        """Return a new visitor for a single block in a pass over ``rows`` (R, T).
+        """A new visitor for a single block in a pass over ``rows`` (R, T).
 
-        Raises:
-            InputError: the rows are too few or too short for this profiler.
+        InputError if the rows are too few or too short for this profiler.
         """
 
     def findings(self, records: Sequence[Record]) -> Findings:
-        """Compute the results from the visitors' records; by default the records are the scores.
+        """The results from the visitors' record of each block; by default these are the scores."""
+        return Findings([{key: v.item() for key, v in record.items()} for record in records])
 
-        Args:
-            records: a record for each block, in order.
-        """
-        return Findings(
-            scores=[{name: value.item() for name, value in record.items()} for record in records]
-        )
+
+class MeansByHead:
+    """A visitor: means of scores over rows, for the layer and for each key/value head.
+
+    Args:
+        names: of the S scores.
+        scores: computes them for a visit: (S, B, H, Q), of B rows, H query heads and Q queries.
+    """
+
+    def __init__(self, names: Sequence[str], scores: Callable[[Visit], Tensor]) -> None:
+        self.names, self.scores = names, scores
+        self.sums, self.rows = torch.zeros((), dtype=torch.float64), 0
+
+    def visit(self, visit: Visit) -> None:
+        by_head = self.scores(visit).unflatten(2, (visit.keys.shape[1], -1)).mean((3, 4))
+        self.sums = self.sums + by_head.sum(1, dtype=torch.float64).cpu()
+        self.rows += len(visit.ids)
+
+    def record(self) -> Record:
+        record = {}
+        for name, by_head in zip(self.names, self.sums / self.rows, strict=True):
+            record[name] = by_head.mean()
+            record |= {f"{name}.head_{head}": value for head, value in enumerate(by_head)}
+        return record
 
 
 class ModelProfiler(Profiler):
@@ -127,8 +125,7 @@ class ModelProfiler(Profiler):
 class SharedPass:
     """A pass over the rows that runs the block profilers among ``profilers`` together.
 
-    Raises:
-        InputError: the rows are too few or too short for a profiler.
+    InputError if the rows are too few or too short for a profiler.
     """
 
     def __init__(
@@ -145,7 +142,7 @@ class SharedPass:
         folder: Path | None = None,
         after: Callable[[int], None] = lambda visits: None,
     ) -> list[Findings]:
-        """Return the results in the order of the profilers. For the arguments see `run_blocks`."""
+        """The results in the order of the profilers. For the arguments see `run_blocks`."""
         if not self.profilers:
             return []
         visitors = [partial(p.begin, self.model, self.rows) for p in self.profilers]

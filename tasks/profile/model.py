@@ -1,7 +1,5 @@
 """The profile step: the shared pass of the block profilers, then each ModelProfiler."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,9 +28,7 @@ def profile_model(
 ) -> ModelProfile:
     """Measure every layer of a base model.
 
-    Args:
-        text: calibration text.
-        strategies: the strategies that layers may get; sensitivity tries each except ``keep``.
+    ``text`` is the calibration text, and ``strategies`` are those that layers may get.
 
     Raises:
         InputError: the text is too short, or the rows are too few or too short for a profiler.
@@ -40,17 +36,10 @@ def profile_model(
     started = time.perf_counter()
     folder = ctx.store.open_tree(model.sha256)
     tokenizer = load_tokenizer(folder)
-    rows = token_rows(
-        ctx.store.open_tree(text.sha256),
-        tokenizer,
-        options.rows,
-        options.row_tokens,
-        what=options.text,
-    )
-    with (
-        load_streamed(folder, ctx.device, resident_bytes=ctx.memory_bytes) as loaded,
-        progress() as bar,
-    ):
+    documents = ctx.store.open_tree(text.sha256)
+    rows = token_rows(documents, tokenizer, options.rows, options.row_tokens, what=options.text)
+    streamed = load_streamed(folder, ctx.device, resident_bytes=ctx.memory_bytes)
+    with streamed as loaded, progress() as bar:
         base = loaded.model
         subject = Subject(
             base, tokenizer, rows, strategies, ctx.workdir, ctx.seed, bar, ctx.log,
@@ -62,7 +51,14 @@ def profile_model(
         model_sha256=model.sha256,
         text_sha256=text.sha256,
         tokens=rows.numel(),
-        layers=_by_layer(findings, len(base.model.layers)),
+        layers=tuple(
+            LayerProfile(
+                layer=layer,
+                scores=_scores(findings, layer),
+                damage=tuple(d for part in findings if part.damage for d in part.damage[layer]),
+            )
+            for layer in range(len(base.model.layers))
+        ),
         geometry=cache_geometry(base),
         reference={key: value for part in findings for key, value in part.reference.items()},
         seconds=time.perf_counter() - started,
@@ -87,7 +83,7 @@ def run_profilers(profilers: Sequence[Profiler], subject: Subject) -> list[Findi
 
 
 def cache_geometry(model: HybridForCausalLM) -> CacheGeometry:
-    """Return the sizes that determine the KV cache of the base's layers, in the model's dtype."""
+    """The sizes that determine the KV cache of the base's layers, in the model's dtype."""
     config = model.config
     mixers = [spec["mixer"] for spec in config.layer_specs or ()]
     # a sliding window includes the query, whose own key is not in the cache yet
@@ -97,17 +93,6 @@ def cache_geometry(model: HybridForCausalLM) -> CacheGeometry:
         head_dim=config.head_dim,
         element_bytes=model.dtype.itemsize,
         window_tokens=kept if any(kept) else (),
-    )
-
-
-def _by_layer(findings: list[Findings], layers: int) -> tuple[LayerProfile, ...]:
-    return tuple(
-        LayerProfile(
-            layer=layer,
-            scores=_scores(findings, layer),
-            damage=tuple(d for part in findings if part.damage for d in part.damage[layer]),
-        )
-        for layer in range(layers)
     )
 
 

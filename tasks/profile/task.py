@@ -5,9 +5,6 @@ from layerwright.tasks.orchestration.node import Node
 from layerwright.tasks.steps import Step
 
 STEP = Step(
-    "profile",
-    after="fetch",
-    seconds="layerwright.tasks.profile.estimate.seconds",
-    streams=True,
+    "profile", after="fetch", seconds="layerwright.tasks.profile.estimate.seconds", streams=True
 )
 profile_model = Node[ModelProfile](STEP, "layerwright.tasks.profile.model.profile_model")

@@ -15,12 +15,11 @@ from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.hybrid.mixers.attention import CacheSize
 from layerwright.tasks.strategies.fitting.stretch import Stretch
 
+REMOVED: LayerSpec = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
+
 
 class Strategy(Component):
     """The base class of strategies, each of which converts a layer or a run of layers.
-
-    A new transform of weights is one file here. A new kind of mixer needs a second file in
-    tasks/hybrid/mixers/.
 
     Attributes:
         joins: a plan item with several layers is converted as a whole, not layer by layer.
@@ -36,7 +35,7 @@ class Strategy(Component):
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
         """The hybrid spec of one layer, from the layer's spec in the base.
 
-        The spec has every parameter of its mixer: nothing fills in defaults later.
+        It has every parameter of its mixer: nothing fills in defaults later.
         """
 
     def layer_specs(self, base_specs: Sequence[LayerSpec]) -> list[LayerSpec]:
@@ -44,13 +43,9 @@ class Strategy(Component):
         return [self.layer_spec(spec) for spec in base_specs]
 
     def resolved(self, scores: Mapping[str, float]) -> Strategy:
-        """The strategy with the options that depend on a layer's profile; by default itself.
+        """The strategy with the options that depend on a layer's scores; by default itself.
 
-        Args:
-            scores: the layer's scores from the profile.
-
-        Raises:
-            InputError: the profile lacks a score that the options need.
+        InputError if the profile lacks a score that the options need.
         """
         return self
 
@@ -100,12 +95,8 @@ class Strategy(Component):
     ) -> int:
         """Bytes of the converted layer's cache after ``context_tokens`` tokens in ``batch`` rows.
 
-        Args:
-            config: the base's hybrid configuration.
-            element_bytes: bytes of one key element, such as 2 for bfloat16.
-            layer: index of the layer, for bases whose layers differ.
+        ``config`` is the base's. ``element_bytes`` are those of a key's element, 2 for bfloat16.
         """
         mixer = self.layer_spec(config.layer_specs[layer])["mixer"]
-        return MIXERS[mixer["kind"]].kv_bytes(
-            config, mixer, CacheSize(context_tokens, batch, element_bytes)
-        )
+        size = CacheSize(context_tokens, batch, element_bytes)
+        return MIXERS[mixer["kind"]].kv_bytes(config, mixer, size)

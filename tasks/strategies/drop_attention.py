@@ -1,9 +1,5 @@
 """Removes the attention of a layer and keeps its feed-forward."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
 
 
@@ -13,7 +9,7 @@ class DropAttention(Strategy):
     Attention sublayers are more redundant than whole blocks (LLM-Drop, arXiv 2406.15786).
     """
 
-    name: ClassVar[str] = "drop_attention"
+    name = "drop_attention"
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
         return {**base_spec, "mixer": {"kind": "none"}}

@@ -1,8 +1,6 @@
 """Gated linear attention plus a narrow sliding window, from attention's weights."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -38,7 +36,7 @@ class GatedRecurrence(Strategy):
             (its part ``mix``): one pair for the layer or for each query head.
     """
 
-    name: ClassVar[str] = "gated_recurrence"
+    name = "gated_recurrence"
 
     gate: Literal["gla", "hgrn2", "gsa"] = "gla"
     window: int = Field(default=64, ge=1)
@@ -50,15 +48,8 @@ class GatedRecurrence(Strategy):
     learned_mix: Literal["none", "layer", "head"] = "none"
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
-        mixer = {
-            "kind": "gated_recurrence",
-            "gate": self.gate,
-            "window": self.window,
-            "sinks": self.sinks,
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "decay_bias": self.decay == "statistics",
-        }
+        mixer = self.model_dump(include={"gate", "window", "sinks", "alpha", "beta"})
+        mixer |= {"kind": self.name, "decay_bias": self.decay == "statistics"}
         if self.gate == "gsa":
             mixer["slots"] = self.slots
         if self.learned_mix != "none":

@@ -1,17 +1,12 @@
 """Replaces a layer, or a run of layers, by one linear map."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from layerwright.tasks.strategies.base import LayerSpec, Strategy
-from layerwright.tasks.strategies.fitting.ridge import Sample, fit_ridge
+from layerwright.tasks.strategies.base import REMOVED, LayerSpec, Strategy
+from layerwright.tasks.strategies.fitting.ridge import fit_ridge
 from layerwright.tasks.strategies.fitting.stretch import Stretch
-
-REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 
 
 class Linear(Strategy):
@@ -24,8 +19,8 @@ class Linear(Strategy):
     stream.
     """
 
-    name: ClassVar[str] = "linear"
-    joins: ClassVar[bool] = True
+    name = "linear"
+    joins = True
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
         return {"mixer": {"kind": "none"}, "feed_forward": {"kind": "linear"}}
@@ -39,14 +34,7 @@ class Linear(Strategy):
 
     def fit(self, stretch: Stretch) -> dict[str, Tensor]:
         width = stretch.model.config.hidden_size
-        weight_DD, bias_D, _ = fit_ridge(_samples(stretch), width, stretch.rows, intercept=True)
+        samples = stretch.samples(lambda b: (b.x.float(), b.target.float() - b.x.float()))
+        weight_DD, bias_D, _ = fit_ridge(samples, width, stretch.rows, intercept=True)
         name = f"model.layers.{stretch.start}.linear"
         return {f"{name}.weight": weight_DD.T.contiguous(), f"{name}.bias": bias_D}
-
-
-def _samples(stretch: Stretch) -> Iterator[Sample]:
-    for batch in stretch.batches:
-        ordinary = stretch.ordinary(batch)[..., None].float()
-        x, delta = batch.x.float(), batch.target.float() - batch.x.float()
-        for row in range(len(x)):
-            yield batch.first_row + row, x[row], delta[row], ordinary[row]

@@ -1,9 +1,5 @@
 """Selects lazy layers for each prompt during prefill."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from pydantic import Field
 
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
@@ -23,7 +19,7 @@ class PrefillSelection(Strategy):
     of competing layers.
     """
 
-    name: ClassVar[str] = "prefill_selection"
+    name = "prefill_selection"
 
     full_layers: int | None = Field(default=None, ge=0)
     sinks: int = Field(default=4, ge=0)

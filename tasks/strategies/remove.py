@@ -1,17 +1,14 @@
 """Removes layers; optionally folds a correction into the feed-forward below."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import ClassVar
+from functools import partial
 
 from torch import Tensor
 
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.layer import HybridLayer
-from layerwright.tasks.strategies.base import LayerSpec, Strategy
-from layerwright.tasks.strategies.fitting.ridge import Sample, fit_ridge
-from layerwright.tasks.strategies.fitting.stretch import Stretch
+from layerwright.tasks.strategies.base import REMOVED, LayerSpec, Strategy
+from layerwright.tasks.strategies.fitting.ridge import fit_ridge
+from layerwright.tasks.strategies.fitting.stretch import Stretch, StretchBatch
 
 
 class Remove(Strategy):
@@ -26,14 +23,14 @@ class Remove(Strategy):
     feed-forward's output to the residual stream directly, as all pre-norm families here do.
     """
 
-    name: ClassVar[str] = "remove"
-    joins: ClassVar[bool] = True
-    merges: ClassVar[bool] = True
+    name = "remove"
+    joins = True
+    merges = True
 
     patch: bool = False
 
     def layer_spec(self, base_spec: LayerSpec) -> LayerSpec:
-        return {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
+        return REMOVED
 
     @property
     def fits(self) -> bool:
@@ -56,7 +53,8 @@ class Remove(Strategy):
         width = stretch.model.config.hidden_size
         name = f"model.layers.{stretch.start - 1}.mlp.down_proj"
         with stretch.at_work(below):
-            map_DD, _, _ = fit_ridge(_samples(stretch, below), width, stretch.rows, intercept=False)
+            samples = stretch.samples(partial(_output_and_missing, below))
+            map_DD, _, _ = fit_ridge(samples, width, stretch.rows, intercept=False)
             projection = below.mlp.down_proj
             tensors = {f"{name}.weight": map_DD.T @ projection.weight.double()}
             if projection.bias is not None:
@@ -64,16 +62,11 @@ class Remove(Strategy):
         return tensors
 
 
-def _samples(stretch: Stretch, below: HybridLayer) -> Iterator[Sample]:
-    """Inputs M and outputs Y - H of the fit, row by row."""
-    for batch in stretch.batches:
-        assert batch.before is not None  # there is a layer below
-        stream = batch.before
-        if below.self_attn is not None:
-            normed = below.input_layernorm(stream)
-            stream = stream + below.self_attn(normed, batch.placement)
-        output = below.mlp(below.post_attention_layernorm(stream)).float()
-        missing = batch.target.float() - stream.float()
-        ordinary = stretch.ordinary(batch)[..., None].float()
-        for row in range(len(output)):
-            yield batch.first_row + row, output[row], missing[row], ordinary[row]
+def _output_and_missing(below: HybridLayer, batch: StretchBatch) -> tuple[Tensor, Tensor]:
+    """Inputs M and outputs Y - H of the fit."""
+    assert batch.before is not None  # there is a layer below
+    stream = batch.before
+    if below.self_attn is not None:
+        stream = stream + below.self_attn(below.input_layernorm(stream), batch.placement)
+    output = below.mlp(below.post_attention_layernorm(stream)).float()
+    return output, batch.target.float() - stream.float()

@@ -25,11 +25,7 @@ class Assignment(NamedTuple):
 
 
 def strategy_of(item: PlanItem) -> Strategy:
-    """The strategy of a plan item, with the item's params as its options.
-
-    Raises:
-        InputError: the strategy is unknown, or has no such option.
-    """
+    """The strategy of a plan item; InputError if the strategy or one of its options is unknown."""
     return build(Strategy, item.spec)
 
 
@@ -37,10 +33,7 @@ def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
     """The assignments of a plan's items, in order.
 
     An item of several layers is one assignment if its strategy joins them, else one per layer.
-    Neighbouring items whose strategy merges are one assignment.
-
-    Raises:
-        InputError: the plan names an unknown strategy or option.
+    Neighbouring items whose strategy merges are one. InputError: an unknown strategy or option.
     """
     assignments: list[Assignment] = []
     for index, item in enumerate(items):
@@ -59,14 +52,7 @@ def assignments_of(items: Sequence[PlanItem]) -> list[Assignment]:
 
 
 def resolved(strategies: Iterable[Strategy], profile: ModelProfile) -> tuple[Strategy, ...]:
-    """Every distinct form that layers can become, except `keep`.
-
-    Args:
-        strategies: options that depend on a layer's profile are filled in for each layer.
-
-    Raises:
-        InputError: the profile lacks scores that a strategy needs.
-    """
+    """Every distinct form that layers can become, except `keep`; InputError: a score is missing."""
     forms = (s.resolved(layer.scores) for s in strategies for layer in profile.layers)
     return tuple(dict.fromkeys(own for own in forms if not isinstance(own, Keep)))
 
@@ -74,14 +60,6 @@ def resolved(strategies: Iterable[Strategy], profile: ModelProfile) -> tuple[Str
 def specs_of(
     assignments: Sequence[Assignment], base_specs: Sequence[LayerSpec] | None = None
 ) -> list[LayerSpec]:
-    """The hybrid spec of each layer, in order.
-
-    Args:
-        base_specs: the base's spec of each layer; by default every layer is full attention.
-    """
+    """The hybrid spec of each layer, in order; by default the base is full attention throughout."""
     base = base_specs or [FULL_LAYER] * assignments[-1].stop
-    return [
-        spec
-        for start, stop, strategy in assignments
-        for spec in strategy.layer_specs(base[start:stop])
-    ]
+    return [spec for start, stop, how in assignments for spec in how.layer_specs(base[start:stop])]

@@ -1,9 +1,5 @@
 """Streaming attention: attention sinks and a sliding window, at their original positions."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from pydantic import Field
 
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
@@ -18,7 +14,7 @@ class Streaming(Strategy):
     LightTransfer uses it (arXiv 2410.13846, defaults from its section 4).
     """
 
-    name: ClassVar[str] = "streaming"
+    name = "streaming"
 
     sinks: int = Field(default=4, ge=0)
     window: int = Field(default=1020, ge=1)

@@ -114,7 +114,7 @@ def test_a_run_that_was_not_measured_is_one_map_too() -> None:
         selector=Spec(name="listed", layers=[[0, 2]]), strategies=(MAP,), context_tokens=CONTEXT
     )
     problem = problem_of(measured(), wanted, CONFIG, 0, TABLE)
-    item = problem.converted_run(problem.layers[:3], problem.candidates[0], "")
+    item = problem.converted(problem.layers[:3], problem.candidates[0], "")
     assert item.predicted_time == PassTime(prefill_seconds=0.5, decode_seconds_per_token=0.25)
     parameters = [option.parameters for option in problem.candidates[0].options(0, 3)]
     assert parameters == [24 * 24 + 24, 0, 0]

@@ -7,7 +7,7 @@ import torch
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 from tiny_checkpoint import byte_tokenizer
 
-from layerwright.tasks.choose.trial import MeasuredTrial
+from layerwright.tasks.choose.trial import Trial
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.passes.fitting import convert_in_place
@@ -33,10 +33,8 @@ def base():
     return tiny_hybrid(LAYER_SPECS["full"], max_position_embeddings=2048)
 
 
-def trial(folder: Path, load=base) -> MeasuredTrial:
-    return MeasuredTrial(
-        load, lambda model: Yardstick(model, ROWS[:2], PROBES), lambda: ROWS, folder
-    )
+def trial(folder: Path, load=base) -> Trial:
+    return Trial(load, lambda model: Yardstick(model, ROWS[:2], PROBES), lambda: ROWS, folder)
 
 
 @torch.no_grad()
@@ -60,7 +58,7 @@ def test_a_base_larger_than_memory_is_tried_alike(tmp_path: Path) -> None:
     base().save_pretrained(tmp_path / "base")
     with load_streamed(tmp_path / "base", resident_layers=1) as streamed:
         keep = Spill(tmp_path / "states")
-        bounded = MeasuredTrial(
+        bounded = Trial(
             lambda: streamed.model,
             lambda model: Yardstick(model, ROWS[:2], PROBES, keep),
             lambda: ROWS,

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from layerwright.tasks.finetune.merging import write_merged
+from layerwright.tasks.finetune.setup import write_merged
 from layerwright.tasks.store.manifest import MANIFEST
 
 METADATA = {"format": "pt"}

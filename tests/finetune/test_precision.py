@@ -11,7 +11,6 @@ from layerwright.tasks.finetune.precision import (
     compute_dtype,
     emulation,
     loaded_dtype,
-    slowdown_warning,
 )
 
 WIDE, NARROW, AUTO = (
@@ -40,9 +39,11 @@ def test_weights_are_widened_on_the_cpu_and_where_a_stage_is_wide():
     assert loaded_dtype("cuda", (NARROW, AUTO)) is None
 
 
-def test_only_an_emulation_is_told():
-    assert slowdown_warning(EMULATED * 0.99) is None
-    line = slowdown_warning(45.7)
+def test_only_an_emulation_is_told(monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda: EMULATED * 0.99)
+    assert emulation("cpu", (NARROW,)) is None
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda: 45.7)
+    line = emulation("cpu", (NARROW,))
     assert "46 times" in line
     assert "precision: float32" in line
 

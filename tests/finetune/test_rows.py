@@ -71,8 +71,7 @@ def test_separate_documents_are_cut_and_padded(tmp_path):
     assert text_of(rows.ids[0, :3]) == "abc"
     assert text_of(rows.ids[1]) == "abcde"
     assert rows.counted[0].tolist() == [False, True, True, False, False]
-    assert [batch.ids.shape[1] for batch in rows.split(1)] == [3, 5]
-    assert [batch.ids.shape[1] for batch in rows.split(2)] == [5]
+    assert [rows[chosen].trimmed().ids.shape[1] for chosen in ([0], [1], [0, 1])] == [3, 5, 5]
 
 
 @pytest.mark.parametrize("template", [PLAIN + PROMPT, MARKED])

@@ -9,7 +9,7 @@ from layerwright.tasks.errors import InputError, StepError
 from layerwright.tasks.passes.blocks import Visit, run_blocks
 from layerwright.tasks.profile.base import SharedPass
 from layerwright.tasks.profile.profilers.linearity import Linearity
-from layerwright.tasks.strategies.fitting.moments import Moments
+from layerwright.tasks.strategies.fitting.ridge import Moments
 
 WIDTH = 24
 

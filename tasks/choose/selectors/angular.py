@@ -1,9 +1,5 @@
 """Gromov's rule: convert the run of blocks with the least angular distance (arXiv 2403.17887)."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from pydantic import Field
 
 from layerwright.tasks.choose.base import Candidate, Problem, Selector, named
@@ -27,7 +23,7 @@ class Angular(Selector):
             layer. Only for strategies that join layers.
     """
 
-    name: ClassVar[str] = "angular"
+    name = "angular"
 
     layers: int = Field(ge=1)
     join: bool = False
@@ -47,22 +43,18 @@ class Angular(Selector):
             f"layers {first} to {first + self.layers - 1} have the least angular distance of all "
             f"runs of {self.layers}: {distances[first]:.4f}"
         )
-        below = [problem.kept(p, f"kept: {reason}") for p in problem.layers[:first]]
-        above = [problem.kept(p, f"kept: {reason}") for p in problem.layers[first + self.layers :]]
-        if self.join:
-            return (*below, problem.converted_run(run, candidate, reason), *above)
-        return (*below, *(problem.converted(p, candidate, reason) for p in run), *above)
+        kept = [problem.kept(layer, f"kept: {reason}") for layer in problem.layers]
+        parts = [run] if self.join else [run[i : i + 1] for i in range(self.layers)]
+        converted = [problem.converted(part, candidate, reason) for part in parts]
+        return (*kept[:first], *converted, *kept[first + self.layers :])
 
     def _distances(self, problem: Problem, candidate: Candidate) -> dict[int, float]:
         """Angular distance of each convertible run, by its first layer."""
         total = len(problem.layers)
         require_layers(problem, self.layers, total)
         possible = [problem.possible(layer, candidate) for layer in problem.layers]
-        firsts = [
-            layer
-            for layer in problem.layers[: total - self.layers + 1]
-            if all(possible[layer.layer : layer.layer + self.layers])
-        ]
+        starts = range(total - self.layers + 1)
+        firsts = [first for first in starts if all(possible[first : first + self.layers])]
         if not firsts:
             raise InputError(
                 f"every run of {self.layers} layers has a layer that cannot become "
@@ -70,7 +62,7 @@ class Angular(Selector):
                 where="choose.selector.layers",
                 expected="a shorter run, or another first strategy",
             )
-        return {layer.layer: self._distance(problem, layer) for layer in firsts}
+        return {first: self._distance(problem, problem.layers[first]) for first in firsts}
 
     def _distance(self, problem: Problem, layer: LayerProfile) -> float:
         score = f"{PROFILER}_{self.layers}"

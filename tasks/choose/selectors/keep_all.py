@@ -1,9 +1,5 @@
 """Keep every layer: the unconverted base as the reference in a survey."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from layerwright.tasks.choose.base import Problem, Selector
 from layerwright.tasks.contracts.plan import PlanItem
 
@@ -11,7 +7,7 @@ from layerwright.tasks.contracts.plan import PlanItem
 class KeepAll(Selector):
     """Keep every layer."""
 
-    name: ClassVar[str] = "keep_all"
+    name = "keep_all"
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         return tuple(problem.kept(layer, "every layer is kept") for layer in problem.layers)

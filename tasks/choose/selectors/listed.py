@@ -1,8 +1,6 @@
 """Convert the layers that the recipe lists."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -21,7 +19,7 @@ class Listed(Selector):
             strategy that joins layers, a single map or removal.
     """
 
-    name: ClassVar[str] = "listed"
+    name = "listed"
 
     layers: tuple[int | Run, ...] = Field(min_length=1)
 
@@ -46,18 +44,16 @@ class Listed(Selector):
                 where="choose.selector.layers",
                 expected=f"layers from 0 to {total - 1}",
             )
-        items: list[PlanItem] = []
-        layer = 0
-        while layer < total:
-            if layer in spans:
-                stop = spans[layer] + 1
-                run = problem.layers[layer:stop]
-                items.append(problem.converted_run(run, candidate, "listed in the recipe"))
-                layer = stop
-            else:
-                items.append(problem.kept(problem.layers[layer], "not listed in the recipe"))
-                layer += 1
-        return tuple(items)
+        inside = {layer for first, last in spans.items() for layer in range(first + 1, last + 1)}
+        return tuple(
+            problem.converted(
+                problem.layers[layer : spans[layer] + 1], candidate, "listed in the recipe"
+            )
+            if layer in spans
+            else problem.kept(problem.layers[layer], "not listed in the recipe")
+            for layer in range(total)
+            if layer not in inside
+        )
 
 
 def _span(entry: int | tuple[int, int]) -> tuple[int, int]:

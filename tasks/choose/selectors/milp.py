@@ -1,17 +1,11 @@
 """Select the plan with the least damage under budgets, by a MILP, and refine it on the model."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import ClassVar
-
 import numpy as np
 from pydantic import Field
 
 from layerwright.tasks.choose.base import Problem, Selector, TrialOptions, named
 from layerwright.tasks.choose.budgets import Budgets
-from layerwright.tasks.choose.columns import Column, DamageWeights, Language, columns_of
-from layerwright.tasks.choose.cover import solve
+from layerwright.tasks.choose.cover import Column, DamageWeights, Language, columns_of, solve
 from layerwright.tasks.choose.refinement import Refinement, RefineOptions
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.contracts.profile import Damage
@@ -39,7 +33,7 @@ class Milp(Budgets, Selector):
         refine: options of the refinement; None: no refinement.
     """
 
-    name: ClassVar[str] = "milp"
+    name = "milp"
 
     language: Language = "nll"
     recall_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
@@ -64,7 +58,17 @@ class Milp(Budgets, Selector):
             raise self.out_of_reach(problem, columns)
 
         def to_item(column: Column) -> PlanItem:
-            return self._item(problem, column, columns, weights)
+            run = problem.layers[column.start : column.stop]
+            if column.candidate is not None and column.damage is not None:
+                saving = problem.saving(run, column.candidate)
+                return column.item(problem, f"{_format(column.damage)}; {saving}")
+            alternatives = [c for c in columns if c.candidate and c.layers == column.layers]
+            best = min(alternatives, key=lambda other: weights.of(other.damage), default=None)
+            if best is None or best.candidate is None or best.damage is None:
+                return column.item(problem, "kept: no strategy can convert it")
+            saving, spec = problem.saving(run, best.candidate), best.candidate.spec
+            reason = f"kept: {named(spec)} does {_format(best.damage)}, and {saving}"
+            return column.item(problem, reason)
 
         if self.refine is None:
             return tuple(map(to_item, chosen))
@@ -73,25 +77,6 @@ class Milp(Budgets, Selector):
             self.refine, problem, columns, uncapped, weights, self.max_recall_nats, to_item
         )
         return refinement.run(chosen)
-
-    def _item(
-        self,
-        problem: Problem,
-        column: Column,
-        columns: Sequence[Column],
-        weights: DamageWeights,
-    ) -> PlanItem:
-        run = problem.layers[column.start : column.stop]
-        if column.candidate is not None and column.damage is not None:
-            saving = problem.saving_of_run(run, column.candidate)
-            return column.item(problem, f"{_format(column.damage)}; {saving}")
-        alternatives = [c for c in columns if c.candidate and c.layers == column.layers]
-        best = min(alternatives, key=lambda other: weights.of(other.damage), default=None)
-        if best is None or best.candidate is None or best.damage is None:
-            return column.item(problem, "kept: no strategy can convert it")
-        saving = problem.saving_of_run(run, best.candidate)
-        reason = f"kept: {named(best.candidate.spec)} does {_format(best.damage)}, and {saving}"
-        return column.item(problem, reason)
 
 
 def _format(damage: Damage) -> str:

@@ -1,14 +1,9 @@
 """Convert the layers with the smallest measured rise of the NLL (arXiv 2606.27791)."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import ClassVar
-
 from pydantic import Field
 
 from layerwright.tasks.choose.base import Candidate, Problem, ordinal
-from layerwright.tasks.choose.ranking import Ranked, Ranking, ranked_by
+from layerwright.tasks.choose.ranking import Ranking
 from layerwright.tasks.contracts.profile import LayerProfile
 
 
@@ -16,9 +11,9 @@ class NllDelta(Ranking):
     """Order the layers by the NLL rise of converting each alone, smallest first.
 
     damage(l) = language_nats(l) + recall_weight recall_nats(l), measured by `sensitivity` for the
-    recipe's first strategy. Negative damages are not clipped, so they come first. Ties go to the
-    lower layer. The paper's rule is recall_weight 0 and leave_out_recall 0. It does not see the
-    loss of recall, which may depend on only one or two layers.
+    recipe's first strategy. Negative damages are not clipped, so they come first. The paper's rule
+    is recall_weight 0 and leave_out_recall 0. It does not see the loss of recall, which may depend
+    on only one or two layers.
 
     Attributes:
         recall_weight: weight of a nat of recall damage, in nats of language damage.
@@ -26,18 +21,16 @@ class NllDelta(Ranking):
             recall most.
     """
 
-    name: ClassVar[str] = "nll_delta"
+    name = "nll_delta"
 
     recall_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     leave_out_recall: int = Field(default=0, ge=0)
 
-    def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        def damage(layer: LayerProfile) -> float:
-            measured = problem.damage(layer, problem.candidates[0])
-            return measured.language_nats + self.recall_weight * measured.recall_nats
-
+    def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
+        measured = problem.damage(layer, problem.candidates[0])
+        damage = measured.language_nats + self.recall_weight * measured.recall_nats
         score = "NLL rise" if self.recall_weight == 0 else "weighted damage"
-        return ranked_by(damage, layers, f"{score} {{score:.4f}} nats, {{rank}}")
+        return damage, f"{score} {damage:.4f} nats, {{rank}}"
 
     def excluded(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
         excluded = super().excluded(problem, candidate)

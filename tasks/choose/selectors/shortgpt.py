@@ -1,12 +1,7 @@
 """ShortGPT's rule: convert the blocks with the least influence (arXiv 2403.03853)."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import ClassVar
-
 from layerwright.tasks.choose.base import Problem
-from layerwright.tasks.choose.ranking import Ranked, Ranking, ranked_by
+from layerwright.tasks.choose.ranking import Ranking
 from layerwright.tasks.contracts.profile import LayerProfile
 
 
@@ -15,14 +10,11 @@ class ShortGpt(Ranking):
 
     Block influence (arXiv 2403.03853, eq. 1) is 1 minus the mean cosine of a block's input and
     output. The rule assumes that a block which hardly changes the direction of the residual stream
-    is redundant. Ties go to the lower layer.
+    is redundant.
     """
 
-    name: ClassVar[str] = "shortgpt"
+    name = "shortgpt"
 
-    def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        return ranked_by(
-            lambda layer: problem.score(layer, "block_influence", "block_influence"),
-            layers,
-            "block influence {score:.4f}, {rank}",
-        )
+    def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
+        influence = problem.score(layer, "block_influence", "block_influence")
+        return influence, f"block influence {influence:.4f}, {{rank}}"

@@ -1,19 +1,8 @@
 """SLEB's rule: convert layers one by one, each time the layer that raises the NLL least."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from pydantic import Field
 
-from layerwright.tasks.choose.base import (
-    Candidate,
-    Problem,
-    Selector,
-    TrialOptions,
-    named,
-    ordinal,
-)
+from layerwright.tasks.choose.base import Candidate, Problem, Selector, TrialOptions, named, ordinal
 from layerwright.tasks.choose.ranking import require_layers
 from layerwright.tasks.contracts.plan import PlanItem
 from layerwright.tasks.contracts.profile import MeasuredDamage
@@ -27,7 +16,7 @@ class Sleb(TrialOptions, Selector):
     blocks; here all converted layers get the recipe's first strategy.
     """
 
-    name: ClassVar[str] = "sleb"
+    name = "sleb"
 
     layers: int = Field(ge=0)
     prompts: int = Field(default=0, ge=0)  # the rule does not use recall
@@ -48,10 +37,10 @@ class Sleb(TrialOptions, Selector):
         for number in range(1, self.layers + 1):
             layer, damage = self._cheapest(problem, candidate, items, possible)
             possible.remove(layer)
-            profile = problem.layers[layer]
+            run = problem.layers[layer : layer + 1]
             reason = f"{ordinal(number)} converted: {damage.language_nats:.4f} nats language so far"
-            reason = f"{reason}; {problem.saving(profile, candidate)}"
-            items[layer] = problem.converted(profile, candidate, reason)
+            reason = f"{reason}; {problem.saving(run, candidate)}"
+            items[layer] = problem.converted(run, candidate, reason)
         return tuple(items)
 
     def _cheapest(
@@ -59,7 +48,7 @@ class Sleb(TrialOptions, Selector):
     ) -> tuple[int, MeasuredDamage]:
         assert problem.trial is not None, "the step gives a trial to selectors that need one"
         reason = f"tried as {named(candidate.spec)}"
-        instead = [problem.converted(problem.layers[i], candidate, reason) for i in possible]
+        instead = [problem.converted([problem.layers[i]], candidate, reason) for i in possible]
         damages = problem.trial.changes(items, instead)
         measured = [(i, damage) for i, damage in zip(possible, damages, strict=True) if damage]
         return min(measured, key=lambda pair: (pair[1].language_nats, pair[0]))

@@ -1,15 +1,8 @@
 """TRSP's order: convert the layers that stage 1 of TRSP masks first (arXiv 2505.18232)."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import ClassVar
-
-from layerwright.tasks.choose.base import Problem, ordinal
-from layerwright.tasks.choose.ranking import Ranked, Ranking
+from layerwright.tasks.choose.base import Problem
+from layerwright.tasks.choose.ranking import Ranking
 from layerwright.tasks.contracts.profile import LayerProfile
-
-PROFILER = "trsp_scale"
 
 
 class Trsp(Ranking):
@@ -20,16 +13,9 @@ class Trsp(Ranking):
     their scale, so the profiler should mask as many layers as are converted.
     """
 
-    name: ClassVar[str] = "trsp"
+    name = "trsp"
 
-    def order(self, problem: Problem, layers: Sequence[LayerProfile]) -> list[Ranked]:
-        position = {p.layer: problem.score(p, "trsp_order", PROFILER) for p in layers}
-        ordered = sorted(layers, key=lambda layer: (position[layer.layer], layer.layer))
-        return [
-            Ranked(
-                layer,
-                f"{ordinal(rank)} of {len(layers)} in TRSP's order: "
-                f"scale {problem.score(layer, 'trsp_scale', PROFILER):.4f}",
-            )
-            for rank, layer in enumerate(ordered, 1)
-        ]
+    def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
+        position = problem.score(layer, "trsp_order", "trsp_scale")
+        scale = problem.score(layer, "trsp_scale", "trsp_scale")
+        return position, f"{{rank}} in TRSP's order: scale {scale:.4f}"

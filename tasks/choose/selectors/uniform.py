@@ -1,9 +1,5 @@
 """Convert layers that are evenly spaced over the depth; reads no score."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from pydantic import Field
 
 from layerwright.tasks.choose.base import Problem, Selector, named
@@ -16,13 +12,9 @@ class Uniform(Selector):
 
     15 of 30 gives every other layer: 0, 2, ... with offset 0, and 1, 3, ... with offset 1. L counts
     only the layers that can get the recipe's first strategy; the others are kept.
-
-    Attributes:
-        layers: number of layers to convert.
-        offset: shift of all converted layers, in layers.
     """
 
-    name: ClassVar[str] = "uniform"
+    name = "uniform"
 
     layers: int = Field(ge=0)
     offset: int = Field(default=0, ge=0)
@@ -38,8 +30,8 @@ class Uniform(Selector):
         items = []
         for layer in problem.layers:
             if layer.layer in chosen:
-                reason = f"one of {rule}; {problem.saving(layer, candidate)}"
-                items.append(problem.converted(layer, candidate, reason))
+                reason = f"one of {rule}; {problem.saving([layer], candidate)}"
+                items.append(problem.converted([layer], candidate, reason))
             elif layer.layer in possible:
                 items.append(problem.kept(layer, f"not one of {rule}"))
             else:

@@ -1,7 +1,5 @@
 """The error of each converted layer's attention output against the base's."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from layerwright.tasks.finetune.objectives.base import LayerObjective
@@ -16,8 +14,8 @@ class AttentionOutput(LayerObjective):
     divided by the base's energy, so that layers of different scale have equal weight.
     """
 
-    name: ClassVar[str] = "attention_output"
-    unit: ClassVar[str] = "share of energy"
+    name = "attention_output"
+    unit = "share of energy"
 
     def of_layer(self, output_BTD: Tensor, target_BTD: Tensor, real_BT: Tensor) -> Tensor:
         output, target, real = output_BTD.float(), target_BTD.float(), real_BT[..., None]

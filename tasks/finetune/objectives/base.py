@@ -3,13 +3,12 @@
 Shapes: B rows, T tokens, D hidden size, L layers.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -46,12 +45,10 @@ class LayerObjective(Objective):
 
     @abstractmethod
     def of_layer(self, output_BTD: Tensor, target_BTD: Tensor, real_BT: Tensor) -> Tensor:
-        """Return the value of each row for a layer, (B,) fp32; the loss averages over layers.
+        """The value of each row for a layer, (B,) fp32; the loss averages over layers.
 
-        Args:
-            output_BTD: output of the student's mixer, with a gradient.
-            target_BTD: output of the base's mixer.
-            real_BT: False for padding.
+        ``output_BTD`` is the output of the student's mixer, with a gradient, and ``target_BTD``
+        that of the base's.
         """
 
 
@@ -80,6 +77,7 @@ class StreamObjective(Objective):
         """Return the value of each row, (B,) fp32."""
 
 
-def mean_of_real(values_BT: Tensor, real_BT: Tensor) -> Tensor:
-    """(B,): the mean over each row's real tokens."""
-    return (values_BT * real_BT).sum(1) / real_BT.sum(1).clamp_min(1)
+def row_means(values_BT: Iterable[Tensor], real_BT: Tensor) -> Tensor:
+    """(L, B): of each of L tensors, the mean over each row's real tokens."""
+    count = real_BT.sum(1).clamp_min(1)
+    return torch.stack([(value * real_BT).sum(1) / count for value in values_BT])

@@ -1,12 +1,11 @@
 """The change of direction of the residual stream in each layer."""
 
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, mean_of_real
+from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, row_means
 
 
 class Cosine(StreamObjective):
@@ -17,18 +16,14 @@ class Cosine(StreamObjective):
     layers. Removed layers contribute 0.
     """
 
-    name: ClassVar[str] = "cosine"
-    unit: ClassVar[str] = "1 - cos, summed over layers"
-    needs_base: ClassVar[bool] = False
+    name = "cosine"
+    unit = "1 - cos, summed over layers"
+    needs_base = False
 
     weight: float = 0.5
 
     def of_streams(self, streams: Streams) -> Tensor:
-        turns = [
-            mean_of_real(
-                1 - torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1),
-                streams.real,
-            )
-            for x, y in pairwise(streams.student)
-        ]
-        return torch.stack(turns).sum(0)
+        similarity = torch.nn.functional.cosine_similarity
+        pairs = pairwise(streams.student)
+        turns = (1 - similarity(x.float(), y.float(), dim=-1) for x, y in pairs)
+        return row_means(turns, streams.real).sum(0)

@@ -1,11 +1,8 @@
 """The error of the residual stream after each layer against the base's."""
 
-from typing import ClassVar
-
-import torch
 from torch import Tensor
 
-from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, mean_of_real
+from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, row_means
 
 
 class HiddenState(StreamObjective):
@@ -18,16 +15,14 @@ class HiddenState(StreamObjective):
     instead of layer by layer.
     """
 
-    name: ClassVar[str] = "hidden_state"
-    unit: ClassVar[str] = "share of energy"
+    name = "hidden_state"
+    unit = "share of energy"
 
     def of_streams(self, streams: Streams) -> Tensor:
         assert streams.base is not None
-        compared = [i for i in range(1, len(streams.student)) if i not in streams.removed]
         values = []
-        for layer in compared:
-            x, target = streams.student[layer].float(), streams.base[layer].float()
-            error_BT = (x - target).square().sum(-1)
-            energy_BT = target.square().sum(-1).clamp_min(1e-12)
-            values.append(mean_of_real(error_BT / energy_BT, streams.real))
-        return torch.stack(values).mean(0)
+        for layer, (x, target) in enumerate(zip(streams.student, streams.base, strict=True)):
+            if layer and layer not in streams.removed:
+                error_BT = (x.float() - target.float()).square().sum(-1)
+                values.append(error_BT / target.float().square().sum(-1).clamp_min(1e-12))
+        return row_means(values, streams.real).mean(0)

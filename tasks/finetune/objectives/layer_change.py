@@ -1,12 +1,11 @@
 """The change of the residual stream by some layers: a penalty on layers that will be removed."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, mean_of_real
+from layerwright.tasks.finetune.objectives.base import StreamObjective, Streams, row_means
 
 
 class LayerChange(StreamObjective):
@@ -18,18 +17,16 @@ class LayerChange(StreamObjective):
     layers, so that they can be removed: TRSP, stage 2 (arXiv 2505.18232), which does not divide.
     """
 
-    name: ClassVar[str] = "layer_change"
-    unit: ClassVar[str] = "mean change, summed over layers"
-    needs_base: ClassVar[bool] = False
+    name = "layer_change"
+    unit = "mean change, summed over layers"
+    needs_base = False
 
     layers: tuple[int, ...] = Field(min_length=1)
     norm: Literal["l2", "l1"] = "l2"
 
     def of_streams(self, streams: Streams) -> Tensor:
         order = 2 if self.norm == "l2" else 1
-        changes = []
-        for layer in self.layers:
-            change = streams.student[layer + 1].float() - streams.student[layer].float()
-            norm_BT = change.norm(p=order, dim=-1) / change.shape[-1] ** (1 / order)
-            changes.append(mean_of_real(norm_BT, streams.real))
-        return torch.stack(changes).sum(0)
+        x = streams.student
+        changes = [x[layer + 1].float() - x[layer].float() for layer in self.layers]
+        norms = (c.norm(p=order, dim=-1) / c.shape[-1] ** (1 / order) for c in changes)
+        return row_means(norms, streams.real).sum(0)

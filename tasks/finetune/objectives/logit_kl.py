@@ -1,7 +1,5 @@
 """KL divergence from the base's next-token distribution."""
 
-from typing import ClassVar, Literal
-
 from layerwright.tasks.finetune.objectives.base import LogitObjective
 
 
@@ -11,5 +9,5 @@ class LogitKL(LogitObjective):
     Hinton et al., arXiv 1503.02531. Together with ``next_token``, both are computed in one pass.
     """
 
-    name: ClassVar[str] = "logit_kl"
-    term: ClassVar[Literal["next_token", "kl"]] = "kl"
+    name = "logit_kl"
+    term = "kl"

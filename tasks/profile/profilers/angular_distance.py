@@ -3,18 +3,16 @@
 Shapes: R rows, L layers, D hidden size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.passes.blocks import Visit, Visitor
 from layerwright.tasks.passes.finished_blocks import Record
 from layerwright.tasks.profile.base import BlockProfiler, Findings
 
@@ -31,13 +29,13 @@ class AngularDistance(BlockProfiler):
         lengths: lengths of the runs, in blocks; lengths above the model's depth are skipped.
     """
 
-    name: ClassVar[str] = "angular_distance"
+    name = "angular_distance"
 
     lengths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
         *range(1, 17),
     )
 
-    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _LastTokens:
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
         return _LastTokens()
 
     def findings(self, records: Sequence[Record]) -> Findings:
@@ -50,16 +48,11 @@ class AngularDistance(BlockProfiler):
             # clamp: rounding can leave the domain of arccos
             sums += (states @ states.mT).clamp(-1, 1).arccos() / math.pi
         distances = (sums / len(stream[0])).tolist()
-        return Findings(
-            scores=[
-                {
-                    f"angular_distance_{n}": distances[layer][layer + n]
-                    for n in self.lengths
-                    if layer + n <= layers
-                }
-                for layer in range(layers)
-            ]
-        )
+        scores: list[dict[str, float]] = [{} for _ in records]
+        for n in self.lengths:
+            for layer in range(layers - n + 1):
+                scores[layer][f"angular_distance_{n}"] = distances[layer][layer + n]
+        return Findings(scores)
 
 
 class _LastTokens:

@@ -3,10 +3,6 @@
 Shapes: B rows in the batch, H query heads, G key/value heads, Q queries, T keys, d head size.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,8 +11,7 @@ from layerwright.kernels.streaming_attention.reference import visible_keys
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.blocks import Visit
-from layerwright.tasks.passes.finished_blocks import Record
-from layerwright.tasks.profile.base import BlockProfiler
+from layerwright.tasks.profile.base import BlockProfiler, MeansByHead
 
 SCORES = ("attention_entropy", "attention_distance", "sink_mass")
 
@@ -39,12 +34,12 @@ class AttentionSpan(BlockProfiler):
     time, never T x T.
     """
 
-    name: ClassVar[str] = "attention_span"
+    name = "attention_span"
 
     sinks: int = Field(default=4, ge=0)
     last_queries: int = Field(default=32, ge=1)
 
-    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Spread:
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> MeansByHead:
         if rows.shape[1] < self.sinks + self.last_queries:
             raise InputError(
                 f"attention_span: rows of {rows.shape[1]} tokens are too short: some of the last "
@@ -53,30 +48,14 @@ class AttentionSpan(BlockProfiler):
                 expected=f"at least {self.sinks + self.last_queries} tokens a row",
                 remedy="lengthen the rows, or give attention_span fewer last_queries",
             )
-        return _Spread(self, model.config.num_key_value_heads)
 
+        def scores(visit: Visit) -> Tensor:
+            # set if the base's own layer has a sliding window
+            window = visit.block.spec["mixer"].get("window")
+            q = visit.last_queries(self.last_queries)
+            return attention_spread(q, visit.keys, self.sinks, window)
 
-class _Spread:
-    def __init__(self, options: AttentionSpan, heads: int) -> None:
-        self.options = options
-        self.sums = torch.zeros(len(SCORES), heads, dtype=torch.float64)
-        self.rows = 0
-
-    def visit(self, visit: Visit) -> None:
-        q, k = visit.last_queries(self.options.last_queries), visit.keys
-        # set if the base's own layer has a sliding window
-        window = visit.block.spec["mixer"].get("window")
-        spread = attention_spread(q, k, self.options.sinks, window)
-        by_head = spread.unflatten(2, (k.shape[1], -1))
-        self.sums += by_head.mean((3, 4)).sum(1, dtype=torch.float64).cpu()
-        self.rows += len(visit.ids)
-
-    def record(self) -> Record:
-        record = {}
-        for name, by_head in zip(SCORES, self.sums / self.rows, strict=True):
-            record[name] = by_head.mean()
-            record |= {f"{name}.head_{head}": value for head, value in enumerate(by_head)}
-        return record
+        return MeansByHead(SCORES, scores)
 
 
 def attention_spread(
@@ -87,7 +66,6 @@ def attention_spread(
     Args:
         q_BHQd: rotated queries of the last Q of T positions; H / G heads share a key head.
         k_BGTd: rotated keys of all T positions; the first query's position is at least ``sinks``.
-        sinks: number of first tokens that count as sinks.
         window: number of keys that a query attends to, its own included; None: all.
 
     Returns:

@@ -1,9 +1,5 @@
 """Lazy ratio: the share of attention on sinks and window."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -11,7 +7,7 @@ from torch import Tensor
 from layerwright.kernels.covered_mass import covered_mass
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.passes.blocks import Visit, Visitor
 from layerwright.tasks.passes.finished_blocks import Record
 from layerwright.tasks.profile.base import BlockProfiler
 
@@ -27,13 +23,13 @@ class Laziness(BlockProfiler):
     Only ``last_queries`` x T scores are in memory at a time, never T x T.
     """
 
-    name: ClassVar[str] = "laziness"
+    name = "laziness"
 
     sinks: int = Field(default=4, ge=0)
     window: int = Field(default=1020, ge=1)
     last_queries: int = Field(default=32, ge=1)
 
-    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _LazyRatio:
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
         tokens = rows.shape[1]
         if tokens <= self.sinks + self.window:
             raise InputError(

@@ -1,22 +1,14 @@
-"""Linearity: how well a linear map replaces a block, computed from running sums.
+"""Linearity: how well a linear map replaces a block, computed from running sums."""
 
-The running sums have size D x D; the hidden states of all rows are never in memory together.
-"""
-
-from __future__ import annotations
-
-from typing import ClassVar
-
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.passes.blocks import Visit
+from layerwright.tasks.passes.blocks import Visit, Visitor
 from layerwright.tasks.passes.finished_blocks import Record
 from layerwright.tasks.profile.base import BlockProfiler
-from layerwright.tasks.strategies.fitting.moments import Moments
+from layerwright.tasks.strategies.fitting.ridge import Moments
 from layerwright.tasks.strategies.fitting.stretch import ordinary_tokens
 
 
@@ -33,21 +25,18 @@ class Linearity(BlockProfiler):
       ``held_out_every``-th row, with A = (X^T X + ridge diag(X^T X))^-1 X^T E and the means from
       the other rows. It is negative if A predicts worse than the mean.
 
-    These tokens do not count, because they would dominate the fit: the first token of each row, BOS
-    tokens, and tokens with massive activations (norm above ``massive`` times the row's median,
-    before or after the block). If ``massive`` is null, all tokens count, as in the paper.
-
-    In memory for the current block: X^T X and X^T E (D, D) in fp64, for the rows of the fit and for
-    the held-out rows.
+    The tokens that `ordinary_tokens` leaves out do not count. If ``massive`` is null, all tokens
+    count, as in the paper. In memory for the current block: X^T X and X^T E (D, D) in fp64, for the
+    rows of the fit and for the held-out rows.
     """
 
-    name: ClassVar[str] = "linearity"
+    name = "linearity"
 
     ridge: float = Field(default=0.1, gt=0)  # relative to the variance of each channel
     held_out_every: int = Field(default=4, ge=2)
     massive: float | None = Field(default=10.0, gt=1)
 
-    def begin(self, model: HybridForCausalLM, rows: Tensor) -> _Linearity:
+    def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
         if len(rows) < self.held_out_every:
             raise InputError(
                 f"linearity: {len(rows)} rows leave no held-out row",
@@ -66,16 +55,13 @@ class Linearity(BlockProfiler):
 
 class _Linearity:
     def __init__(self, options: Linearity, model: HybridForCausalLM) -> None:
-        self.options = options
-        self.bos = model.config.bos_token_id
+        self.options, self.bos = options, model.config.bos_token_id
         self.fitted: Moments | None = None
         self.held_out: Moments | None = None
 
     def visit(self, visit: Visit) -> None:
         x, y = visit.x_in.float(), visit.x_out.float()
-        counted = torch.ones_like(visit.ids, dtype=torch.bool)
-        if self.options.massive is not None:
-            counted = ordinary_tokens(visit.ids, (x, y), self.bos, self.options.massive)
+        counted = ordinary_tokens(visit.ids, (x, y), self.bos, self.options.massive)
         weight = counted[..., None].float()
         if self.fitted is None or self.held_out is None:
             shift = (x * weight).sum((0, 1)) / weight.sum().clamp_min(1)
@@ -92,10 +78,7 @@ class _Linearity:
         assert self.held_out is not None
         all_rows = (self.fitted + self.held_out).centred()
         error = all_rows.least_error()
-        scores = {
-            "linearity": 1 - error / all_rows.yy,
-            "linearity_delta": 1 - error / all_rows.ee,
-        }
+        scores = {"linearity": 1 - error / all_rows.yy, "linearity_delta": 1 - error / all_rows.ee}
         del all_rows  # frees its (D, D) products
         linear_map = self.fitted.centred().ridge_map(self.options.ridge)
         held_out = self.held_out.about(*self.fitted.means())

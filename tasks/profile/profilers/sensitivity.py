@@ -1,14 +1,11 @@
 """Sensitivity: the damage of converting a single layer, in language and in recall."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.profile import Damage
@@ -36,19 +33,16 @@ class Sensitivity(ModelProfiler):
     - kl_nats(l, s): the mean KL divergence from the base on every fourth token of the same rows.
 
     The NLL rise alone is the rule of arXiv 2606.27791. It does not see the loss of recall, which
-    may depend on only one or two layers.
-
-    Strategies that join several layers are also tried on every run of ``runs`` layers; the damage
-    of a run is stored at its first layer.
+    may depend on only one or two layers. Strategies that join several layers are also tried on
+    every run of ``runs`` layers; the damage of a run is stored at its first layer.
 
     The input of layer l is kept, so only layers l and above run again. Strategies that fit tensors
-    are fitted on the other calibration rows: on its own fitting rows, a map looks several times
-    better than it is. A layer that a strategy cannot convert gets no damage for it.
-    The result of each layer is saved at once, so a second attempt in the same folder resumes after
-    the last saved layer.
+    are fitted on the other calibration rows, because a map looks several times better on its own. A
+    layer that a strategy cannot convert gets no damage for it. The result of each layer is saved at
+    once, so a second attempt in the same folder resumes after the last saved layer.
     """
 
-    name: ClassVar[str] = "sensitivity"
+    name = "sensitivity"
 
     rows: int = Field(default=2, ge=1)
     row_tokens: int | None = Field(default=None, ge=2)  # None: whole rows
@@ -62,18 +56,21 @@ class Sensitivity(ModelProfiler):
         tried = [strategy for strategy in subject.strategies if strategy.name != "keep"]
         fits = any(strategy.fits for strategy in tried)
         self.check_rows(*subject.rows.shape, fits=fits)
-        strategies = [(strategy, _resolved(strategy, scores)) for strategy in tried]
+        strategies = [(s, [s.resolved(of_layer) for of_layer in scores]) for s in tried]
+        for _, (first, *_others) in strategies:
+            if first.decides_together:
+                raise InputError(
+                    f"{first.name} decides over all its layers together, so the damage of a single "
+                    "layer says nothing about its cost",
+                    where="profile.profilers",
+                    remedy="select its layers with `convert_all` or `listed`, and remove "
+                    "sensitivity; the recall metric measures its cost",
+                )
         reaches = [s.reach_tokens() or 0 for _, per_layer in strategies for s in per_layer]
-        probes = probe_prompts(
-            self.probes,
-            subject.tokenizer,
-            self.prompts,
-            self.prompt_tokens,
-            subject.seed,
-            keep_out_tokens=max(reaches, default=0),
-        )
-        specs = [strategy.spec for strategy in tried]
-        key = identity([self.model_dump(), specs, scores, subject.seed])[:16]
+        reach, seed = max(reaches, default=0), subject.seed
+        sizes = (self.prompts, self.prompt_tokens, seed)
+        probes = probe_prompts(self.probes, subject.tokenizer, *sizes, keep_out_tokens=reach)
+        key = identity([self.model_dump(), [s.spec for s in tried], scores, seed])[:16]
         folder = subject.workdir / f"sensitivity-{key}"
         return self._scan(subject, strategies, probes, folder, fits=fits)
 
@@ -99,13 +96,7 @@ class Sensitivity(ModelProfiler):
             )
 
     def _scan(
-        self,
-        subject: Subject,
-        strategies: list[Tried],
-        probes: Probed,
-        folder: Path,
-        *,
-        fits: bool,
+        self, subject: Subject, strategies: list[Tried], probes: Probed, folder: Path, *, fits: bool
     ) -> Findings:
         """Convert each layer alone, from the first to the last; skip saved layers."""
         model, log = subject.model, subject.log
@@ -115,7 +106,8 @@ class Sensitivity(ModelProfiler):
         base_file = folder / "base.json"
         job = subject.bar.add_task("sensitivity", total=layers, completed=sum(saved))
         if not all(saved) or not base_file.is_file():
-            yardstick = Yardstick(model, self._text(subject.rows), probes, subject.keep)
+            text = subject.rows[: self.rows, : self.row_tokens or subject.rows.shape[1]]
+            yardstick = Yardstick(model, text, probes, subject.keep)
             write_atomically(base_file, yardstick.base.model_dump_json().encode())
             scan = Scan(model, model, yardstick, subject.rows[self.rows :] if fits else None)
             for layer in range(layers):
@@ -142,37 +134,12 @@ class Sensitivity(ModelProfiler):
     def _damages(
         self, scan: Scan, given: Strategy, strategy: Strategy, log: Callable[[str], None]
     ) -> Iterator[Damage]:
-        """Yield the damage at the scan's layer, alone and for each run that starts there.
-
-        Yields nothing more once the strategy cannot convert the layers.
-        """
+        """The damage at the scan's layer, alone and of each run, up to the first impossible one."""
         remaining = len(scan.model.model.layers) - scan.layer
-        lengths = (1, *(n for n in self.runs if strategy.joins and n <= remaining))
-        for length in lengths:
+        for length in (1, *(n for n in self.runs if strategy.joins and n <= remaining)):
             try:
                 figures = scan.figures_with(strategy, length)
             except InputError as error:
                 log(f"sensitivity: layer {scan.layer} cannot become {given.name}: {error.message}")
                 return
             yield Damage(strategy=given.spec, layers=length, **scan.yardstick.damage(figures))
-
-    def _text(self, rows: Tensor) -> Tensor:
-        return rows[: self.rows, : self.row_tokens or rows.shape[1]]
-
-
-def _resolved(strategy: Strategy, scores: Sequence[dict[str, float]]) -> list[Strategy]:
-    """Resolve the strategy's options for each layer, by the layer's scores.
-
-    Raises:
-        InputError: a score is missing, or the damage of a single layer is undefined.
-    """
-    per_layer = [strategy.resolved(layer_scores) for layer_scores in scores]
-    if per_layer[0].decides_together:
-        raise InputError(
-            f"{strategy.name} decides over all its layers together, so the damage of a single "
-            "layer says nothing about its cost",
-            where="profile.profilers",
-            remedy="select its layers with `convert_all` or `listed`, and remove sensitivity; "
-            "the recall metric measures its cost",
-        )
-    return per_layer

@@ -3,13 +3,10 @@
 Shapes: T tokens a row, D hidden size, L layers.
 """
 
-from __future__ import annotations
-
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -42,12 +39,10 @@ class TrspScale(ModelProfiler):
 
     This differs from the paper in two points. The paper multiplies "the layer's output" by s_l; we
     scale the delta, so that masking (s_l = 0) is exactly a removal. The paper trains all weights
-    with the scales; we train only the scales, so that profiling leaves the model unchanged and
-    needs no optimizer state for the weights. Healing is a separate step. There is no weight decay:
-    the penalty is the only pull towards 0.
-
-    AdamW moves a scale by at most about learning_rate a step, whatever the size of its gradient.
-    So the scales differ by how steadily the rows pull them up against the penalty.
+    with the scales; we train only the scales, so profiling leaves the model unchanged. There is no
+    weight decay: the penalty is the only pull towards 0. AdamW moves a scale by at most about
+    learning_rate a step, whatever its gradient, so the scales differ by how steadily the rows pull
+    them up against the penalty.
 
     The backward pass recomputes a layer's activations, so memory holds, beside the weights, only
     the hidden states of a single row, T x D x L. The state is saved after every masking, so a
@@ -55,12 +50,11 @@ class TrspScale(ModelProfiler):
 
     Attributes:
         layers: number of layers to mask; None: a quarter of the model's, as in the paper.
-        steps_per_layer: training steps before each masking.
         penalty: lambda_1; the default is the paper's.
         learning_rate: learning rate of the scales; the paper's 2e-5 is for weights.
     """
 
-    name: ClassVar[str] = "trsp_scale"
+    name = "trsp_scale"
 
     layers: int | None = Field(default=None, ge=1)
     steps_per_layer: int = Field(default=8, ge=1)
@@ -103,6 +97,11 @@ class _State:
     first_moments: list[float]
     second_moments: list[float]
 
+    def by_scale(self) -> list[int]:
+        """The unmasked layers, the smallest scale first; ties go to the lower layer."""
+        left = (layer for layer in range(len(self.scales)) if layer not in self.masked)
+        return sorted(left, key=lambda layer: (abs(self.scales[layer]), layer))
+
 
 class _Search:
     """Trains the scales and masks a layer, again and again."""
@@ -110,14 +109,12 @@ class _Search:
     def __init__(self, options: TrspScale, subject: Subject, file: Path) -> None:
         self.options, self.file, self.log = options, file, subject.log
         self.model, self.rows, self.keep = subject.model, subject.rows, subject.keep
-        layers = len(self.model.model.layers)
-        self.state = _State([], [1.0] * layers, [0.0] * layers, [0.0] * layers)
+        zeros = [0.0] * len(self.model.model.layers)
+        self.state = _State([], [1.0] * len(zeros), zeros, zeros)
         if file.is_file():
             self.state = _State(**json.loads(file.read_text()))
-        order = torch.randperm(
-            len(self.rows), generator=torch.Generator().manual_seed(subject.seed)
-        )
-        self.order = order.tolist()
+        generator = torch.Generator().manual_seed(subject.seed)
+        self.order = torch.randperm(len(self.rows), generator=generator).tolist()
 
     def run(self, count: int, bar: Bar) -> Findings:
         """Mask ``count`` layers; a resumed search skips those that are masked already."""
@@ -137,7 +134,13 @@ class _Search:
                 f"trsp_scale: masked layer {layer} at scale {self.state.scales[layer]:.4f}, "
                 f"{masking + 1} of {count}"
             )
-        return Findings(scores=self._scores())
+        order = [*self.state.masked, *self.state.by_scale()]
+        return Findings(
+            [
+                {"trsp_order": float(order.index(layer)), "trsp_scale": scale}
+                for layer, scale in enumerate(self.state.scales)
+            ]
+        )
 
     def _optimizer(self, steps_done: int) -> tuple[Tensor, AdamW]:
         """Return the scales (L,) in fp32, and AdamW with the saved moments."""
@@ -153,7 +156,7 @@ class _Search:
 
     def _step(self, scales: Tensor, optimizer: AdamW, ids: Tensor) -> float:
         """Take a training step on a row (1, T); return its NLL before the step."""
-        kept = [i for i in range(len(scales)) if i not in self.state.masked]
+        kept = sorted(self.state.by_scale())
         # gradients of the scales only, never of the weights
         nll, gradients = scaled_nll(
             self.model, ids, {layer: scales[layer].detach() for layer in kept}, self.keep
@@ -176,25 +179,9 @@ class _Search:
         # a masked layer keeps its scale, though AdamW's momentum still moves it
         before, masked = self.state.scales, self.state.masked
         values = [before[i] if i in masked else v for i, v in enumerate(scales.tolist())]
-        smallest = min(
-            (i for i in range(len(values)) if i not in masked), key=lambda i: (abs(values[i]), i)
-        )
-        moments = optimizer.state[scales]
-        self.state = _State(
-            masked=[*masked, smallest],
-            scales=values,
-            first_moments=moments["exp_avg"].tolist(),
-            second_moments=moments["exp_avg_sq"].tolist(),
-        )
-
-    def _scores(self) -> list[dict[str, float]]:
-        scales, masked = self.state.scales, self.state.masked
-        left = (i for i in range(len(scales)) if i not in masked)
-        order = [*masked, *sorted(left, key=lambda i: (abs(scales[i]), i))]
-        return [
-            {"trsp_order": float(order.index(layer)), "trsp_scale": scale}
-            for layer, scale in enumerate(scales)
-        ]
+        moments = [optimizer.state[scales][name].tolist() for name in ("exp_avg", "exp_avg_sq")]
+        state = _State(masked, values, *moments)
+        self.state = replace(state, masked=[*masked, state.by_scale()[0]])
 
 
 @torch.no_grad()
@@ -212,9 +199,6 @@ def scaled_nll(
         ids: (1, T) token ids.
         scales: layer -> its scale, a scalar; layers that are not in it are skipped.
         keep: stores the inputs of the layers for the backward pass.
-
-    Returns:
-        The NLL, a scalar, and its gradient with respect to each scale.
     """
     hidden, placement = model.model.prepare(ids)
 

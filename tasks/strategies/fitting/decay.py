@@ -3,8 +3,6 @@
 Shapes: B rows, T tokens, H query heads, G key/value heads, d head size, c channels of a gate.
 """
 
-from __future__ import annotations
-
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
@@ -27,9 +25,7 @@ def decay_bias(stretch: Stretch, mixer: GatedRecurrence) -> Tensor:
     bias and keep their differences. A head without such mass keeps its gate. Initialisation from
     statistics of attention: arXiv 2606.16429.
 
-    Args:
-        stretch: one layer, which is full attention in the current model.
-        mixer: the layer's new mixer, which shares its projections and has a decay bias.
+    The stretch is one layer with full attention; ``mixer`` shares its projections.
     """
     ((layer,), spec) = stretch.layers, mixer.spec
     sums: list[tuple[Tensor, Tensor]] = []
@@ -50,9 +46,7 @@ def decay_bias(stretch: Stretch, mixer: GatedRecurrence) -> Tensor:
 
     bias_Gc = torch.zeros_like(bias)
     for head, target_rate in enumerate((mass / distance).tolist()):
-        if target_rate == target_rate and rate(MAX_BIAS, head) < target_rate < rate(
-            -MAX_BIAS, head
-        ):
+        if rate(MAX_BIAS, head) < target_rate < rate(-MAX_BIAS, head):  # false for NaN
             bias_Gc[head] = brentq(
                 lambda b, h=head, w=target_rate: rate(b, h) - w, -MAX_BIAS, MAX_BIAS
             )
