@@ -17,14 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,6 +32,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.common import machine, memory_bytes, watched
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
@@ -87,33 +85,6 @@ def write_text(folder: Path) -> Path:
     return folder
 
 
-def private_bytes(field: str) -> int:
-    """``VmData`` (what the limit counts) or ``RssAnon`` (what is really there) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-@contextmanager
-def watched(figures: dict[str, float], step: str, before: int) -> Iterator[None]:
-    """Seconds and peak private memory, over ``before``, of the block."""
-    over, peak = threading.Event(), [0]
-
-    def look() -> None:
-        while not over.wait(0.02):
-            peak[0] = max(peak[0], private_bytes("RssAnon"))
-
-    thread = threading.Thread(target=look, daemon=True)
-    started = time.perf_counter()
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        figures[f"{step}_seconds"] = round(time.perf_counter() - started, 1)
-        figures[f"{step}_peak_bytes"] = peak[0] - before
-
-
 @contextmanager
 def control_group(parent: Path, limit: int) -> Iterator[tuple[Path, dict[str, int]]]:
     """A group with ``limit`` bytes, and what it held at most, told behind the block."""
@@ -140,9 +111,9 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
     def context(step: str) -> Context:
         return Context(store=store, workdir=work / step, memory_bytes=budget or None, log=print)
 
-    before = private_bytes("RssAnon")
+    before = memory_bytes("RssAnon")
     if share is not None:
-        limit = private_bytes("VmData") + int(share * base.bytes)
+        limit = memory_bytes("VmData") + int(share * base.bytes)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     profilers = [Spec(name="laziness", window=60), Spec(name="block_influence")]
     if rows * (ROW_TOKENS - 1) > 2 * base.hidden_size and rows >= 4:
@@ -151,7 +122,16 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
         asked = {"rows": 1, "probes": ["passkey"], "prompts": 1, "prompt_tokens": 600}
         profilers.append(Spec(name="sensitivity", **asked))
     figures: dict[str, float] = {}
-    with watched(figures, "profile", before):
+
+    @contextmanager
+    def timed(step: str) -> Iterator[None]:
+        """Seconds and peak private memory, over ``before``, of the block."""
+        with watched(lambda: memory_bytes("RssAnon")) as told:
+            yield
+        figures[f"{step}_seconds"] = round(told["seconds"], 1)
+        figures[f"{step}_peak_bytes"] = told["peak"] - before
+
+    with timed("profile"):
         options = ProfileOptions(
             text="text", rows=rows, row_tokens=ROW_TOKENS, profilers=tuple(profilers)
         )
@@ -169,13 +149,13 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
         ),
     )
     rows_of = Calibration(text=text, rows=rows, row_tokens=ROW_TOKENS)
-    with watched(figures, "convert", before):
+    with timed("convert"):
         checkpoint = convert_model(base, plan, rows_of, context("convert"))
     metrics = tuple(
         Spec(name=name, texts=["text"], rows=2, row_tokens=ROW_TOKENS)
         for name in ("perplexity", "divergence")
     )
-    with watched(figures, "evaluate", before):
+    with timed("evaluate"):
         report = evaluate_models(
             base, checkpoint, None, None, {"text": text}, EvaluateOptions(metrics=metrics),
             context("evaluate"),
@@ -296,7 +276,7 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         told = measure(folder, options)
-    told["machine"] = f"{platform.machine()}, {options.threads} threads"
+    told["machine"] = machine()
     print(json.dumps(told, indent=1))
 
 

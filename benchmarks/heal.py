@@ -53,14 +53,7 @@ def run_arm(
     """Run one arm through the command, changed by ``sets``, and keep its figures."""
     recipe = out / f"{name}.yaml"
     write_atomically(recipe, yaml.safe_dump(recipe_of(name, arms, data), sort_keys=False).encode())
-    command = [
-        sys.executable,
-        "-m",
-        "layerwright.flows.command_line.main",
-        "convert",
-        str(recipe),
-        "--json",
-    ]
+    command = [sys.executable, "-m", "layerwright", "convert", str(recipe), "--json"]
     command += [part for change in sets for part in ("--set", change)]
     done = subprocess.run(
         [*command, "--home", str(out / "home")], stdout=subprocess.PIPE, text=True, check=False
@@ -119,9 +112,8 @@ def table(arms: dict[str, Any], out: Path) -> str:
             of_arm = (what, result["tokens"], result["minutes"], shown, after)
             lines.append(_row(*of_arm, f"{kl[0]:.3f} to {kl[-1]:.3f}" if kl else "-"))
             if control := result["metrics"].get("control"):
-                lines.append(
-                    _row("… the base trained alike", result["tokens"], None, None, control)
-                )
+                alike = "… the base trained alike"
+                lines.append(_row(alike, result["tokens"], None, None, control))
             for metric, value in after.items():
                 if metric.startswith("perplexity_without"):
                     lines.append(f"| &nbsp;&nbsp;{metric} | | | | {value:.2f} | | | | |")

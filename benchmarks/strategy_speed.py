@@ -13,15 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
-from benchmarks.profile_pass import fetched_model, peak_resident_bytes
+from benchmarks.common import fetched_model, machine, memory_bytes, spread
 from layerwright.tasks.components import build
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
@@ -56,23 +53,23 @@ def speeds(base: HybridForCausalLM, tokens: int, repeats: int, names: list[str])
     """Prefill and decode of every arm, in turns; figures and ratios to the base."""
     arms = {"keep": base}
     for name in names:
-        arms |= {
-            f"{name}; every other layer": converted(base, STRATEGIES[name], 2),
-            f"{name}; all layers": converted(base, STRATEGIES[name], 1),
-        }
+        arms[f"{name}; every other layer"] = converted(base, STRATEGIES[name], 2)
+        arms[f"{name}; all layers"] = converted(base, STRATEGIES[name], 1)
     taken = interleaved_speeds(arms, tokens, decode_tokens=NEW_TOKENS, repeats=repeats)
     base_prefill = statistics.median(taken["keep"].prefill_seconds)
     base_decode = statistics.median(taken["keep"].decode_seconds_per_token)
     rows = {}
     for name, speed in taken.items():
-        prefills, decodes = speed.prefill_seconds, speed.decode_seconds_per_token
+        prefill_s, *prefill_range = spread(speed.prefill_seconds, 3)
+        decode, *decode_range = spread(1 / s for s in speed.decode_seconds_per_token)
+        decode_s = statistics.median(speed.decode_seconds_per_token)
         rows[name] = {
-            "prefill_s": round(statistics.median(prefills), 3),
-            "prefill_range_s": [round(min(prefills), 3), round(max(prefills), 3)],
-            "decode_tokens_per_s": round(1 / statistics.median(decodes), 2),
-            "decode_range": [round(1 / s, 2) for s in (max(decodes), min(decodes))],
-            "prefill_ratio": round(statistics.median(prefills) / base_prefill, 3),
-            "decode_ratio": round(base_decode / statistics.median(decodes), 3),
+            "prefill_s": prefill_s,
+            "prefill_range_s": prefill_range,
+            "decode_tokens_per_s": decode,
+            "decode_range": decode_range,
+            "prefill_ratio": round(statistics.median(speed.prefill_seconds) / base_prefill, 3),
+            "decode_ratio": round(base_decode / decode_s, 3),
         }
     return rows
 
@@ -99,14 +96,14 @@ def main() -> None:
     if options.only_memory:
         model = converted(load_base(options.model), STRATEGIES[options.only_memory], 1)
         prefill(model, 64)  # what the first pass allocates once
-        before = peak_resident_bytes()
+        before = memory_bytes("VmHWM")
         prefill(model, options.tokens[0])
-        print(peak_resident_bytes() - before)
+        print(memory_bytes("VmHWM") - before)
         return
     folder = options.model or fetched_model()
     base = load_base(folder)
     result: dict[str, object] = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": machine(),
         "prefill_memory_bytes": {
             name: {str(n): prefill_memory(folder, name, n) for n in options.memory_tokens}
             for name in ["keep", *options.strategies]

@@ -18,11 +18,7 @@ def record_files(
     The record has no time and no local path, so the same source gives the same bytes.
     """
     entries = [
-        {
-            "path": name,
-            "bytes": (files / name).stat().st_size,
-            "sha256": sha256_file(files / name),
-        }
+        {"path": name, "bytes": (files / name).stat().st_size, "sha256": sha256_file(files / name)}
         for name in names
     ]
     stated = {"license": license} if license else {}

@@ -142,10 +142,7 @@ def read_config(folder: Path) -> HybridConfig:
 
 
 def _check(
-    folder: Path,
-    expected: dict[str, Tensor],
-    stored: dict[str, StoredTensor],
-    config: HybridConfig,
+    folder: Path, expected: dict[str, Tensor], stored: dict[str, StoredTensor], config: HybridConfig
 ) -> None:
     files = sorted({tensor.file.name for tensor in stored.values()})
     for name, empty in expected.items():

@@ -101,11 +101,7 @@ def rows_beside(
 
 
 def _packed_tokens(
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int | None,
-    what: str,
-    limit: int,
+    folder: Path, tokenizer: PreTrainedTokenizerBase, seed: int | None, what: str, limit: int
 ) -> list[int]:
     """Packed tokens of the documents, at least ``limit`` if the text has as many."""
     tokens: list[int] = []

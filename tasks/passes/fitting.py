@@ -74,10 +74,7 @@ def convert_in_place(
 
 
 def converted_copy(
-    base: HybridForCausalLM,
-    assignments: Sequence[Assignment],
-    rows: Rows,
-    keep: Keep = tuple,
+    base: HybridForCausalLM, assignments: Sequence[Assignment], rows: Rows, keep: Keep = tuple
 ) -> HybridForCausalLM:
     """A copy of the base, converted by a plan; unchanged tensors are shared.
 
