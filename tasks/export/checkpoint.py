@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import torch
 
 from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.hybrid.configuration import HybridConfig
-from layerwright.tasks.models.weight_files import read_header
+from layerwright.tasks.models.weight_files import StoredTensor, read_header
 
 CONFIG, INDEX, MANIFEST = "config.json", "model.safetensors.index.json", "manifest.json"
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor as its file's header describes it; ``dtype`` is safetensors' name, as ``BF16``."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -67,27 +52,14 @@ class Checkpoint:
             read = HybridConfig.from_dict(fields)
         except Exception as error:  # Transformers raises many kinds of errors
             raise InputError(f"cannot be used: {error}", where=str(config)) from error
-        return cls(folder, read, stored_tensors(folder))
+        files = sorted(folder.glob("*.safetensors"))
+        tensors = {name: tensor for f in files for name, tensor in read_header(f).items()}
+        if not tensors:
+            raise IntegrityError(f"{folder} has no weights in its {len(files)} safetensors files")
+        return cls(folder, read, tensors)
 
     @property
     def element_bytes(self) -> int:
         """Bytes per element of keys and values, in the dtype that the model is loaded in."""
         dtype = self.config.dtype
         return dtype.itemsize if isinstance(dtype, torch.dtype) else 4
-
-
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a folder's safetensors files by name, from the files' headers.
-
-    Raises:
-        IntegrityError: there are no tensors, or a header cannot be read.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    tensors = {
-        name: StoredTensor(file, entry.dtype, entry.shape, entry.nbytes)
-        for file in files
-        for name, entry in read_header(file).items()
-    }
-    if not tensors:
-        raise IntegrityError(f"{folder} has no weights in its {len(files)} safetensors files")
-    return tensors

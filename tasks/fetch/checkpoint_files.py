@@ -18,13 +18,8 @@ _TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.t
 def pick_checkpoint(source: str, names: list[str]) -> list[str]:
     """Return the files of the safetensors checkpoint, or the single GGUF file.
 
-    Args:
-        source: the source as the recipe writes it, for error messages.
-        names: paths of the files inside the source.
-
-    Returns:
-        Files of a single folder, without its subfolders. The weights are those that Transformers
-        would load: ``model.safetensors``, else its shards, else all safetensors files.
+    The files are those of one folder, without its subfolders. The weights are those that
+    Transformers would load: ``model.safetensors``, else its shards, else all safetensors files.
 
     Raises:
         InputError: the source has several checkpoints, or its checkpoint lacks the config, the
@@ -48,8 +43,7 @@ def pick_checkpoint(source: str, names: list[str]) -> list[str]:
         raise _lacking(source, "config.json" + _no_tokenizer(folders[folder]))
     if len(checkpoints) > 1:
         raise _ambiguous(source, checkpoints)
-    folder = checkpoints[0]
-    files = folders[folder]
+    folder, files = checkpoints[0], folders[checkpoints[0]]
     if lacks := _no_tokenizer(files):
         raise _lacking(source, lacks.removeprefix(" and "))
     chosen = _weights(source, sorted(weights[folder]))
@@ -64,9 +58,9 @@ def _weights(source: str, names: list[str]) -> list[str]:
     if not shards:
         return names
     count = max(total for _, total in shards.values())
-    missing = [number for number in range(1, count + 1) if number not in shards]
-    if missing:
-        raise _lacking(source, f"shard {missing[0]} of {count} of its weights")
+    for number in range(1, count + 1):
+        if number not in shards:
+            raise _lacking(source, f"shard {number} of {count} of its weights")
     return [name for name, _ in shards.values()]
 
 

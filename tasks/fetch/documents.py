@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,15 @@ Row = tuple[str, Any]  # its position in the file, for error messages, and its v
 
 
 def read_documents(path: Path, field: str | None) -> Iterator[Document]:
-    """Yield the documents of one file, in order.
+    """Yield the documents of one file, in order; its suffix selects the reader.
 
     Args:
-        path: the file; its suffix selects the reader.
         field: the key or column that holds the text or the messages; None keeps whole rows.
 
     Raises:
         InputError: the format is unknown, the file is broken, or a row has no text.
     """
-    reader = READERS.get(path.suffix)
-    if reader is None:
+    if (reader := READERS.get(path.suffix)) is None:
         raise InputError(
             f"{path.name}: Layerwright cannot read text from "
             + (f"{path.suffix} files" if path.suffix else "files without a suffix"),
@@ -51,11 +49,7 @@ def to_document(row: Any, field: str, where: str) -> Document:
     """Convert a row to a document.
 
     A chat row (``messages``) stays a chat. An instruction row (``instruction`` with ``input`` and
-    ``output``) becomes a chat of a question and its answer. Any other row gives the text in
-    ``field``.
-
-    Raises:
-        InputError: the row has none of these fields.
+    ``output``) becomes a chat of a question and its answer. Another gives the text in ``field``.
     """
     if isinstance(row, str):
         return {"text": _clean(row)}
@@ -84,11 +78,7 @@ def to_document(row: Any, field: str, where: str) -> Document:
 
 
 def to_item(row: Any, where: str) -> Document:
-    """Wrap a row, unchanged, as a document.
-
-    Raises:
-        InputError: the row is not an object, or has a value that JSON cannot hold.
-    """
+    """Wrap a row, unchanged, as a document."""
     if not isinstance(row, dict):
         raise InputError("not an object", where=where, expected="a row with named fields")
     try:
@@ -120,9 +110,8 @@ def _json_of(document: Document) -> str:
 
 
 def _message(message: Any, where: str) -> dict[str, str]:
-    role, content = (
-        (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-    )
+    fields = message if isinstance(message, dict) else {}
+    role, content = fields.get("role"), fields.get("content")
     if not isinstance(role, str) or not isinstance(content, str):
         raise InputError(
             "a message without role and content", where=where, expected="both, as strings"
@@ -157,8 +146,7 @@ def _json(path: Path) -> Iterator[Row]:
             raise
         yield from _lines(path)  # JSON lines in a file named .json
         return
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
-        yield f"row {number}", row
+    yield from _numbered(rows if isinstance(rows, list) else [rows])
 
 
 def _arrow(path: Path) -> Iterator[Row]:
@@ -177,11 +165,11 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _rows(batches: Any) -> Iterator[Row]:
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            yield f"row {number}", row
-            number += 1
+    return _numbered(row for batch in batches for row in batch.to_pylist())
+
+
+def _numbered(rows: Iterable[Any]) -> Iterator[Row]:
+    return ((f"row {number}", row) for number, row in enumerate(rows))
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -13,6 +13,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.sources.source import one_line
 from layerwright.tasks.fetch.weights import SHARD_BYTES
 
 # llama.cpp's names for the pre-tokenizers that split off every digit before they apply GPT-2's
@@ -21,11 +22,9 @@ _DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "e
 
 
 def dequantise(file: Path, folder: Path, dtype: str) -> None:
-    """Write the weights, config, tokenizer and chat template of a GGUF file to ``folder``.
+    """Write the weights, config, tokenizer and chat template of a GGUF file to an empty folder.
 
     Args:
-        file: the GGUF file, which contains its tokenizer.
-        folder: an empty folder.
         dtype: dtype of the written weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``
             (float32, which holds every quantised value exactly).
 
@@ -44,7 +43,7 @@ def dequantise(file: Path, folder: Path, dtype: str) -> None:
         tokenizer = read_tokenizer(file)
     except Exception as error:  # a broken file can make the readers raise any exception
         raise InputError(
-            f"{file.name} cannot be read: {' '.join(str(error).split())[:300]}",
+            f"{file.name} cannot be read: {one_line(error)}",
             expected="a complete GGUF file of an architecture that Transformers reads",
         ) from error
     if hasattr(model.config, "quantization_config"):
@@ -64,20 +63,14 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and text_field(file, "tokenizer.ggml.pre") in _DIGIT_BY_DIGIT:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        rest = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, rest])
     return tokenizer
 
 
 def text_field(file: Path, key: str) -> str | None:
-    """Read a string field of the metadata.
-
-    gguf's own reader unpacks every token of the vocabulary, which takes seconds.
-    """
+    """Read a string field of the metadata; gguf's own reader needs seconds for the vocabulary."""
     head = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", GGUFValueType.STRING)
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(head)

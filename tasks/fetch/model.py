@@ -12,8 +12,7 @@ from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.references import ModelRef, TreeRef
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.fetch.gguf import dequantise
-from layerwright.tasks.fetch.license import license_of
-from layerwright.tasks.fetch.provenance import record_files
+from layerwright.tasks.fetch.provenance import license_of, record_files
 from layerwright.tasks.fetch.settings import copy_settings, normalise, read_config, read_tokenizer
 from layerwright.tasks.fetch.sources import model_source
 from layerwright.tasks.fetch.sources.source import names_in
@@ -31,10 +30,9 @@ def fetch_model(
     Safetensors files that already have the requested dtype are copied without being loaded. Other
     dtypes are converted tensor by tensor. GGUF is dequantised. Fields that differ between two
     fetches of the same model (paths, versions) are removed, so that both have the same digest.
+    Downloaded files stay in the step's workdir, so a fetch that was killed resumes there.
 
     Args:
-        source: the source, and the dtype of the weights (``auto``: as stored; GGUF: float32).
-        ctx: downloaded files stay in its workdir, so a fetch that was killed resumes there.
         data_root: folder that relative local paths start from.
         pin: identity of the source, a part of the cache key.
 
@@ -60,16 +58,11 @@ def fetch_model(
         _copy(weights, weights[0].parent, folder, None if source.dtype == "auto" else source.dtype)
     record_files(folder, source.source, files, names, license)
     described = describe(folder)
-    tree = ctx.store.put_tree(folder)
-    return _reference(tree, source.source, described)
+    return _reference(ctx.store.put_tree(folder), source.source, described)
 
 
 def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
-    """Return the reference of a base model that is already in the store.
-
-    Args:
-        sha256: digest of its tree.
-        source: the source that it was fetched from; recorded, not read.
+    """The reference of a base model in the store; ``source`` is recorded, not read.
 
     Raises:
         IntegrityError: the store does not have the tree.
@@ -87,11 +80,10 @@ def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, Tensor]]:
     Raises:
         InputError: the tokenizer cannot be read, or has more tokens than the model.
     """
-    config = read_config(folder)
-    tokenizer = read_tokenizer(folder)
-    if len(tokenizer) > config.vocab_size:
+    config, tokens = read_config(folder), len(read_tokenizer(folder))
+    if tokens > config.vocab_size:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the model has {config.vocab_size}",
+            f"the tokenizer has {tokens} tokens, but the model has {config.vocab_size}",
             expected="the tokenizer of this model",
         )
     return config, read_headers(sorted(folder.glob("*.safetensors")))
@@ -111,9 +103,6 @@ def _fitting(config: PretrainedConfig, tensors: dict[str, Tensor]) -> tuple[list
 
     If the checkpoint stores both embeddings and they are equal, only the original is kept. If they
     differ, they are not tied, even if the config says so: Transformers loads them untied.
-
-    Raises:
-        InputError: a tensor is missing, or its shape is not the shape that the config implies.
     """
     try:
         with torch.device("meta"):
@@ -133,10 +122,8 @@ def _fitting(config: PretrainedConfig, tensors: dict[str, Tensor]) -> tuple[list
                 keep.remove(copy)
             else:
                 tied = False
-    stored = set(keep) | {c for c, o in copies.items() if o in keep}
-    stored |= {o for c, o in copies.items() if c in keep}
-    missing = sorted(set(shapes) - stored)
-    if missing:
+    tied_too = {name for pair in copies.items() if set(pair) & set(keep) for name in pair}
+    if missing := sorted(set(shapes) - set(keep) - tied_too):
         raise InputError(
             f"the weights lack {len(missing)} tensors of {config.model_type}; the first is "
             f"{missing[0]}",

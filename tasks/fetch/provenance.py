@@ -1,13 +1,17 @@
-"""Record the files that a tree was made from, with size and digest, in ``source.json``."""
+"""Find the license of a source, and record source, files and license in ``source.json``."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from layerwright.tasks.disk import sha256_file
+import yaml
+from huggingface_hub.repocard import metadata_load
 
-SOURCE = "source.json"
+from layerwright.tasks.disk import sha256_file
+from layerwright.tasks.fetch.gguf import text_field
+
+SOURCE, README = "source.json", "README.md"
 
 
 def record_files(
@@ -25,3 +29,16 @@ def record_files(
     record = {"source": source, **stated, "files": entries}
     text = json.dumps(record, indent=1, ensure_ascii=False)
     (folder / SOURCE).write_text(text + "\n", encoding="utf-8")
+
+
+def license_of(folder: Path, gguf: Path | None = None) -> str | None:
+    """The license's name, from the GGUF file or else the front matter of README.md, if stated."""
+    if gguf is not None:
+        return text_field(gguf, "general.license")
+    if not (folder / README).is_file():
+        return None
+    try:
+        license = (metadata_load(folder / README) or {}).get("license")
+    except (ValueError, yaml.YAMLError):  # the README is not a model card
+        return None
+    return license if isinstance(license, str) else None

@@ -19,32 +19,19 @@ from transformers import (
 )
 
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.fetch.sources.source import one_line
 
 # fields that record who wrote the file, and where; they do not describe the model
 _NOISE = {
-    "config.json": ("_name_or_path", "_model_name_or_path", "transformers_version", "auto_map"),
-    "generation_config.json": ("_from_model_config", "transformers_version"),
-    "tokenizer_config.json": (
-        "name_or_path",
-        "is_local",
-        "local_files_only",
-        "transformers_version",
-        "auto_map",
-    ),
+    "config.json": "_name_or_path _model_name_or_path transformers_version auto_map",
+    "generation_config.json": "_from_model_config transformers_version",
+    "tokenizer_config.json": "name_or_path is_local local_files_only transformers_version auto_map",
 }
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "chat_template.jinja",
-    "chat_template.json",
+_COPIED = (
+    "config.json generation_config.json tokenizer.json tokenizer_config.json "
+    "special_tokens_map.json added_tokens.json tokenizer.model vocab.json merges.txt vocab.txt "
+    "chat_template.jinja chat_template.json LICENSE LICENSE.txt LICENSE.md"
 )
-_LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -57,7 +44,7 @@ def read_config(folder: Path) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # config classes check their fields with different exceptions
         raise InputError(
-            f"config.json cannot be used: {' '.join(str(error).split())[:300]}",
+            f"config.json cannot be used: {one_line(error)}",
             expected="a model type that Transformers supports without remote code",
         ) from error
     if getattr(config, "quantization_config", None):
@@ -75,6 +62,21 @@ def read_config(folder: Path) -> PretrainedConfig:
     return config
 
 
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a folder, without network access.
+
+    Raises:
+        InputError: Transformers cannot read it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise InputError(
+            f"the tokenizer cannot be read: {one_line(error)}",
+            expected="tokenizer files that Transformers reads without remote code",
+        ) from error
+
+
 def copy_settings(source: Path, folder: Path) -> None:
     """Copy the config, tokenizer and license of a safetensors checkpoint.
 
@@ -83,7 +85,7 @@ def copy_settings(source: Path, folder: Path) -> None:
     Raises:
         InputError: the tokenizer cannot be read.
     """
-    for name in ("config.json", "generation_config.json", *_TOKENIZER_FILES, *_LICENSES):
+    for name in _COPIED.split():
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     if not (source / "tokenizer.json").is_file():
@@ -105,35 +107,15 @@ def normalise(folder: Path, **changes: Any) -> None:
         path = folder / name
         if not path.is_file():
             continue
-        settings = _read_settings(path)
-        settings = {key: value for key, value in settings.items() if key not in noise}
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name} is not JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise InputError(f"{name} is not a JSON object", expected="a JSON object")
+        settings = {key: value for key, value in settings.items() if key not in noise.split()}
         if name == "config.json":
             settings.pop("torch_dtype", None)  # the name of `dtype` before Transformers 5
             settings |= changes
         text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path.name} is not a JSON object", expected="a JSON object")
-    return settings
-
-
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of a folder, without network access.
-
-    Raises:
-        InputError: Transformers cannot read it.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise InputError(
-            f"the tokenizer cannot be read: {' '.join(str(error).split())[:300]}",
-            expected="tokenizer files that Transformers reads without remote code",
-        ) from error

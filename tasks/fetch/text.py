@@ -27,11 +27,10 @@ def fetch_text(
     Drops empty documents, duplicates (compared without white space; items are never compared), and
     documents outside ``source.part``. The digest of a document gives its position in [0, 1), and
     ``part`` is a range of positions. So two disjoint parts never share a document, and documents
-    that are added to the source later do not move the others.
+    that are added to the source later do not move the others. Downloaded files stay in the step's
+    workdir, so a fetch that was killed resumes there.
 
     Args:
-        source: the source, its files, the field of the text, and the part.
-        ctx: downloaded files stay in its workdir, so a fetch that was killed resumes there.
         data_root: folder that relative local paths start from.
         pin: identity of the source, a part of the cache key.
 
@@ -53,8 +52,7 @@ def fetch_text(
     with (folder / DOCUMENTS).open("w", encoding="utf-8", newline="\n") as out, progress() as bar:
         for name in bar.track(names, description="read"):
             for document in read_documents(files / name, field):
-                sha256 = digest(document)
-                count = characters(document)
+                sha256, count = digest(document), characters(document)
                 if count == 0 or (field and sha256 in seen):
                     continue
                 seen.add(sha256)

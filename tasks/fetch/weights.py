@@ -14,20 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.models.weight_files import DTYPES, INDEX
 from layerwright.tasks.progress import progress
 
 SHARD_BYTES = 2 * 10**9  # a conversion holds at most this much in memory, plus a single tensor
-STORED = {  # safetensors' names of the dtypes that a checkpoint may have
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-INDEX = "model.safetensors.index.json"
+# safetensors' names of the dtypes that a checkpoint may have
+STORED = DTYPES | {"I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
 
 
 @dataclass(frozen=True)
@@ -84,15 +76,12 @@ def same_values(tensors: dict[str, Tensor], first: str, second: str) -> bool:
 def write_weights(
     tensors: dict[str, Tensor], keep: list[str], folder: Path, dtype: str | None
 ) -> None:
-    """Write the kept tensors as ``model.safetensors``, or as shards with an index.
+    """Write the tensors ``keep`` as ``model.safetensors``, or as shards with an index.
 
     If no tensor is dropped or converted, the files are copied without being loaded. Otherwise the
     tensors are loaded shard by shard.
 
     Args:
-        tensors: headers from ``read_headers``.
-        keep: names of the tensors to write.
-        folder: an empty folder.
         dtype: dtype of the written floating-point tensors (``float32``, ...); None keeps theirs.
     """
     floating = [STORED[t.dtype] for t in tensors.values() if STORED[t.dtype].is_floating_point]
@@ -161,7 +150,7 @@ def _shard_names(count: int) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Hard-link a file of the workdir; copy it if it is a symlink or cannot be hard-linked.
+    """Hard-link a file of the workdir; copy it if it cannot be hard-linked, or is a symlink.
 
     A symlink leads to a file of the user, which the store must not share.
     """

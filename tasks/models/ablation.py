@@ -20,14 +20,11 @@ def ablated(
 ) -> Iterator[HybridForCausalLM]:
     """Switches one branch of every gated recurrence off within the block.
 
-    The other branch keeps its share. Hybrids of window and linear attention tend to bypass the
-    linear branch without notice: such a model fails without the window, but does not change without
-    the recurrence (arXiv 2510.05901).
+    The other branch keeps its share. A hybrid that bypasses its linear branch fails without the
+    window, but does not change without the recurrence (arXiv 2510.05901). A backward pass that
+    recomputes activations must run inside the block.
 
     Args:
-        model: changed in place and always restored. A backward pass that recomputes activations
-            must run inside the block.
-        branch: the branch to switch off.
         rows_B: (B,) bool, the rows of each batch to change; None for all rows.
     """
     mixers = [m for m in model.modules() if isinstance(m, GatedRecurrence)]

@@ -23,12 +23,9 @@ def converted(
     tensors: Mapping[str, Tensor] | None = None,
     donor: HybridForCausalLM | None = None,
 ) -> Iterator[HybridForCausalLM]:
-    """Replaces the specs and tensors of some layers within the block.
-
-    The original layer modules are always restored afterwards.
+    """Replaces the specs and tensors of some layers of ``model`` within the block.
 
     Args:
-        model: changed in place; its weights are shared, not copied.
         specs: layer index -> the layer's whole spec.
         tensors: full name -> value, in any float dtype; tensors of layers only.
         donor: a model of the same base; the layers in ``specs`` are built from its layers' modules.
@@ -71,10 +68,10 @@ def shallow_copy(model: HybridForCausalLM) -> HybridForCausalLM:
 
 
 def unfitted_copy(base: HybridForCausalLM, specs: Sequence[dict[str, Any]]) -> HybridForCausalLM:
-    """The base with the given layer specs and without fitting.
+    """The base with the given layer specs and without fitting, to measure time and memory.
 
-    For measurements that do not depend on values, such as time. Tensors that both models have are
-    shared. Tensors that a strategy would fit keep their initial values (linear maps are zero).
+    Tensors that both models have are shared. Tensors that a strategy would fit keep their initial
+    values (linear maps are zero).
 
     Raises:
         ValueError: a spec is not valid.
@@ -95,8 +92,7 @@ def layer_of(name: str) -> int:
 def assign_tensors(model: HybridForCausalLM, tensors: Mapping[str, Tensor]) -> None:
     """Assigns tensors to the model by full name, in the dtype of the tensors they replace.
 
-    Other models may share the modules below a layer. The modules on the path to a tensor are
-    therefore replaced by copies that share all other tensors, so that other models do not change.
+    Modules between layer and tensor are replaced by copies, because other models may share them.
     """
     for name, tensor in tensors.items():
         *path, leaf = name.removeprefix(LAYERS).split(".")

@@ -26,9 +26,7 @@ class Slot(Protocol):
 
 
 class LayerTurn:
-    """Loads one offloaded layer's weights when the layer runs.
-
-    It stays valid when the layer is converted, because the modules stay shared.
+    """Loads one offloaded layer's weights when the layer runs, also after its conversion.
 
     Attributes:
         held: `at_work` keeps the weights loaded; running the layer then swaps nothing.

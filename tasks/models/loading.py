@@ -23,11 +23,10 @@ def load_base(
     """Loads a base model as a hybrid of full-attention layers, in evaluation mode.
 
     Args:
-        folder: a normalised checkpoint.
         dtype: None keeps the dtype of the checkpoint.
 
     Raises:
-        InputError: the base's family, or a feature of the base, is not supported.
+        InputError: as in `base_config`.
         IntegrityError: the weights do not match the config.
     """
     return _load(folder, base_config(folder), device, dtype)

@@ -15,11 +15,7 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 
 class ParameterCounts:
-    """Parameter counts for one base model.
-
-    Args:
-        config: the base's hybrid configuration.
-    """
+    """Parameter counts for one base model, from its hybrid configuration."""
 
     def __init__(self, config: HybridConfig) -> None:
         self._config = copy.deepcopy(config)

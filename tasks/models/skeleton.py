@@ -14,7 +14,7 @@ from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import base_config
-from layerwright.tasks.models.weight_files import StoredTensor, find_tensors
+from layerwright.tasks.models.weight_files import DTYPES, StoredTensor, find_tensors
 
 ALIGNMENT = 64  # bytes; the alignment of separately allocated tensors
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
@@ -36,11 +36,7 @@ class Part:
 
 
 class FlatWeights:
-    """The weights of some modules, side by side in one buffer of bytes.
-
-    Attributes:
-        nbytes: size of the buffer.
-    """
+    """The weights of some modules, side by side in one buffer of ``nbytes`` bytes."""
 
     def __init__(self, model: nn.Module, names: list[str], stored: dict[str, StoredTensor]):
         self.parts: list[Part] = []
@@ -54,7 +50,7 @@ class FlatWeights:
             self.nbytes += -(-size // ALIGNMENT) * ALIGNMENT
 
     def read_into(self, flat: Tensor) -> None:
-        """Reads all weights from their files into a CPU buffer of at least `nbytes` bytes."""
+        """Reads all weights into a CPU buffer of at least `nbytes` bytes."""
         for part in self.parts:
             part.stored.read_into(part.view(flat))
 
@@ -67,11 +63,11 @@ class FlatWeights:
     def put(self, flat: Tensor) -> None:
         """Makes the modules use the weights in a buffer, on any device."""
         for part in self.parts:
-            if part.leaf in part.owner._parameters:
-                weight = nn.Parameter(part.view(flat), requires_grad=False)
-                part.owner._parameters[part.leaf] = weight
+            owner, leaf, weight = part.owner, part.leaf, part.view(flat)
+            if leaf in owner._parameters:
+                owner._parameters[leaf] = nn.Parameter(weight, requires_grad=False)
             else:
-                part.owner._buffers[part.leaf] = part.view(flat)
+                owner._buffers[leaf] = weight
 
     def take(self) -> None:
         """Removes the weights from the modules."""
@@ -98,13 +94,12 @@ def read_skeleton(folder: Path) -> Skeleton:
     """The model of a converted checkpoint or a base, from its config and its files' headers.
 
     Raises:
-        InputError: the folder is not a checkpoint, or the base's family is not supported.
-        IntegrityError: the files do not hold the weights that the config requires; the message
-            names file and tensor.
+        InputError: as in `read_config`.
+        IntegrityError: the files do not hold the weights that the config requires.
     """
     config = read_config(folder)
     stored = find_tensors(folder)
-    dtype = config.dtype or next(iter(stored.values())).dtype
+    dtype = config.dtype or DTYPES[next(iter(stored.values())).dtype]
     with init_empty_weights():
         model = HybridForCausalLM._from_config(config, dtype=dtype).eval()
     if (folder / "generation_config.json").is_file():
@@ -117,8 +112,7 @@ def read_skeleton(folder: Path) -> Skeleton:
     fixed: list[str] = []
     for name in expected:
         path = name.split(".")
-        group = groups[int(path[2])] if path[:2] == ["model", "layers"] else fixed
-        group.append(name)
+        (groups[int(path[2])] if path[:2] == ["model", "layers"] else fixed).append(name)
     layers = [FlatWeights(model, names, stored) for names in groups]
     return Skeleton(model, FlatWeights(model, fixed, stored), layers)
 
@@ -169,6 +163,6 @@ def _check(
 
 
 def _load(stored: StoredTensor) -> Tensor:
-    tensor = torch.empty(stored.shape, dtype=stored.dtype)
+    tensor = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
     stored.read_into(tensor)
     return tensor

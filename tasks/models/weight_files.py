@@ -37,23 +37,12 @@ class WeightIndex(BaseModel):
     weight_map: dict[str, str]
 
 
-class TensorHeader(Contract):
-    """One tensor's entry in the header of a safetensors file.
-
-    Attributes:
-        dtype: safetensors' name, such as ``BF16``.
-        data_offsets: first byte and the byte after the last, counted from the end of the header.
-        start: first byte in the file.
-    """
+class HeaderEntry(Contract):
+    """One tensor's entry in a header; offsets are counted from the end of the header."""
 
     dtype: str
     shape: tuple[Extent, ...]
     data_offsets: tuple[Extent, Extent]
-    start: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        return self.data_offsets[1] - self.data_offsets[0]
 
 
 @dataclass(frozen=True)
@@ -61,14 +50,20 @@ class StoredTensor:
     """One tensor in a file.
 
     Attributes:
-        offset_bytes: position of its first byte in the file.
+        dtype: safetensors' name, such as ``BF16``.
+        start: position of its first byte in the file.
     """
 
     file: Path
     name: str
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
-    offset_bytes: int
+    start: int
+    nbytes: int
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
 
     def read_into(self, target: Tensor) -> None:
         """Fills a contiguous CPU tensor of the same shape, with conversion to its dtype.
@@ -77,15 +72,14 @@ class StoredTensor:
             IntegrityError: the file ends inside the tensor.
             StepError: the file cannot be read.
         """
-        raw = target
-        if target.dtype != self.dtype:
-            raw = torch.empty(self.shape, dtype=self.dtype)
+        dtype = DTYPES[self.dtype]
+        raw = target if target.dtype == dtype else torch.empty(self.shape, dtype=dtype)
         array: Any = raw.view(-1).view(torch.uint8).numpy()
         view = memoryview(array)
         done = 0
         try:
             with open(self.file, "rb", buffering=0) as file:
-                file.seek(self.offset_bytes)
+                file.seek(self.start)
                 while done < len(view):  # one call reads at most 2 GB
                     count = file.readinto(view[done:])
                     if not count:
@@ -127,50 +121,49 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def read_header(file: Path) -> dict[str, TensorHeader]:
-    """The tensors' entries in a safetensors header, by name; the data may be missing.
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """The tensors in a safetensors header, by name; the data may be missing.
 
     Raises:
         IntegrityError: the file is missing, truncated inside its header, or not safetensors.
     """
     if not file.is_file():
         raise IntegrityError(f"{file}: this file of weights is missing")
-    size = file.stat().st_size
     with open(file, "rb") as opened:
         start = 8 + int.from_bytes(opened.read(8), "little")
-        if size < start:
+        if file.stat().st_size < start:
             raise IntegrityError(f"{file}: not a safetensors file, or cut off inside its header")
         try:
             entries = ENTRIES.validate_json(opened.read(start - 8))
             entries.pop("__metadata__", None)
-            header = {n: TensorHeader.model_validate(entry) for n, entry in entries.items()}
+            header = {n: HeaderEntry.model_validate(entry) for n, entry in entries.items()}
         except ValidationError as error:
             raise IntegrityError(
                 f"{file}: not a safetensors file: {error.errors()[0]['msg']}"
             ) from error
+    tensors = {}
     for name, entry in header.items():
-        if entry.nbytes < 0:
+        first, end = entry.data_offsets
+        if end < first:
             raise IntegrityError(f"{file}: {name} ends before it begins")
-    return {n: e.model_copy(update={"start": start + e.data_offsets[0]}) for n, e in header.items()}
+        place = start + first, end - first
+        tensors[name] = StoredTensor(file, name, entry.dtype, entry.shape, *place)
+    return tensors
 
 
 def _tensors_of(file: Path) -> dict[str, StoredTensor]:
-    tensors = {}
-    header, size = read_header(file), file.stat().st_size
-    for name, entry in header.items():
-        if entry.start + entry.nbytes > size:
+    tensors = read_header(file)
+    size = file.stat().st_size
+    for name, tensor in tensors.items():
+        end = tensor.start + tensor.nbytes
+        if end > size:
+            raise IntegrityError(f"{file}: cut off: {name} ends at byte {end}, the file has {size}")
+        if tensor.dtype not in DTYPES:
             raise IntegrityError(
-                f"{file}: cut off: {name} ends at byte {entry.start + entry.nbytes}, "
-                f"the file has {size}"
+                f"{file}: {name} is stored as {tensor.dtype}, not as one of {', '.join(DTYPES)}"
             )
-        if entry.dtype not in DTYPES:
+        if tensor.nbytes != tensor.elements * DTYPES[tensor.dtype].itemsize:
             raise IntegrityError(
-                f"{file}: {name} is stored as {entry.dtype}, not as one of {', '.join(DTYPES)}"
+                f"{file}: {name} has {tensor.nbytes} bytes for the shape {tensor.shape}"
             )
-        dtype = DTYPES[entry.dtype]
-        if entry.nbytes != prod(entry.shape) * dtype.itemsize:
-            raise IntegrityError(
-                f"{file}: {name} has {entry.nbytes} bytes for the shape {entry.shape}"
-            )
-        tensors[name] = StoredTensor(file, name, dtype, entry.shape, entry.start)
     return tensors

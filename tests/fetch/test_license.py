@@ -8,8 +8,8 @@ from fetch.tiny_gguf import write_gguf
 from tiny_checkpoint import write_checkpoint
 
 from layerwright.tasks.context import Context
-from layerwright.tasks.fetch.license import license_of
 from layerwright.tasks.fetch.model import fetch_model
+from layerwright.tasks.fetch.provenance import license_of
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.store.local import LocalStore
 

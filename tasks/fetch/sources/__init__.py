@@ -35,13 +35,8 @@ def parse(
     """Parse a recipe's ``source`` field; read nothing yet.
 
     Args:
-        source: ``hf:owner/name@revision``, ``pypi:dist==version[/path]``, ``s3://bucket/prefix``,
-            ``python-docs`` or a local path.
         data_root: folder that relative local paths start from; the current folder if None.
-        patterns: globs of the wanted files; ``*`` also matches ``/``.
-        require: at least one wanted file must match one of these globs; None: ``patterns``.
-        purpose: whether the source is read as a model or as a text.
-        refine: selects the needed files among those that match ``patterns``.
+        patterns, require, refine: as in `Source`; ``require`` None means ``patterns``.
 
     Raises:
         InputError: no kind of source accepts it.

@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    XetDownloadError,
-)
+from huggingface_hub import errors as hub_errors
 
 from layerwright.tasks.errors import InputError, StepError
-from layerwright.tasks.fetch.sources.source import Source, Tick
+from layerwright.tasks.fetch.sources.source import Source, Tick, one_line
 
 _FORM = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
-_NETWORK_ERRORS = (HTTPError, XetDownloadError, OSError)
+_NETWORK_ERRORS = (hub_errors.HTTPError, hub_errors.XetDownloadError, OSError)
+_ABSENT = (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -70,46 +64,32 @@ class HubSource(Source):
             return HfApi().repo_info(
                 self.repo, revision=revision, repo_type=self.repo_type, files_metadata=True
             )
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        except (*_ABSENT, hub_errors.HFValidationError) as error:
             raise InputError(
-                f"{self.text}: {self._one_line(error)}",
+                f"{self.text}: {one_line(error)}",
                 expected=f"an existing {self.repo_type} repository and revision",
                 remedy="set HF_TOKEN if the repository is private or gated",
             ) from error
         except _NETWORK_ERRORS as error:
-            raise StepError(
-                f"{self.text}: the request to the Hub failed: {self._one_line(error)}"
-            ) from error
-
-    @staticmethod
-    def _one_line(error: Exception) -> str:
-        return " ".join(str(error).split())[:300]
+            reason = f"the request to the Hub failed: {one_line(error)}"
+            raise StepError(f"{self.text}: {reason}") from error
 
     def fetch(self, work: Path) -> Path:
         """Download the files in parallel into huggingface_hub's cache, then link to them."""
         names = self.choose(self.listing(work))
         try:
-            self._snapshot = Path(
-                snapshot_download(
-                    self.repo,
-                    revision=self.commit,
-                    repo_type=self.repo_type,
-                    allow_patterns=[_literal(name) for name in names],
-                )
-            )
-        except GatedRepoError as error:
+            # each pattern matches only its file
+            patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+            options = {"repo_type": self.repo_type, "allow_patterns": patterns}
+            self._snapshot = Path(snapshot_download(self.repo, revision=self.commit, **options))
+        except hub_errors.GatedRepoError as error:
             raise InputError(
-                f"{self.text}: {self._one_line(error)}", remedy="request access and set HF_TOKEN"
+                f"{self.text}: {one_line(error)}", remedy="request access and set HF_TOKEN"
             ) from error
         except _NETWORK_ERRORS as error:
-            raise StepError(f"{self.text}: download failed: {self._one_line(error)}") from error
+            raise StepError(f"{self.text}: download failed: {one_line(error)}") from error
         return super().fetch(work)
 
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
         target.symlink_to((self._snapshot / name).resolve())
         tick(target.stat().st_size)
-
-
-def _literal(name: str) -> str:
-    """A glob that matches only this name."""
-    return re.sub(r"([*?[])", r"[\1]", name)

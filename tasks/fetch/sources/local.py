@@ -54,10 +54,7 @@ class LocalSource(Source):
         }
 
     def identity(self) -> str:
-        """sha256 over the relative path, size and sha256 of the wanted files.
-
-        Moving the folder does not change it.
-        """
+        """sha256 over the relative path, size and sha256 of the wanted files."""
         chosen = self.choose(self.listing(Path()))
         files = self._files()
         entries = [(name, files[name].stat().st_size, sha256_file(files[name])) for name in chosen]

@@ -122,14 +122,10 @@ class PypiSource(Source):
             return every
         if self.path in every:
             return {self.path.rsplit("/", 1)[-1]: every[self.path]}
-        if not re.search(r"[*?[]", self.path):
-            start = f"{self.path}/"
-            inside = {n.removeprefix(start): m for n, m in every.items() if n.startswith(start)}
-        else:
-            fixed = re.split(r"[*?[]", self.path)[0].rpartition("/")[0]
-            inside = {
-                n.removeprefix(f"{fixed}/"): m for n, m in every.items() if matches(n, [self.path])
-            }
+        fixed, *glob = re.split(r"[*?[]", self.path, maxsplit=1)
+        start = f"{fixed.rpartition('/')[0] if glob else fixed}/"
+        chosen = (n for n in every if (matches(n, [self.path]) if glob else n.startswith(start)))
+        inside = {n.removeprefix(start): every[n] for n in chosen}
         if not inside:
             raise InputError(
                 f"{self.text}: the wheel has nothing at {self.path}",

@@ -65,17 +65,12 @@ class PythonDocsSource(Source):
 
 
 def sections(texts: dict[str, str]) -> dict[str, list[str]]:
-    """Cut texts into sections of which no two share a run of RUN_WORDS words.
+    """Cut texts, by name, into sections of which no two share a run of RUN_WORDS words.
 
     The longest text comes first: it stays complete, and its excerpts in other texts are dropped. A
     paragraph is dropped if it repeats a run of words of an earlier section (also across the
     boundary to the paragraph kept before it), or if an earlier section has the same paragraph.
-
-    Args:
-        texts: text by name.
-
-    Returns:
-        The sections of each text, in order, without texts that have no section left.
+    Texts that have no section left are omitted.
     """
     runs: set[tuple[str, ...]] = set()
     paragraphs: set[str] = set()

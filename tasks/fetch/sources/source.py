@@ -125,10 +125,9 @@ class Source(ABC):
         )
 
     def fetch(self, work: Path) -> Path:
-        """Fetch the wanted files into a folder below ``work``.
+        """Fetch the wanted files into a folder below ``work``, which survives a kill.
 
-        Args:
-            work: a folder that survives a kill; complete files in it are not fetched again.
+        Complete files in it are not fetched again.
 
         Returns:
             The folder with exactly the wanted files, each at its path in the source. They may be
@@ -178,3 +177,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 def accepted_forms(kinds: Iterable[type[Source]], purpose: Purpose) -> str:
     """Return the forms of the sources that can hold ``purpose``, for error messages."""
     return " or ".join(kind.form for kind in kinds if purpose in kind.purposes)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
