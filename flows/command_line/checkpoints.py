@@ -60,5 +60,5 @@ def export_checkpoint(name: str, home: Home, form: Form, target: Path) -> Export
     elif form == "gguf":
         from layerwright.tasks.export.gguf import export_gguf as export
     else:
-        from layerwright.tasks.export.transformers_folder import export_transformers as export
+        from layerwright.tasks.export.folder import export_transformers as export
     return export(folder, target, render_card(facts, form) if facts else None)

@@ -40,9 +40,8 @@ def convert_model(
 
     A weights file without changes is copied byte by byte. A file with changes is rewritten with its
     tensors mapped from disk, so it is never in memory as a whole. If a strategy fits tensors, the
-    base is first loaded and converted within the step's memory limit. The result depends only on
-    the base, the plan and, if a strategy fits tensors, the calibration rows: the same inputs give
-    the same digest, also after an interruption.
+    base is first loaded and converted within the step's memory limit. The same inputs give the same
+    digest, also after an interruption.
 
     Args:
         regularized: the base after regularization for this plan. If given, its weights are
@@ -82,11 +81,8 @@ def convert_model(
         recorded = json.loads((source / LINEAGE).read_text())["regularize"]
         lineage["regularized"] = {"sha256": regularized.sha256, **recorded}
     if fits:
-        lineage["fitted_on"] = {
-            "text_sha256": calibration.text.sha256,
-            "rows": calibration.rows,
-            "row_tokens": calibration.row_tokens,
-        }
+        shape = {"rows": calibration.rows, "row_tokens": calibration.row_tokens}
+        lineage["fitted_on"] = {"text_sha256": calibration.text.sha256, **shape}
     (target / LINEAGE).write_text(json.dumps(lineage, indent=1) + "\n")
     tree = ctx.store.put_tree(target)
     return CheckpointRef(**tree.model_dump(), base_sha256=model.sha256, plan_sha256=plan_sha256)

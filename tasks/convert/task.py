@@ -4,10 +4,6 @@ from layerwright.tasks.contracts.references import CheckpointRef
 from layerwright.tasks.orchestration.node import Node
 from layerwright.tasks.steps import Step
 
-STEP = Step(
-    "convert",
-    after="regularize",
-    seconds="layerwright.tasks.convert.estimate.seconds",
-    streams=True,
-)
+ESTIMATE = "layerwright.tasks.convert.estimate.seconds"
+STEP = Step("convert", after="regularize", seconds=ESTIMATE, streams=True)
 convert_model = Node[CheckpointRef](STEP, "layerwright.tasks.convert.checkpoint.convert_model")

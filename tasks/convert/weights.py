@@ -37,8 +37,6 @@ def write_weights(
     index if the base has several files.
 
     Args:
-        source: folder of the base.
-        target: folder of the converted checkpoint.
         wanted: all tensor names of the converted model. The base has all of them except fitted
             tensors, and tied tensors that it does not store.
         fitted: full name -> value in the checkpoint's dtype.

@@ -1,4 +1,4 @@
-"""Write a folder atomically."""
+"""Write exported folders atomically; export one that Transformers loads with the code in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from layerwright.tasks.contracts.checkpoint import Exported
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.export.agreement import assert_agreement
+from layerwright.tasks.export.checkpoint import MANIFEST, Checkpoint
 
 README = "README.md"
 
@@ -45,3 +48,23 @@ def copy_files(source: Path, target: Path, left_out: tuple[str, ...]) -> None:
     for file in sorted(source.iterdir()):
         if file.is_file() and not any(file.match(pattern) for pattern in left_out):
             shutil.copyfile(file, target / file.name)
+
+
+def export_transformers(folder: Path, target: Path, readme: str | None = None) -> Exported:
+    """Copies a checkpoint, its own code included, and loads the copy as a serving host would.
+
+    Raises:
+        InputError: the folder has no converted checkpoint, or ``target`` exists.
+        IntegrityError: the copy does not load, or does not compute the checkpoint's logits.
+    """
+    checkpoint = Checkpoint.open(folder)
+    with new_folder(target, readme) as partial:
+        copy_files(folder, partial, left_out=(MANIFEST,))
+        difference = assert_agreement(folder, checkpoint.config, partial, trust_remote_code=True)
+    return Exported(
+        to="transformers",
+        folder=str(target),
+        model_type=checkpoint.config.model_type,
+        layers=checkpoint.config.num_hidden_layers,
+        relative_rms=difference,
+    )

@@ -21,13 +21,11 @@ FAR = 2**20  # tokens, more than any window; above it a cache grows linearly
 def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspection:
     """Layers, capabilities, memory and size of a checkpoint, from its config and file headers.
 
+    Shares are to the same model with full attention in every layer.
+
     Args:
-        folder: a converted checkpoint.
         tokens: context lengths for the cache's size; by default CONTEXTS up to the model's maximum
             length, and that maximum.
-
-    Returns:
-        Shares are to the same model with full attention in every layer.
 
     Raises:
         InputError: the folder has no converted checkpoint, its config is inconsistent, or a length
@@ -39,10 +37,8 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspect
     parameters = share_of(parameter_count(config), parameter_count(dense))
     longest = config.max_position_embeddings
     lengths = tokens or sorted({*(n for n in CONTEXTS if n < longest), longest})
-    if min(lengths) < 1:
-        raise InputError(
-            f"a context length of {min(lengths)}", where="--tokens", expected="1 or more"
-        )
+    if (least := min(lengths)) < 1:
+        raise InputError(f"a context length of {least}", where="--tokens", expected="1 or more")
 
     def kv_bytes(of: HybridConfig, length: int) -> int:
         return predicted_kv_bytes(of, length, 1, checkpoint.element_bytes)
@@ -73,29 +69,19 @@ def inspect_checkpoint(folder: Path, tokens: list[int] | None = None) -> Inspect
 
 def layer_map(config: HybridConfig) -> tuple[LayerRun, ...]:
     """Runs of equal layers, in order."""
-    runs = []
-    for _, run in groupby(range(config.num_hidden_layers), key=config.layer_specs.__getitem__):
-        layers = list(run)
-        spec = config.layer_specs[layers[0]]
-        runs.append(LayerRun(start=layers[0], stop=layers[-1] + 1, **spec))
-    return tuple(runs)
+    runs = groupby(enumerate(config.layer_specs), key=lambda layer: layer[1])
+    layers = ((spec, [index for index, _ in run]) for spec, run in runs)
+    return tuple(LayerRun(start=run[0], stop=run[-1] + 1, **spec) for spec, run in layers)
 
 
 def dense_config(config: HybridConfig) -> HybridConfig:
     """The same model with full attention in every layer."""
-    fields = config.to_dict() | {
-        "layer_specs": [FULL_LAYER] * config.num_hidden_layers,
-        "capabilities": None,
-    }
-    return HybridConfig.from_dict(fields)
+    full = [FULL_LAYER] * config.num_hidden_layers
+    return HybridConfig.from_dict(config.to_dict() | {"layer_specs": full, "capabilities": None})
 
 
 def parameter_count(config: HybridConfig) -> int:
-    """The number of parameters of the model that a config describes, without allocating them.
-
-    Raises:
-        InputError: the config is inconsistent.
-    """
+    """The number of parameters of the model that a config describes, without allocating them."""
     try:
         with torch.device("meta"):
             model = HybridForCausalLM(config)

@@ -31,8 +31,8 @@ def export_stock(folder: Path, target: Path, readme: str | None = None) -> Expor
     """Writes a checkpoint as a stock model and compares the logits of the two.
 
     Raises:
-        InputError: the folder has no converted checkpoint, no stock class supports its layers (the
-            message names them), or ``target`` exists.
+        InputError: the folder has no converted checkpoint, no stock class supports its layers, or
+            ``target`` exists.
         IntegrityError: the stock model does not compute the checkpoint's logits.
     """
     checkpoint = Checkpoint.open(folder)

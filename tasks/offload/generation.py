@@ -48,10 +48,9 @@ def generate_text(
     source: Source = "disk",
     device: str = "cpu",
 ) -> Generated:
-    """Continues a prompt by greedy decoding.
+    """Continues a prompt by greedy decoding, with a converted checkpoint or a base model.
 
     Args:
-        folder: a converted checkpoint or a base model.
         chat: treat the prompt as a user's message and apply the tokenizer's chat template.
         memory: bound on the weights in the device's memory, such as "300MB" or "2GiB".
         resident_layers, source: as in `load_streamed`.
@@ -64,17 +63,12 @@ def generate_text(
     read_config(folder)  # its error about the folder is clearer than the tokenizer's
     tokenizer = find_tokenizer(folder)
     ids_1T = encode(tokenizer, prompt, chat).to(device)
-    loaded = load_streamed(
-        folder,
-        device,
-        resident_bytes=resident_bytes,
-        resident_layers=resident_layers,
-        source=source,
-    )
+    bounds = {"resident_bytes": resident_bytes, "resident_layers": resident_layers}
+    loaded = load_streamed(folder, device, **bounds, source=source)
     with loaded, progress() as bar:
-        cache = HybridCache(loaded.model.config)
-        started = time.perf_counter()
         model: Any = loaded.model
+        cache = HybridCache(model.config)
+        started = time.perf_counter()
         row = model.generate(
             ids_1T,
             attention_mask=torch.ones_like(ids_1T),
@@ -115,19 +109,12 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
 
 
 def find_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer.
-
-    Raises:
-        InputError: the folder has no tokenizer.
-    """
+    """The checkpoint's tokenizer; InputError if the folder has none."""
     try:
         return load_tokenizer(folder)
     except (OSError, ValueError) as error:
-        raise InputError(
-            "no tokenizer can be loaded from this folder",
-            where=str(folder),
-            expected="tokenizer.json",
-        ) from error
+        what = "no tokenizer can be loaded from this folder"
+        raise InputError(what, where=str(folder), expected="tokenizer.json") from error
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool) -> Tensor:
@@ -152,11 +139,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool) -> Tenso
 
 
 def size_in_bytes(size: str) -> int:
-    """Bytes of a size such as 300MB, 1.5GB (powers of ten) or 2GiB (powers of two).
-
-    Raises:
-        InputError: the text is not a size.
-    """
+    """Bytes of a size such as 300MB, 1.5GB (powers of ten) or 2GiB (powers of two)."""
     try:
         # upper case, because accelerate reads the lower-case b of "300mb" as bits
         return convert_file_size_to_int(size.strip().upper())

@@ -13,8 +13,7 @@ from layerwright.tasks.models.skeleton import FlatWeights
 class LayerSlot:
     """Loads an offloaded layer's weights before it runs and unloads them afterwards.
 
-    Nothing is read in advance: on the measured machines a background read gained nothing
-    (benchmarks/2026-12-01-offload.md), and a second buffer costs another resident layer.
+    Nothing is read in advance, because that gained nothing (benchmarks/2026-12-01-offload.md).
 
     Args:
         layers: the weights of the offloaded layers, by index.

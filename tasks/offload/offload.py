@@ -71,11 +71,9 @@ def load_streamed(
 
     Embeddings, final norm and head stay in memory, and as many layers as the bound allows
     (see `plan_residency`). The other layers share one buffer. The bound does not include
-    activations and the KV cache.
+    activations and the KV cache. Code in the checkpoint is not run.
 
     Args:
-        folder: a checkpoint; its own code is not run.
-        device: where the model computes.
         resident_bytes, resident_layers: the bound; at most one of them. Without a bound all layers
             stay in memory.
         source: where offloaded layers are read from: "disk", the checkpoint's files, or "host",
@@ -87,12 +85,8 @@ def load_streamed(
         IntegrityError: the files do not hold the weights that the config requires.
     """
     skeleton = read_skeleton(folder)
-    residency = plan_residency(
-        skeleton.fixed.nbytes,
-        [layer.nbytes for layer in skeleton.layers],
-        resident_bytes,
-        resident_layers,
-    )
+    fixed, sizes = skeleton.fixed.nbytes, [layer.nbytes for layer in skeleton.layers]
+    residency = plan_residency(fixed, sizes, resident_bytes, resident_layers)
     model, torch_device = skeleton.model, torch.device(device)
     resident_total = _put(skeleton.fixed, torch_device)
     if model.config.tie_word_embeddings:
@@ -107,12 +101,8 @@ def load_streamed(
     if not residency.streamed:
         return StreamedModel(model, residency, None, resident_total)
     return_freed_memory()
-    slot = LayerSlot(
-        {layer: skeleton.layers[layer] for layer in residency.streamed},
-        residency.slot_bytes,
-        torch_device,
-        on_host=source == "host",
-    )
+    streamed = {layer: skeleton.layers[layer] for layer in residency.streamed}
+    slot = LayerSlot(streamed, residency.slot_bytes, torch_device, on_host=source == "host")
     for layer in residency.streamed:
         LayerTurn(slot, layer).attach(model.model.layers[layer])
     return StreamedModel(model, residency, slot, resident_total + residency.slot_bytes)

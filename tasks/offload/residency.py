@@ -31,10 +31,9 @@ def plan_residency(
 ) -> Residency:
     """The choice within the bound that loads the fewest bytes per token.
 
-    Every token runs the layers 0 .. L-1 in the same order. A least-recently-used cache would
-    therefore never contain the next layer, as soon as one layer does not fit, so the set that stays
-    is fixed. Small layers, such as linear maps, stay first, because each would occupy the buffer of
-    a large layer.
+    The set that stays is fixed: every token runs the layers in the same order, so that a
+    least-recently-used cache would never contain the next layer. Small layers, such as linear maps,
+    stay first, because each would occupy the buffer of a large layer.
 
     Args:
         fixed_bytes: bytes of embeddings, final norm and head.

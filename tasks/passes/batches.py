@@ -28,49 +28,38 @@ def token_rows(
     seed: int | None = None,
     what: str = "text",
 ) -> Tensor:
-    """The first ``rows`` rows of a text.
+    """The first rows of a text, (rows, row_tokens) int64.
 
     Documents are concatenated with EOS between them; a text of one document is exactly
     ``tokenizer(text).input_ids``. Only as many documents are read as needed.
 
     Args:
-        text_folder: a text tree with ``documents.jsonl``.
         seed: shuffles the documents first; None keeps their order.
         what: the text's name, for messages.
-
-    Returns:
-        (rows, row_tokens) int64.
 
     Raises:
         InputError: the text is too short, or a line is not a document.
     """
     needed = rows * row_tokens
-    tokens = _packed_tokens(text_folder, tokenizer, seed, what, limit=needed)
-    if len(tokens) < needed:
-        raise InputError(
-            f"the text {what!r} has only {len(tokens):,} tokens",
-            expected=f"{rows} rows of {row_tokens} tokens = {needed:,} tokens",
-            remedy="add text, or ask for fewer or shorter rows",
-        )
-    return torch.tensor(tokens[:needed]).view(rows, row_tokens)
+    tokens: list[int] = []
+    for document in documents(text_folder, what, seed):
+        if tokens and tokenizer.eos_token_id is not None:
+            tokens.append(tokenizer.eos_token_id)
+        tokens.extend(encode(document, tokenizer, what))
+        if len(tokens) >= needed:
+            return torch.tensor(tokens[:needed]).view(rows, row_tokens)
+    raise InputError(
+        f"the text {what!r} has only {len(tokens):,} tokens",
+        expected=f"{rows} rows of {row_tokens} tokens = {needed:,} tokens",
+        remedy="add text, or ask for fewer or shorter rows",
+    )
 
 
 def calibration_rows(calibration: Calibration, store: Store, model_folder: Path) -> Tensor:
-    """The calibration rows for fitting strategies, (rows, row_tokens) int64.
-
-    Args:
-        model_folder: a checkpoint, for its tokenizer.
-
-    Raises:
-        InputError: the text is too short.
-    """
-    return token_rows(
-        store.open_tree(calibration.text.sha256),
-        load_tokenizer(model_folder),
-        calibration.rows,
-        calibration.row_tokens,
-        what="calibration",
-    )
+    """The rows for fitting strategies, in the tokens of the checkpoint in ``model_folder``."""
+    folder, tokenizer = store.open_tree(calibration.text.sha256), load_tokenizer(model_folder)
+    rows, row_tokens = calibration.rows, calibration.row_tokens
+    return token_rows(folder, tokenizer, rows, row_tokens, what="calibration")
 
 
 def rows_beside(
@@ -79,9 +68,6 @@ def rows_beside(
     """The calibration rows without the rows that share tokens with ``seen``.
 
     A fit is judged on ``seen``, so it must not use the same tokens.
-
-    Args:
-        seen: rows of the same text or of another text.
 
     Raises:
         InputError: no row is left.
@@ -100,20 +86,6 @@ def rows_beside(
     return rows[overlapping:]
 
 
-def _packed_tokens(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, seed: int | None, what: str, limit: int
-) -> list[int]:
-    """Packed tokens of the documents, at least ``limit`` if the text has as many."""
-    tokens: list[int] = []
-    for document in documents(folder, what, seed):
-        if tokens and tokenizer.eos_token_id is not None:
-            tokens.append(tokenizer.eos_token_id)
-        tokens.extend(encode(document, tokenizer, what))
-        if len(tokens) >= limit:
-            break
-    return tokens
-
-
 def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict]:
     """The documents of a text tree, shuffled if a seed is given.
 
@@ -124,7 +96,9 @@ def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict
     if not path.is_file():
         raise InputError(f"the text {what!r} has no {DOCUMENTS}", where=str(folder))
     with path.open(encoding="utf-8") as file:
-        lines = file if seed is None else _shuffled(file.readlines(), seed)
+        lines = file if seed is None else file.readlines()
+        if isinstance(lines, list):
+            random.Random(seed).shuffle(lines)
         for line in lines:
             document = json.loads(line)
             if not isinstance(document, dict) or not ({"text", "messages"} & document.keys()):
@@ -134,11 +108,6 @@ def documents(folder: Path, what: str, seed: int | None = None) -> Iterator[dict
                     expected='{"text": ...} or {"messages": [...]}',
                 )
             yield document
-
-
-def _shuffled(lines: list[str], seed: int) -> list[str]:
-    random.Random(seed).shuffle(lines)
-    return lines
 
 
 def encode(document: dict, tokenizer: PreTrainedTokenizerBase, what: str) -> list[int]:

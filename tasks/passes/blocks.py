@@ -89,8 +89,6 @@ def run_blocks(
 ) -> list[list[Record]]:
     """Runs all blocks over all rows and calls the visitors; no logits are computed.
 
-    A block's weights are needed only once, whatever the number of rows.
-
     Args:
         rows: (R, T) token ids, on any device.
         visitors: each creates a new visitor for a block.
@@ -111,16 +109,10 @@ def run_blocks(
     for layer in range(len(records), len(model.model.layers)):
         block, fresh = model.model.layers[layer], [begin() for begin in visitors]
 
-        def watch(
-            batch: int,
-            x_in: Tensor,
-            x_out: Tensor,
-            block: HybridLayer = block,
-            fresh: list[Visitor] = fresh,
-        ) -> None:
-            ids = stream.ids[batch]
-            first_row = batch * len(stream.ids[0])
-            visit = Visit(stream.layer, block, stream.placement, ids, first_row, x_in, x_out)
+        def watch(batch: int, x_in: Tensor, x_out: Tensor, fresh: list[Visitor] = fresh) -> None:
+            ids, layer = stream.ids[batch], stream.layer
+            place = layer, model.model.layers[layer], stream.placement
+            visit = Visit(*place, ids, batch * len(stream.ids[0]), x_in, x_out)
             for visitor in fresh:
                 visitor.visit(visit)
             after(len(ids))

@@ -6,7 +6,7 @@ Shapes: B rows in a batch, T tokens a row, D hidden size.
 from __future__ import annotations
 
 import shutil
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 import torch
@@ -30,26 +30,16 @@ class FinishedBlocks:
         self.folder = folder
 
     def load(self, device: torch.device) -> tuple[list[list[Record]], tuple[int, States] | None]:
-        """Records of the finished blocks, and the index and input of the next block.
-
-        The second is None if no block is finished.
-        """
-        records = []
-        for layer in count():
-            if not self._records(layer).is_file():
-                break
-            records.append(_split(load_file(self._records(layer))))
+        """Records of the finished blocks, if any, and the index and input of the next block."""
+        files = takewhile(Path.is_file, map(self._records, count()))
+        records = [_split(load_file(file)) for file in files]
         if not records:
             return [], None
         states = SpilledStates(self._states(len(records)), device=str(device))
         return records, (len(records), states)
 
     def finish(self, layer: int, records: list[Record], states: States) -> States:
-        """Marks block ``layer`` as finished and keeps its output states, which must be spilled.
-
-        Returns:
-            The states in their permanent folder.
-        """
+        """Marks block ``layer`` as finished; returns its spilled output in a permanent folder."""
         assert isinstance(states, SpilledStates)
         kept = states.move_to(self._states(layer + 1))
         write_atomically(self._records(layer), save(_merge(records)))

@@ -38,7 +38,7 @@ def convert_in_place(
     Args:
         model: a base model; changed in place. Modules that the conversion does not touch stay the
             same objects.
-        assignments: the plan's strategies with their runs of layers; they cover the layers in
+        assignments: the plan's strategies with their runs of layers, which cover the layers in
             order.
         rows: called at most once, if a strategy fits.
         after: called after each run of layers with its number of layers.
@@ -76,13 +76,7 @@ def convert_in_place(
 def converted_copy(
     base: HybridForCausalLM, assignments: Sequence[Assignment], rows: Rows, keep: Keep = tuple
 ) -> HybridForCausalLM:
-    """A copy of the base, converted by a plan; unchanged tensors are shared.
-
-    Args:
-        base: not changed.
-        rows: returns calibration rows, for strategies that fit.
-        keep: as in `convert_in_place`.
-    """
+    """Like `convert_in_place`, on a copy of the base; unchanged tensors are shared."""
     model = shallow_copy(base)
     convert_in_place(model, assignments, rows, keep=keep)
     return model

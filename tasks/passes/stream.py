@@ -62,7 +62,6 @@ class Stream:
 
     Args:
         ids: (R, T) token ids, on any device.
-        keep: stores hidden states.
         at_once: rows per batch; by default it depends on the device.
         from_layer: the layer to start at and the states of its input; by default the first layer.
 

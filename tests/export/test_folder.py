@@ -4,7 +4,7 @@ import pytest
 from export.checkpoints import FULL, LINEAR, SINKS, write_hybrid_checkpoint
 
 from layerwright.tasks.errors import IntegrityError
-from layerwright.tasks.export.transformers_folder import export_transformers
+from layerwright.tasks.export.folder import export_transformers
 
 
 def test_the_folder_is_the_checkpoint(tmp_path):
