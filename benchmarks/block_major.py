@@ -39,6 +39,7 @@ from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
 from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
 from layerwright.tasks.convert.checkpoint import convert_model
 from layerwright.tasks.evaluate.models import evaluate_models
+from layerwright.tasks.fetch.model import stored_model
 from layerwright.tasks.profile.model import profile_model
 from layerwright.tasks.recipe.evaluate import EvaluateOptions
 from layerwright.tasks.recipe.profile import ProfileOptions
@@ -132,9 +133,8 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
         figures[f"{step}_peak_bytes"] = told["peak"] - before
 
     with timed("profile"):
-        options = ProfileOptions(
-            text="text", rows=rows, row_tokens=ROW_TOKENS, profilers=tuple(profilers)
-        )
+        sizes = {"rows": rows, "row_tokens": ROW_TOKENS}
+        options = ProfileOptions(text="text", profilers=tuple(profilers), **sizes)
         strategies = (Streaming(**STREAMING),)
         profile = profile_model(base, text, options, strategies, context("profile"))
     kinds = [("streaming", STREAMING), ("keep", {})] * base.layers
@@ -155,11 +155,9 @@ def run_arm(folder: Path, rows: int, sensitivity: bool, share: float | None, bud
         Spec(name=name, texts=["text"], rows=2, row_tokens=ROW_TOKENS)
         for name in ("perplexity", "divergence")
     )
+    wanted, arms = EvaluateOptions(metrics=metrics), (base, checkpoint, None, None)
     with timed("evaluate"):
-        report = evaluate_models(
-            base, checkpoint, None, None, {"text": text}, EvaluateOptions(metrics=metrics),
-            context("evaluate"),
-        )  # fmt: skip
+        report = evaluate_models(*arms, {"text": text}, wanted, context("evaluate"))
     results = {
         "profile": [layer.model_dump(mode="json") for layer in profile.layers],
         "checkpoint": checkpoint.sha256,
@@ -189,26 +187,10 @@ def prepare(folder: Path, options: argparse.Namespace) -> ModelRef:
     )
     shutil.rmtree(folder / "base", ignore_errors=True)  # of an attempt that was killed
     weights = write_base(folder / "base", config)
-    tree = store.put_tree(folder / "base").model_dump() | {"bytes": weights}
-    base = ModelRef(
-        **tree,
-        source="random",
-        family="llama",
-        layers=options.layers,
-        hidden_size=options.hidden,
-        kv_heads=options.kv_heads,
-        head_dim=options.hidden // options.heads,
-        vocabulary=options.vocabulary,
-        max_positions=8192,
-        parameters=weights // 2,
-        dtype="bfloat16",
-    )
-    text = TextRef(
-        **store.put_tree(write_text(folder / "text")).model_dump(),
-        source="made",
-        documents=1,
-        characters=0,
-    )
+    base = stored_model(store.put_tree(folder / "base").sha256, store, "random")
+    base = base.model_copy(update={"bytes": weights})
+    tree = store.put_tree(write_text(folder / "text"))
+    text = TextRef(**tree.model_dump(), source="made", documents=1, characters=0)
     (folder / "text.json").write_text(text.model_dump_json())
     known.write_text(base.model_dump_json())
     return base

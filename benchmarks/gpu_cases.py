@@ -69,11 +69,6 @@ def with_gradients(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor
     return run
 
 
-def total(rows: Sequence[Row]) -> tuple[float, float]:
-    """Work and fewest bytes of passes that run one after the other."""
-    return sum(row.flops for row in rows), sum(row.fewest_bytes for row in rows)
-
-
 def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same on inputs in fp32."""
     return lambda *inputs: forward(*(x.float() for x in inputs))
@@ -81,6 +76,28 @@ def exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def without_gradients(forward: Arm) -> Arm:
     return torch.no_grad()(forward)
+
+
+def case(
+    rows: Sequence[Row],
+    shape: str,
+    draw: Callable[[int], list[Tensor]],
+    arms: dict[str, Arm],
+    expected: Arm,
+    wrap: Callable[[Any], Arm] = without_gradients,
+    work: float = 1,
+    more_bytes: float = 0,
+) -> Case:
+    """A case of passes that run one after the other, with or without gradients.
+
+    Args:
+        work: what the passes' work is multiplied by.
+        more_bytes: bytes that the arms move besides those of the passes.
+    """
+    flops = work * sum(row.flops for row in rows)
+    fewest = sum(row.fewest_bytes for row in rows) + more_bytes
+    wrapped = {name: wrap(arm) for name, arm in arms.items()}
+    return Case(rows[-1].operator, shape, flops, fewest, draw, wrapped, wrap(expected))
 
 
 @cache
@@ -127,26 +144,12 @@ def attention(device: str, quick: bool) -> Iterator[Case]:
             arms["SDPA with mask"] = partial(masked, at=of_device)
         whole, forward, backward = prefill_rows(SHAPE, tokens)
         shapes = (1, H, tokens, D), (1, G, tokens, D), (1, G, tokens, D)
+        flash, times = {"flash, SDPA causal": full}, whole.flops / forward.flops
         for rows, wrap in (((forward,), without_gradients), ((forward, backward), with_gradients)):
-            flops, fewest = total(rows)
-            yield Case(
-                rows[-1].operator,
-                f"T={tokens}",
-                flops,
-                fewest,
-                drawn(device, *shapes),
-                {name: wrap(arm) for name, arm in arms.items()},
-                wrap(exact(blockwise)),
-            )
-            yield Case(
-                "full attention" + (" backward" if wrap is with_gradients else ""),
-                f"T={tokens}",
-                flops * whole.flops / forward.flops,
-                fewest,
-                drawn(device, *shapes),
-                {"flash, SDPA causal": wrap(full)},
-                wrap(full),
-            )
+            what = f"T={tokens}", drawn(device, *shapes)
+            yield case(rows, *what, arms, exact(blockwise), wrap)
+            name = "full attention" + (" backward" if wrap is with_gradients else "")
+            yield replace(case(rows, *what, flash, full, wrap, work=times), operator=name)
 
 
 def recurrence(device: str, quick: bool) -> Iterator[Case]:
@@ -176,20 +179,13 @@ def recurrence(device: str, quick: bool) -> Iterator[Case]:
             forward, backward = recurrence_rows(replace(SHAPE, G=heads), tokens)
             shapes = (1, H, tokens, D), *[(1, heads, tokens, D)] * 3
             for rows, wrap in (
-                ((forward,), without_gradients),
-                ((forward, backward), with_gradients),
-            ):
-                flops, fewest = total(rows)
+                ((forward,), without_gradients), ((forward, backward), with_gradients)
+            ):  # fmt: skip
                 for dtype in (torch.float32, torch.bfloat16):
-                    yield Case(
-                        rows[-1].operator,
-                        f"T={tokens}, {heads} states, {str(dtype).removeprefix('torch.')}",
-                        flops,
-                        fewest * dtype.itemsize / SINGLE,
-                        drawn(device, *shapes, dtype=dtype),
-                        {name: wrap(arm) for name, arm in arms.items()},
-                        wrap(exact(blockwise)),
-                    )
+                    shape = f"T={tokens}, {heads} states, {str(dtype).removeprefix('torch.')}"
+                    draw = drawn(device, *shapes, dtype=dtype)
+                    one = case(rows, shape, draw, arms, exact(blockwise), wrap)
+                    yield replace(one, fewest_bytes=one.fewest_bytes * dtype.itemsize / SINGLE)
 
 
 def decode(device: str, quick: bool) -> Iterator[Case]:
@@ -220,32 +216,16 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
         _, streaming, _, joined = decode_rows(SHAPE, batch)
         heads, one = (batch, H, 1, D), (batch, G, 1, D)
         ring = (batch, G, slots, D)
-        yield Case(
-            streaming.operator,
-            f"B={batch}, {slots} keys",
-            streaming.flops,
-            streaming.fewest_bytes,
-            drawn(device, heads, ring, ring),
-            {"ours": without_gradients(ours), "SDPA": without_gradients(by_sdpa)},
-            without_gradients(exact(by_sdpa)),
-        )
+        draw = drawn(device, heads, ring, ring)
+        arms = {"ours": ours, "SDPA": by_sdpa}
+        yield case([streaming], f"B={batch}, {slots} keys", draw, arms, exact(by_sdpa))
         small = (batch, G, LIGER_WINDOW, D)
         shapes = heads, one, one, heads, one, small, small, (batch, G, D, D)
         moved = 2 * 2 * batch * G * LIGER_WINDOW * 2 * D + 6 * batch * G * D * D  # the copies
-        yield Case(
-            joined.operator,
-            f"B={batch}",
-            joined.flops,
-            joined.fewest_bytes + moved,
-            drawn(device, *shapes),
-            {
-                "ours": without_gradients(partial(liger, run=liger_decode_fused)),
-                "ours, three operators": without_gradients(
-                    partial(liger, run=liger_decode_reference)
-                ),
-            },
-            without_gradients(partial(liger, run=liger_decode_reference)),
-        )
+        fused, three = (partial(liger, run=f) for f in (liger_decode_fused, liger_decode_reference))
+        arms = {"ours": fused, "ours, three operators": three}
+        draw = drawn(device, *shapes)
+        yield case([joined], f"B={batch}", draw, arms, three, more_bytes=moved)
 
 
 def mass(device: str, quick: bool) -> Iterator[Case]:
@@ -260,15 +240,5 @@ def mass(device: str, quick: bool) -> Iterator[Case]:
         row = mass_row(SHAPE, tokens)
         shapes = (1, H, QUERIES, D), (1, G, tokens, D)
         by_torch = partial(run, by=covered_mass_reference)
-        yield Case(
-            row.operator,
-            row.shape,
-            row.flops,
-            row.fewest_bytes,
-            drawn(device, *shapes),
-            {
-                "ours": without_gradients(partial(run, by=covered_mass_fused)),
-                "torch": without_gradients(by_torch),
-            },
-            without_gradients(exact(by_torch)),
-        )
+        arms = {"ours": partial(run, by=covered_mass_fused), "torch": by_torch}
+        yield case([row], row.shape, drawn(device, *shapes), arms, exact(by_torch))

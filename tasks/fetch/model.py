@@ -16,7 +16,8 @@ from layerwright.tasks.fetch.provenance import license_of, record_files
 from layerwright.tasks.fetch.settings import copy_settings, normalise, read_config, read_tokenizer
 from layerwright.tasks.fetch.sources import model_source
 from layerwright.tasks.fetch.sources.source import names_in
-from layerwright.tasks.fetch.weights import STORED, Tensor, read_headers, same_values, write_weights
+from layerwright.tasks.fetch.weights import STORED, read_headers, same_values, write_weights
+from layerwright.tasks.models.weight_files import StoredTensor
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.store.manifest import MANIFEST
@@ -74,7 +75,7 @@ def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
     return _reference(tree, source, describe(folder))
 
 
-def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, Tensor]]:
+def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, StoredTensor]]:
     """Check that a normalised checkpoint loads; return its config and tensor headers.
 
     Raises:
@@ -98,7 +99,7 @@ def _copy(weights: list[Path], source: Path, folder: Path, dtype: str | None) ->
     normalise(folder, dtype=dtype or _main_dtype(tensors), tie_word_embeddings=tied)
 
 
-def _fitting(config: PretrainedConfig, tensors: dict[str, Tensor]) -> tuple[list[str], bool]:
+def _fitting(config: PretrainedConfig, tensors: dict[str, StoredTensor]) -> tuple[list[str], bool]:
     """Return the tensors that the architecture uses, and whether its embeddings are tied.
 
     If the checkpoint stores both embeddings and they are equal, only the original is kept. If they
@@ -138,7 +139,7 @@ def _fitting(config: PretrainedConfig, tensors: dict[str, Tensor]) -> tuple[list
     return keep, tied
 
 
-def _main_dtype(tensors: dict[str, Tensor]) -> str:
+def _main_dtype(tensors: dict[str, StoredTensor]) -> str:
     elements: Counter[str] = Counter()
     for tensor in tensors.values():
         elements[tensor.dtype] += tensor.elements
@@ -146,7 +147,7 @@ def _main_dtype(tensors: dict[str, Tensor]) -> str:
 
 
 def _reference(
-    tree: TreeRef, source: str, described: tuple[PretrainedConfig, dict[str, Tensor]]
+    tree: TreeRef, source: str, described: tuple[PretrainedConfig, dict[str, StoredTensor]]
 ) -> ModelRef:
     config, tensors = described
     heads = config.num_attention_heads

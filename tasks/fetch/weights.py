@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.models.weight_files import DTYPES, INDEX
+from layerwright.tasks.models.weight_files import DTYPES, INDEX, StoredTensor, read_header
 from layerwright.tasks.progress import progress
 
 SHARD_BYTES = 2 * 10**9  # a conversion holds at most this much in memory, plus a single tensor
@@ -22,50 +21,36 @@ SHARD_BYTES = 2 * 10**9  # a conversion holds at most this much in memory, plus 
 STORED = DTYPES | {"I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """The header entry of a tensor. ``dtype`` is the safetensors name, such as ``BF16``."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        return torch.Size(self.shape).numel()
-
-
-def read_headers(files: list[Path]) -> dict[str, Tensor]:
+def read_headers(files: list[Path]) -> dict[str, StoredTensor]:
     """Read the header of every tensor in the files, but no tensor.
 
     Raises:
         InputError: a file is not safetensors or is truncated, two files hold the same tensor, or
             a dtype is not in STORED (the weights are quantised).
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in files:
         try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (not a dict)
-                    if name in tensors:
-                        raise InputError(
-                            f"{file.name} and {tensors[name].file.name} both hold {name}",
-                            expected="each tensor in a single file",
-                        )
-                    part = opened.get_slice(name)
-                    tensor = Tensor(file, part.get_dtype(), tuple(part.get_shape()))
-                    if tensor.dtype not in STORED:
-                        raise InputError(
-                            f"{file.name} stores {name} as {tensor.dtype}",
-                            expected="weights in float32, bfloat16 or float16, or a GGUF file",
-                        )
-                    tensors[name] = tensor
+            with safe_open(file, framework="pt"):  # it checks that the file is complete
+                header = read_header(file)
         except SafetensorError as error:
             raise InputError(f"{file.name} is not a complete safetensors file: {error}") from error
+        for name, tensor in sorted(header.items()):
+            if name in tensors:
+                raise InputError(
+                    f"{file.name} and {tensors[name].file.name} both hold {name}",
+                    expected="each tensor in a single file",
+                )
+            if tensor.dtype not in STORED:
+                raise InputError(
+                    f"{file.name} stores {name} as {tensor.dtype}",
+                    expected="weights in float32, bfloat16 or float16, or a GGUF file",
+                )
+            tensors[name] = tensor
     return tensors
 
 
-def same_values(tensors: dict[str, Tensor], first: str, second: str) -> bool:
+def same_values(tensors: dict[str, StoredTensor], first: str, second: str) -> bool:
     """Return whether two stored tensors are equal in shape, dtype and every element."""
     a, b = tensors[first], tensors[second]
     if (a.shape, a.dtype) != (b.shape, b.dtype):
@@ -74,7 +59,7 @@ def same_values(tensors: dict[str, Tensor], first: str, second: str) -> bool:
 
 
 def write_weights(
-    tensors: dict[str, Tensor], keep: list[str], folder: Path, dtype: str | None
+    tensors: dict[str, StoredTensor], keep: list[str], folder: Path, dtype: str | None
 ) -> None:
     """Write the tensors ``keep`` as ``model.safetensors``, or as shards with an index.
 
@@ -103,7 +88,7 @@ def write_weights(
 
 
 def _convert(
-    tensors: dict[str, Tensor], shards: list[list[str]], folder: Path, dtype: str | None
+    tensors: dict[str, StoredTensor], shards: list[list[str]], folder: Path, dtype: str | None
 ) -> None:
     with progress() as bar:
         job = bar.add_task("write weights", total=sum(map(len, shards)))
@@ -119,7 +104,9 @@ def _convert(
             (folder / file).chmod(0o644)  # safetensors makes files readable by their owner only
 
 
-def _shards(tensors: dict[str, Tensor], names: list[str], dtype: str | None) -> Iterator[list[str]]:
+def _shards(
+    tensors: dict[str, StoredTensor], names: list[str], dtype: str | None
+) -> Iterator[list[str]]:
     shard: list[str] = []
     size = 0
     for name in names:
@@ -132,7 +119,7 @@ def _shards(tensors: dict[str, Tensor], names: list[str], dtype: str | None) -> 
     yield shard
 
 
-def _bytes(tensor: Tensor, dtype: str | None) -> int:
+def _bytes(tensor: StoredTensor, dtype: str | None) -> int:
     stored = STORED[tensor.dtype]
     kept = getattr(torch, dtype) if dtype and stored.is_floating_point else stored
     return tensor.elements * kept.itemsize

@@ -8,6 +8,8 @@ rows reads the model once (benchmarks/2026-12-01-offload.md).
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,12 +19,13 @@ import torch
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.layer_turn import LayerTurn
 from layerwright.tasks.models.skeleton import FlatWeights, read_skeleton
-from layerwright.tasks.offload.heap import return_freed_memory
 from layerwright.tasks.offload.layer_slot import LayerSlot
 from layerwright.tasks.offload.residency import Residency, plan_residency
 from layerwright.tasks.passes.states import Keep, Spill
 
 Source = Literal["disk", "host"]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+MMAP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,17 @@ def _put(weights: FlatWeights, device: torch.device) -> int:
     flat = weights.read().to(device)
     weights.put(flat)
     return flat.untyped_storage().nbytes()
+
+
+def return_freed_memory() -> None:
+    """Returns freed memory to the system, now and from now on for every block of 1 MB or more.
+
+    glibc maps large blocks one by one, but raises its threshold for this, up to 32 MB, with each
+    block that is freed; it keeps smaller blocks. This left 0.9 GB unused after a profile, a
+    conversion and an evaluation of a Llama of 3 B parameters. Does nothing with other C libraries.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            library.mallopt(setting, MMAP_BYTES)
+        library.malloc_trim(0)

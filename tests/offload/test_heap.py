@@ -11,7 +11,7 @@ KEPT = """
 import sys
 from pathlib import Path
 import torch
-from layerwright.tasks.offload.heap import return_freed_memory
+from layerwright.tasks.offload.offload import return_freed_memory
 
 def private():
     lines = Path("/proc/self/status").read_text().splitlines()
