@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.fetch.checkpoint_files import pick_checkpoint
 from layerwright.tasks.fetch.sources.hub import HubSource
@@ -34,9 +36,7 @@ def parse(
 ) -> Source:
     """Parse a recipe's ``source`` field; read nothing yet.
 
-    Args:
-        data_root: folder that relative local paths start from; the current folder if None.
-        patterns, require, refine: as in `Source`; ``require`` None means ``patterns``.
+    The arguments are those of `Source`; ``require`` None means ``patterns``.
 
     Raises:
         InputError: no kind of source accepts it.
@@ -49,13 +49,8 @@ def parse(
 
 def model_source(source: ModelSource, data_root: str | None) -> Source:
     """The source of a model, limited to the files of its checkpoint."""
-    return parse(
-        source.source,
-        data_root,
-        patterns=MODEL_FILES,
-        require=WEIGHTS,
-        refine=lambda names: pick_checkpoint(source.source, names),
-    )
+    pick = partial(pick_checkpoint, source.source)
+    return parse(source.source, data_root, patterns=MODEL_FILES, require=WEIGHTS, refine=pick)
 
 
 def text_source(source: TextSource, data_root: str | None) -> Source:

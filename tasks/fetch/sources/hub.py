@@ -80,7 +80,7 @@ class HubSource(Source):
         try:
             # each pattern matches only its file
             patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
-            options = {"repo_type": self.repo_type, "allow_patterns": patterns}
+            options: Any = {"repo_type": self.repo_type, "allow_patterns": patterns}
             self._snapshot = Path(snapshot_download(self.repo, revision=self.commit, **options))
         except hub_errors.GatedRepoError as error:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
@@ -18,6 +19,7 @@ Tick = Callable[[int], None]  # called with the number of bytes that arrived sin
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
+@dataclass(eq=False)
 class Source(ABC):
     """A collection of files; the wanted files are those that match ``patterns``.
 
@@ -25,6 +27,7 @@ class Source(ABC):
         form: how a recipe writes this kind of source, for error messages.
         purposes: what this kind of source can hold.
         text: the source as the recipe writes it.
+        data_root: folder that relative local paths start from; the current folder if None.
         patterns: globs over paths inside the source; ``*`` also matches ``/``.
         require: at least one wanted file must match one of these globs.
         refine: selects the needed files among those that match; may raise InputError.
@@ -33,21 +36,17 @@ class Source(ABC):
     form: ClassVar[str]
     purposes: ClassVar[tuple[Purpose, ...]] = ("model", "text")
 
-    def __init__(
-        self,
-        text: str,
-        data_root: str | None,
-        patterns: tuple[str, ...],
-        require: tuple[str, ...],
-        purpose: Purpose,
-        refine: Refine = list,
-    ) -> None:
-        self.text, self.data_root, self.purpose = text, data_root, purpose
-        self.patterns, self.require, self.refine = patterns, require, refine
-        if purpose not in self.purposes:
-            raise InputError(
-                f"{text} holds no {purpose}", expected=f"a source of a {purpose}; not {self.form}"
-            )
+    text: str
+    data_root: str | None
+    patterns: tuple[str, ...]
+    require: tuple[str, ...]
+    purpose: Purpose
+    refine: Refine = list
+
+    def __post_init__(self) -> None:
+        if self.purpose not in self.purposes:
+            expected = f"a source of a {self.purpose}; not {self.form}"
+            raise InputError(f"{self.text} holds no {self.purpose}", expected=expected)
         self.read_form()
 
     @classmethod
@@ -57,11 +56,7 @@ class Source(ABC):
 
     @abstractmethod
     def read_form(self) -> None:
-        """Parse ``self.text``.
-
-        Raises:
-            InputError: it has the prefix of this kind, but not its form.
-        """
+        """Parse ``self.text``; InputError if it has the prefix of this kind, but not its form."""
 
     @abstractmethod
     def identity(self) -> str:
@@ -118,11 +113,9 @@ class Source(ABC):
                 expected=expected,
                 remedy="if you trust them, convert them to safetensors",
             )
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise InputError(
-            f"{self.text} has none of the wanted files; it has {shown or 'no files'}",
-            expected=expected,
-        )
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "no files"
+        what = f"{self.text} has none of the wanted files; it has {shown}"
+        raise InputError(what, expected=expected)
 
     def fetch(self, work: Path) -> Path:
         """Fetch the wanted files into a folder below ``work``, which survives a kill.
@@ -154,11 +147,9 @@ class Source(ABC):
                 partial = path.with_name(f".{path.name}.partial")
                 partial.unlink(missing_ok=True)
                 self.take(name, partial, work, lambda count: bar.advance(job, count / 10**6))
-                if partial.stat().st_size != sizes[name]:
-                    raise StepError(
-                        f"{self.text}: {name} should have {sizes[name]} bytes, "
-                        f"but {partial.stat().st_size} arrived"
-                    )
+                if (arrived := partial.stat().st_size) != sizes[name]:
+                    wanted = f"{name} should have {sizes[name]} bytes"
+                    raise StepError(f"{self.text}: {wanted}, but {arrived} arrived")
                 partial.replace(path)
         return folder
 
