@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from benchmarks.gpu_timing import seconds
 from layerwright.tasks.hybrid.cache import HybridCache
 from layerwright.tasks.hybrid.families import from_base_config
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 STREAMING = {"kind": "streaming", "sinks": 4, "window": 1020}
-LIGER = {
-    "kind": "gated_recurrence",
-    "gate": "gla",
-    "window": 64,
-    "sinks": 0,
-    "alpha": 0.5,
-    "beta": 0.5,
-    "decay_bias": False,
-}
+LIGER = {"kind": "gated_recurrence", "gate": "gla", "window": 64, "sinks": 0}
+LIGER |= {"alpha": 0.5, "beta": 0.5, "decay_bias": False}
 # arm: the mixer, and every how many layers
 ARMS: dict[str, tuple[dict, int]] = {
     "base": ({"kind": "full"}, 1),
@@ -100,15 +94,6 @@ def filled_cache(model: HybridForCausalLM, rows: int, tokens: int) -> HybridCach
     return cache
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    function()
-    stop.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(stop) / 1e3
-
-
 @torch.no_grad()
 def prefill_seconds(model: HybridForCausalLM, tokens: int) -> float | None:
     """Median over some prompts of one row; None where it does not fit."""
@@ -131,31 +116,24 @@ def decode_rate(model: HybridForCausalLM, rows: int, tokens: int) -> tuple[float
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
-        return _decode_rate(model, rows, tokens), torch.cuda.max_memory_allocated()
+        decoder = model.fixed_decoder(filled_cache(model, rows, tokens), 2 * STEPS)
+        ids = torch.zeros(rows, 1, dtype=torch.int64, device="cuda")
+
+        def steps() -> None:
+            for _ in range(STEPS):
+                decoder.step(ids)
+
+        steps()  # records
+        return rows * STEPS / seconds(steps), torch.cuda.max_memory_allocated()
     except torch.OutOfMemoryError:
         return None
 
 
-def _decode_rate(model: HybridForCausalLM, rows: int, tokens: int) -> float:
-    decoder = model.fixed_decoder(filled_cache(model, rows, tokens), 2 * STEPS)
-    ids = torch.zeros(rows, 1, dtype=torch.int64, device="cuda")
-
-    def steps() -> None:
-        for _ in range(STEPS):
-            decoder.step(ids)
-
-    steps()  # records
-    return rows * STEPS / seconds(steps)
-
-
 def largest(model: HybridForCausalLM, tokens: int) -> tuple[int, float, float] | None:
     """Rows, tokens a second and peak of the largest power of two of rows that fits."""
-    rows = MOST_ROWS
-    while rows > 1:
-        if found := decode_rate(model, rows, tokens):
-            return rows, *found
-        rows //= 2
-    return None
+    tried = (MOST_ROWS >> halved for halved in range(MOST_ROWS.bit_length() - 1))
+    found = ((rows, decode_rate(model, rows, tokens)) for rows in tried)
+    return next(((rows, *rate) for rows, rate in found if rate), None)
 
 
 def table(quick: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -76,6 +76,15 @@ def checked(case: Case, inputs: Inputs) -> dict[str, float | str]:
     return results
 
 
+def seconds(function: Callable[[], object]) -> float:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    function()
+    stop.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(stop) / 1e3
+
+
 def timed(arms: dict[str, Arm], sets: Sequence[Inputs]) -> dict[str, list[float]]:
     """Seconds of each arm, the arms in turns, each turn on the next set of inputs."""
     for _ in range(WARM_UP):
@@ -84,12 +93,7 @@ def timed(arms: dict[str, Arm], sets: Sequence[Inputs]) -> dict[str, list[float]
     taken: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(REPEATS):
         for name, arm in arms.items():
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            arm(*sets[turn % len(sets)])
-            stop.record()
-            torch.cuda.synchronize()
-            taken[name].append(start.elapsed_time(stop) / 1e3)
+            taken[name].append(seconds(partial(arm, *sets[turn % len(sets)])))
     return taken
 
 
@@ -99,7 +103,7 @@ def lines(case: Case, limits: Ceilings) -> Iterator[str]:
     errors = checked(case, sets[0])
     near = {n for n, e in errors.items() if not isinstance(e, str) and e <= case.limit}
     sound = {n: arm for n, arm in case.arms.items() if n in near}
-    seconds = timed(sound, sets)
+    taken = timed(sound, sets)
     floor = max(case.flops / limits.matrix_rate, case.fewest_bytes / limits.bandwidth)
     yield f"| {case.operator} | {case.shape} | floor | {floor * 1e6:,.1f} | | | | | |"
     for name, found in errors.items():
@@ -109,7 +113,7 @@ def lines(case: Case, limits: Ceilings) -> Iterator[str]:
         elif name not in sound:
             yield f"{start} wrong, so not timed | | | | | {found:.1e} |"
         else:
-            s = seconds[name]
+            s = taken[name]
             middle = statistics.median(s)
             yield (
                 f"{start} {middle * 1e6:,.1f} | {min(s) * 1e6:,.1f}-{max(s) * 1e6:,.1f} | "

@@ -99,8 +99,7 @@ def table(arms: dict[str, Any], out: Path) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     if results:
-        base = next(iter(results.values()))["metrics"]["base"]
-        lines.append(_row("base", 0, None, None, base))
+        lines.append(_row("base", 0, next(iter(results.values()))["metrics"]["base"]))
     for name, arm in arms["arms"].items():
         if name in results:
             result = results[name]
@@ -109,11 +108,11 @@ def table(arms: dict[str, Any], out: Path) -> str:
             after = result["metrics"]["candidate"]
             kl = [point[2] for point in result["validation"]]
             what = ", ".join([arm["what"], *result.get("set", [])])
-            of_arm = (what, result["tokens"], result["minutes"], shown, after)
-            lines.append(_row(*of_arm, f"{kl[0]:.3f} to {kl[-1]:.3f}" if kl else "-"))
+            change = f"{kl[0]:.3f} to {kl[-1]:.3f}" if kl else "-"
+            tokens = result["tokens"]
+            lines.append(_row(what, tokens, after, result["minutes"], shown, kl=change))
             if control := result["metrics"].get("control"):
-                alike = "… the base trained alike"
-                lines.append(_row(alike, result["tokens"], None, None, control))
+                lines.append(_row("… the base trained alike", tokens, control))
             for metric, value in after.items():
                 if metric.startswith("perplexity_without"):
                     lines.append(f"| &nbsp;&nbsp;{metric} | | | | {value:.2f} | | | | |")
@@ -121,14 +120,10 @@ def table(arms: dict[str, Any], out: Path) -> str:
 
 
 def _row(
-    what: str,
-    tokens: int,
-    minutes: float | None,
-    before: float | None,
-    after: dict[str, float | None],
-    kl: str = "-",
+    what: str, tokens: int, after: dict[str, float | None], *trained: float | None, kl: str = "-"
 ) -> str:
-    figures = (minutes, before, *(after.get(name) for name in FIGURES))
+    """A line of the table; ``trained`` are the minutes and the perplexity before."""
+    figures = (*(trained or (None, None)), *(after.get(name) for name in FIGURES))
     shown = ["-" if figure is None else f"{figure:.4g}" for figure in figures]
     shown.insert(3, kl)  # behind both perplexities
     return f"| {what} | {tokens:,} | " + " | ".join(shown) + " |"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -130,12 +131,11 @@ def prefill_rows(m: Heads, tokens: int) -> list[Row]:
 
     causal = tokens * (tokens + 1) // 2
     both = 2 * q_bytes + 2 * kv_bytes
+    work, name = m.H * m.d, "streaming_attention"
     return [
-        Row("full attention", shape, 4 * m.H * m.d * causal, both),
-        Row("streaming_attention", shape, 4 * m.H * m.d * pairs, both, today),
-        Row(
-            "streaming_attention backward", shape, 10 * m.H * m.d * pairs, 4 * (q_bytes + kv_bytes)
-        ),
+        Row("full attention", shape, 4 * work * causal, both),
+        Row(name, shape, 4 * work * pairs, both, today),
+        Row(f"{name} backward", shape, 10 * work * pairs, 4 * (q_bytes + kv_bytes)),
     ]
 
 
@@ -151,14 +151,12 @@ def recurrence_rows(m: Heads, tokens: int) -> list[Row]:
     single = SINGLE * tokens * m.d
     q, k, v, g = (meta(1, h, tokens, m.d, dtype=torch.float32) for h in (m.H, m.G, m.G, m.G))
     state = meta(1, m.G, m.d, m.d, dtype=torch.float32)
+
+    def today() -> object:
+        return gated_recurrence_chunked(q, k, v, g, state, "key")
+
     return [
-        Row(
-            "gated_recurrence",
-            f"T={tokens}",
-            flops,
-            single * (2 * m.H + 3 * m.G),
-            lambda: gated_recurrence_chunked(q, k, v, g, state, "key"),
-        ),
+        Row("gated_recurrence", f"T={tokens}", flops, single * (2 * m.H + 3 * m.G), today),
         Row("gated_recurrence backward", f"T={tokens}", 3 * flops, single * (3 * m.H + 6 * m.G)),
     ]
 
@@ -185,36 +183,23 @@ def decode_rows(m: Heads, batch: int) -> list[Row]:
         held = meta(batch, m.G, m.d, m.d, dtype=torch.float32)
         return gated_recurrence_chunked(q, k, k, k, held, "key")
 
-    work = 4 * batch * m.H * m.d
+    shape, work, step = f"B={batch}", 4 * batch * m.H * m.d, batch * m.d**2 * (3 * m.G + 2 * m.H)
+    fewest = state + outer * 2
+    liger = step + work * LIGER_WINDOW, fewest + kv * LIGER_WINDOW
     return [
-        Row("full decode, 16K", f"B={batch}", work * 16384, kv * 16384 + outer),
-        Row("streaming decode", f"B={batch}", work * slots, kv * slots + outer, streaming),
-        Row(
-            "recurrent decode",
-            f"B={batch}",
-            batch * m.d * m.d * (3 * m.G + 2 * m.H),
-            state + outer * 2,
-            recurrence,
-        ),
-        Row(
-            "Liger decode, window 64",
-            f"B={batch}",
-            batch * m.d * m.d * (3 * m.G + 2 * m.H) + work * LIGER_WINDOW,
-            state + kv * LIGER_WINDOW + outer * 2,
-        ),
+        Row("full decode, 16K", shape, work * 16384, kv * 16384 + outer),
+        Row("streaming decode", shape, work * slots, kv * slots + outer, streaming),
+        Row("recurrent decode", shape, step, fewest, recurrence),
+        Row("Liger decode, window 64", shape, *liger),
     ]
 
 
 def mass_row(m: Heads, tokens: int) -> Row:
     """Covered mass of 5 spans for the last 32 queries: one pass over the keys."""
     q, k = meta(1, m.H, QUERIES, m.d), meta(1, m.G, tokens, m.d)
-    return Row(
-        "covered_mass, 5 spans",
-        f"T={tokens}",
-        2 * m.H * QUERIES * tokens * m.d,
-        HALF * m.G * tokens * m.d,
-        lambda: covered_mass(q, k, SPANS, SINKS),
-    )
+    flops, fewest = 2 * m.H * QUERIES * tokens * m.d, HALF * m.G * tokens * m.d
+    today = partial(covered_mass, q, k, SPANS, SINKS)
+    return Row("covered_mass, 5 spans", f"T={tokens}", flops, fewest, today)
 
 
 def gram_row(m: Heads, tokens: int) -> Row:
@@ -231,8 +216,7 @@ def gram_row(m: Heads, tokens: int) -> Row:
 def rows(m: Heads) -> list[Row]:
     found = []
     for tokens in (1024, 8192, 32768, 131072):
-        found += [*prefill_rows(m, tokens), *recurrence_rows(m, tokens)]
-        found += [mass_row(m, tokens)]
+        found += [*prefill_rows(m, tokens), *recurrence_rows(m, tokens), mass_row(m, tokens)]
     for batch in (1, 8, 64):
         found += decode_rows(m, batch)
     return [*sorted(found, key=lambda row: row.operator), gram_row(m, 8192)]

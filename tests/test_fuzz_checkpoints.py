@@ -17,8 +17,7 @@ from transformers import AutoConfig
 
 from layerwright.tasks.context import Context
 from layerwright.tasks.errors import IntegrityError
-from layerwright.tasks.export.checkpoint import Checkpoint
-from layerwright.tasks.export.inspection import inspect_checkpoint
+from layerwright.tasks.export.checkpoint import Checkpoint, inspect_checkpoint
 from layerwright.tasks.fetch.model import fetch_model
 from layerwright.tasks.hybrid.export import write_hybrid
 from layerwright.tasks.models.weight_files import INDEX, ONE_FILE, find_tensors

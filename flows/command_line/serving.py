@@ -49,7 +49,7 @@ def inspect(
     """Show a checkpoint's layers, capabilities, memory and size without loading its weights."""
     from layerwright.flows.command_line.checkpoints import checkpoint_folder
     from layerwright.flows.command_line.presentation.checkpoints import show_inspection
-    from layerwright.tasks.export.inspection import inspect_checkpoint
+    from layerwright.tasks.export.checkpoint import inspect_checkpoint
 
     folder = checkpoint_folder(checkpoint, home)
     show_result(inspect_checkpoint(folder, tokens), as_json, show_inspection)

@@ -23,8 +23,8 @@ from layerwright.tasks.evaluate.suite import (
 )
 from layerwright.tasks.evaluate.texts import Texts
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.conversion import share_outside_layers
 from layerwright.tasks.models.loading import load_tokenizer
-from layerwright.tasks.models.sharing import share_outside_layers
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.passes.states import Keep, Spill
 from layerwright.tasks.progress import progress

@@ -69,11 +69,7 @@ def check_windows(config: HybridConfig) -> None:
 
 
 def find_converter() -> str:
-    """The path of llama.cpp's converter.
-
-    Raises:
-        InputError: it is not on the PATH.
-    """
+    """The path of llama.cpp's converter; InputError if it is not on the PATH."""
     for name in CONVERTERS:
         if path := shutil.which(name):
             return path

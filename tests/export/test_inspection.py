@@ -9,7 +9,7 @@ from facts import says
 from tiny import tiny_tokens
 
 from layerwright.tasks.errors import InputError, IntegrityError
-from layerwright.tasks.export.inspection import inspect_checkpoint
+from layerwright.tasks.export.checkpoint import inspect_checkpoint
 from layerwright.tasks.hybrid.cache import HybridCache
 
 SPECS = [FULL, SINKS, SINKS, REMOVED]

@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_tokens
 from tiny_checkpoint import write_checkpoint
 
-from layerwright.tasks.models.sharing import share_outside_layers
+from layerwright.tasks.models.conversion import share_outside_layers
 from layerwright.tasks.offload.offload import load_streamed
 
 IDS = tiny_tokens(2, 20)
