@@ -57,7 +57,8 @@ def memory_bytes(field: str) -> int:
 @contextmanager
 def watched(read: Callable[[], int]) -> Iterator[dict[str, Any]]:
     """``seconds`` of the block, and ``peak``, the most that ``read`` returned every 20 ms."""
-    over, told = threading.Event(), {"peak": read()}
+    over = threading.Event()
+    told: dict[str, Any] = {"peak": read()}
 
     def look() -> None:
         while not over.wait(0.02):

@@ -6,7 +6,7 @@ tokens. `quick` gives the shortest shapes alone, `device` lets the arms run with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -82,8 +82,8 @@ def case(
     rows: Sequence[Row],
     shape: str,
     draw: Callable[[int], list[Tensor]],
-    arms: dict[str, Arm],
-    expected: Arm,
+    arms: Mapping[str, Any],
+    expected: Any,
     wrap: Callable[[Any], Arm] = without_gradients,
     work: float = 1,
     more_bytes: float = 0,
@@ -217,7 +217,7 @@ def decode(device: str, quick: bool) -> Iterator[Case]:
         heads, one = (batch, H, 1, D), (batch, G, 1, D)
         ring = (batch, G, slots, D)
         draw = drawn(device, heads, ring, ring)
-        arms = {"ours": ours, "SDPA": by_sdpa}
+        arms: dict[str, Any] = {"ours": ours, "SDPA": by_sdpa}
         yield case([streaming], f"B={batch}, {slots} keys", draw, arms, exact(by_sdpa))
         small = (batch, G, LIGER_WINDOW, D)
         shapes = heads, one, one, heads, one, small, small, (batch, G, D, D)
