@@ -32,11 +32,7 @@ class StoredWeights(Contract):
 
 
 class Inspection(Contract):
-    """A converted checkpoint: layers, capabilities, memory and size.
-
-    ``kv_bytes`` maps a context length to the cache's bytes for one row without padding, in the
-    checkpoint's dtype. ``parameters`` counts tied weights once.
-    """
+    """A converted checkpoint: layers, capabilities, memory and size."""
 
     checkpoint: str
     base_model_type: str
@@ -46,8 +42,8 @@ class Inspection(Contract):
     layer_map: tuple[LayerRun, ...]
     capabilities: dict[str, Any]
     kv_bytes_per_token: Share
-    kv_bytes: dict[str, Share]
-    parameters: Share
+    kv_bytes: dict[str, Share]  # by context length; one row without padding, in the own dtype
+    parameters: Share  # tied weights count once
     stored: StoredWeights
 
 
@@ -68,15 +64,11 @@ class ExportedGguf(Exported):
 
 
 class Generated(Contract):
-    """The continuation of a prompt.
+    """The continuation of a prompt."""
 
-    ``text`` does not contain the prompt, and ``seconds`` do not contain loading.
-    ``peak_weight_bytes`` counts weights on the device; ``kv_bytes`` is the cache's size at the end.
-    """
-
-    text: str
+    text: str  # without the prompt
     new_tokens: int
-    seconds: float
+    seconds: float  # without loading
     tokens_per_s: float
-    peak_weight_bytes: int
-    kv_bytes: int
+    peak_weight_bytes: int  # on the device
+    kv_bytes: int  # the cache's size at the end

@@ -46,10 +46,7 @@ class LayerTime(MeasuredTime):
 
 
 class MixedModel(MeasuredTime):
-    """The time of a whole model that mixes all kinds of layers.
-
-    It checks the assumption behind every prediction: that layer times add up.
-    """
+    """The time of a model with all kinds of layers; it checks that layer times add up."""
 
     specs: tuple[LayerSpec, ...]
 
@@ -64,13 +61,8 @@ class ContextCosts(Contract):
 
     def of_layers(self, specs: Iterable[LayerSpec]) -> PassTime | None:
         """The time of layers with these specs together; None if one of them was not measured."""
-        times = []
-        for spec in specs:
-            time = next((layer.time for layer in self.layers if layer.spec == spec), None)
-            if time is None:
-                return None
-            times.append(time)
-        return total_time(times)
+        measured = [[layer.time for layer in self.layers if layer.spec == spec] for spec in specs]
+        return total_time(times[0] for times in measured) if all(measured) else None
 
     def of_model(self, specs: Iterable[LayerSpec]) -> PassTime | None:
         """The time of a whole model with these layers; None if one of them was not measured."""
@@ -88,17 +80,16 @@ class ContextCosts(Contract):
 class CostTable(Contract):
     """Measured times of a base's layers and of the layers that strategies make of them.
 
-    The times are valid only for ``timed_on`` (device, threads, libraries), ``dtype`` and ``batch``.
-    ``base_specs`` are the specs of the unconverted base layers.
+    The times are valid only for ``timed_on``, ``dtype`` and ``batch``.
     """
 
     model_sha256: str
-    timed_on: dict[str, str]
+    timed_on: dict[str, str]  # device, threads, libraries
     dtype: str
     batch: int
     decode_tokens: int
     repeats: int
-    base_specs: tuple[LayerSpec, ...]
+    base_specs: tuple[LayerSpec, ...]  # of the unconverted layers
     contexts: tuple[ContextCosts, ...]
     seconds: float = 0.0
 
@@ -122,10 +113,7 @@ def total_time(times: Iterable[PassTime]) -> PassTime:
 
 
 def planned_time(plan: ConversionPlan) -> PassTime | None:
-    """The predicted time of the converted model at the plan's context length.
-
-    None if the plan lacks a prediction for one of its items.
-    """
+    """The predicted time of the converted model; None if an item lacks a prediction."""
     parts = [plan.outside_time, *(item.predicted_time for item in plan.items)]
     known = [part for part in parts if part is not None]
     return total_time(known) if len(known) == len(parts) else None

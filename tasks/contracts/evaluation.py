@@ -47,15 +47,11 @@ class Measurement(Contract):
 
 
 class Champion(Contract):
-    """The version that the registry's champion alias points at.
-
-    ``checkpoint`` is None if it cannot be measured together with the candidate; ``reason`` says
-    why.
-    """
+    """The version that the registry's champion alias points at."""
 
     version: str
-    checkpoint: CheckpointRef | None = None
-    reason: str = ""
+    checkpoint: CheckpointRef | None = None  # None if it cannot be measured with the candidate
+    reason: str = ""  # why it cannot
 
 
 class EvalReport(Contract):

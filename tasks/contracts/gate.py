@@ -16,14 +16,13 @@ Comparing = Literal["value", "ratio", "difference", "p_value"]
 class Waiver(Contract):
     """A person accepts a loss: failed checks of ``metric`` do not reject the candidate.
 
-    ``metric`` is a name or a glob. ``expires`` is the last valid day (UTC). A missing measurement
-    cannot be waived.
+    A missing measurement cannot be waived.
     """
 
-    metric: str = Field(min_length=1)
+    metric: str = Field(min_length=1)  # a name or a glob
     author: str = Field(min_length=1)
     reason: str = Field(min_length=1)
-    expires: date
+    expires: date  # the last valid day (UTC)
 
 
 class Check(Contract):
@@ -54,13 +53,9 @@ class Check(Contract):
 
 
 class GateDecision(Contract):
-    """The gate's verdict on one candidate.
+    """The gate's verdict on one candidate."""
 
-    It is accepted if no check rejects and at least one check of severity ``fail`` passed without a
-    waiver.
-    """
-
-    accepted: bool
+    accepted: bool  # no check rejects, and one of severity ``fail`` passed without a waiver
     checks: tuple[Check, ...]
     candidate_sha256: str
     decided_at: str

@@ -13,12 +13,11 @@ ITEMS = "items.jsonl"
 
 
 class Words(Contract):
-    """An item's text: the end of the ``prompt``, the ``expected`` answer if there is one, and what
-    the arm ``said``."""
+    """The text of an item."""
 
-    prompt: str
-    expected: str = ""
-    said: str
+    prompt: str  # its end
+    expected: str = ""  # the right answer, if there is one
+    said: str  # the arm's answer
 
 
 class ItemResult(Contract):

@@ -13,14 +13,10 @@ class MeasuredDamage(Contract):
 
 
 class Damage(MeasuredDamage):
-    """The damage of converting one layer and keeping all others.
-
-    With ``layers`` above 1, that many consecutive layers, from this one on, are converted
-    together.
-    """
+    """The damage of converting one layer and keeping all others."""
 
     strategy: Spec
-    layers: int = 1
+    layers: int = 1  # consecutive layers, from this one on, that are converted together
 
 
 class LayerProfile(Contract):
@@ -57,17 +53,14 @@ class CacheGeometry(Contract):
 
 
 class ModelProfile(Contract):
-    """The result of the profile step.
-
-    ``reference`` holds figures of the whole base: ``nll``, ``key_log_prob``...
-    """
+    """The result of the profile step."""
 
     model_sha256: str
     text_sha256: str
     tokens: int
     layers: tuple[LayerProfile, ...]
     geometry: CacheGeometry
-    reference: dict[str, float] = {}
+    reference: dict[str, float] = {}  # figures of the whole base: ``nll``, ``key_log_prob``...
     seconds: float = 0.0
 
     def base_kv_bytes(self, context_tokens: int) -> int:

@@ -8,15 +8,12 @@ from layerwright.tasks.contracts.base import Contract
 
 
 class Registration(Contract):
-    """A model version in the registry.
-
-    ``found``: the version existed before this run, with the same manifest digest.
-    """
+    """A model version in the registry."""
 
     name: str
     version: str
     alias: str
-    found: bool
+    found: bool  # the version existed before this run, with the same manifest digest
 
 
 class Approval(Contract):

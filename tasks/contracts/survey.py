@@ -29,11 +29,7 @@ class Stability(Contract):
     measured: tuple[PlanComparison, PlanComparison]
 
     def damage(self, plan: str, chosen_on: str, family: str, measured_on: str) -> Measurement:
-        """A plan's damage on the text ``measured_on``, when chosen from the text ``chosen_on``.
-
-        Args:
-            family: ``perplexity_ratio`` or ``kl_mean``.
-        """
+        """The ``family`` (``perplexity_ratio``, ``kl_mean``) of a plan, by the texts' names."""
         wanted = f"{family}.{measured_on}"
         of_plan = self.measured[self.texts.index(chosen_on)].plans[plan]
         return next(m for m in of_plan if (m.metric, m.arm) == (wanted, "candidate"))
@@ -107,14 +103,11 @@ class Estimate(Contract):
 
 
 class SecondPlan(PlanOverlap):
-    """The plan that was chosen from a second text, and its overlap with the first one.
-
-    ``damage[measured_on][chosen_from][family]``: the figure of a family of metrics.
-    """
+    """The plan that was chosen from a second text, and its overlap with the first one."""
 
     second_plan: dict[str, str]
     second_plan_file: str
-    damage: dict[str, dict[str, dict[str, Estimate]]]
+    damage: dict[str, dict[str, dict[str, Estimate]]]  # [measured on][chosen from][metrics' family]
 
 
 class SurveyStability(Contract):
@@ -135,21 +128,17 @@ class Prediction(Contract):
 
 
 class SurveyResult(Contract):
-    """The result of a survey run, and the last line that ``--json`` prints.
-
-    ``selectors`` holds the plans of the survey's selectors by name. ``missing`` names the blocks
-    that the recipe must add before a plan can be converted.
-    """
+    """The result of a survey run, and the last line that ``--json`` prints."""
 
     run_id: str
-    selectors: dict[str, SurveyRow]
+    selectors: dict[str, SurveyRow]  # the plans of the survey's selectors by name
     frontier: tuple[FrontierPoint, ...]
     stability: SurveyStability | None = None
     seconds: dict[str, float]
     cache_hits: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     report: str
-    missing: tuple[str, ...]
+    missing: tuple[str, ...]  # blocks that the recipe must add before a plan can be converted
 
     @property
     def rows(self) -> dict[str, SurveyRow]:

@@ -7,11 +7,8 @@ from layerwright.tasks.recipe.component_fields import Selector, Strategy
 
 
 class ChooseOptions(Contract):
-    """The selector, and the strategies that it may give to layers.
-
-    ``context_tokens`` is the context length at which memory and time are predicted.
-    """
+    """The selector, and the strategies that it may give to layers."""
 
     selector: Selector
     strategies: tuple[Strategy, ...] = Field(min_length=1)
-    context_tokens: Positive = 8192
+    context_tokens: Positive = 8192  # at which memory and time are predicted

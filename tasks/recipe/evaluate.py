@@ -7,10 +7,7 @@ from layerwright.tasks.recipe.component_fields import Metric
 
 
 class EvaluateOptions(Contract):
-    """The metrics, and whether to measure a control arm.
-
-    ``control`` also trains the unconverted base as the candidate was trained, and measures it.
-    """
+    """The metrics, and whether to measure a control arm."""
 
     metrics: tuple[Metric, ...] = Field(min_length=1)
-    control: bool = False
+    control: bool = False  # train the unconverted base as the candidate was, and measure it
