@@ -29,9 +29,7 @@ PRESENTATION = {
         reference=1.0,
     ),
     "repetition": Presentation(
-        label="Repetition",
-        part="quality",
-        help="share of repeated n-grams; lower is better",
+        label="Repetition", part="quality", help="share of repeated n-grams; lower is better"
     ),
 }
 PROMPT_END = 400  # the last characters of a prompt, stored with its result

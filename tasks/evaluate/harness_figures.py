@@ -120,12 +120,7 @@ def _numbers(answer: Any) -> list[float]:
 
 
 def task_figure(
-    metric: str,
-    arm: Arm,
-    run: TaskRun,
-    name: str,
-    seed: int,
-    slices: Sequence[str] | None = None,
+    metric: str, arm: Arm, run: TaskRun, name: str, seed: int, slices: Sequence[str] | None = None
 ) -> Figure:
     """Return a figure of a run, with its items.
 

@@ -75,10 +75,8 @@ class ZeroShot(Metric):
     figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc", "acc_norm": "task.{}.acc_norm"}
     presentation: ClassVar[Mapping[str, Presentation]] = {
         "task": Presentation(
-            label="Zero-shot tasks",
-            part="quality",
-            help="share of right answers; higher is better",
-        ),
+            label="Zero-shot tasks", part="quality", help="share of right answers; higher is better"
+        )
     }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -27,11 +27,7 @@ def rouge_l(text: str, references: Sequence[str]) -> float:
 
 
 Match = Callable[[str, Sequence[str]], float | bool]
-MATCHES: dict[str, Match] = {
-    "rouge_l": rouge_l,
-    "exact": exact,
-    "contains": contains,
-}
+MATCHES: dict[str, Match] = {"rouge_l": rouge_l, "exact": exact, "contains": contains}
 
 
 def _plain(text: str) -> str:

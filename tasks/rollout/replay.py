@@ -71,11 +71,7 @@ def _asks_both(model: str, request: Request, stage: RolloutStage) -> bool:
 
 
 def _serve(
-    request: Request,
-    turn: int,
-    model: str,
-    stage: RolloutStage,
-    sides: Mapping[Side, Respondent],
+    request: Request, turn: int, model: str, stage: RolloutStage, sides: Mapping[Side, Respondent]
 ) -> Served:
     side = assign(model, request.id, stage.share)
     both = _asks_both(model, request, stage)

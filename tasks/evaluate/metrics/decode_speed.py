@@ -53,19 +53,13 @@ class DecodeSpeed(Metric):
             help="weights and one batch of requests; lower is better",
         ),
         "prefill_ms": Presentation(
-            label="Prefill",
-            part="by_length",
-            help="ms to read the prompt; lower is better",
+            label="Prefill", part="by_length", help="ms to read the prompt; lower is better"
         ),
         "first_token_ms": Presentation(
-            label="Time to first token",
-            part="by_length",
-            help="ms; lower is better",
+            label="Time to first token", part="by_length", help="ms; lower is better"
         ),
         "decode_tokens_per_s": Presentation(
-            label="Decoding",
-            part="by_length",
-            help="tokens/s over all rows; higher is better",
+            label="Decoding", part="by_length", help="tokens/s over all rows; higher is better"
         ),
         "latency_p50_ms": Presentation(
             label="Request latency, median",

@@ -71,10 +71,7 @@ class Divergence(Metric):
         agrees[invalid] = np.nan  # the argmax of NaN logits has no meaning
         detail = f"{self.rows} rows of {self.row_tokens} tokens"
         not_finite = f"the divergence is not finite on {invalid.sum():,} of {kl.size:,} tokens"
-        for name, values, unit in (
-            ("kl_mean", kl, "nats"),
-            ("top1_agreement", agrees, "share"),
-        ):
+        for name, values, unit in (("kl_mean", kl, "nats"), ("top1_agreement", agrees, "share")):
             metric = f"{name}.{text_pass.text}"
             yield scored(
                 metric,

@@ -82,10 +82,7 @@ class Gsm8k(Metric):
     def _figures(self) -> dict[str, Reading]:
         """The reading of each figure; the figure of ``reading`` comes first."""
         other: Reading = "flexible" if self.reading == "strict" else "strict"
-        return {
-            f"generation.{self.text}": self.reading,
-            f"exact_match.{self.text}.{other}": other,
-        }
+        return {f"generation.{self.text}": self.reading, f"exact_match.{self.text}.{other}": other}
 
     def needed_texts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.text, self.examples or self.text)))

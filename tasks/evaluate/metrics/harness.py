@@ -38,11 +38,7 @@ class Harness(Metric):
 
     name: ClassVar[str] = "harness"
     presentation: ClassVar[Mapping[str, Presentation]] = {
-        "harness": Presentation(
-            label="lm-eval",
-            part="quality",
-            help="lm-eval's score",
-        ),
+        "harness": Presentation(label="lm-eval", part="quality", help="lm-eval's score")
     }
     form: ClassVar[TextForm] = "files"
 

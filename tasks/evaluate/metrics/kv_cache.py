@@ -33,10 +33,8 @@ class KVCache(Metric):
     name: ClassVar[str] = "kv_cache"
     presentation: ClassVar[Mapping[str, Presentation]] = {
         "kv_bytes": Presentation(
-            label="KV cache",
-            part="by_length",
-            help="measured; lower is better",
-        ),
+            label="KV cache", part="by_length", help="measured; lower is better"
+        )
     }
 
     tokens: Annotated[tuple[Length, ...], Field(min_length=1)] = (1024, 8192)

@@ -29,10 +29,8 @@ class Overlap(Metric):
     name: ClassVar[str] = "overlap"
     presentation: ClassVar[Mapping[str, Presentation]] = {
         "overlap": Presentation(
-            label="n-gram overlap",
-            part="overlap",
-            help="share of n-grams in the finetuning text",
-        ),
+            label="n-gram overlap", part="overlap", help="share of n-grams in the finetuning text"
+        )
     }
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -48,9 +48,7 @@ class Recall(Metric):
             help="share of keys recalled exactly, all out of the window",
         ),
         "key_log_prob": Presentation(
-            label="Log-probability of the key",
-            part="quality",
-            help="nats per key token; 0 is best",
+            label="Log-probability of the key", part="quality", help="nats per key token; 0 is best"
         ),
     }
 
