@@ -21,10 +21,14 @@ from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import Promotable, approved_by_policy, promotable
 from layerwright.tasks.register.versions import Address, checkpoint_of, store_of
 from layerwright.tasks.rollout.answering import Respondent
-from layerwright.tasks.rollout.course import log_ended, next_state, rolled_back, stopped
-from layerwright.tasks.rollout.replay import SIDES, read_for, replay
-from layerwright.tasks.rollout.stage import judge_stage
-from layerwright.tasks.rollout.stage_records import StageRecords
+from layerwright.tasks.rollout.replay import SIDES, StageRecords, read_for, replay
+from layerwright.tasks.rollout.stage import (
+    judge_stage,
+    log_ended,
+    next_state,
+    rolled_back,
+    stopped,
+)
 from layerwright.tasks.rollout.state import decisions_of, mark_stopped, write_decision, write_state
 from layerwright.tasks.store.open import open_store
 from layerwright.tasks.tracking import connect
@@ -61,7 +65,7 @@ class Course:
         records = StageRecords(self.folder / f"stage-{state.stage}.jsonl")
         served = replay(ahead[:count], state.model, stage, records, lambda: self._sides)
         if pairs < wanted:
-            decision = log_ended(stage, state.look, served, pairs, now())
+            decision = log_ended(served, stage, state.look, now=now())
         else:
             decision = judge_stage(
                 served, stage, state.look, self.ready.policy, now=now(), seed=self.ready.place.seed

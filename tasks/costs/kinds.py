@@ -1,7 +1,5 @@
 """The distinct kinds of layer: those of the base, and those that the strategies produce."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from layerwright.tasks.contracts.base import Contract

@@ -13,8 +13,6 @@ model whose layers all have the same kind. To check that times add up for mixed 
 alternates all kinds is timed in the same rounds; the table records its predicted and measured time.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial

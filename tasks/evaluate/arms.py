@@ -1,21 +1,19 @@
 """Arms: the models under comparison, with their saved results."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
 
+from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Arm
-from layerwright.tasks.evaluate.passes import TextScores, run_pass
-from layerwright.tasks.evaluate.texts import TextPass, Texts
+from layerwright.tasks.evaluate.passes import TextPass, Texts, TextScores, run_pass
 from layerwright.tasks.hybrid.mixers import MIXERS
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.states import Keep
@@ -44,13 +42,10 @@ class Arms:
         models: the models of ``base`` and ``candidate``, and of further arms if there are any.
         texts: the texts that the metrics need.
         passes: all passes that the metrics read.
+        ctx: gives device, seed and folder for saved results.
+        keep: stores the rows of a pass between layers.
         keep_out_tokens: sinks + window that the facts of recall prompts must stay out of; None: the
             largest of the candidate's layers.
-        device: device of the models.
-        seed: the recipe's seed.
-        workdir: folder for saved results.
-        bar: the progress bar.
-        keep: stores the rows of a pass between layers.
     """
 
     def __init__(
@@ -58,20 +53,17 @@ class Arms:
         models: Mapping[Arm, ArmModel],
         texts: Texts,
         passes: Iterable[TextPass],
-        *,
-        keep_out_tokens: int | None = None,
-        device: str,
-        seed: int,
-        workdir: Path,
+        ctx: Context,
         bar: Bar,
+        *,
         keep: Keep = tuple,
+        keep_out_tokens: int | None = None,
     ) -> None:
         self.names: tuple[Arm, ...] = tuple(models)
-        self.texts, self.device, self.seed, self.bar = texts, device, seed, bar
-        self._models = models
+        self.texts, self.device, self.seed, self.bar = texts, ctx.device, ctx.seed, bar
+        self.keep, self._models, self._keep_out_tokens = keep, models, keep_out_tokens
         self._loaded: dict[str, HybridForCausalLM] = {}
-        self._keep_out_tokens = keep_out_tokens
-        self._workdir, self.keep = workdir, keep
+        self._workdir = ctx.workdir / "arms"
         self._with_divergence = {text_pass for text_pass in passes if text_pass.divergence}
 
     def model(self, arm: Arm) -> HybridForCausalLM:
@@ -113,18 +105,12 @@ class Arms:
             base = None
             if compared and key != base_key:
                 self.text_scores("base", text_pass)
-                base = self._workdir / base_key / path.name
+                base = self._workdir / base_key / path.name, self.model("base").lm_head
             model, rows = self.model(arm), self.texts.rows(text_pass)
-            visits = len(model.model.layers) * len(rows)
-            with self._progress(f"{arm}: {text_pass.text}", visits) as advance:
+            visits, states = len(model.model.layers) * len(rows), compared and key == base_key
+            with self._progress(f"{arm}: {text_pass.text}", visits) as after:
                 run_pass(
-                    model,
-                    rows,
-                    path,
-                    keep=self.keep,
-                    keep_states=compared and key == base_key,
-                    base=(base, self.model("base").lm_head) if base else None,
-                    after=advance,
+                    model, rows, path, keep=self.keep, keep_states=states, base=base, after=after
                 )
         scores = TextScores.load(path)
         is_base = compared and arm != "base" and key == base_key
@@ -146,15 +132,15 @@ class Arms:
         result; if there are none, the model is not loaded.
 
         Args:
-            name: name of the results.
             options: everything that the items and the results depend on, besides the model.
-            items: the items, in order.
             compute: yields a JSON value for each item that it is given, in order.
             what: label of the progress bar.
         """
         path = self.folder(arm) / f"{name}-{identity(options)[:16]}.jsonl"
         with path.open("a+b") as file, self._progress(what, len(items)) as advance:
-            lines = _complete_lines(file)
+            file.seek(0)
+            *lines, cut_off = file.read().split(b"\n")  # a kill can leave the last line incomplete
+            file.truncate(file.tell() - len(cut_off))
             advance(len(lines))
             if remaining := items[len(lines) :]:
                 for result in compute(self.model(arm), remaining):
@@ -179,15 +165,6 @@ class Arms:
             yield lambda steps: self.bar.advance(job, steps)
         finally:
             self.bar.remove_task(job)
-
-
-def _complete_lines(file: BinaryIO) -> list[bytes]:
-    """Return the lines of a file; remove a last line that a kill left incomplete."""
-    file.seek(0)
-    content = file.read()
-    complete = content[: content.rfind(b"\n") + 1]
-    file.truncate(len(complete))
-    return complete.splitlines()
 
 
 def kept_tokens(layer_specs: Iterable[Mapping]) -> int:

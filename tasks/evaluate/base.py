@@ -1,20 +1,24 @@
 """Metric, the base class of metrics, and Figure, the value of a metric for an arm."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from layerwright.tasks.components import Component
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.evaluation import Aggregate, Arm, Measurement, Presentation
 from layerwright.tasks.contracts.items import ItemResult
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.texts import TextPass
+from layerwright.tasks.evaluate.passes import TextPass
 from layerwright.tasks.recipe.data import TextForm
+
+Count = Annotated[int, Field(gt=0)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Figure(Contract):
@@ -51,13 +55,10 @@ class Metric(Component):
 
     def needed_texts(self) -> tuple[str, ...]:
         """The names of the texts that the metric reads from the recipe's ``data``."""
-        return tuple(dict.fromkeys(text_pass.text for text_pass in self.passes()))
+        return ()
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
-        """Check the items of the texts before the run starts, without a model.
-
-        Args:
-            folders: the text trees, by name.
+        """Check the items of the texts, by name, before the run starts and without a model.
 
         Raises:
             InputError: an item is not valid; names file, line and field.
@@ -68,13 +69,49 @@ class Metric(Component):
         return 0
 
 
+class TextMetric(Metric):
+    """A metric of texts, with a figure ``<family>.<text>`` for each family and text."""
+
+    families: ClassVar[tuple[str, ...]]
+
+    texts: Names
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{family}.{text}" for text in self.texts for family in self.families)
+
+    def needed_texts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.texts))
+
+
+class RowsMetric(TextMetric):
+    """A metric of the first ``rows`` rows of each text, of ``row_tokens`` tokens."""
+
+    divergence: ClassVar[bool] = False  # whether the arms are compared with the base
+
+    rows: Count = 8
+    row_tokens: Annotated[int, Field(gt=1)] = 1024
+
+    def row_passes(self) -> tuple[TextPass, ...]:
+        """The rows of each text, as a pass."""
+        return tuple(TextPass(t, self.rows, self.row_tokens, self.divergence) for t in self.texts)
+
+    @property
+    def extent(self) -> str:
+        return f"{self.rows} rows of {self.row_tokens} tokens"
+
+
+def shown(label: str, help: str, part: str = "quality", **options: Any) -> Presentation:
+    """A presentation of figures; see `Presentation` for the arguments."""
+    return Presentation(label=label, help=help, part=part, **options)  # type: ignore[arg-type]
+
+
 def measured(
     metric: str,
     arm: Arm,
     value: float,
-    *,
     unit: str,
-    higher_is_better: bool,
+    *,
+    higher_is_better: bool = False,
     interval: tuple[float, float] | None = None,
     count: int = 0,
     detail: str = "",

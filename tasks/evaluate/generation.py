@@ -1,45 +1,32 @@
 """Generate texts with every arm, and measure their length and repetition."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from layerwright.tasks.contracts.base import identity
-from layerwright.tasks.contracts.evaluation import Arm, Presentation
+from layerwright.tasks.contracts.evaluation import Arm
+from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure
+from layerwright.tasks.evaluate.base import Figure, shown
 from layerwright.tasks.evaluate.scoring import Item, scored
-from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.probes.continuation import Continuation, continuations
 
 NGRAM = 4  # tokens
-# how reports show the figures of generated texts
-PRESENTATION = {
-    "generation": Presentation(
-        label="Generation",
-        part="quality",
-        help="share of right answers, or overlap with the reference",
-    ),
-    "length_ratio": Presentation(
-        label="Length of the texts",
-        part="quality",
-        help="tokens divided by the base's",
-        reference=1.0,
-    ),
-    "repetition": Presentation(
-        label="Repetition", part="quality", help="share of repeated n-grams; lower is better"
-    ),
-}
 PROMPT_END = 400  # the last characters of a prompt, stored with its result
+PRESENTATION = {
+    "generation": shown("Generation", "share of right answers, or overlap with the reference"),
+    "length_ratio": shown("Length of the texts", "tokens divided by the base's", reference=1.0),
+    "repetition": shown("Repetition", "share of repeated n-grams; lower is better"),
+}
 
 
 def generate(
     arms: Arms,
     name: str,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[str],
     *,
+    chat: bool = False,
     max_new_tokens: int,
     stops: Sequence[str] = (),
     at_once: int,
@@ -48,41 +35,37 @@ def generate(
 
     Args:
         name: name of the prompts, for the progress bar.
-        prompts: token ids of each prompt.
-        max_new_tokens: largest number of generated tokens.
-        stops: strings that end a text, as in `continuations`.
+        chat: whether each prompt is a user message for the tokenizer's chat template.
+        max_new_tokens, stops: as in `continuations`.
         at_once: prompts of a batch; fewer if memory does not suffice.
 
     Returns:
         The continuations of each arm, in the order of the prompts.
     """
+    tokenizer = arms.texts.tokenizer
+    ids = [encode(tokenizer, prompt, chat)[0].tolist() for prompt in prompts]
     # longest prompts first: a batch has similar lengths, and a lack of memory shows at the start
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
     compute = partial(
-        _continue,
-        tokenizer=arms.texts.tokenizer,
+        continuations,
+        tokenizer=tokenizer,
         max_new_tokens=max_new_tokens,
         stops=stops,
         at_once=at_once,
     )
-    options = [identity([list(p) for p in prompts]), max_new_tokens, list(stops), at_once]
+    options = [identity(ids), max_new_tokens, list(stops), at_once]
     texts: dict[Arm, list[Continuation]] = {}
     for arm in arms.names:
-        items = [prompts[index] for index in order]
+        items = [ids[index] for index in order]
         results = arms.item_results(arm, "written", options, items, compute, what=f"{arm}: {name}")
         by_index = dict(zip(order, results, strict=True))
-        texts[arm] = [
-            Continuation(text, tuple(tokens))
-            for text, tokens in (by_index[index] for index in range(len(prompts)))
-        ]
+        texts[arm] = [Continuation(*by_index[index]) for index in range(len(ids))]
     return texts
 
 
-def _continue(
-    model: HybridForCausalLM, prompts: Sequence[Sequence[int]], **options: Any
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for continuation in continuations(model, prompts=prompts, **options):
-        yield continuation.text, continuation.tokens
+def words(prompt: str, expected: str, said: str) -> Words:
+    """The words of an item: the end of its prompt, the expected text and the arm's."""
+    return Words(prompt=prompt[-PROMPT_END:], expected=expected.strip(), said=said.strip())
 
 
 def length_and_repetition(
@@ -100,24 +83,12 @@ def length_and_repetition(
         # the mean of the ratios, weighted by the base's tokens, is the ratio of the sums
         ratios = [Item(f"item {i}", n / b, weight=float(b)) for i, (n, b) in enumerate(counts)]
         total, base = (sum(side) for side in zip(*counts, strict=True))
-        yield scored(
-            f"length_ratio.{name}",
-            arm,
-            ratios,
-            unit="ratio",
-            higher_is_better=False,
-            seed=arms.seed_of(f"length_ratio.{name}"),
-            detail=f"{total:,} tokens, {base:,} by the base",
-        )
-        yield scored(
-            f"repetition.{name}",
-            arm,
-            [Item(f"item {i}", repetition(text.tokens)) for i, text in enumerate(own)],
-            unit="share",
-            higher_is_better=False,
-            seed=arms.seed_of(f"repetition.{name}"),
-            detail=f"n-grams of {NGRAM} tokens",
-        )
+        shares = [Item(f"item {i}", repetition(text.tokens)) for i, text in enumerate(own)]
+        for metric, items, unit, detail in (
+            (f"length_ratio.{name}", ratios, "ratio", f"{total:,} tokens, {base:,} by the base"),
+            (f"repetition.{name}", shares, "share", f"n-grams of {NGRAM} tokens"),
+        ):
+            yield scored(metric, arm, items, unit, arms.seed_of(metric), detail=detail)
 
 
 def repetition(tokens: Sequence[int]) -> float:

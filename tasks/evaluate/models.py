@@ -1,7 +1,5 @@
 """The evaluate step: measure base, candidate, champion and control on the same items."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -11,17 +9,12 @@ from layerwright.kernels.choice import implementations_run
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.evaluation import Arm, Champion, EvalReport
 from layerwright.tasks.contracts.items import write_items
-from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef, TreeRef
+from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate import suite
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.suite import (
-    measure_metrics,
-    needed_passes,
-    needed_texts,
-    presentation_of,
-)
-from layerwright.tasks.evaluate.texts import Texts
+from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.passes import Texts
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import share_outside_layers
 from layerwright.tasks.models.loading import load_tokenizer
@@ -46,8 +39,7 @@ def evaluate_models(
     value that is not finite is reported as missing, with the reason.
 
     Args:
-        control: the base, finetuned like the candidate but not converted; None: no control arm.
-        champion: the registry's champion, if there is one.
+        control: the base, finetuned like the candidate but not converted.
         texts: the texts that the metrics name, and possibly others.
 
     Raises:
@@ -75,17 +67,12 @@ def evaluate_models(
             return model
 
         models = {arm: ArmModel(sha256, partial(load, sha256)) for arm, sha256 in compared.items()}
-        arms = Arms(
-            models,
-            open_texts(base, texts, metrics, ctx),
-            needed_passes(metrics),
-            device=ctx.device,
-            seed=ctx.seed,
-            workdir=ctx.workdir / "arms",
-            bar=bar,
-            keep=states_of(ctx),
-        )
-        figures = measure_metrics(metrics, arms, ctx.workdir / "metrics", "evaluate", ctx.log)
+        opened, passes = open_texts(base, texts, metrics, ctx), suite.needed_passes(metrics)
+        arms = Arms(models, opened, passes, ctx, bar, keep=states_of(ctx))
+        folder = ctx.workdir / "metrics"
+        figures = suite.measure_metrics(metrics, arms, folder, "evaluate", ctx.log)
+    items = ctx.folder("items")
+    write_items(items, (item for figure in figures for item in figure.items))
     return EvalReport(
         base_sha256=base.sha256,
         candidate_sha256=candidate.sha256,
@@ -94,8 +81,8 @@ def evaluate_models(
         device=ctx.device,
         kernels={operator: tuple(sorted(names)) for operator, names in sorted(ran.items())},
         measurements=tuple(figure.measurement for figure in figures),
-        presentation=presentation_of(metrics),
-        items=_store_items(figures, ctx),
+        presentation=suite.presentation_of(metrics),
+        items=ctx.store.put_tree(items),
         seconds=time.perf_counter() - started,
     )
 
@@ -108,7 +95,7 @@ def open_texts(
     Raises:
         InputError: a metric names a text that is not given.
     """
-    needed = needed_texts(metrics)
+    needed = suite.needed_texts(metrics)
     if unknown := [name for name in needed if name not in texts]:
         raise InputError(
             f"metrics name texts that are not given: {', '.join(unknown)}",
@@ -118,12 +105,6 @@ def open_texts(
         {name: ctx.store.open_tree(texts[name].sha256) for name in needed},
         lambda: load_tokenizer(ctx.store.open_tree(base.sha256)),
     )
-
-
-def _store_items(figures: Iterable[Figure], ctx: Context) -> TreeRef:
-    folder = ctx.folder("items")
-    write_items(folder, (item for figure in figures for item in figure.items))
-    return ctx.store.put_tree(folder)
 
 
 def states_of(ctx: Context) -> Keep:

@@ -1,10 +1,11 @@
-"""Run a model over the rows of a text, and compute the token scores that metrics read."""
+"""Run models over the rows of texts, and compute the token scores that metrics read."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,66 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.passes.batches import token_rows
 from layerwright.tasks.passes.likelihood import target_nll
 from layerwright.tasks.passes.states import Keep, Spill, SpilledStates
 from layerwright.tasks.passes.stream import Stream, run_rows
 
 LOGIT_BYTES = 25_000_000  # limit of the fp32 logits at a time; a comparison has seven such tensors
+
+
+@dataclass(frozen=True)
+class TextPass:
+    """A forward pass over rows of a text; each arm runs it once for all metrics.
+
+    Attributes:
+        divergence: whether the other arms are compared with the base, token by token. Passes that
+            differ only in this are equal, because a single pass serves both.
+    """
+
+    text: str
+    rows: int
+    row_tokens: int
+    divergence: bool = field(default=False, compare=False)
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.row_tokens
+
+
+class Texts:
+    """Texts by name; tokenized once, and cut into the same rows for every arm.
+
+    Args:
+        folders: the tree of each text, with ``documents.jsonl``.
+        tokenizer: loads the base's tokenizer, which all arms use.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], tokenizer: Callable[[], PreTrainedTokenizerBase]
+    ) -> None:
+        self.folders = folders
+        self._load_tokenizer = tokenizer
+        self._rows: dict[TextPass, Tensor] = {}
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._load_tokenizer()
+
+    def rows(self, text_pass: TextPass) -> Tensor:
+        """(rows, row_tokens) token ids.
+
+        Raises:
+            InputError: the text is too short.
+        """
+        if text_pass not in self._rows:
+            text, size = text_pass.text, (text_pass.rows, text_pass.row_tokens)
+            rows = token_rows(self.folders[text], self.tokenizer, *size, what=text)
+            self._rows[text_pass] = rows
+        return self._rows[text_pass]
 
 
 @dataclass(frozen=True)
@@ -29,8 +83,7 @@ class TextScores:
     Attributes:
         nll: (rows, T-1) fp32, nats.
         kl: (rows, T-1) fp32, KL(base || arm) in nats; None without a comparison with the base.
-        agrees: (rows, T-1) bool, True if base and arm have the same most likely token; None
-            without a comparison with the base.
+        agrees: (rows, T-1) bool, whether base and arm have the same most likely token; else None.
     """
 
     nll: np.ndarray
@@ -68,7 +121,6 @@ def run_pass(
 
     Args:
         rows: (rows, T) token ids; each row is a forward pass.
-        path: the safetensors file to write.
         keep: stores the rows between layers.
         keep_states: also save the final hidden states (1, T, D), for comparisons with this pass.
         base: the file of the base's pass over the same rows, and the base's output head.
@@ -81,37 +133,33 @@ def run_pass(
     path.parent.mkdir(parents=True, exist_ok=True)
     states: Iterable[Tensor] = map(model.model.norm, outputs)
     if keep_states:
-        states = Spill(path.parent / "unfinished")(states).move_to(_states_of(path))
-    base_states = SpilledStates(_states_of(base[0]), device=str(model.device)) if base else None
+        states = Spill(path.parent / "unfinished")(states).move_to(path.with_suffix(".states"))
+    saved = base and SpilledStates(base[0].with_suffix(".states"), device=str(model.device))
     for index, (ids, row) in enumerate(zip(stream.ids, states, strict=True)):
-        base_row = base_states[index][0, :-1] if base_states else None
-        scores = _score(row[0, :-1], ids[0, 1:], model.lm_head, base_row, base and base[1])
+        compared = (saved[index][0, :-1], base[1]) if base and saved else None
+        scores = _score(row[0, :-1], ids[0, 1:], model.lm_head, compared)
         parts.append({name: tensor.cpu() for name, tensor in scores.items()})
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     save_file({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, partial)
     partial.replace(path)
 
 
-def _states_of(path: Path) -> Path:
-    return path.with_suffix(".states")
-
-
 def _score(
-    states: Tensor,
-    targets: Tensor,
-    head: nn.Linear,
-    base_states: Tensor | None,
-    base_head: nn.Linear | None,
+    states: Tensor, targets: Tensor, head: nn.Linear, base: tuple[Tensor, nn.Linear] | None
 ) -> dict[str, Tensor]:
-    """Compute the scores of a row, (T-1) each, from states (T-1, D) and targets (T-1)."""
+    """Compute the scores of a row, (T-1) each, from states (T-1, D) and targets (T-1).
+
+    Args:
+        base: states (T-1, D) and head of the base, for a comparison.
+    """
     chunks: dict[str, list[Tensor]] = {}
     at_once = max(1, LOGIT_BYTES // (4 * head.weight.shape[0]))
     for start in range(0, len(targets), at_once):
         part = slice(start, start + at_once)
         logits = head(states[part])
         scores = {"nll": target_nll(logits[None], targets[None, part])[0]}
-        if base_states is not None and base_head is not None:
-            base_logits = base_head(base_states[part])
+        if base:
+            base_logits = base[1](base[0][part])
             scores["kl"] = token_kl(base_logits, logits)
             scores["agrees"] = base_logits.argmax(-1) == logits.argmax(-1)
         for name, tensor in scores.items():
@@ -120,15 +168,7 @@ def _score(
 
 
 def token_kl(base_logits: Tensor, logits: Tensor) -> Tensor:
-    """KL(base || other) = sum_v p(v) (log p(v) - log q(v)) of each position.
-
-    Args:
-        base_logits: (N, V), any float dtype.
-        logits: (N, V), any float dtype.
-
-    Returns:
-        (N,) fp32, nats.
-    """
+    """KL(base || other) = sum_v p(v) (log p(v) - log q(v)), (N,) fp32 in nats, of (N, V) logits."""
     log_p = F.log_softmax(base_logits.float(), dim=-1)
     log_q = F.log_softmax(logits.float(), dim=-1)
     return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)

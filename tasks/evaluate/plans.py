@@ -1,7 +1,5 @@
 """The survey's measure_plans step: compare plans on the same tokens, without checkpoints."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -41,10 +39,6 @@ def measure_plans(
     widest window of any plan, so that all plans get the same prompts. Finished results are saved in
     ``ctx.workdir``.
 
-    Args:
-        plans: plan by name.
-        calibration: calibration rows for strategies that fit tensors.
-
     Raises:
         InputError: a strategy or an option of a plan is unknown, a text is too short, or a strategy
             cannot be fitted on the layers that a plan assigns to it.
@@ -68,21 +62,19 @@ def measure_plans(
         key = plan_key(base.sha256, parts, calibration)
         return ArmModel(key, lambda: converted_copy(loaded(), parts, rows, keep))
 
-    open_by_name = open_texts(base, texts, metrics, ctx)
+    opened, passes = open_texts(base, texts, metrics, ctx), needed_passes(metrics)
     measured: dict[str, tuple[Measurement, ...]] = {}
     with stack, progress() as bar:
         for name, parts in bar.track(assigned.items(), description="survey"):
             plan = candidate(parts)
             arms = Arms(
                 {"base": ArmModel(base.sha256, loaded), "candidate": plan},
-                open_by_name,
-                needed_passes(metrics),
-                keep_out_tokens=widest,
-                device=ctx.device,
-                seed=ctx.seed,
-                workdir=ctx.workdir / "arms",
-                bar=bar,
+                opened,
+                passes,
+                ctx,
+                bar,
                 keep=keep,
+                keep_out_tokens=widest,
             )
             folder = ctx.workdir / "plans" / plan.key
             figures = measure_metrics(metrics, arms, folder, name, ctx.log)

@@ -1,7 +1,5 @@
 """Compute a figure from its items: value, interval, and the item results for the gate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -43,10 +41,10 @@ def scored(
     metric: str,
     arm: Arm,
     items: Sequence[Item],
-    *,
     unit: str,
-    higher_is_better: bool,
     seed: int,
+    *,
+    higher_is_better: bool = False,
     aggregate: Aggregate = "mean",
     detail: str = "",
     not_finite: str = "an item could not be measured",
@@ -68,22 +66,20 @@ def scored(
     transform = AGGREGATES[aggregate]
     with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is reported
         value = float(transform(weighted_mean(values, weights)))
-    bounds = None
+    interval = None
     if all(isinstance(item.value, bool) for item in items):
-        wilson = binomtest(int(values.sum()), len(items)).proportion_ci(method="wilson")
-        bounds = (float(wilson.low), float(wilson.high))
+        interval = binomtest(int(values.sum()), len(items)).proportion_ci(method="wilson")
     elif np.isfinite(values).all() and len(items) > 1:
         interval = resample(
             (values, weights), lambda v, w, axis=-1: transform(weighted_mean(v, w, axis)), seed
         ).confidence_interval
-        bounds = (float(interval.low), float(interval.high))
     return measured(
         metric,
         arm,
         value,
-        unit=unit,
+        unit,
         higher_is_better=higher_is_better,
-        interval=bounds,
+        interval=interval and (float(interval.low), float(interval.high)),
         count=round(float(weights.sum())),
         detail=detail,
         not_finite=not_finite,
@@ -113,7 +109,7 @@ def token_blocks(values: np.ndarray) -> list[Item]:
     """Return the mean of every block of 128 tokens of a row as an item.
 
     Neighbouring tokens are not independent, so the bootstrap draws whole blocks (Künsch's block
-    bootstrap). Slices are position ranges of doubling size: 0-127, 128-255, 256-511, 512-1023, ...
+    bootstrap). Slices are position ranges of doubling size: 0-127, 128-255, 256-511, ...
 
     Args:
         values: (rows, tokens) a value per token, for instance the NLL in nats.
@@ -123,14 +119,9 @@ def token_blocks(values: np.ndarray) -> list[Item]:
         for start in range(0, len(row_values), BLOCK_TOKENS):
             block = row_values[start : start + BLOCK_TOKENS]
             name = f"row {row}, {start}-{start + len(block) - 1}"
+            high = BLOCK_TOKENS << (start // BLOCK_TOKENS).bit_length()
+            low = high // 2 if start else 0
             with np.errstate(invalid="ignore"):
                 mean = float(block.mean())
-            blocks.append(Item(name, mean, weight=len(block), slice=_bucket(start)))
+            blocks.append(Item(name, mean, len(block), f"positions {low}-{high - 1}"))
     return blocks
-
-
-def _bucket(position: int) -> str:
-    high = BLOCK_TOKENS
-    while position >= high:
-        high *= 2
-    return f"positions {high // 2 if high > BLOCK_TOKENS else 0}-{high - 1}"

@@ -1,6 +1,4 @@
-"""Check and measure the metrics of a recipe."""
-
-from __future__ import annotations
+"""Check, estimate and measure the metrics of a recipe."""
 
 import json
 import time
@@ -8,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from layerwright.tasks.contracts.evaluation import Presentation
-from layerwright.tasks.contracts.references import TextRef
+from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.texts import TextPass
+from layerwright.tasks.evaluate.passes import TextPass
 from layerwright.tasks.recipe.data import TextSource
+from layerwright.tasks.recipe.recipe import Recipe
 from layerwright.tasks.store.base import Store
 
 
@@ -69,11 +68,7 @@ def needed_passes(metrics: Iterable[Metric]) -> tuple[TextPass, ...]:
 
 
 def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: Store) -> None:
-    """Check the items of all metrics whose texts are given, without a model.
-
-    Raises:
-        InputError: an item is not valid; names file, line and field.
-    """
+    """`Metric.check_items` of all metrics whose texts are given."""
     for metric in metrics:
         names = metric.needed_texts()
         if metric.form == "items" and texts.keys() >= set(names):
@@ -82,9 +77,8 @@ def check_items(metrics: Iterable[Metric], texts: Mapping[str, TextRef], store: 
 
 def estimate_tokens(metrics: Sequence[Metric]) -> int:
     """Estimate the tokens that each arm is run over; a shared pass counts once."""
-    return sum(text_pass.tokens for text_pass in set(needed_passes(metrics))) + sum(
-        metric.estimate_tokens() for metric in metrics
-    )
+    shared = sum(text_pass.tokens for text_pass in set(needed_passes(metrics)))
+    return shared + sum(metric.estimate_tokens() for metric in metrics)
 
 
 def presentation_of(metrics: Iterable[Metric]) -> dict[str, Presentation]:
@@ -98,8 +92,7 @@ def measure_metrics(
     """Measure all metrics; results are saved in ``folder`` and not measured again.
 
     Args:
-        what: label of the progress bar and of the log lines.
-        log: receives a line for every measured metric.
+        what: label of the progress bar and of the log lines, one for every measured metric.
     """
     figures: list[Figure] = []
     for index, metric in enumerate(arms.track(metrics, what)):
@@ -111,3 +104,11 @@ def measure_metrics(
             log(f"{what}: {metric.name} measured in {time.perf_counter() - started:.1f} s")
         figures += [Figure.model_validate(figure) for figure in json.loads(path.read_bytes())]
     return tuple(figures)
+
+
+def seconds(recipe: Recipe, model: ModelRef, token_seconds: float) -> float:
+    """Estimate the time of all metrics on all arms; metrics share passes, arms do not."""
+    if recipe.evaluate is None:
+        return 0.0
+    arms = 3 if recipe.evaluate.control else 2
+    return arms * estimate_tokens(recipe.evaluate.metrics) * token_seconds

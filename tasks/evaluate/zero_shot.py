@@ -1,23 +1,26 @@
 """Zero-shot tasks of lm-eval on the user's rows: check the rows' format, and run lm-eval."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.harness_figures import TaskRun, task_figure
-from layerwright.tasks.evaluate.harness_runs import bundled_tasks, run_tasks
-from layerwright.tasks.recipe.data import TextForm
+from layerwright.tasks.evaluate.base import Count, Figure, TextMetric, shown
+from layerwright.tasks.evaluate.harness_runs import TaskRun, bundled_tasks, run_tasks, task_figure
 from layerwright.tasks.records import read_records
 
 AnswerText = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -34,23 +37,26 @@ class Row(BaseModel):
 
 
 class LabelledAnswers(BaseModel):
-    """Answers and their labels, in the format of ARC and OpenBookQA."""
-
     text: tuple[AnswerText, ...]
     label: tuple[str, ...]
 
 
-def check_answer_key(key: str, choices: LabelledAnswers) -> None:
-    """Check that the key is the label of an answer.
+class Labelled(Row):
+    """A row with labelled answers and the label of the right one, as in ARC and OpenBookQA."""
 
-    Raises:
-        ValueError: no answer has this label.
-    """
-    if key not in choices.label[: len(choices.text)]:
-        raise ValueError(f"answerKey {key!r} is not one of {', '.join(choices.label)}")
+    strips: ClassVar[bool] = False  # whether lm-eval ignores spaces before the label
+    choices: LabelledAnswers
+    answer: str = Field(alias="answerKey")
+
+    @model_validator(mode="after")
+    def _has_a_right_answer(self) -> Self:
+        key, choices = self.answer.lstrip() if self.strips else self.answer, self.choices
+        if key not in choices.label[: len(choices.text)]:
+            raise ValueError(f"answerKey {key!r} is not one of {', '.join(choices.label)}")
+        return self
 
 
-class ZeroShot(Metric):
+class ZeroShot(TextMetric):
     """A task of lm-eval without few-shot examples; prompts, tokens and figures are lm-eval's.
 
     - ``acc``: share of questions whose right answer has the largest log-likelihood, summed over
@@ -58,9 +64,11 @@ class ZeroShot(Metric):
     - ``acc_norm``: the same with each log-likelihood divided by the characters of the answer. The
       tiers of a gate use ``acc_norm`` if the task has it.
 
+    docs/evaluation.md lists the fields of each task's rows.
+
     Attributes:
-        folder: folder of the task in lm_eval/tasks.
-        task: lm-eval's name of the task.
+        folder: folder of the task in lm_eval/tasks, by default the metric's name.
+        task: lm-eval's name of the task, by default the metric's.
         row: format of the rows.
         figures: lm-eval's name of each figure -> its name here, with {} for the text.
         texts: names under ``data``, each with ``form: items``; they are part of the figures' names.
@@ -68,26 +76,20 @@ class ZeroShot(Metric):
         slice_by: field of the rows whose values are the slices.
     """
 
-    form: ClassVar[TextForm] = "items"
-    folder: ClassVar[str]
-    task: ClassVar[str]
+    form = "items"
+    folder: ClassVar[str] = ""
+    task: ClassVar[str] = ""
     row: ClassVar[type[Row]]
     figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc", "acc_norm": "task.{}.acc_norm"}
     presentation: ClassVar[Mapping[str, Presentation]] = {
-        "task": Presentation(
-            label="Zero-shot tasks", part="quality", help="share of right answers; higher is better"
-        )
+        "task": shown("Zero-shot tasks", "share of right answers; higher is better")
     }
 
-    texts: Annotated[tuple[str, ...], Field(min_length=1)]
-    limit: Annotated[int, Field(gt=0)] | None = None
+    limit: Count | None = None
     slice_by: str | None = None
 
     def names(self) -> tuple[str, ...]:
         return tuple(name.format(text) for text in self.texts for name in self.figures.values())
-
-    def needed_texts(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.texts))
 
     def check_items(self, folders: Mapping[str, Path]) -> None:
         for text in self.texts:
@@ -97,28 +99,23 @@ class ZeroShot(Metric):
         return len(self.texts) * (self.limit or 1000) * 4 * 50  # four answers of fifty tokens
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
+        run = partial(
+            run_tasks,
+            tokenizer=arms.texts.tokenizer,
+            manager_of=lambda _: bundled_tasks(self.folder or self.name),
+            seed=arms.seed_of(self.name),
+        )
         for text in self.texts:
             pairs = list(self._rows(arms.texts.folders[text], text))
-            rows, slices = [row for row, _ in pairs], [name for _, name in pairs]
+            task = [_with_rows(self.task or self.name, [row for row, _ in pairs])]
+            slices = [name for _, name in pairs]
             for arm in arms.names:
-                [result] = arms.item_results(
-                    arm,
-                    self.name,
-                    [text, self.limit],
-                    [_with_rows(self.task, rows)],
-                    partial(
-                        run_tasks,
-                        tokenizer=arms.texts.tokenizer,
-                        manager_of=lambda _: bundled_tasks(self.folder),
-                        seed=arms.seed_of(self.name),
-                        answers=arms.folder(arm) / "harness-answers",
-                    ),
-                    what=f"{arm}: {text}",
-                )
-                run = TaskRun.model_validate(result)
+                compute = partial(run, answers=arms.folder(arm) / "harness-answers")
+                options, what = [text, self.limit], f"{arm}: {text}"
+                [found] = arms.item_results(arm, self.name, options, task, compute, what=what)
                 for figure, name in self.figures.items():
-                    metric = name.format(text)
-                    yield task_figure(metric, arm, run, figure, arms.seed_of(metric), slices)
+                    metric, result = name.format(text), TaskRun.model_validate(found)
+                    yield task_figure(metric, arm, result, figure, arms.seed_of(metric), slices)
 
     def _rows(self, folder: Path, text: str) -> Iterator[tuple[dict[str, Any], str]]:
         """Yield the rows with lm-eval's field names, each with the name of its slice.

@@ -1,7 +1,5 @@
 """Turn the result of a rule into a check: passed, failed or inconclusive, with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from layerwright.tasks.contracts.evaluation import Measurement
@@ -30,42 +28,34 @@ def make_check(
     """The check of one rule on one metric.
 
     Args:
-        comparison: None if there is no evidence.
-        problem: why there is no evidence. A rule against a champion that does not exist has
+        problem: why there is no comparison. A rule against a champion that does not exist has
             neither comparison nor problem; its check passes.
         p_value: adjusted over all tests of the decision.
     """
-    sign = ">=" if rule.is_floor else "<="
     level = f"{1 - policy.significance:.0%}".replace("%", " %")
-    text = f"{_describe(rule)} {sign} {rule.limit:g}"
+    text = f"{_describe(rule)} {'>=' if rule.is_floor else '<='} {rule.limit:g}"
     text += f", {level} bound" if rule.on == "bound" else ""
     value = bound = detectable = None
+    reason = problem or "there is no champion yet, so there is nothing to compare with"
     if comparison is not None:
         value = p_value if rule.compare == "p_value" else comparison.value
         bound, detectable = comparison.bound, comparison.detectable
+        reason = _reason(rule, comparison, p_value, policy)
     judged = bound if rule.on == "bound" else value
     margin = None if judged is None else _margin(rule, judged)
-    no_champion = comparison is None and not problem
-    passed = no_champion or (margin is not None and margin >= 0)
+    passed = (margin is not None and margin >= 0) or (comparison is None and not problem)
     needs_items = rule.on == "bound" or rule.compare == "p_value"
     refuted = p_value is not None and p_value < policy.significance
-    if comparison is None:
-        reason = problem or "there is no champion yet, so there is nothing to compare with"
-    else:
-        reason = _reason(rule, comparison, p_value, policy)
     return Check(
+        **rule.model_dump(include={"compare", "severity", "arm", "slice"}),
         metric=metric,
         rule=text,
-        compare=rule.compare,
         value=value,
         limit=rule.limit,
         is_floor=rule.is_floor,
         margin=margin,
         passed=passed,
-        severity=rule.severity,
         reason=reason,
-        arm=rule.arm,
-        slice=rule.slice,
         bound=bound,
         p_value=p_value if needs_items else None,
         items=comparison.items if comparison else 0,
@@ -74,15 +64,27 @@ def make_check(
     )
 
 
+def count_check(metric: str, what: str, count: int, needed: int, reason: str) -> Check:
+    """The check that there are enough measurements or rules, judged by their count."""
+    return Check(
+        metric=metric,
+        rule=f"{what} >= {needed}",
+        compare="value",
+        value=count,
+        limit=needed,
+        is_floor=True,
+        margin=count - needed,
+        passed=count >= needed,
+        severity="fail",
+        reason=reason,
+    )
+
+
 def missing_reason(arm: str, measurement: Measurement | None) -> str:
     """The reason of a check whose arm has no value."""
-    if measurement and measurement.detail:
-        why = measurement.detail
-    elif arm == "candidate":
-        why = "it was not measured"
-    else:
-        why = "there is nothing to compare with"
-    return f"the {arm}'s value is missing: {why}"
+    why = "it was not measured" if arm == "candidate" else "there is nothing to compare with"
+    detail = measurement.detail if measurement else ""
+    return f"the {arm}'s value is missing: {detail or why}"
 
 
 def no_evidence_check(checks: Sequence[Check]) -> Check:
@@ -91,21 +93,12 @@ def no_evidence_check(checks: Sequence[Check]) -> Check:
     Without it, a policy of warnings, waived rules and rules against a missing champion would
     accept everything.
     """
-    waived = any(check.waiver for check in checks)
-    return Check(
-        metric="*",
-        rule="rules of severity fail >= 1",
-        compare="value",
-        value=0,
-        limit=1,
-        is_floor=True,
-        margin=-1,
-        passed=False,
-        severity="fail",
-        reason="no rule passed on evidence: each one was waived or had no champion to compare with"
-        if waived or any(check.severity == "fail" for check in checks)
-        else "the policy has no rule of severity fail, so it cannot reject a candidate",
-    )
+    reason = "the policy has no rule of severity fail, so it cannot reject a candidate"
+    if any(check.waiver or check.severity == "fail" for check in checks):
+        reason = (
+            "no rule passed on evidence: each one was waived or had no champion to compare with"
+        )
+    return count_check("*", "rules of severity fail", 0, 1, reason)
 
 
 def _describe(rule: GateRule) -> str:

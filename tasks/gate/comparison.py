@@ -1,7 +1,5 @@
 """Compare the candidate's figure with another arm's: value, confidence bound, p-value, power."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ class Comparison:
     """The figure that a rule limits, and its uncertainty.
 
     Attributes:
-        value: the figure.
         bound: its one-sided confidence bound on the side of the limit.
         p_value: the null hypothesis is that the true figure is inside the limit.
         items: number of items behind bound and p-value; 0 if there are none.
@@ -50,9 +47,8 @@ def figure_from_values(rule: GateRule, candidate: Measurement, other: Measuremen
     assert mine is not None  # the caller checks it
     if rule.compare == "value":
         return mine
-    assert other is not None
-    assert other.value is not None
-    theirs, name = other.value, rule.arm
+    theirs, name = other.value if other else None, rule.arm
+    assert theirs is not None
     if rule.compare != "ratio":
         if theirs == 0 and candidate.higher_is_better:
             raise NoEvidence(f"no evidence: the {name} scores 0, so the candidate cannot be worse")
@@ -65,18 +61,13 @@ def figure_from_values(rule: GateRule, candidate: Measurement, other: Measuremen
 
 
 def figure_from_items(rule: GateRule, pairs: Pairs) -> float:
-    """The figure of a rule, from the items of a slice.
-
-    Raises:
-        NoEvidence: as ``figure_from_values``.
-    """
+    """As ``figure_from_values``, from the items of a slice."""
 
     def measurement(values: np.ndarray) -> Measurement:
         figure = float(pairs.figure(values, pairs.weights))
         # only the check for a score of 0 reads higher_is_better; a rule with a minimum has a score
-        return Measurement(
-            metric="", arm="base", value=figure, unit="", higher_is_better=rule.is_floor
-        )
+        better = rule.is_floor
+        return Measurement(metric="", arm="base", value=figure, unit="", higher_is_better=better)
 
     other = None if pairs.other is None else measurement(pairs.other)
     return figure_from_values(rule, measurement(pairs.candidate), other)
@@ -97,23 +88,19 @@ def compare_items(
     if rule.compare == "value" and pairs.right_or_wrong:
         return _exact_share(rule, value, pairs, significance)
     draws = (_draw_changes if pairs.right_or_wrong else _draw_items)(rule, pairs, seed)
-    bound = float(np.quantile(draws, significance if rule.is_floor else 1 - significance))
-    p_value, best = bootstrap_p_value(draws, rule), None
+    bound, p_value, best = _bound(draws, rule, significance), bootstrap_p_value(draws, rule), None
     if pairs.right_or_wrong:
         lost, won = (pairs.lost, pairs.won) if rule.is_floor else (pairs.won, pairs.lost)
         p_value = max(p_value, mcnemar(lost, won))
         if rule.is_floor:
             best = _best(rule, pairs, significance)
             bound = min(bound, best)
-    return Comparison(
-        value,
-        bound if math.isfinite(bound) else None,
-        p_value,
-        len(pairs),
-        _detectable(draws, significance),
-        draws,
-        best,
-    )
+    finite, change = bound if math.isfinite(bound) else None, _detectable(draws, significance)
+    return Comparison(value, finite, p_value, len(pairs), change, draws, best)
+
+
+def _bound(draws: np.ndarray, rule: GateRule, significance: float) -> float:
+    return float(np.quantile(draws, significance if rule.is_floor else 1 - significance))
 
 
 def _draw_items(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
@@ -139,10 +126,8 @@ def _draw_changes(rule: GateRule, pairs: Pairs, seed: int) -> np.ndarray:
     right = int((pairs.candidate * pairs.other).sum())
     lost, won = pairs.lost + 1, pairs.won + 1
     kinds = np.array([right, lost, won, len(pairs) + 2 - right - lost - won])
-    drawn = multinomial.rvs(
-        kinds.sum(), kinds / kinds.sum(), RESAMPLES, np.random.default_rng(seed)
-    )
-    kept, gone, gained, _ = drawn.T / kinds.sum()
+    n, rng = kinds.sum(), np.random.default_rng(seed)
+    kept, gone, gained, _ = multinomial.rvs(n, kinds / n, RESAMPLES, rng).T / n
     return _compare(rule, kept + gained, kept + gone)
 
 
@@ -173,19 +158,13 @@ def mean_comparison(rule: GateRule, parts: Sequence[Comparison], significance: f
     if len(all_draws) < len(parts):
         return Comparison(value, items=min(part.items for part in parts))
     draws = np.mean(all_draws, axis=0)
-    level = significance if rule.is_floor else 1 - significance
-    bound = float(np.quantile(draws, level))
-    best_bounds = [part.best for part in parts if part.best is not None]
-    best = float(np.mean(best_bounds)) if len(best_bounds) == len(parts) else None
-    return Comparison(
-        value,
-        min(bound, best) if best is not None else bound,
-        bootstrap_p_value(draws, rule),
-        sum(part.items for part in parts),
-        _detectable(draws, significance),
-        draws,
-        best,
-    )
+    bound, best = _bound(draws, rule, significance), None
+    if all(part.best is not None for part in parts):
+        best = float(np.mean([part.best for part in parts if part.best is not None]))
+        bound = min(bound, best)
+    p_value, items = bootstrap_p_value(draws, rule), sum(part.items for part in parts)
+    change = _detectable(draws, significance)
+    return Comparison(value, bound, p_value, items, change, draws, best)
 
 
 def chance_of_loss(
@@ -193,8 +172,7 @@ def chance_of_loss(
 ) -> Comparison:
     """The one-sided p-value of the candidate's loss, under the hypothesis that the arms are equal.
 
-    It is McNemar's exact test for items that are right or wrong, and the paired bootstrap's
-    otherwise.
+    From McNemar's exact test for items that are right or wrong, else from the paired bootstrap.
     """
     better = candidate.higher_is_better
     if pairs.right_or_wrong:
@@ -203,11 +181,8 @@ def chance_of_loss(
         # standard error of the difference with one lost and one won item added: never 0
         error = math.sqrt(lost + won + 2 - (lost - won) ** 2 / n) / n
         return Comparison(p_value, None, p_value, n, detectable_change(error, significance))
-    no_loss = GateRule(
-        metric=candidate.metric,
-        compare="difference",
-        **{"min" if better else "max": 0.0},  # type: ignore[arg-type]
-    )
+    threshold = {"min" if better else "max": 0.0}
+    no_loss = GateRule.model_validate({"metric": "loss", "compare": "difference", **threshold})
     loss = compare_items(no_loss, 0.0, pairs, significance, seed)
     assert loss.p_value is not None
     return Comparison(loss.p_value, None, loss.p_value, len(pairs), loss.detectable)
@@ -226,15 +201,11 @@ def _best(rule: GateRule, pairs: Pairs, significance: float) -> float:
 def _exact_share(rule: GateRule, value: float, pairs: Pairs, significance: float) -> Comparison:
     n, right = len(pairs), int(pairs.candidate.sum())
     limit = min(1.0, max(0.0, rule.limit))
-    worse = "less" if rule.is_floor else "greater"
     bounds = binomtest(right, n).proportion_ci(1 - 2 * significance, method="exact")
+    bound = float(bounds.low if rule.is_floor else bounds.high)
+    worse = "less" if rule.is_floor else "greater"
+    p_value = float(binomtest(right, n, limit, alternative=worse).pvalue)
     share = (right + 1) / (n + 2)  # never 0 or 1, whose standard error is 0
-    return Comparison(
-        value,
-        float(bounds.low if rule.is_floor else bounds.high),
-        float(binomtest(right, n, limit, alternative=worse).pvalue),
-        n,
-        detectable_change(math.sqrt(share * (1 - share) / n), significance),
-        None,
-        best_bound(n, significance) if rule.is_floor else None,
-    )
+    change = detectable_change(math.sqrt(share * (1 - share) / n), significance)
+    best = best_bound(n, significance) if rule.is_floor else None
+    return Comparison(value, bound, p_value, n, change, None, best)

@@ -1,7 +1,5 @@
 """Per-item results of two arms, paired by item, after checks that they are valid evidence."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,17 +64,17 @@ class ItemTable:
         for item in items:
             self._items.setdefault((item.metric, item.arm), []).append(item)
 
+    def of(self, metric: str, arm: Arm) -> dict[str, ItemResult]:
+        """The items of a metric in an arm, by id."""
+        return {item.item: item for item in self._items.get((metric, arm), ())}
+
     def has(self, measurement: Measurement) -> bool:
         """Whether the measurement has items and follows from them."""
         known = (measurement.metric, measurement.arm) in self._items
         return known and measurement.aggregate is not None
 
     def pairs(self, candidate: Measurement, other: Measurement | None, chosen: str | None) -> Pairs:
-        """The paired items of two measurements of one metric.
-
-        Args:
-            other: None if the rule compares nothing.
-            chosen: a glob over slices; None for all items.
+        """The paired items of two measurements of one metric, in slices that match ``chosen``.
 
         Raises:
             NoEvidence: there are no items, the arms have different items, an item was not measured,
@@ -94,38 +92,36 @@ class ItemTable:
             raise NoEvidence(f"no item is in the slice {chosen!r}")
         both = [(mine[key], theirs[key]) for key in keys]
         weights = np.array([item.weight for item, _ in both])
+        binary = all(a.correct is not None and b.correct is not None for a, b in both)
         assert candidate.aggregate is not None  # `_side` checks it
         return Pairs(
             np.array([item.value for item, _ in both], dtype=np.float64),
             np.array([item.value for _, item in both], dtype=np.float64) if other else None,
             weights,
             candidate.aggregate,
-            all(a.correct is not None and b.correct is not None for a, b in both)
-            and bool((weights == 1).all()),
+            binary and bool((weights == 1).all()),
         )
 
     def _side(self, measurement: Measurement) -> dict[str, ItemResult]:
         """The items of one measurement by id, after checking that they give its value."""
-        items = self._items.get((measurement.metric, measurement.arm), [])
+        arm, reported = measurement.arm, measurement.value
+        items = self._items.get((measurement.metric, arm), [])
         if not items or measurement.aggregate is None:
-            raise NoEvidence(f"the {measurement.arm}'s value has no per-item results")
-        by_id = {item.item: item for item in items}
+            raise NoEvidence(f"the {arm}'s value has no per-item results")
+        by_id = self.of(measurement.metric, arm)
         if len(by_id) < len(items):
-            raise NoEvidence(f"the {measurement.arm} has several results for one item")
+            raise NoEvidence(f"the {arm} has several results for one item")
         values = np.array([item.value for item in items], dtype=np.float64)
         if not np.isfinite(values).all():
-            raise NoEvidence(f"the {measurement.arm} has items that could not be measured")
+            raise NoEvidence(f"the {arm} has items that could not be measured")
         weights = np.array([item.weight for item in items])
         if not (np.isfinite(weights) & (weights > 0)).all():
-            raise NoEvidence(f"the {measurement.arm} has items without a positive weight")
+            raise NoEvidence(f"the {arm} has items without a positive weight")
         mean = float(weighted_mean(values, weights))
         computed = math.exp(mean) if measurement.aggregate == "exp_mean" else mean
-        reported = measurement.value
-        if reported is None or not math.isclose(
-            computed, reported, rel_tol=TOLERANCE, abs_tol=1e-12
-        ):
+        close = {"rel_tol": TOLERANCE, "abs_tol": 1e-12}
+        if reported is None or not math.isclose(computed, reported, **close):
             raise NoEvidence(
-                f"the {measurement.arm}'s items give {computed:.6g}, but the evaluation reports "
-                f"{reported}"
+                f"the {arm}'s items give {computed:.6g}, but the evaluation reports {reported}"
             )
         return by_id

@@ -1,41 +1,38 @@
 """Apply a gate policy to an evaluation; a rule without evidence fails."""
 
-from __future__ import annotations
-
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 from zlib import crc32
 
+from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.evaluation import Arm, EvalReport, Measurement
 from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
-from layerwright.tasks.contracts.items import ItemResult
-from layerwright.tasks.errors import InputError
+from layerwright.tasks.contracts.items import ItemResult, read_items
+from layerwright.tasks.gate import comparison as compare
 from layerwright.tasks.gate.checks import make_check, missing_reason, no_evidence_check
-from layerwright.tasks.gate.comparison import (
-    Comparison,
-    chance_of_loss,
-    compare_items,
-    figure_from_items,
-    figure_from_values,
-    mean_comparison,
-)
+from layerwright.tasks.gate.comparison import Comparison
 from layerwright.tasks.gate.pairs import ItemTable, NoEvidence
 from layerwright.tasks.gate.statistics import holm
 from layerwright.tasks.gate.tiers import Application, coverage_checks, matching_metrics, tier_rules
 from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """The result of one rule on one metric: a comparison, or the problem that prevented it."""
 
     rule: GateRule
     metric: str
     comparison: Comparison | None
     problem: str = ""
+
+
+def decide_now(report: EvalReport, policy: GatePolicy, ctx: Context) -> GateDecision:
+    """The gate step: `decide` at the current time."""
+    items = read_items(ctx.store.open_tree(report.items.sha256)) if report.items else ()
+    return decide(report, items, policy, datetime.now(UTC), ctx.seed)
 
 
 def decide(
@@ -62,19 +59,9 @@ def decide(
         now: with time zone. The decision expires ``policy.expires_after_days`` later, or with the
             first waiver that it depends on.
         seed: of the bootstrap.
-
-    Raises:
-        InputError: a limit is not a finite number.
     """
     if now.tzinfo is None:
         raise ValueError("now must have a time zone")
-    for rule in policy.rules:
-        if not math.isfinite(rule.limit):
-            raise InputError(
-                f"the limit of {rule.metric!r} is {rule.limit}",
-                where="gate.rules",
-                expected="a finite number",
-            )
     gate = _Gate(report, ItemTable(items), policy, seed)
     applied = [Application(rule, matching_metrics(report, rule.metric)) for rule in policy.rules]
     if policy.tier:
@@ -123,7 +110,9 @@ class _Gate:
             return
         parts = [finding.comparison for finding in findings if finding.comparison]
         problem = "; ".join(f"{f.metric}: {f.problem}" for f in findings if f.problem)
-        mean = mean_comparison(rule, parts, self.policy.significance) if not problem else None
+        mean = (
+            compare.mean_comparison(rule, parts, self.policy.significance) if not problem else None
+        )
         yield Finding(rule, rule.metric, mean, problem)
 
     def _apply_to(self, metric: str, rule: GateRule) -> Finding:
@@ -135,19 +124,19 @@ class _Gate:
     def _compare(self, rule: GateRule, metric: str) -> Comparison:
         candidate = self._measured(metric, "candidate")
         other = None if rule.compare == "value" else self._measured(metric, rule.arm)
-        value = figure_from_values(rule, candidate, other)
+        value = compare.figure_from_values(rule, candidate, other)
         needs_items = rule.on == "bound" or rule.compare == "p_value" or rule.slice is not None
         if not needs_items and not self.table.has(candidate):
             return Comparison(value)
         pairs = self.table.pairs(candidate, other, rule.slice)
         seed = crc32(f"gate/{self.seed}/{metric}/{rule.slice}".encode())
         if rule.slice is not None and rule.compare != "p_value":
-            value = figure_from_items(rule, pairs)
+            value = compare.figure_from_items(rule, pairs)
         if len(pairs) < self.policy.min_items:
             return Comparison(value, items=len(pairs))
         if rule.compare == "p_value":
-            return chance_of_loss(candidate, pairs, self.policy.significance, seed)
-        return compare_items(rule, value, pairs, self.policy.significance, seed)
+            return compare.chance_of_loss(candidate, pairs, self.policy.significance, seed)
+        return compare.compare_items(rule, value, pairs, self.policy.significance, seed)
 
     def _measured(self, metric: str, arm: Arm) -> Measurement:
         measurement = self.report.find(metric, arm)
@@ -158,25 +147,18 @@ class _Gate:
 
 def _judge(findings: list[Finding], policy: GatePolicy) -> Iterator[Check]:
     """The checks of findings, with p-values adjusted over the family of all deciding tests."""
-    family = [
-        index
-        for index, finding in enumerate(findings)
-        if finding.rule.severity == "fail"
-        and (finding.rule.on == "bound" or finding.rule.compare == "p_value")
-        and finding.comparison is not None
-        and finding.comparison.p_value is not None
-    ]
     raw = [finding.comparison.p_value if finding.comparison else None for finding in findings]
-    adjusted = dict(zip(family, holm([raw[i] or 0.0 for i in family]), strict=True))
-    for index, finding in enumerate(findings):
-        yield make_check(
-            finding.rule,
-            finding.metric,
-            finding.comparison,
-            finding.problem,
-            p_value=adjusted.get(index, raw[index]),
-            policy=policy,
-        )
+    tested = {
+        index: p_value
+        for index, (p_value, finding) in enumerate(zip(raw, findings, strict=True))
+        if p_value is not None
+        and finding.rule.severity == "fail"
+        and (finding.rule.on == "bound" or finding.rule.compare == "p_value")
+    }
+    adjusted = dict(zip(tested, holm([*tested.values()]), strict=True))
+    for index, (rule, metric, comparison, problem) in enumerate(findings):
+        p_value = adjusted.get(index, raw[index])
+        yield make_check(rule, metric, comparison, problem, p_value=p_value, policy=policy)
 
 
 def _waived(check: Check, waivers: Iterable[Waiver], now: datetime) -> Check:

@@ -1,9 +1,8 @@
 """Compare two arms of an evaluation symmetrically: neither is the reference."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -37,41 +36,26 @@ def compare_arms(
     metrics by Holm's method.
 
     Args:
-        items: per-item results of the report.
         min_items: metrics with fewer items get neither interval nor test.
         worst: number of regressions to list per metric.
         seed: of the bootstrap.
     """
-    results = tuple(items)
-    table = ItemTable(results)
+    table = ItemTable(items)
     figures = [
-        _figure(report, table, measurement, significance, min_items, seed)
+        FigureComparison(**_figure(report, table, measurement, significance, min_items, seed))
         for measurement in report.measurements
         if measurement.arm == B
     ]
-    tested = [i for i, figure in enumerate(figures) if figure.p_value is not None]
-    adjusted = holm([figures[i].p_value or 0.0 for i in tested])
-    for index, p_value in zip(tested, adjusted, strict=True):
+    tested = {i: figure.p_value for i, figure in enumerate(figures) if figure.p_value is not None}
+    for index, p_value in zip(tested, holm([*tested.values()]), strict=True):
         figures[index] = _judged(figures[index], p_value, significance)
-    sides: dict[tuple[str, Arm], dict[str, ItemResult]] = {}
-    for item in results:
-        sides.setdefault((item.metric, item.arm), {})[item.item] = item
-    changes = {figure.metric: list(_changes(figure, sides)) for figure in figures}
+    changes = [list(_changes(figure, table)) for figure in figures]
+    pairs = list(zip(figures, changes, strict=True))
+    most = [sorted(change, key=lambda c: -c.loss)[:worst] for change in changes]
     return SideBySide(
         figures=tuple(figures),
-        changed=tuple(
-            change
-            for figure in figures
-            if figure.lost is not None
-            for change in changes[figure.metric]
-            if change.loss
-        ),
-        regressions=tuple(
-            change
-            for figure in figures
-            for change in sorted(changes[figure.metric], key=lambda c: -c.loss)[:worst]
-            if change.loss > 0
-        ),
+        changed=tuple(c for f, of in pairs if f.lost is not None for c in of if c.loss),
+        regressions=tuple(change for of in most for change in of if change.loss > 0),
     )
 
 
@@ -82,44 +66,36 @@ def _figure(
     significance: float,
     min_items: int,
     seed: int,
-) -> FigureComparison:
+) -> dict[str, Any]:
+    """The fields of a FigureComparison."""
     other = report.find(mine.metric, A)
-    figure = FigureComparison(
-        metric=mine.metric,
-        unit=mine.unit,
-        higher_is_better=mine.higher_is_better,
-        a=other.value if other else None,
-        b=mine.value,
-    )
+    figure = mine.model_dump(include={"metric", "unit", "higher_is_better"})
+    figure |= {"a": other.value if other else None, "b": mine.value}
     if other is None or other.value is None or mine.value is None:
-        return figure.model_copy(update={"reason": "not measured in both checkpoints"})
-    difference = mine.value - other.value
-    figure = figure.model_copy(update={"difference": difference})
+        return figure | {"reason": "not measured in both checkpoints"}
+    figure["difference"] = mine.value - other.value
     if not table.has(mine):
-        return figure.model_copy(update={"reason": "the metric has no per-item results"})
+        return figure | {"reason": "the metric has no per-item results"}
     try:
         pairs = table.pairs(mine, other, None)
     except NoEvidence as error:
-        return figure.model_copy(update={"reason": str(error)})
-    figure = figure.model_copy(update={"items": len(pairs)})
+        return figure | {"reason": str(error)}
+    figure["items"] = len(pairs)
     if pairs.right_or_wrong:
-        figure = figure.model_copy(update={"lost": pairs.lost, "won": pairs.won})
+        figure |= {"lost": pairs.lost, "won": pairs.won}
     if len(pairs) < min_items:
         few = f"too few items: {len(pairs)}, at least {min_items} are needed"
-        return figure.model_copy(update={"reason": few})
+        return figure | {"reason": few}
     seed = crc32(f"compare/{seed}/{mine.metric}".encode())
     no_loss = GateRule(metric=mine.metric, arm="champion", compare="difference", min=0.0)
-    draws = compare_items(no_loss, difference, pairs, significance, seed).draws
+    draws = compare_items(no_loss, figure["difference"], pairs, significance, seed).draws
     assert draws is not None  # a difference always has draws
     assert pairs.other is not None
     swapped = replace(pairs, candidate=pairs.other, other=pairs.candidate)
     one_sided = [chance_of_loss(mine, p, significance, seed).p_value for p in (pairs, swapped)]
-    update = {
-        "low": _finite(np.quantile(draws, 0.025)),
-        "high": _finite(np.quantile(draws, 0.975)),
-        "p_value": min(1.0, 2 * min(p for p in one_sided if p is not None)),
-    }
-    return figure.model_copy(update=update)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    p_value = min(1.0, 2 * min(p for p in one_sided if p is not None))
+    return figure | {"low": _finite(low), "high": _finite(high), "p_value": p_value}
 
 
 def _finite(bound: np.floating) -> float | None:
@@ -133,12 +109,10 @@ def _judged(figure: FigureComparison, p_value: float, significance: float) -> Fi
     return figure.model_copy(update={"p_value": p_value, "better": better})
 
 
-def _changes(
-    figure: FigureComparison, sides: Mapping[tuple[str, Arm], Mapping[str, ItemResult]]
-) -> Iterator[ItemChange]:
+def _changes(figure: FigureComparison, table: ItemTable) -> Iterator[ItemChange]:
     """The items of one metric whose values differ between the arms."""
-    others = sides.get((figure.metric, A), {})
-    for name, mine in sides.get((figure.metric, B), {}).items():
+    others = table.of(figure.metric, A)
+    for name, mine in table.of(figure.metric, B).items():
         other = others.get(name)
         if other is None or mine.value is None or other.value is None or mine.value == other.value:
             continue
@@ -151,11 +125,6 @@ def _changes(
             b=mine.value,
             loss=-gain if figure.higher_is_better else gain,
             prompt=mine.words.prompt if mine.words else None,
-            text_a=_text(other),
-            text_b=_text(mine),
+            text_a=other.words.said if other.words else None,
+            text_b=mine.words.said if mine.words else None,
         )
-
-
-def _text(item: ItemResult) -> str | None:
-    """An arm's answer to an item; None if the metric does not keep it."""
-    return item.words.said if item.words else None

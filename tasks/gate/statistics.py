@@ -1,7 +1,5 @@
 """Statistics that scipy lacks: McNemar's test, Holm's correction, power, the best bound."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

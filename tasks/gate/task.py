@@ -5,4 +5,4 @@ from layerwright.tasks.orchestration.node import Node
 from layerwright.tasks.steps import Step
 
 STEP = Step("gate", after="evaluate", seconds=0.1, placed=False)
-decide = Node[GateDecision](STEP, "layerwright.tasks.gate.step.decide_now", cached=False)
+decide = Node[GateDecision](STEP, "layerwright.tasks.gate.policy.decide_now", cached=False)

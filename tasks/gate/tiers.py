@@ -1,19 +1,16 @@
 """The tiers `lossless`, `standard` and `aggressive`, translated into rules for an evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import Check, Tier
+from layerwright.tasks.gate.checks import count_check
 from layerwright.tasks.recipe.gate import GateRule
 
 
-@dataclass(frozen=True)
-class Floors:
+class Floors(NamedTuple):
     """The minimum recovery (candidate's score over the base's) that a tier demands.
 
     Attributes:
@@ -48,8 +45,7 @@ LENGTH_RATIOS = (0.9, 1.1)  # length of generated text over the base's (MLPerf's
 TIMING_NOISE = 0.05  # medians of the same model vary by this much between runs
 
 
-@dataclass(frozen=True)
-class Application:
+class Application(NamedTuple):
     """A rule and the metrics that it applies to; a rule without metrics fails."""
 
     rule: GateRule
@@ -91,17 +87,19 @@ def task_metrics(report: EvalReport) -> tuple[str, ...]:
     Multiple choice has two scores of the same items, ``acc`` and ``acc_norm``. Only ``acc_norm``
     counts if both are there, so that no task counts twice.
     """
-    scored = [
+
+    def named(metric: str, patterns: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(metric, pattern) for pattern in patterns)
+
+    scored = dict.fromkeys(
         m.metric
         for m in report.measurements
-        if not any(fnmatchcase(m.metric, pattern) for pattern in SECONDARY)
+        if not named(m.metric, SECONDARY)
         and (
-            any(fnmatchcase(m.metric, pattern) for pattern in TASKS)
-            or (m.arm == "base" and m.unit == "share" and m.higher_is_better)
+            named(m.metric, TASKS) or (m.arm == "base" and m.unit == "share" and m.higher_is_better)
         )
-    ]
-    unique = dict.fromkeys(scored)
-    return tuple(m for m in unique if not (m.endswith(".acc") and f"{m}_norm" in unique))
+    )
+    return tuple(m for m in scored if not (m.endswith(".acc") and f"{m}_norm" in scored))
 
 
 def matching_metrics(report: EvalReport, pattern: str) -> tuple[str, ...]:
@@ -109,13 +107,8 @@ def matching_metrics(report: EvalReport, pattern: str) -> tuple[str, ...]:
 
     The other arms count too, so that a rule fails if only the candidate lacks a metric.
     """
-    return tuple(
-        dict.fromkeys(
-            m.metric
-            for m in report.measurements
-            if m.arm != "control" and fnmatchcase(m.metric, pattern)
-        )
-    )
+    names = dict.fromkeys(m.metric for m in report.measurements if m.arm != "control")
+    return tuple(name for name in names if fnmatchcase(name, pattern))
 
 
 def coverage_checks(report: EvalReport) -> Iterator[Check]:
@@ -124,15 +117,5 @@ def coverage_checks(report: EvalReport) -> Iterator[Check]:
     for pattern, needed in REQUIRED_METRICS.items():
         measured = [m for m, v in values.items() if v is not None and fnmatchcase(m, pattern)]
         names = f": {', '.join(measured)}" if measured else ""
-        yield Check(
-            metric=pattern,
-            rule=f"measurements >= {needed}",
-            compare="value",
-            value=len(measured),
-            limit=needed,
-            is_floor=True,
-            margin=len(measured) - needed,
-            passed=len(measured) >= needed,
-            severity="fail",
-            reason=f"{len(measured)} measured, at least {needed} required{names}",
-        )
+        reason = f"{len(measured)} measured, at least {needed} required{names}"
+        yield count_check(pattern, "measurements", len(measured), needed, reason)

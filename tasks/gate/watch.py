@@ -3,8 +3,6 @@
 An alarm does not change the gate's decision.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -32,42 +30,30 @@ def _alarms(
 ) -> Iterator[Alarm]:
     if rule.against == "champion" and "champion" not in report.arms:
         return
-    names = [
-        m.metric
-        for m in report.measurements
-        if m.arm == "candidate" and fnmatchcase(m.metric, rule.metric)
-    ]
-    if not names:
-        yield _alarm(rule, rule.metric, None, None, "no measurement matches this name")
-    for name in names:
-        value = report.value(name, "candidate")
-        reference = (
-            registered.get(name)
-            if rule.against == "registered"
-            else report.value(name, rule.against)
-        )
-        if value is None or reference is None:
+    own = report.by_arm("candidate")
+    known = registered if rule.against == "registered" else report.by_arm(rule.against)
+    names = [name for name in own if fnmatchcase(name, rule.metric)]
+    for name in names or [rule.metric]:
+        value, reference, ratio = own.get(name), known.get(name), None
+        if not names:
+            reason = "no measurement matches this name"
+        elif value is None or reference is None:
             missing = "version's own figure" if value is None else rule.reference
-            yield _alarm(rule, name, value, None, f"the {missing} is missing")
-            continue
-        ratio = value / reference if reference else math.nan
-        if not math.isfinite(ratio):
-            yield _alarm(rule, name, value, None, f"the ratio to {reference:g} is not finite")
+            reason = f"the {missing} is missing"
+        elif not math.isfinite(ratio := value / reference if reference else math.nan):
+            ratio, reason = None, f"the ratio to {reference:g} is not finite"
         elif rule.min_ratio is not None and ratio < rule.min_ratio:
-            yield _alarm(rule, name, value, ratio, f"below {rule.min_ratio:g}")
+            reason = f"below {rule.min_ratio:g}"
         elif rule.max_ratio is not None and ratio > rule.max_ratio:
-            yield _alarm(rule, name, value, ratio, f"above {rule.max_ratio:g}")
-
-
-def _alarm(
-    rule: WatchRule, metric: str, value: float | None, ratio: float | None, reason: str
-) -> Alarm:
-    return Alarm(
-        metric=metric,
-        reference=rule.reference,
-        value=value,
-        ratio=ratio,
-        min_ratio=rule.min_ratio,
-        max_ratio=rule.max_ratio,
-        reason=reason,
-    )
+            reason = f"above {rule.max_ratio:g}"
+        else:
+            continue
+        yield Alarm(
+            metric=name,
+            reference=rule.reference,
+            value=value,
+            ratio=ratio,
+            min_ratio=rule.min_ratio,
+            max_ratio=rule.max_ratio,
+            reason=reason,
+        )

@@ -1,7 +1,5 @@
 """Cloze passages: real text whose last word occurs earlier, outside the sliding window."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator

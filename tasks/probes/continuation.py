@@ -1,28 +1,24 @@
 """Greedy continuations of many prompts, generated in batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import find_executable_batch_size
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class Continuation:
+class Continuation(NamedTuple):
     """A generated text up to the first stop, and its ``tokens`` including the one that ended it."""
 
     text: str
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
 
 
 def continuations(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
     *,
     max_new_tokens: int,
     stops: Sequence[str] = (),
@@ -59,7 +55,6 @@ def continuation(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt: Sequence[int],
-    *,
     max_new_tokens: int,
 ) -> Continuation:
     """The continuation of one prompt, without the overhead of batching, so that it can be timed.
@@ -67,8 +62,7 @@ def continuation(
     Raises:
         Exception: any error of the model, including lack of memory.
     """
-    (text,) = _generate_batch(model, tokenizer, [prompt], max_new_tokens, ())
-    return text
+    return _generate_batch(model, tokenizer, [prompt], max_new_tokens, ())[0]
 
 
 @torch.inference_mode()
@@ -79,10 +73,9 @@ def _generate_batch(
     max_new_tokens: int,
     stops: Sequence[str],
 ) -> list[Continuation]:
-    ends = _end_tokens(model)
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = ends[0] if ends else 0
+    end = model.generation_config.eos_token_id
+    ends = end if isinstance(end, list) else [] if end is None else [end]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (*ends, 0)[0]
     longest = max(map(len, prompts))
     ids_BT = torch.full((len(prompts), longest), pad)
     mask_BT = torch.zeros_like(ids_BT)
@@ -105,22 +98,14 @@ def _cut_at_end(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: Sequence[int], stops: Sequence[str]
 ) -> Continuation:
     """Cuts a row of generated tokens at its end token or first stop."""
+
+    def text_of(count: int) -> str:
+        return str(tokenizer.decode(ids[:count], skip_special_tokens=True))
+
     length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-    text = _decoded(tokenizer, ids[:length])
+    text = text_of(length)
     if any(stop in text for stop in stops):
-        length = next(
-            count
-            for count in range(1, length + 1)
-            if any(stop in _decoded(tokenizer, ids[:count]) for stop in stops)
-        )
+        counts = range(1, length + 1)
+        length = next(n for n in counts if any(stop in text_of(n) for stop in stops))
         text = text[: min(text.index(stop) for stop in stops if stop in text)]
     return Continuation(text, tuple(ids[:length]))
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
-    ends = model.generation_config.eos_token_id
-    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)

@@ -1,7 +1,5 @@
 """Seeded English sentences that fill a prompt: plain, varied and without a subject."""
 
-from __future__ import annotations
-
 import random
 
 _SLOTS: dict[str, tuple[str, ...]] = {

@@ -5,8 +5,6 @@ from teacher forcing, without sampling: the mean log-probability per answer toke
 greedy decoding gives the answer.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

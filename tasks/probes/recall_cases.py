@@ -1,7 +1,5 @@
 """The cases of the recall probes: statements to hide in a text, a question and its answer."""
 
-from __future__ import annotations
-
 import random
 import string
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Shapes: R rows, T tokens a row.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Measures of how well a text matches its references."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -3,8 +3,6 @@
 Shapes: B rows in a batch, T tokens a row, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Compute from measurements from which prompt length a candidate is faster than its base."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 These are pure functions of an evaluation, a price, and the times of the run's steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from layerwright.tasks.contracts.evaluation import Measurement

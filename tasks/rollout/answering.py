@@ -1,9 +1,4 @@
-"""One side of a roll-out: a loaded checkpoint that answers requests one at a time.
-
-Shapes: T tokens, V vocabulary.
-"""
-
-from __future__ import annotations
+"""One side of a roll-out: a loaded checkpoint that answers requests one at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +10,7 @@ from layerwright.tasks.contracts.rollout import Answer, Request
 from layerwright.tasks.models.loading import load_checkpoint
 from layerwright.tasks.offload.generation import encode, find_tokenizer
 from layerwright.tasks.passes.likelihood import target_nll
-from layerwright.tasks.probes.continuation import continuation
+from layerwright.tasks.probes.continuation import Continuation, continuation
 from layerwright.tasks.probes.text_match import MATCHES
 from layerwright.tasks.recipe.rollout import RolloutPolicy
 from layerwright.tasks.timing.timer import now
@@ -33,31 +28,30 @@ class Respondent:
         self.model = load_checkpoint(folder, device)
         self.policy, self.price, self.device = policy, price, device
 
-    def answer(self, request: Request) -> tuple[Answer, tuple[int, ...]]:
+    def answer(self, request: Request) -> tuple[Answer, Sequence[int]]:
         """The greedy answer and its tokens.
 
         An exception becomes an answer with an error, as a serving process would return it.
         """
+        found, why, match = Continuation("", ()), "", None
         started = now(self.device)
         try:
-            text, tokens = self._generate(request)
-            why = None
+            found = self._generate(request)
         except Exception as error:
-            text, tokens, why = "", (), f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
         seconds = now(self.device) - started
-        match = None
         if request.reference is not None:
-            match = float(MATCHES[self.policy.match](text, (request.reference,)))
+            match = float(MATCHES[self.policy.match](found.text, (request.reference,)))
         answer = Answer(
-            text=text,
-            new_tokens=len(tokens),
+            text=found.text,
+            new_tokens=len(found.tokens),
             seconds=seconds,
             cost=self.price.of(seconds) if self.price else None,
             match=match,
         )
-        return failed(answer, why) if why else answer, tokens
+        return failed(answer, why) if why else answer, found.tokens
 
-    def _generate(self, request: Request) -> tuple[str, tuple[int, ...]]:
+    def _generate(self, request: Request) -> Continuation:
         prompt = self._prompt(request)
         new = request.max_new_tokens or self.policy.max_new_tokens
         positions = self.model.config.max_position_embeddings
@@ -66,8 +60,7 @@ class Respondent:
                 f"{len(prompt)} prompt tokens and {new} new tokens exceed the model's {positions} "
                 "positions"
             )
-        generated = continuation(self.model, self.tokenizer, prompt, max_new_tokens=new)
-        return generated.text, generated.tokens
+        return continuation(self.model, self.tokenizer, prompt, new)
 
     @torch.inference_mode()
     def nll(self, request: Request, tokens: Sequence[int]) -> float:
@@ -78,8 +71,7 @@ class Respondent:
 
     def warm_up(self, request: Request) -> None:
         """Answer once, so that no measured request includes one-time work."""
-        short = request.model_copy(update={"max_new_tokens": WARM_UP_TOKENS, "reference": None})
-        self.answer(short)
+        self.answer(request.model_copy(update={"max_new_tokens": WARM_UP_TOKENS}))
 
     def _prompt(self, request: Request) -> list[int]:
         return encode(self.tokenizer, request.prompt, self.policy.chat)[0].tolist()

@@ -1,7 +1,5 @@
 """Assign requests to champion or challenger, by a pure function that a serving proxy can copy."""
 
-from __future__ import annotations
-
 import hashlib
 
 from layerwright.tasks.contracts.rollout import Side
@@ -18,8 +16,7 @@ def assign(model: str, request_id: str, share: float) -> Side:
 
     Args:
         model: the registered model's name.
-        request_id: the id of a request; or of a session or user, to keep all its requests on one
-            side.
+        request_id: of a request; or of a session or user, to keep all its requests on one side.
         share: the challenger's share of traffic, in [0, 1].
     """
     digest = hashlib.sha256(f"{model}\n{request_id}".encode(errors="surrogatepass")).digest()

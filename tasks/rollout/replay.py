@@ -1,20 +1,72 @@
 """Replay requests of a log through champion and challenger, with the shares of a stage."""
 
-from __future__ import annotations
-
+import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from layerwright.tasks.contracts.rollout import Answer, Request, Served, Side
+from layerwright.tasks.errors import InputError, IntegrityError
 from layerwright.tasks.probes.text_match import rouge_l
 from layerwright.tasks.progress import progress
 from layerwright.tasks.recipe.rollout import RolloutStage
 from layerwright.tasks.rollout.answering import Respondent, failed
 from layerwright.tasks.rollout.assignment import assign
-from layerwright.tasks.rollout.stage_records import StageRecords, prompt_sha256
 
 SIDES: tuple[Side, Side] = ("champion", "challenger")
-Sides = Callable[[], Mapping[Side, Respondent]]
+Sides = Mapping[Side, Respondent]
+SAME_LOG = "the log that the roll-out began with; new requests may follow at its end"
+
+
+class StageRecords:
+    """The records of a stage, one per request, on disk so that a killed roll-out can resume.
+
+    The file has JSON Lines. A kill can cut off the last line; that line is then removed.
+
+    Raises:
+        IntegrityError: another line is not a record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records: dict[str, Served] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            complete, _, cut_off = path.read_bytes().rpartition(b"\n")
+            for number, line in enumerate(complete.split(b"\n") if complete else (), 1):
+                try:
+                    record = Served.model_validate_json(line)
+                except ValidationError as error:
+                    raise IntegrityError(f"{path}:{number}: not a roll-out's record") from error
+                self._records[record.id] = record
+            if cut_off:
+                os.truncate(path, path.stat().st_size - len(cut_off))
+
+    def find(self, request: Request) -> Served | None:
+        """The record of a request from an earlier run; None if there is none.
+
+        Raises:
+            InputError: the recorded request has the same id but another prompt.
+        """
+        record = self._records.get(request.id)
+        if record and record.prompt_sha256 != prompt_sha256(request):
+            raise InputError(
+                f"the request {request.id!r} had another prompt when the roll-out ran it",
+                where="--log",
+                expected=SAME_LOG,
+            )
+        return record
+
+    def keep(self, record: Served) -> None:
+        """Append a record and wait until it is on disk."""
+        with self.path.open("ab") as file:
+            file.write(record.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[record.id] = record
 
 
 def read_for(
@@ -38,7 +90,7 @@ def replay(
     model: str,
     stage: RolloutStage,
     records: StageRecords,
-    sides: Sides,
+    sides: Callable[[], Sides],
 ) -> list[Served]:
     """The record of each request, in order. Requests with a record are not run again.
 
@@ -56,13 +108,13 @@ def replay(
         respondent.warm_up(requests[0])
     served: list[Served] = []
     with progress() as bar:
-        job = bar.add_task(f"roll-out, {stage.name}", total=len(requests))
-        for index, (request, record) in enumerate(zip(requests, recorded, strict=True)):
+        both = enumerate(zip(requests, recorded, strict=True))
+        what, total = f"roll-out, {stage.name}", len(requests)
+        for index, (request, record) in bar.track(both, total=total, description=what):
             if record is None:
                 record = _serve(request, index, model, stage, loaded)
                 records.keep(record)
             served.append(record)
-            bar.advance(job)
     return served
 
 
@@ -70,15 +122,12 @@ def _asks_both(model: str, request: Request, stage: RolloutStage) -> bool:
     return not stage.share or assign(model, request.id, stage.share) == "challenger"
 
 
-def _serve(
-    request: Request, turn: int, model: str, stage: RolloutStage, sides: Mapping[Side, Respondent]
-) -> Served:
-    side = assign(model, request.id, stage.share)
+def _serve(request: Request, turn: int, model: str, stage: RolloutStage, sides: Sides) -> Served:
     both = _asks_both(model, request, stage)
     # the sides alternate in who answers first, so that a slow machine affects both equally
     order = SIDES[:: 1 if turn % 2 else -1] if both else SIDES[:1]
     answers: dict[Side, Answer] = {}
-    tokens: dict[Side, tuple[int, ...]] = {}
+    tokens: dict[Side, Sequence[int]] = {}
     for name in order:
         answers[name], tokens[name] = sides[name].answer(request)
     agreement, nats = None, dict.fromkeys(SIDES, math.nan)
@@ -91,7 +140,7 @@ def _serve(
     return Served(
         id=request.id,
         prompt_sha256=prompt_sha256(request),
-        side=side,
+        side=assign(model, request.id, stage.share),
         champion=answers["champion"],
         challenger=answers.get("challenger"),
         agreement=agreement,
@@ -102,3 +151,7 @@ def _serve(
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def prompt_sha256(request: Request) -> str:
+    return hashlib.sha256(request.prompt.encode()).hexdigest()

@@ -1,7 +1,5 @@
 """Read a request log: JSON Lines, oldest request first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import ValidationError

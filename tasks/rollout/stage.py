@@ -1,11 +1,9 @@
-"""Decide on a stage of a roll-out: advance, roll back, or inconclusive.
+"""Decide on a stage of a roll-out: advance, roll back, or inconclusive; and give the next state.
 
 Every figure comes from pairs of answers to the same requests. The challenger advances if all limits
 hold at the policy's ``passing_level``. It is rolled back if a limit is broken at the
 ``failing_level``. Otherwise the look is inconclusive.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,8 +11,17 @@ from zlib import crc32
 
 import numpy as np
 
+from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.gate import Comparing
-from layerwright.tasks.contracts.rollout import Answer, LimitCheck, Served, StageDecision, Verdict
+from layerwright.tasks.contracts.rollout import (
+    LimitCheck,
+    Request,
+    RolloutState,
+    Served,
+    StageDecision,
+    StoppedRollout,
+    Verdict,
+)
 from layerwright.tasks.gate.comparison import (
     Comparison,
     bootstrap_p_value,
@@ -38,16 +45,38 @@ def judge_stage(
     now: datetime,
     seed: int = 0,
 ) -> StageDecision:
-    """The decision on all requests of a stage so far.
-
-    Args:
-        look: number of this look, from 1.
-        seed: of the bootstrap.
-    """
+    """The decision on all requests of a stage so far, at a look, counted from 1."""
     checks = tuple(_check(limit, served, policy, seed) for limit in policy.limits)
     broken = [check for check in checks if check.verdict == "outside"]
     undecided = [check for check in checks if check.verdict == "open"]
     verdict: Verdict = "roll back" if broken else "inconclusive" if undecided else "advance"
+    reason = "; ".join(_reason(check) for check in broken or undecided)
+    return _decision(served, stage, look, now, verdict, reason, checks)
+
+
+def log_ended(
+    served: Sequence[Served], stage: RolloutStage, look: int, *, now: datetime
+) -> StageDecision:
+    """The decision if the log has fewer requests than the look needs: inconclusive, without a test.
+
+    A test on the available requests would be an additional look, for which the significance level
+    leaves no room.
+    """
+    pairs = sum(record.pair is not None for record in served)
+    wanted = stage.requests * look
+    reason = f"the log has too few requests: {pairs} of {wanted} pairs of answers"
+    return _decision(served, stage, look, now, "inconclusive", reason)
+
+
+def _decision(
+    served: Sequence[Served],
+    stage: RolloutStage,
+    look: int,
+    now: datetime,
+    verdict: Verdict,
+    reason: str,
+    checks: tuple[LimitCheck, ...] = (),
+) -> StageDecision:
     return StageDecision(
         stage=stage.name,
         share=stage.share,
@@ -58,7 +87,7 @@ def judge_stage(
         verdict=verdict,
         checks=checks,
         decided_at=now.isoformat(timespec="seconds"),
-        reason="; ".join(_reason(check) for check in broken or undecided),
+        reason=reason,
     )
 
 
@@ -82,18 +111,17 @@ def _check(
         pairs = _pairs(figure, served, policy)
         if len(pairs) < policy.min_items:
             raise NoEvidence(f"too few pairs: {len(pairs)}, at least {policy.min_items} are needed")
-        if figure in QUANTILES:
-            quantile = QUANTILES[figure]
-            compared = _compare_quantiles(rule, pairs, quantile, policy.passing_level, stream)
+        level, quantile = policy.passing_level, QUANTILES.get(figure)
+        if quantile:
+            compared = _compare_quantiles(rule, pairs, quantile, level, stream)
         else:
             value = figure_from_items(rule, pairs)
-            compared = compare_items(rule, value, pairs, policy.passing_level, stream)
+            compared = compare_items(rule, value, pairs, level, stream)
     except NoEvidence as error:
         return LimitCheck(figure=figure, limit=limit.limit, verdict="open", reason=str(error))
     inside = _inside(rule, compared.bound if limit.on == "bound" else compared.value)
-    broken = not _inside(rule, compared.value) and (
-        compared.p_value is not None and compared.p_value < policy.failing_level
-    )
+    refuted = compared.p_value is not None and compared.p_value < policy.failing_level
+    broken = refuted and not _inside(rule, compared.value)
     return LimitCheck(
         figure=figure,
         limit=limit.limit,
@@ -118,9 +146,8 @@ def _rule(limit: RolloutLimit, sign: float) -> GateRule:
 
 
 def _inside(rule: GateRule, value: float | None) -> bool:
-    if value is None:
-        return False
-    return value >= rule.limit if rule.is_floor else value <= rule.limit
+    sign = 1 if rule.is_floor else -1
+    return value is not None and sign * value >= sign * rule.limit
 
 
 def _pairs(figure: str, served: Sequence[Served], policy: RolloutPolicy) -> Pairs:
@@ -130,51 +157,27 @@ def _pairs(figure: str, served: Sequence[Served], policy: RolloutPolicy) -> Pair
     failed, its match and its agreement are 0.
     """
     both = [(record, *record.pair) for record in served if record.pair]
+    answered = [row for row in both if not row[1].error and not row[2].error]
+    rows: list[tuple[float | None, float | None]]  # challenger's, champion's
     if figure == "errors":
-        return _paired(
-            [_answered(new) for _, _, new in both], [_answered(old) for _, old, _ in both]
-        )
-    if figure == "match":
-        rows = [(old.match, new.match) for _, old, new in both]
-        known = [(old, new) for old, new in rows if old is not None and new is not None]
-        right_or_wrong = policy.match != "rouge_l"
-        return _paired([new for _, new in known], [old for old, _ in known], right_or_wrong)
-    if figure == "agreement":
-        agreement = [record.agreement or 0.0 for record, old, _ in both if old.error is None]
-        return _paired(agreement, None, right_or_wrong=False)
-    answered = [pair for pair in both if not pair[1].error and not pair[2].error]
+        rows = [(new.error is None, old.error is None) for _, old, new in both]
+    elif figure == "match":
+        matches = [(new.match, old.match) for _, old, new in both]
+        rows = [row for row in matches if None not in row]
+    elif figure == "agreement":
+        rows = [(record.agreement or 0.0, None) for record, old, _ in both if old.error is None]
+    elif figure == "likelihood":
+        rows = [(record.challenger_nll, record.champion_nll) for record, _, _ in answered]
+    else:
+        unit = "cost" if figure == "cost" else "seconds"
+        rows = [(getattr(new, unit), getattr(old, unit)) for _, old, new in answered]
+    challenger, champion = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    weights = np.ones(len(rows))
     if figure == "likelihood":
-        return _paired(
-            [record.challenger_nll for record, _, _ in answered],
-            [record.champion_nll for record, _, _ in answered],
-            right_or_wrong=False,
-            weights=[old.new_tokens for _, old, _ in answered],
-        )
-    unit = "cost" if figure == "cost" else "seconds"
-    return _paired(
-        [getattr(new, unit) for _, _, new in answered],
-        [getattr(old, unit) for _, old, _ in answered],
-        right_or_wrong=False,
-    )
-
-
-def _answered(answer: Answer) -> float:
-    return float(answer.error is None)
-
-
-def _paired(
-    challenger: Sequence[float | None],
-    champion: Sequence[float | None] | None,
-    right_or_wrong: bool = True,
-    weights: Sequence[float] | None = None,
-) -> Pairs:
-    return Pairs(
-        np.array(challenger, dtype=np.float64),
-        None if champion is None else np.array(champion, dtype=np.float64),
-        np.ones(len(challenger)) if weights is None else np.array(weights, dtype=np.float64),
-        "mean",
-        right_or_wrong,
-    )
+        weights = np.array([old.new_tokens for _, old, _ in answered], dtype=np.float64)
+    binary = figure == "errors" or (figure == "match" and policy.match != "rouge_l")
+    other = None if figure == "agreement" else champion
+    return Pairs(challenger, other, weights, "mean", binary)
 
 
 def _compare_quantiles(
@@ -188,9 +191,51 @@ def _compare_quantiles(
     assert pairs.other is not None
     sides = (pairs.candidate, pairs.other)
     draws = resample(sides, ratio, seed).bootstrap_distribution
-    return Comparison(
-        float(ratio(*sides)),
-        float(np.quantile(draws, 1 - level)),
-        bootstrap_p_value(draws, rule),
-        len(pairs),
-    )
+    bound, p_value = float(np.quantile(draws, 1 - level)), bootstrap_p_value(draws, rule)
+    return Comparison(float(ratio(*sides)), bound, p_value, len(pairs))
+
+
+def next_state(
+    state: RolloutState,
+    decision: StageDecision,
+    policy: RolloutPolicy,
+    read: Sequence[Request],
+    now: datetime,
+) -> RolloutState:
+    """The state after a decision on the current stage.
+
+    Args:
+        read: the requests of the log up to the last one that this stage used.
+    """
+    if decision.verdict == "roll back":
+        return rolled_back(state, decision.reason, now)
+    if decision.verdict == "advance":
+        stage = state.stage + 1
+        update = {"stage": stage, "look": 1, "begin": len(read), "reason": ""}
+        update["log_sha256"] = identity(list(read))
+        if stage < len(policy.stages):
+            share, since = policy.stages[stage].share, now.isoformat(timespec="seconds")
+            update |= {"share": share, "since": since}
+        return state.model_copy(update=update)
+    reason = {"reason": decision.reason[:1000]}
+    if not decision.checks:
+        return state.model_copy(update={"status": "inconclusive", **reason})
+    if state.look < policy.looks:
+        return state.model_copy(update={"look": state.look + 1, **reason})
+    if policy.undecided == "roll back":
+        why = f"inconclusive after {policy.looks} looks: {decision.reason}"
+        return rolled_back(state, why, now)
+    return state.model_copy(update={"status": "inconclusive", "look": state.look + 1, **reason})
+
+
+def rolled_back(state: RolloutState, reason: str, now: datetime) -> RolloutState:
+    """The state after a rollback: the challenger gets no traffic."""
+    since = now.isoformat(timespec="seconds")
+    update = {"status": "rolled back", "share": 0.0, "since": since, "reason": reason[:1000]}
+    return state.model_copy(update=update)
+
+
+def stopped(state: RolloutState, policy: RolloutPolicy) -> StoppedRollout:
+    """The record of a roll-out that was rolled back, for the challenger's version."""
+    at = min(state.stage, len(policy.stages) - 1)
+    return StoppedRollout(at=state.since, stage=policy.stages[at].name, reason=state.reason)

@@ -14,6 +14,7 @@ from layerwright.tasks.recipe.rollout import RolloutPolicy
 from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import approved_by_policy, promotable
 from layerwright.tasks.register.versions import Address, named_version, pointed_at
+from layerwright.tasks.rollout.replay import SAME_LOG
 from layerwright.tasks.rollout.state import clear_stopped, read_state, write_state
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ def open_rollout(
 ) -> RolloutState:
     """The state of the roll-out of the version at ``options.alias``: resumed, or new.
 
-    A roll-out of this version that has ended is returned as it ended.
-
-    Args:
-        restart: start a new roll-out even if there is an earlier one of this version.
+    A roll-out of this version that has ended is returned as it ended, unless ``restart`` is set.
 
     Raises:
         InputError: the model or alias does not exist; a roll-out of another version is not
@@ -90,8 +88,6 @@ def _resume(
     policy: RolloutPolicy,
     requests: Sequence[Request],
 ) -> RolloutState:
-    if state.status == "rolled back":
-        return state
     if state.status == "promoted":
         champion = pointed_at(client, state.model, options.champion)
         if champion is None or str(champion.version) != state.challenger:
@@ -99,20 +95,16 @@ def _resume(
                 f"the roll-out promoted version {state.challenger} of {state.model}, which is no "
                 f"longer the champion\n  to do: requalify it, then {RESTART}"
             )
+    if state.status in ("promoted", "rolled back"):
         return state
     if identity(policy) != state.policy_sha256:
-        raise InputError(
-            "the policy differs from the one that the roll-out began with",
-            where="rollout",
-            remedy=RESTART,
-        )
+        differs = "the policy differs from the one that the roll-out began with"
+        raise InputError(differs, where="rollout", remedy=RESTART)
     if identity(list(requests[: state.begin])) != state.log_sha256:
         raise InputError(
             f"the first {state.begin} requests differ from those that the roll-out has read",
             where="--log",
-            expected="the log that the roll-out began with; new requests may follow at its end",
+            expected=SAME_LOG,
             remedy=RESTART,
         )
-    if state.look > policy.looks:
-        return state
-    return state.model_copy(update={"status": "running"})
+    return state if state.look > policy.looks else state.model_copy(update={"status": "running"})

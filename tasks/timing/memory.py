@@ -5,8 +5,6 @@ record of every allocation. The result is therefore the same in every run. It do
 that the C library keeps after a free, or scratch space of BLAS.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Times arms in interleaved rounds, so that a slow minute of the machine affects all arms."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -15,8 +15,8 @@ from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms
 from layerwright.tasks.evaluate.base import Metric
+from layerwright.tasks.evaluate.passes import Texts
 from layerwright.tasks.evaluate.suite import needed_passes
-from layerwright.tasks.evaluate.texts import Texts
 from layerwright.tasks.hybrid.families import from_base_config
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.progress import progress
@@ -55,15 +55,9 @@ def make_arms(tmp_path: Path, english: Path) -> Callable[..., Arms]:
         loaders: dict[Arm, ArmModel] = {
             arm: ArmModel(arm, lambda model=model: model) for arm, model in models.items()
         }
-        return Arms(
-            loaders,
-            Texts(texts or {"english": english}, byte_tokenizer),
-            needed_passes(metrics),
-            device="cpu",
-            seed=0,
-            workdir=tmp_path / "work",
-            bar=progress(),
-        )
+        opened = Texts(texts or {"english": english}, byte_tokenizer)
+        context = Context(store=LocalStore(tmp_path / "store"), workdir=tmp_path / "work")
+        return Arms(loaders, opened, needed_passes(metrics), context, progress())
 
     return make
 

@@ -7,7 +7,7 @@ import torch
 from tiny import LAYER_SPECS
 
 from layerwright.tasks.evaluate.metrics.branches import Branches
-from layerwright.tasks.evaluate.texts import TextPass
+from layerwright.tasks.evaluate.passes import TextPass
 from layerwright.tasks.passes.likelihood import target_nll
 
 BRANCHES = Branches(texts=("english",), rows=2, row_tokens=64)

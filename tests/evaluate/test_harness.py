@@ -6,7 +6,7 @@ from tiny_questions import rows, task_folder
 from tiny_text import write_items
 
 from layerwright.tasks.evaluate import harness_runs
-from layerwright.tasks.evaluate.harness_figures import TaskFigure, TaskRun
+from layerwright.tasks.evaluate.harness_runs import TaskFigure, TaskRun
 from layerwright.tasks.evaluate.metrics.arc import Arc
 from layerwright.tasks.evaluate.metrics.boolq import BoolQ
 from layerwright.tasks.evaluate.metrics.harness import Harness

@@ -5,7 +5,7 @@ import torch
 from tiny import LAYERS
 
 from layerwright.tasks.evaluate.metrics.stream_drift import StreamDrift
-from layerwright.tasks.evaluate.texts import TextPass
+from layerwright.tasks.evaluate.passes import TextPass
 
 DRIFT = StreamDrift(texts=("english",), rows=2, row_tokens=64)
 

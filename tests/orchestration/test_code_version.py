@@ -102,7 +102,7 @@ def test_what_no_result_depends_on_changes_no_key(copy: Copy) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "steps"),
     [
-        ("tasks/evaluate/metrics/perplexity.py", "(Metric):\n", {"evaluate"}),
+        ("tasks/evaluate/metrics/perplexity.py", "(RowsMetric):\n", {"evaluate"}),
         ("tasks/strategies/streaming.py", "(Strategy):\n", {"profile", "choose", "convert"}),
         ("tasks/choose/selectors/milp.py", "(Budgets, Selector):\n", {"choose"}),
         ("tasks/profile/profilers/sensitivity.py", "(ModelProfiler):\n", {"profile"}),
@@ -122,7 +122,7 @@ def test_the_body_of_a_kernel_changes_the_steps_that_run_it(copy: Copy) -> None:
 def test_a_release_note_can_say_which_steps_are_computed_anew(copy: Copy) -> None:
     metric = copy.root / "tasks/evaluate/metrics/perplexity.py"
     original = metric.read_text()
-    metric.write_text(original.replace("(Metric):\n", "(Metric):\n    added: int = 0\n"))
+    metric.write_text(original.replace("(RowsMetric):\n", "(RowsMetric):\n    added: int = 0\n"))
     old = versions_in(copy.root)
     metric.write_text(original)
     assert list(rekeyed(old, versions())) == [

@@ -39,7 +39,7 @@ def one_by_one(spec: str) -> list[list[int]]:
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_a_batch_is_one_by_one(spec, at_once) -> None:
     found = list(
-        continuations(model_of(spec), TOKENIZER, PROMPTS, max_new_tokens=24, at_once=at_once)
+        continuations(model_of(spec), PROMPTS, TOKENIZER, max_new_tokens=24, at_once=at_once)
     )
     expected = one_by_one(spec)
     assert [list(one.tokens) for one in found] == expected
@@ -50,25 +50,25 @@ def test_a_batch_is_one_by_one(spec, at_once) -> None:
 
 def test_a_text_ends_with_the_end_of_sequence_token() -> None:
     model = tiny_hybrid(LAYER_SPECS["full"])
-    (whole,) = continuations(model, TOKENIZER, PROMPTS[:1], max_new_tokens=8)
+    (whole,) = continuations(model, PROMPTS[:1], TOKENIZER, max_new_tokens=8)
     assert len(whole.tokens) == 8
     # the first one that did not stand before it ends the text from now on
     end = next(i for i, t in enumerate(whole.tokens) if i and t not in whole.tokens[:i])
     model.generation_config.eos_token_id = [257, whole.tokens[end]]
-    first, second = continuations(model, TOKENIZER, PROMPTS[:2], max_new_tokens=8)
+    first, second = continuations(model, PROMPTS[:2], TOKENIZER, max_new_tokens=8)
     assert first.tokens == whole.tokens[: end + 1]
     assert list(second.tokens) == list(
-        next(continuations(model, TOKENIZER, PROMPTS[1:2], max_new_tokens=8)).tokens
+        next(continuations(model, PROMPTS[1:2], TOKENIZER, max_new_tokens=8)).tokens
     )
 
 
 def test_a_text_ends_before_a_stop() -> None:
     model = tiny_hybrid(LAYER_SPECS["full"], seed=2)  # which writes some ASCII
-    (whole,) = continuations(model, TOKENIZER, PROMPTS[1:2], max_new_tokens=40)
+    (whole,) = continuations(model, PROMPTS[1:2], TOKENIZER, max_new_tokens=40)
     stop, at = next((c, i) for i, c in enumerate(whole.text) if i and c.isascii()
                     and c not in whole.text[:i])  # fmt: skip
     options = {"max_new_tokens": 40, "stops": ["never there", stop]}
-    cut = list(continuations(model, TOKENIZER, PROMPTS, **options))[1]
+    cut = list(continuations(model, PROMPTS, TOKENIZER, **options))[1]
     assert cut.text == whole.text[:at]
     assert TOKENIZER.decode(cut.tokens).endswith(stop)
     assert cut.tokens == whole.tokens[: len(cut.tokens)]
@@ -76,7 +76,7 @@ def test_a_text_ends_before_a_stop() -> None:
 
 def test_what_memory_does_not_hold_is_read_in_smaller_batches() -> None:
     model = tiny_hybrid(LAYER_SPECS["full"])
-    expected = list(continuations(model, TOKENIZER, PROMPTS * 2, max_new_tokens=6, at_once=1))
+    expected = list(continuations(model, PROMPTS * 2, TOKENIZER, max_new_tokens=6, at_once=1))
     sizes = []
 
     def full(module, inputs) -> None:
@@ -86,6 +86,6 @@ def test_what_memory_does_not_hold_is_read_in_smaller_batches() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
 
     model.model.embed_tokens.register_forward_pre_hook(full)
-    found = list(continuations(model, TOKENIZER, PROMPTS * 2, max_new_tokens=6, at_once=5))
+    found = list(continuations(model, PROMPTS * 2, TOKENIZER, max_new_tokens=6, at_once=5))
     assert found == expected
     assert sizes == [5, 4, 3, 2, 2, 2]  # accelerate takes a tenth off until it fits

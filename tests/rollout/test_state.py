@@ -14,7 +14,7 @@ from layerwright.tasks.recipe.rollout import RolloutLimit, RolloutPolicy
 from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import approved_by_policy, promotable
 from layerwright.tasks.register.versions import Address
-from layerwright.tasks.rollout.course import rolled_back, stopped
+from layerwright.tasks.rollout.stage import rolled_back, stopped
 from layerwright.tasks.rollout.start import open_rollout
 from layerwright.tasks.rollout.state import live_share, mark_stopped, read_state, write_state
 

@@ -1,9 +1,6 @@
 """BoolQ: yes/no questions about a passage."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
@@ -11,20 +8,17 @@ from layerwright.tasks.evaluate.zero_shot import Row, ZeroShot
 
 
 class BoolQRow(Row):
+    """The question has no question mark. The label is ``label`` in SuperGLUE, else ``answer``."""
+
     passage: str
     question: str
     label: Annotated[int, Field(ge=0, le=1, validation_alias=AliasChoices("label", "answer"))]
 
 
 class BoolQ(ZeroShot):
-    """``task.<text>.acc``: BoolQ (arXiv 1905.10044).
+    """``task.<text>.acc``: BoolQ (arXiv 1905.10044)."""
 
-    Rows: ``passage``, ``question`` without a question mark, and ``label`` (SuperGLUE) or
-    ``answer``.
-    """
-
-    name: ClassVar[str] = "boolq"
-    folder: ClassVar[str] = "super_glue/boolq"
-    task: ClassVar[str] = "boolq"
-    row: ClassVar[type[Row]] = BoolQRow
-    figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc"}
+    name = "boolq"
+    folder = "super_glue/boolq"
+    row = BoolQRow
+    figures = {"acc": "task.{}.acc"}

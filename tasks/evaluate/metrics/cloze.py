@@ -1,23 +1,18 @@
 """Cloze: predict the last word of passages of the user's text that occurred earlier in them."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar
+from collections.abc import Iterator
+from typing import Annotated
 
 from pydantic import Field
 
+from layerwright.tasks.evaluate.answers import answer_figures
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.scoring import Item, scored
-from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.evaluate.base import Count, Figure, TextMetric
 from layerwright.tasks.passes.batches import documents
 from layerwright.tasks.probes.cloze import cloze_passages
-from layerwright.tasks.probes.recall import RecallPrompt, key_scores
 
 
-class Cloze(Metric):
+class Cloze(TextMetric):
     """Recall in real text: the last word of a passage occurred earlier in it, outside the window.
 
     - ``cloze.<text>``: share of passages whose last word would be decoded exactly.
@@ -31,62 +26,32 @@ class Cloze(Metric):
             widest layer.
     """
 
-    name: ClassVar[str] = "cloze"
+    name = "cloze"
+    families = ("cloze", "cloze_log_prob")
 
-    texts: Annotated[tuple[str, ...], Field(min_length=1)]
-    passages: Annotated[int, Field(gt=0)] = 48
+    passages: Count = 48
     passage_tokens: Annotated[int, Field(gt=1)] = 384
     keep_out_tokens: Annotated[int, Field(ge=0)] | None = None
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"{kind}.{t}" for t in self.texts for kind in ("cloze", "cloze_log_prob"))
-
-    def needed_texts(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.texts))
 
     def estimate_tokens(self) -> int:
         return len(self.texts) * self.passages * self.passage_tokens
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        keep_out = self.keep_out_tokens
-        if keep_out is None:
-            keep_out = arms.keep_out_tokens
+        keep_out, size = self.keep_out_tokens, (self.passages, self.passage_tokens)
+        keep_out = arms.keep_out_tokens if keep_out is None else keep_out
         for text in self.texts:
             plain = (d["text"] for d in documents(arms.texts.folders[text], text) if "text" in d)
-            passages = cloze_passages(
-                plain,
-                arms.texts.tokenizer,
-                self.passages,
-                self.passage_tokens,
-                keep_out_tokens=keep_out,
-                what=text,
+            yield from answer_figures(
+                arms,
+                f"cloze.{text}",
+                f"cloze_log_prob.{text}",
+                [text, *size, keep_out],
+                cloze_passages(
+                    plain, arms.texts.tokenizer, *size, keep_out_tokens=keep_out, what=text
+                ),
+                what=f"cloze, {text}",
+                item="passage",
+                answer="last word",
+                detail=f"passages of {self.passage_tokens} tokens; the word occurred at least "
+                f"{keep_out} tokens earlier",
             )
-            options = [text, self.passages, self.passage_tokens, keep_out]
-            for arm in arms.names:
-                what = f"{arm}: cloze, {text}"
-                scores = arms.item_results(arm, "cloze", options, passages, _scores, what=what)
-                not_finite = sum(not math.isfinite(log_prob) for log_prob, _ in scores)
-                for name, unit, values in (
-                    (f"cloze.{text}", "share", [e if math.isfinite(p) else p for p, e in scores]),
-                    (f"cloze_log_prob.{text}", "nats", [p for p, _ in scores]),
-                ):
-                    yield scored(
-                        name,
-                        arm,
-                        [Item(f"passage {i}", value) for i, value in enumerate(values)],
-                        unit=unit,
-                        higher_is_better=True,
-                        seed=arms.seed_of(name),
-                        detail=f"passages of {self.passage_tokens} tokens; the word occurred at "
-                        f"least {keep_out} tokens earlier",
-                        not_finite="the last word's log-probability is not finite on "
-                        f"{not_finite} of {len(scores)} passages",
-                    )
-
-
-def _scores(
-    model: HybridForCausalLM, passages: Iterable[RecallPrompt]
-) -> Iterator[tuple[float, bool]]:
-    for passage in passages:
-        [score] = key_scores(model, [passage])
-        yield score.log_prob, score.exact

@@ -1,27 +1,33 @@
 """Prefill time, decode speed, latency and peak memory of each arm."""
 
-from __future__ import annotations
-
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from itertools import product
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Arm, Presentation
+from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.contracts.workload import Workload
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric, measured
+from layerwright.tasks.evaluate.base import Count, Counts, Figure, Metric, measured, shown
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.timing.memory import weight_bytes
 from layerwright.tasks.timing.speed import Speed, interleaved_speeds
 
-Count = Annotated[int, Field(gt=0)]
-FAMILIES = ("prefill_ms", "first_token_ms", "decode_tokens_per_s", "peak_memory_bytes")
-LATENCIES = ("latency_p50_ms", "latency_p95_ms")  # of requests that generate `new_tokens`
+FAMILIES = {
+    "peak_memory_bytes": ("Peak memory", "weights and one batch of requests; lower is better"),
+    "prefill_ms": ("Prefill", "ms to read the prompt; lower is better"),
+    "first_token_ms": ("Time to first token", "ms; lower is better"),
+    "decode_tokens_per_s": ("Decoding", "tokens/s over all rows; higher is better"),
+    "latency_p50_ms": ("Request latency, median", "ms for the whole request; lower is better"),
+    "latency_p95_ms": (
+        "Request latency, 95th percentile",
+        "ms for the whole request; lower is better",
+    ),
+}
 TAIL = 95  # percent
 
 
@@ -45,36 +51,11 @@ class DecodeSpeed(Metric):
     do not exceed.
     """
 
-    name: ClassVar[str] = "decode_speed"
-    presentation: ClassVar[Mapping[str, Presentation]] = {
-        "peak_memory_bytes": Presentation(
-            label="Peak memory",
-            part="by_length",
-            help="weights and one batch of requests; lower is better",
-        ),
-        "prefill_ms": Presentation(
-            label="Prefill", part="by_length", help="ms to read the prompt; lower is better"
-        ),
-        "first_token_ms": Presentation(
-            label="Time to first token", part="by_length", help="ms; lower is better"
-        ),
-        "decode_tokens_per_s": Presentation(
-            label="Decoding", part="by_length", help="tokens/s over all rows; higher is better"
-        ),
-        "latency_p50_ms": Presentation(
-            label="Request latency, median",
-            part="by_length",
-            help="ms for the whole request; lower is better",
-        ),
-        "latency_p95_ms": Presentation(
-            label="Request latency, 95th percentile",
-            part="by_length",
-            help="ms for the whole request; lower is better",
-        ),
-    }
+    name = "decode_speed"
+    presentation = {family: shown(*said, "by_length") for family, said in FAMILIES.items()}
 
-    context_tokens: Annotated[tuple[Count, ...], Field(min_length=1)] = (512, 2048)
-    batches: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    context_tokens: Counts = (512, 2048)
+    batches: Counts = (1,)
     new_tokens: Annotated[int, Field(ge=2)] = 32
     repeats: Count = 3
 
@@ -83,8 +64,7 @@ class DecodeSpeed(Metric):
         return [Workload(tokens, self.new_tokens, batch) for tokens, batch in pairs]
 
     def names(self) -> tuple[str, ...]:
-        return tuple(_name(family, load) for load in self.workloads()
-                     for family in (*FAMILIES, *LATENCIES))  # fmt: skip
+        return tuple(_name(family, load) for load in self.workloads() for family in FAMILIES)
 
     def estimate_tokens(self) -> int:
         rounds = self.repeats + 1
@@ -103,11 +83,12 @@ class DecodeSpeed(Metric):
                 track=partial(arms.track, what=f"speed at {load.prompt_tokens:,} tokens{rows}"),
             )
             for arm in arms.names:
-                yield from _figures(load, arm, arms.model(arm), speeds[arm], arms.device)
+                yield from _figures(load, arm, models[arm], speeds[arm], arms.device)
 
 
 def _name(family: str, load: Workload) -> str:
-    return f"{family}.{load if family in LATENCIES else load._replace(new_tokens=0)}"
+    is_request = family.startswith("latency")  # its name has the number of generated tokens
+    return f"{family}.{load if is_request else load._replace(new_tokens=0)}"
 
 
 def _figures(
@@ -115,53 +96,45 @@ def _figures(
 ) -> Iterator[Figure]:
     """Yield all figures of a workload for an arm."""
     where = f"{str(model.dtype).removeprefix('torch.')} on {device}"
-    requests_ms = [s * 1e3 for s in speed.request_seconds]
+    repeats = len(speed.request_seconds)
     for family, samples in (
         ("prefill_ms", [s * 1e3 for s in speed.prefill_seconds]),
         ("first_token_ms", [s * 1e3 for s in speed.first_token_seconds]),
         ("decode_tokens_per_s", [load.batch / s for s in speed.decode_seconds_per_token]),
-        ("latency_p50_ms", requests_ms),
+        ("latency_p50_ms", requests_ms := [s * 1e3 for s in speed.request_seconds]),
     ):
-        is_rate = family == "decode_tokens_per_s"
         yield measured(
             _name(family, load),
             arm,
             statistics.median(samples),
-            unit="tokens/s" if is_rate else "ms",
-            higher_is_better=is_rate,
+            "tokens/s" if family == "decode_tokens_per_s" else "ms",
+            higher_is_better=family == "decode_tokens_per_s",
             interval=(min(samples), max(samples)),
-            count=len(samples),
-            detail=f"median of {len(samples)} repeats, low and high the extremes; {where}",
+            count=repeats,
+            detail=f"median of {repeats} repeats, low and high the extremes; {where}",
         )
-    tail = rank(len(requests_ms), TAIL)
+    tail = rank(repeats, TAIL)
+    slowest = ", the slowest" if tail == repeats else ""
     yield measured(
         _name("latency_p95_ms", load),
         arm,
         sorted(requests_ms)[tail - 1],
-        unit="ms",
-        higher_is_better=False,
-        count=len(requests_ms),
-        detail=f"of {len(requests_ms)} requests"
-        + (", the slowest" if tail == len(requests_ms) else "")
-        + f"; {where}",
+        "ms",
+        count=repeats,
+        detail=f"of {repeats} requests{slowest}; {where}",
     )
-    yield _memory(load, arm, weight_bytes(model), speed.peak_bytes, where)
+    weights, peak = weight_bytes(model), speed.peak_bytes
+    yield measured(
+        _name("peak_memory_bytes", load),
+        arm,
+        math.nan if weights is None else weights + peak,
+        "bytes",
+        count=1,
+        detail=f"weights plus {peak:,} bytes, the request's peak in PyTorch's allocator; {where}",
+        not_finite="not measured, because compute.memory makes layers load in turn",
+    )
 
 
 def rank(samples: int, percent: int) -> int:
     """Rank, from 1, of the smallest sample that at least ``percent`` of them do not exceed."""
     return -(-percent * samples // 100)
-
-
-def _memory(load: Workload, arm: Arm, weights: int | None, request: int, where: str) -> Figure:
-    return measured(
-        _name("peak_memory_bytes", load),
-        arm,
-        math.nan if weights is None else weights + request,
-        unit="bytes",
-        higher_is_better=False,
-        count=1,
-        detail=f"weights plus {request:,} bytes, the request's peak in PyTorch's allocator; "
-        f"{where}",
-        not_finite="not measured, because compute.memory makes layers load in turn",
-    )

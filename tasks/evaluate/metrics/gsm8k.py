@@ -1,28 +1,17 @@
 """GSM8K: grade-school mathematics with worked examples; compares the final number."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Presentation
-from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate import generation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.generation import (
-    PRESENTATION,
-    PROMPT_END,
-    generate,
-    length_and_repetition,
-)
+from layerwright.tasks.evaluate.base import Count, Figure, Metric, shown
 from layerwright.tasks.evaluate.scoring import Item, scored
-from layerwright.tasks.offload.generation import encode
-from layerwright.tasks.recipe.data import TextForm
 from layerwright.tasks.records import Record, read_records
 
 # prompt, stops, patterns and ignored characters equal those of lm-eval's task gsm8k, version 3
@@ -47,37 +36,27 @@ class Gsm8k(Metric):
         text: a name under ``data``, with ``form: items``.
         examples: another such name, whose first ``shots`` rows are the worked examples; None: the
             first rows of ``text``, which are then not evaluated.
-        shots: number of worked examples.
         limit: evaluate only the first rows, this many; None: all.
         reading: the reading of ``generation.<text>``.
-        max_new_tokens: largest number of generated tokens.
         at_once: prompts of a batch.
     """
 
-    name: ClassVar[str] = "gsm8k"
-    presentation: ClassVar[Mapping[str, Presentation]] = {
-        **PRESENTATION,
-        "exact_match": Presentation(
-            label="Exact match",
-            part="quality",
-            help="share of correct answers, extracted by another rule",
-        ),
+    name = "gsm8k"
+    presentation = generation.PRESENTATION | {
+        "exact_match": shown("Exact match", "share of correct answers, extracted by another rule")
     }
-    form: ClassVar[TextForm] = "items"
+    form = "items"
 
     text: str
     examples: str | None = None
     shots: Annotated[int, Field(ge=0)] = 5
-    limit: Annotated[int, Field(gt=0)] | None = None
+    limit: Count | None = None
     reading: Reading = "strict"
-    max_new_tokens: Annotated[int, Field(gt=0)] = 256
-    at_once: Annotated[int, Field(gt=0)] = 8
+    max_new_tokens: Count = 256
+    at_once: Count = 8
 
     def names(self) -> tuple[str, ...]:
-        return (
-            *self._figures(),
-            *(f"{kind}.{self.text}" for kind in ("length_ratio", "repetition")),
-        )
+        return (*self._figures(), f"length_ratio.{self.text}", f"repetition.{self.text}")
 
     def _figures(self) -> dict[str, Reading]:
         """The reading of each figure; the figure of ``reading`` comes first."""
@@ -95,36 +74,36 @@ class Gsm8k(Metric):
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         shots, records = self._records(arms.texts.folders)
-        examples = [f"Question: {r.text('question')}\nAnswer: {r.text('answer')}" for r in shots]
-        prompts = ["\n\n".join([*examples, question(record)]) for record in records]
-        texts = generate(
+        examples = [f"{question(record)} {record.text('answer')}" for record in shots]
+        texts = generation.generate(
             arms,
             self.text,
-            [encode(arms.texts.tokenizer, prompt, chat=False)[0].tolist() for prompt in prompts],
+            ["\n\n".join([*examples, question(record)]) for record in records],
             max_new_tokens=self.max_new_tokens,
             stops=STOPS,
             at_once=self.at_once,
         )
         for arm, own in texts.items():
             for metric, reading in self._figures().items():
+                items = []
+                for index, (record, answer) in enumerate(zip(records, own, strict=True)):
+                    expected = record.text("answer")
+                    final = expected.split("####")[-1]
+                    words = generation.words(question(record), final, answer.text)
+                    is_right = right(READINGS[reading](answer.text), expected)
+                    kept = words if reading == self.reading else None
+                    items.append(Item(f"item {index}", is_right, words=kept))
                 yield scored(
                     metric,
                     arm,
-                    [
-                        Item(
-                            f"item {index}",
-                            right(READINGS[reading](answer.text), record.text("answer")),
-                            words=_words(record, answer.text) if reading == self.reading else None,
-                        )
-                        for index, (record, answer) in enumerate(zip(records, own, strict=True))
-                    ],
-                    unit="share",
+                    items,
+                    "share",
+                    arms.seed_of(metric),
                     higher_is_better=True,
-                    seed=arms.seed_of(metric),
                     detail=f"{reading}, {self.shots} examples, at most {self.max_new_tokens} "
                     "new tokens",
                 )
-        yield from length_and_repetition(arms, self.text, texts)
+        yield from generation.length_and_repetition(arms, self.text, texts)
 
     def _records(self, folders: Mapping[str, Path]) -> tuple[list[Record], list[Record]]:
         """Return the worked examples, and the records to evaluate.
@@ -159,8 +138,7 @@ def question(record: Record) -> str:
 
 def strict(text: str) -> str:
     """The number after the first ``####``; empty if there is none."""
-    numbers = STRICT.findall(text)
-    return numbers[0].strip() if numbers else ""
+    return next((number.strip() for number in STRICT.findall(text)), "")
 
 
 def flexible(text: str) -> str:
@@ -169,7 +147,7 @@ def flexible(text: str) -> str:
     return next((part.strip() for part in numbers[-1] if part), "") if numbers else ""
 
 
-READINGS: dict[Reading, Callable[[str], str]] = {"strict": strict, "flexible": flexible}
+READINGS = {"strict": strict, "flexible": flexible}
 
 
 def right(number: str, answer: str) -> bool:
@@ -177,8 +155,3 @@ def right(number: str, answer: str) -> bool:
     for pattern in IGNORED:
         number, answer = pattern.sub("", number), pattern.sub("", answer)
     return number != "" and number.lower() == answer.lower()
-
-
-def _words(record: Record, answer: str) -> Words:
-    expected = record.text("answer").split("####")[-1].strip()
-    return Words(prompt=question(record)[-PROMPT_END:], expected=expected, said=answer.strip())

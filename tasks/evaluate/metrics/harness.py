@@ -1,19 +1,14 @@
 """Run any task of lm-eval, its own or the user's, on every arm."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.harness_figures import TaskRun, task_figure
-from layerwright.tasks.evaluate.harness_runs import all_tasks, run_tasks
-from layerwright.tasks.recipe.data import TextForm
+from layerwright.tasks.evaluate.base import Count, Figure, Metric, Names, shown
+from layerwright.tasks.evaluate.harness_runs import TaskRun, all_tasks, run_tasks, task_figure
 
 
 class Harness(Metric):
@@ -36,19 +31,17 @@ class Harness(Metric):
         batch: rows of a forward; None: as many as memory holds.
     """
 
-    name: ClassVar[str] = "harness"
-    presentation: ClassVar[Mapping[str, Presentation]] = {
-        "harness": Presentation(label="lm-eval", part="quality", help="lm-eval's score")
-    }
-    form: ClassVar[TextForm] = "files"
+    name = "harness"
+    presentation = {"harness": shown("lm-eval", "lm-eval's score")}
+    form = "files"
 
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    figures: Annotated[tuple[str, ...], Field(min_length=1)] = ("acc",)
+    tasks: Names
+    figures: Names = ("acc",)
     definitions: str | None = None
-    limit: Annotated[int, Field(gt=0)] | None = None
+    limit: Count | None = None
     shots: Annotated[int, Field(ge=0)] | None = None
     metadata: dict[str, Any] = {}
-    batch: Annotated[int, Field(gt=0)] | None = None
+    batch: Count | None = None
 
     def names(self) -> tuple[str, ...]:
         return tuple(f"harness.{task}.{figure}" for task in self.tasks for figure in self.figures)
@@ -61,27 +54,22 @@ class Harness(Metric):
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         folder = arms.texts.folders[self.definitions] if self.definitions else None
-        manager_of = all_tasks(folder, arms.texts.tokenizer, self.metadata)
+        run = partial(
+            run_tasks,
+            tokenizer=arms.texts.tokenizer,
+            manager_of=all_tasks(folder, arms.texts.tokenizer, self.metadata),
+            seed=arms.seed_of(self.name),
+            definitions=folder,
+            limit=self.limit,
+            shots=self.shots,
+            batch=self.batch,
+        )
+        options = [self.tasks, self.definitions, self.limit, self.shots, self.metadata]
         for arm in arms.names:
-            runs = arms.item_results(
-                arm,
-                self.name,
-                [self.tasks, self.definitions, self.limit, self.shots, self.metadata],
-                self.tasks,
-                partial(
-                    run_tasks,
-                    tokenizer=arms.texts.tokenizer,
-                    manager_of=manager_of,
-                    seed=arms.seed_of(self.name),
-                    answers=arms.folder(arm) / "harness-answers",
-                    definitions=folder,
-                    limit=self.limit,
-                    shots=self.shots,
-                    batch=self.batch,
-                ),
-                what=f"{arm}: lm-eval",
-            )
-            for task, run in zip(self.tasks, map(TaskRun.model_validate, runs), strict=True):
+            compute = partial(run, answers=arms.folder(arm) / "harness-answers")
+            what = f"{arm}: lm-eval"
+            runs = arms.item_results(arm, self.name, options, self.tasks, compute, what=what)
+            for task, found in zip(self.tasks, map(TaskRun.model_validate, runs), strict=True):
                 for figure in self.figures:
                     metric = f"harness.{task}.{figure}"
-                    yield task_figure(metric, arm, run, figure, arms.seed_of(metric))
+                    yield task_figure(metric, arm, found, figure, arms.seed_of(metric))

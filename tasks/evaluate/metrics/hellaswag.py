@@ -1,8 +1,6 @@
 """HellaSwag: choose the ending that continues a scene."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -24,12 +22,7 @@ class HellaSwagRow(Row):
 
 
 class HellaSwag(ZeroShot):
-    """``task.<text>.acc``, ``task.<text>.acc_norm``: HellaSwag (arXiv 1905.07830).
+    """``task.<text>.acc``, ``task.<text>.acc_norm``: HellaSwag (arXiv 1905.07830)."""
 
-    Rows: ``activity_label``, ``ctx_a``, ``ctx_b``, ``endings``, ``label``.
-    """
-
-    name: ClassVar[str] = "hellaswag"
-    folder: ClassVar[str] = "hellaswag"
-    task: ClassVar[str] = "hellaswag"
-    row: ClassVar[type[Row]] = HellaSwagRow
+    name = "hellaswag"
+    row = HellaSwagRow

@@ -1,13 +1,10 @@
 """LAMBADA: predict the last word of a passage, which needs the context of the whole passage."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AfterValidator
 
-from layerwright.tasks.contracts.evaluation import Presentation
+from layerwright.tasks.evaluate.base import shown
 from layerwright.tasks.evaluate.zero_shot import Row, ZeroShot
 
 
@@ -26,22 +23,15 @@ class Lambada(ZeroShot):
     """``task.<text>.acc``, ``word_perplexity.<text>``: LAMBADA (arXiv 1606.06031).
 
     The share of last words that would be decoded greedily, and exp of their mean NLL per word, in
-    nats. Rows: ``text``.
+    nats.
     """
 
-    name: ClassVar[str] = "lambada"
-    presentation: ClassVar[Mapping[str, Presentation]] = {
-        **ZeroShot.presentation,
-        "word_perplexity": Presentation(
-            label="Perplexity of last words",
-            part="quality",
-            help="exp of the mean NLL per word; lower is better",
-        ),
+    name = "lambada"
+    presentation = ZeroShot.presentation | {
+        "word_perplexity": shown(
+            "Perplexity of last words", "exp of the mean NLL per word; lower is better"
+        )
     }
-    folder: ClassVar[str] = "lambada"
-    task: ClassVar[str] = "lambada_openai"
-    row: ClassVar[type[Row]] = LambadaRow
-    figures: ClassVar[Mapping[str, str]] = {
-        "acc": "task.{}.acc",
-        "perplexity": "word_perplexity.{}",  # per word, unlike `perplexity`
-    }
+    task = "lambada_openai"
+    row = LambadaRow
+    figures = {"acc": "task.{}.acc", "perplexity": "word_perplexity.{}"}  # per word

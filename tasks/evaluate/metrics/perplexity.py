@@ -1,21 +1,17 @@
 """Perplexity of each arm, and its ratio to the base's."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar
+from collections.abc import Iterator
 
 import numpy as np
-from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Arm, Presentation
+from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
+from layerwright.tasks.evaluate.base import Figure, RowsMetric, shown
+from layerwright.tasks.evaluate.passes import TextPass
 from layerwright.tasks.evaluate.scoring import scored, token_blocks
-from layerwright.tasks.evaluate.texts import TextPass
 
 
-class Perplexity(Metric):
+class Perplexity(RowsMetric):
     """``perplexity.<text>`` = exp(mean NLL over the T-1 predicted positions of every row).
 
     It uses the first ``rows`` rows of the text, which do not overlap and have no common context.
@@ -24,32 +20,17 @@ class Perplexity(Metric):
     the same.
     """
 
-    name: ClassVar[str] = "perplexity"
-    presentation: ClassVar[Mapping[str, Presentation]] = {
-        "perplexity": Presentation(
-            label="Perplexity",
-            part="quality",
-            help="exp of the mean NLL per token; lower is better",
-        ),
-        "perplexity_ratio": Presentation(
-            label="Perplexity, ratio to base",
-            part="quality",
-            help="1 is unchanged; lower is better",
-            reference=1.0,
+    name = "perplexity"
+    families = ("perplexity", "perplexity_ratio")
+    presentation = {
+        "perplexity": shown("Perplexity", "exp of the mean NLL per token; lower is better"),
+        "perplexity_ratio": shown(
+            "Perplexity, ratio to base", "1 is unchanged; lower is better", reference=1.0
         ),
     }
 
-    texts: Annotated[tuple[str, ...], Field(min_length=1)]
-    rows: Annotated[int, Field(gt=0)] = 8
-    row_tokens: Annotated[int, Field(gt=1)] = 1024
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(
-            f"{kind}.{t}" for t in self.texts for kind in ("perplexity", "perplexity_ratio")
-        )
-
     def passes(self) -> tuple[TextPass, ...]:
-        return tuple(TextPass(text, self.rows, self.row_tokens) for text in self.texts)
+        return self.row_passes()
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
         for text_pass in self.passes():
@@ -57,24 +38,23 @@ class Perplexity(Metric):
             base = arms.text_scores("base", text_pass).nll.astype(np.float64)
             for arm in arms.names:
                 nll = arms.text_scores(arm, text_pass).nll.astype(np.float64)
-                yield _exp_mean(f"perplexity.{text}", arm, nll, arms, "perplexity")
+                yield self._exp_mean(f"perplexity.{text}", arm, nll, arms, "perplexity")
                 if arm != "base":
-                    yield _exp_mean(f"perplexity_ratio.{text}", arm, nll - base, arms, "ratio")
+                    ratio = f"perplexity_ratio.{text}"
+                    yield self._exp_mean(ratio, arm, nll - base, arms, "ratio")
 
-
-def _exp_mean(metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Figure:
-    """exp(mean) of ``nats`` (rows, T-1), over blocks of tokens."""
-    invalid = (~np.isfinite(nats)).sum()
-    return scored(
-        metric,
-        arm,
-        token_blocks(nats),
-        unit=unit,
-        higher_is_better=False,
-        seed=arms.seed_of(metric),
-        aggregate="exp_mean",
-        detail=f"{nats.shape[0]} rows of {nats.shape[1] + 1} tokens",
-        not_finite=f"{invalid:,} of {nats.size:,} token losses are not finite"
-        if invalid
-        else "the perplexity overflows",
-    )
+    def _exp_mean(self, metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Figure:
+        """exp(mean) of ``nats`` (rows, T-1), over blocks of tokens."""
+        invalid = (~np.isfinite(nats)).sum()
+        return scored(
+            metric,
+            arm,
+            token_blocks(nats),
+            unit,
+            arms.seed_of(metric),
+            aggregate="exp_mean",
+            detail=self.extent,
+            not_finite=f"{invalid:,} of {nats.size:,} token losses are not finite"
+            if invalid
+            else "the perplexity overflows",
+        )

@@ -1,8 +1,6 @@
 """PIQA: choose the solution that reaches a physical goal."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -17,12 +15,7 @@ class PIQARow(Row):
 
 
 class PIQA(ZeroShot):
-    """``task.<text>.acc``, ``task.<text>.acc_norm``: PIQA (arXiv 1911.11641).
+    """``task.<text>.acc``, ``task.<text>.acc_norm``: PIQA (arXiv 1911.11641)."""
 
-    Rows: ``goal``, ``sol1``, ``sol2``, ``label``.
-    """
-
-    name: ClassVar[str] = "piqa"
-    folder: ClassVar[str] = "piqa"
-    task: ClassVar[str] = "piqa"
-    row: ClassVar[type[Row]] = PIQARow
+    name = "piqa"
+    row = PIQARow

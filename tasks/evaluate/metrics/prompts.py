@@ -1,28 +1,17 @@
 """The user's prompts: compare generated texts with references, or with the base's text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from layerwright.tasks.contracts.evaluation import Presentation
-from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate import generation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
-from layerwright.tasks.evaluate.generation import (
-    PRESENTATION,
-    PROMPT_END,
-    generate,
-    length_and_repetition,
-)
+from layerwright.tasks.evaluate.base import Count, Figure, Metric
 from layerwright.tasks.evaluate.scoring import Item, scored
-from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.probes.text_match import MATCHES, rouge_l
-from layerwright.tasks.recipe.data import TextForm
 from layerwright.tasks.records import Record, read_records
 
 
@@ -39,29 +28,27 @@ class Prompts(Metric):
             base's text, so the base scores 1.
         chat: whether each prompt is a user message for the tokenizer's chat template.
         limit: evaluate only the first rows, this many; None: all.
-        max_new_tokens: largest number of generated tokens.
         stops: a generated text ends before the first of these strings.
         at_once: prompts of a batch.
         keep_texts: whether prompts and texts are stored with the item results, so that the report
             can show the worst; false stores only values.
     """
 
-    name: ClassVar[str] = "prompts"
-    presentation: ClassVar[Mapping[str, Presentation]] = PRESENTATION
-    form: ClassVar[TextForm] = "items"
+    name = "prompts"
+    presentation = generation.PRESENTATION
+    form = "items"
 
     text: str
     match: Literal["rouge_l", "exact", "contains", "agreement"] = "rouge_l"
     chat: bool = False
-    limit: Annotated[int, Field(gt=0)] | None = None
-    max_new_tokens: Annotated[int, Field(gt=0)] = 128
+    limit: Count | None = None
+    max_new_tokens: Count = 128
     stops: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    at_once: Annotated[int, Field(gt=0)] = 8
+    at_once: Count = 8
     keep_texts: bool = True
 
     def names(self) -> tuple[str, ...]:
-        kinds = ("generation", "length_ratio", "repetition")
-        return tuple(f"{kind}.{self.text}" for kind in kinds)
+        return tuple(f"{kind}.{self.text}" for kind in generation.PRESENTATION)
 
     def needed_texts(self) -> tuple[str, ...]:
         return (self.text,)
@@ -73,49 +60,36 @@ class Prompts(Metric):
         return (self.limit or 100) * (100 + self.max_new_tokens)
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        records = self._records(arms.texts.folders)
-        prompts = [record.text("prompt") for record in records]
-        tokenizer = arms.texts.tokenizer
-        texts = generate(
+        records, metric = self._records(arms.texts.folders), f"generation.{self.text}"
+        texts = generation.generate(
             arms,
             self.text,
-            [encode(tokenizer, prompt, self.chat)[0].tolist() for prompt in prompts],
+            [record.text("prompt") for record in records],
+            chat=self.chat,
             max_new_tokens=self.max_new_tokens,
             stops=self.stops,
             at_once=self.at_once,
         )
-        references = [self._references(record) for record in records]
-        if self.match == "agreement":
-            references = [(continuation.text,) for continuation in texts["base"]]
-        matches = rouge_l if self.match == "agreement" else MATCHES[self.match]
+        matches = MATCHES.get(self.match, rouge_l)
         for arm, own in texts.items():
             items = []
-            for index, (record, continuation, expected) in enumerate(
-                zip(records, own, references, strict=True)
-            ):
-                words = Words(
-                    prompt=prompts[index][-PROMPT_END:],
-                    expected=expected[0].strip() if self.match != "agreement" else "",
-                    said=continuation.text.strip(),
-                )
-                items.append(
-                    Item(
-                        f"item {index}",
-                        matches(continuation.text, expected),
-                        slice=_slice(record),
-                        words=words if self.keep_texts else None,
-                    )
-                )
+            for index, (record, answer) in enumerate(zip(records, own, strict=True)):
+                expected = self._references(record)
+                first = expected[0] if expected else ""
+                words = generation.words(record.text("prompt"), first, answer.text)
+                score = matches(answer.text, expected or (texts["base"][index].text,))
+                kept = words if self.keep_texts else None
+                items.append(Item(f"item {index}", score, slice=_slice(record), words=kept))
             yield scored(
-                f"generation.{self.text}",
+                metric,
                 arm,
                 items,
-                unit="share",
+                "share",
+                arms.seed_of(metric),
                 higher_is_better=True,
-                seed=arms.seed_of(f"generation.{self.text}"),
                 detail=f"{self.match}, at most {self.max_new_tokens} new tokens",
             )
-        yield from length_and_repetition(arms, self.text, texts)
+        yield from generation.length_and_repetition(arms, self.text, texts)
 
     def _records(self, folders: Mapping[str, Path]) -> list[Record]:
         """Return the records to evaluate.
@@ -133,6 +107,7 @@ class Prompts(Metric):
         return records[: self.limit]
 
     def _references(self, record: Record) -> tuple[str, ...]:
+        """The references; none for ``agreement``, which compares with the base's text."""
         if self.match == "agreement":
             return ()
         if "references" in record.row:

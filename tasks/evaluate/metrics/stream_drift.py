@@ -1,26 +1,22 @@
 """Distance of an arm's residual stream from the base's, after each layer."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, Metric
+from layerwright.tasks.evaluate.base import Count, Figure, RowsMetric, shown
 from layerwright.tasks.evaluate.scoring import Item, scored
-from layerwright.tasks.evaluate.texts import TextPass
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.states import Keep
 from layerwright.tasks.passes.stream import Stream
 
 
-class StreamDrift(Metric):
+class StreamDrift(RowsMetric):
     """``stream_drift.<text>``: mean over the layers of mean_t |h_t - g_t| / |g_t|.
 
     g_t and h_t are the residual streams of token t after the layer, in the base and in the arm. All
@@ -28,49 +24,37 @@ class StreamDrift(Metric):
     so the report shows where a conversion adds error and where later layers reduce it.
     """
 
-    name: ClassVar[str] = "stream_drift"
-    presentation: ClassVar[Mapping[str, Presentation]] = {
-        "stream_drift": Presentation(
-            label="Drift of the residual stream",
-            part="quality",
-            help="distance from the base's over its norm, mean over layers; 0 is unchanged",
-        ),
+    name = "stream_drift"
+    families = ("stream_drift",)
+    presentation = {
+        "stream_drift": shown(
+            "Drift of the residual stream",
+            "distance from the base's over its norm, mean over layers; 0 is unchanged",
+        )
     }
 
-    texts: Annotated[tuple[str, ...], Field(min_length=1)]
-    rows: Annotated[int, Field(gt=0)] = 2
+    rows: Count = 2
     row_tokens: Annotated[int, Field(gt=1)] = 512
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"stream_drift.{text}" for text in self.texts)
-
-    def needed_texts(self) -> tuple[str, ...]:
-        return self.texts
 
     def estimate_tokens(self) -> int:
         return 2 * len(self.texts) * self.rows * self.row_tokens  # the base runs along
 
     def measure(self, arms: Arms) -> Iterator[Figure]:
-        for text in self.texts:
-            rows = arms.texts.rows(TextPass(text, self.rows, self.row_tokens))
+        for row_pass in self.row_passes():
+            metric, rows = f"stream_drift.{row_pass.text}", arms.texts.rows(row_pass)
+            options = [row_pass.text, self.rows, self.row_tokens]
             layers = range(len(arms.model("base").model.layers))
-            for arm in arms.names:
-                if arm == "base":
-                    continue
-                compute = partial(_drifts, base=arms.model("base"), rows=rows, keep=arms.keep)
-                options = [text, self.rows, self.row_tokens]
-                drifts = arms.item_results(
-                    arm, "stream-drift", options, layers, compute, what=f"{arm}: stream, {text}"
-                )
-                metric = f"stream_drift.{text}"
+            compute = partial(_drifts, base=arms.model("base"), rows=rows, keep=arms.keep)
+            for arm in [name for name in arms.names if name != "base"]:
+                what = f"{arm}: stream, {row_pass.text}"
+                drifts = arms.item_results(arm, "stream-drift", options, layers, compute, what=what)
                 yield scored(
                     metric,
                     arm,
                     [Item(f"layer {i}", value) for i, value in zip(layers, drifts, strict=True)],
-                    unit="of the base's norm",
-                    higher_is_better=False,
-                    seed=arms.seed_of(metric),
-                    detail=f"{self.rows} rows of {self.row_tokens} tokens, mean over the layers",
+                    "of the base's norm",
+                    arms.seed_of(metric),
+                    detail=f"{self.extent}, mean over the layers",
                 )
 
 

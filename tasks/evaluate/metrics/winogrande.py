@@ -1,9 +1,6 @@
 """WinoGrande: choose which of two names fills the blank in a sentence."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -27,12 +24,9 @@ class WinoGrande(ZeroShot):
     """``task.<text>.acc``: WinoGrande (arXiv 1907.10641) by partial evaluation.
 
     Partial evaluation (arXiv 1806.02847) puts each name in the blank and compares the likelihood of
-    the text after it, because the likelihoods of the names themselves are not comparable. Rows:
-    ``sentence`` with ``_``, ``option1``, ``option2``, ``answer``.
+    the text after it, because the likelihoods of the names themselves are not comparable.
     """
 
-    name: ClassVar[str] = "winogrande"
-    folder: ClassVar[str] = "winogrande"
-    task: ClassVar[str] = "winogrande"
-    row: ClassVar[type[Row]] = WinoGrandeRow
-    figures: ClassVar[Mapping[str, str]] = {"acc": "task.{}.acc"}
+    name = "winogrande"
+    row = WinoGrandeRow
+    figures = {"acc": "task.{}.acc"}
