@@ -27,7 +27,7 @@ from layerwright.tasks.models.loading import load_tokenizer
 from layerwright.tasks.models.skeleton import read_config
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.passes.stream import Stream
-from layerwright.tasks.timing.timer import Timing, interleaved
+from layerwright.tasks.timing.speed import Timing, interleaved
 
 PROMPT = "The harbour master counted the ships that had come in since the storm,"
 ROWS, ROW_TOKENS = 8, 128

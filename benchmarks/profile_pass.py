@@ -26,7 +26,7 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_base
 from layerwright.tasks.passes.states import Spill
 from layerwright.tasks.profile.base import Profiler, SharedPass
-from layerwright.tasks.timing.timer import interleaved
+from layerwright.tasks.timing.speed import interleaved
 
 ROW_TOKENS = 512
 # all that share the pass; spans must be shorter than the rows

@@ -7,10 +7,9 @@ with every layer removed. The time of a layer of some kind is
 
     (time of a model with all L layers of that kind - outside) / L
 
-The division by L also divides the noise. Timing a model with only one converted layer would leave
-the noise of a whole model in the time of that layer. By construction, the prediction is exact for a
-model whose layers all have the same kind. To check that times add up for mixed models, a model that
-alternates all kinds is timed in the same rounds; the table records its predicted and measured time.
+The division by L also divides the noise. By construction, the prediction is exact for a model whose
+layers all have the same kind. To check that times add up for mixed models, a model that alternates
+all kinds is timed in the same rounds; the table records its predicted and measured time.
 """
 
 import time
@@ -19,7 +18,6 @@ from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.costs import (
@@ -39,7 +37,7 @@ from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.hybrid.stock import REMOVED
 from layerwright.tasks.models.conversion import unfitted_copy
 from layerwright.tasks.models.loading import load_base
-from layerwright.tasks.progress import Bar, progress
+from layerwright.tasks.progress import progress
 from layerwright.tasks.recipe.costs import CostOptions
 from layerwright.tasks.strategies.base import Strategy
 from layerwright.tasks.strategies.remove import Remove
@@ -84,11 +82,23 @@ def cost_table(
         for tokens in options.context_tokens:
             file = ctx.workdir / f"{tokens}.json"
             if not file.is_file():
-                speeds = _speeds(models, tokens, options, bar)
+                speeds = interleaved_speeds(
+                    models,
+                    tokens,
+                    decode_tokens=options.decode_tokens,
+                    repeats=options.repeats,
+                    batch=options.batch,
+                    track=partial(bar.track, description=f"costs at {tokens:,} tokens"),
+                )
                 costs = _costs(tokens, kinds, speeds, mixed)
                 write_atomically(file, costs.model_dump_json().encode())
             contexts.append(ContextCosts.model_validate_json(file.read_bytes()))
-            ctx.log(_log_line(contexts[-1]))
+            ratio = contexts[-1].adding_up
+            ctx.log(
+                f"costs at {tokens:,} tokens: for the model with mixed layers, the predicted time "
+                f"is off by {ratio.prefill - 1:+.1%} in prefill and "
+                f"{ratio.decode - 1:+.1%} in decode"
+            )
     return CostTable(
         model_sha256=model_sha256,
         timed_on=timed_on(ctx.device),
@@ -102,39 +112,26 @@ def cost_table(
     )
 
 
-def _speeds(
-    models: Mapping[str, HybridForCausalLM], tokens: int, options: CostOptions, bar: Bar
-) -> dict[str, Speed]:
-    return interleaved_speeds(
-        models,
-        tokens,
-        decode_tokens=options.decode_tokens,
-        repeats=options.repeats,
-        batch=options.batch,
-        track=partial(bar.track, description=f"costs at {tokens:,} tokens"),
-    )
-
-
 def _costs(
     tokens: int, kinds: Sequence[Kind], speeds: Mapping[str, Speed], mixed: Sequence[LayerSpec]
 ) -> ContextCosts:
     """Compute the times of single layers from the times of whole models, round by round."""
+
+    def times(speed: Speed, less: Speed | None = None) -> dict[str, Spread]:
+        """The spread of a model's times; with ``less``, of a layer's."""
+        spreads = {}
+        for name in ("prefill_seconds", "decode_seconds_per_token"):
+            samples = np.array(getattr(speed, name))
+            if less:
+                samples = (samples - np.array(getattr(less, name))) / len(mixed)
+            low, median, high = np.quantile(samples, (0.25, 0.5, 0.75))
+            spreads[name] = Spread(median=float(median), low=float(low), high=float(high))
+        return spreads
+
     outside = speeds[OUTSIDE]
-    layers = tuple(
-        LayerTime(
-            spec=kind.spec,
-            strategies=kind.strategies,
-            prefill_seconds=_per_layer(
-                speeds[str(i)].prefill_seconds, outside.prefill_seconds, len(mixed)
-            ),
-            decode_seconds_per_token=_per_layer(
-                speeds[str(i)].decode_seconds_per_token,
-                outside.decode_seconds_per_token,
-                len(mixed),
-            ),
-        )
-        for i, kind in enumerate(kinds)
-    )
+    layers = [
+        LayerTime(**dict(kind), **times(speeds[str(i)], outside)) for i, kind in enumerate(kinds)
+    ]
     nothing = Spread(median=0.0, low=0.0, high=0.0)
     removed = LayerTime(
         spec=REMOVED,
@@ -144,32 +141,7 @@ def _costs(
     )
     return ContextCosts(
         context_tokens=tokens,
-        outside=MeasuredTime(**_model_times(outside)),
+        outside=MeasuredTime(**times(outside)),
         layers=(*layers, removed),
-        mixed=MixedModel(specs=tuple(mixed), **_model_times(speeds[MIXED])),
-    )
-
-
-def _model_times(speed: Speed) -> dict[str, Spread]:
-    return {
-        "prefill_seconds": _spread(speed.prefill_seconds),
-        "decode_seconds_per_token": _spread(speed.decode_seconds_per_token),
-    }
-
-
-def _per_layer(model: Sequence[float], outside: Sequence[float], layers: int) -> Spread:
-    return _spread((np.array(model) - np.array(outside)) / layers)
-
-
-def _spread(samples: Sequence[float] | NDArray[np.float64]) -> Spread:
-    low, median, high = np.quantile(samples, (0.25, 0.5, 0.75))
-    return Spread(median=float(median), low=float(low), high=float(high))
-
-
-def _log_line(costs: ContextCosts) -> str:
-    ratio = costs.adding_up
-    return (
-        f"costs at {costs.context_tokens:,} tokens: for the model with mixed layers, the "
-        f"predicted time is off by {ratio.prefill - 1:+.1%} in prefill and "
-        f"{ratio.decode - 1:+.1%} in decode"
+        mixed=MixedModel(specs=tuple(mixed), **times(speeds[MIXED])),
     )

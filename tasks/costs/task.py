@@ -5,9 +5,6 @@ from layerwright.tasks.orchestration.node import Node
 from layerwright.tasks.steps import Step
 
 STEP = Step(
-    "measure_costs",
-    after="profile",
-    block="costs",
-    seconds="layerwright.tasks.costs.estimate.seconds",
+    "measure_costs", after="profile", block="costs", seconds="layerwright.tasks.costs.kinds.seconds"
 )
 measure_costs = Node[CostTable](STEP, "layerwright.tasks.costs.table.measure_costs", timed=True)

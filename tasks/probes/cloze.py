@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -30,23 +31,17 @@ def cloze_passages(
     window must guess.
 
     Args:
-        texts: the documents to search.
+        passage_tokens: exact length of a passage, whose last word is the key.
         keep_out_tokens: sinks + window.
         what: the text's name, for messages.
-
-    Returns:
-        Passages of exactly ``passage_tokens`` tokens. The key is the last word, the needle is its
-        closest earlier occurrence.
 
     Raises:
         InputError: the texts have fewer passages of this kind.
     """
-    passages: list[RecallPrompt] = []
-    for text in texts:
-        for passage in _passages_of(text, tokenizer, passage_tokens, keep_out_tokens):
-            passages.append(passage)
-            if len(passages) == count:
-                return passages
+    found = (_passages_of(text, tokenizer, passage_tokens, keep_out_tokens) for text in texts)
+    passages = list(islice(chain.from_iterable(found), count))
+    if len(passages) == count:
+        return passages
     raise InputError(
         f"the text {what!r} has {len(passages)} passages of {passage_tokens} tokens whose last "
         f"word occurs {keep_out_tokens} tokens or more earlier",
@@ -69,28 +64,11 @@ def _passages_of(
         stop = bisect_left(begins, word.end())
         previous = last.get(word.group().lower())
         last[word.group().lower()] = start, stop
-        if (
-            stop < next_stop
-            or previous is None
-            or not _is_exact_range(text, offsets, start, stop, word)
-        ):
+        if previous is None or stop < next_stop:
             continue
+        # the word's tokens have no other text but space
+        is_exact = text[offsets[start][0] : offsets[stop - 1][1]].strip() == word.group()
         first = stop - passage_tokens
-        if previous[0] < first or start - previous[1] < keep_out_tokens:
-            continue
-        yield RecallPrompt(
-            ids=torch.tensor(ids[first:stop]),
-            key_start=start - first,
-            key_stop=passage_tokens,
-            needle_start=previous[0] - first,
-            needle_stop=previous[1] - first,
-            key=word.group(),
-        )
-        next_stop = stop + passage_tokens
-
-
-def _is_exact_range(
-    text: str, offsets: list[tuple[int, int]], start: int, stop: int, word: re.Match[str]
-) -> bool:
-    """Whether the tokens from start to stop contain the word and only space besides."""
-    return text[offsets[start][0] : offsets[stop - 1][1]].strip() == word.group()
+        if is_exact and previous[0] >= first and start - previous[1] >= keep_out_tokens:
+            yield RecallPrompt(torch.tensor(ids[first:stop]), start - first, word.group())
+            next_stop = stop + passage_tokens

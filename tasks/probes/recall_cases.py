@@ -3,8 +3,7 @@
 import random
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 NAMES = ("Anna", "Peter", "Maria", "Thomas", "Laura", "David", "Helen", "Robert", "Julia", "Simon")
 THINGS = (
@@ -16,8 +15,7 @@ COPIED_WORDS, SHOWN_WORDS = 10, 3
 VARIABLES = 5  # in a chain: four hops from the value
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One question.
 
     Attributes:
@@ -126,11 +124,7 @@ def _variable_tracking(numbers: random.Random) -> Case:
 Probe = Literal[
     "passkey", "multi_key", "associative", "copying", "multi_value", "variable_tracking"
 ]
-CASES: dict[Probe, Callable[[random.Random], Case]] = {
-    "passkey": _passkey,
-    "multi_key": _multi_key,
-    "associative": _associative,
-    "copying": _copying,
-    "multi_value": _multi_value,
-    "variable_tracking": _variable_tracking,
-}
+MAKERS = (_passkey, _multi_key, _associative, _copying, _multi_value, _variable_tracking)
+CASES: dict[Probe, Callable[[random.Random], Case]] = dict(
+    zip(get_args(Probe), MAKERS, strict=True)
+)

@@ -9,6 +9,7 @@ from torch import Tensor
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.conversion import converted, layer_of
 from layerwright.tasks.models.layer_turn import at_work
+from layerwright.tasks.passes.stream import Stream
 from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.strategies.base import LayerSpec, Strategy
 from layerwright.tasks.strategies.fitting.stretch import Stretch
@@ -39,9 +40,9 @@ class Scan:
             self._evaluation = yardstick.streams(model)
             self._calibration = self._target = None
             if calibration is not None:
-                self._calibration = self._target = yardstick.stream(model, calibration)
+                self._calibration = self._target = Stream(model, calibration, yardstick.keep)
                 if base is not model:
-                    self._target = yardstick.stream(base, calibration)
+                    self._target = Stream(base, calibration, yardstick.keep)
 
     @torch.no_grad()
     def advance(self) -> None:
@@ -68,16 +69,14 @@ class Scan:
             return self.yardstick.figures(self._evaluation, min(lowest, start))
 
     def _fit(self, strategy: Strategy, base_specs: dict[int, LayerSpec]) -> dict[str, Tensor]:
-        stretch = self._stretch(self.layer + len(base_specs))
+        assert self._calibration is not None
+        assert self._target is not None
+        stop, x = self.layer + len(base_specs), self._calibration
+        targets = self._target.outputs(stop)
+        states = (x.ids, x.placement, x.before, x.states, targets)
+        stretch = Stretch(self.model, self.layer, stop, *states, at_work)
         if self.model is self.base:
             return strategy.fit(stretch)
         # a strategy may read the base's weights
         with converted(self.model, base_specs, donor=self.base):
             return strategy.fit(stretch)
-
-    def _stretch(self, stop: int) -> Stretch:
-        assert self._calibration is not None
-        assert self._target is not None
-        targets, x = self._target.outputs(stop), self._calibration
-        states = (x.ids, x.placement, x.before, x.states, targets)
-        return Stretch(self.model, self.layer, stop, *states, at_work)

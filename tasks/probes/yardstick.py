@@ -63,15 +63,9 @@ class Yardstick:
 
     def streams(self, model: HybridForCausalLM) -> list[Stream]:
         """Streams of text and recall prompts at the first layer of a model."""
-        streams = [self.stream(model, self.rows)]
-        if self.prompts:
-            ids = torch.stack([prompt.ids for _, prompt in self.prompts])
-            streams.append(self.stream(model, ids))
-        return streams
-
-    def stream(self, model: HybridForCausalLM, ids: Tensor) -> Stream:
-        """A stream of rows (R, T) at the first layer of a model."""
-        return Stream(model, ids, self.keep)
+        prompts = [prompt.ids for _, prompt in self.prompts]
+        rows = [self.rows, *([torch.stack(prompts)] if prompts else [])]
+        return [Stream(model, ids, self.keep) for ids in rows]
 
     @torch.no_grad()
     def figures(self, streams: Sequence[Stream], first: int) -> Figures:
@@ -82,7 +76,8 @@ class Yardstick:
         def language() -> Iterator[Tensor]:
             for ids, logits in text.logits(first):
                 nll.append(token_nll(logits, ids).double().mean(1))
-                yield _log_probs(logits)
+                # (B, ceil((T - 1) / KL_EVERY), V) fp32
+                yield F.log_softmax(logits[:, :-1:KL_EVERY].float(), dim=-1)
 
         log_qs: Iterable[Tensor] = language()
         if self._log_probs is None:  # the base, which is measured first
@@ -109,17 +104,10 @@ class Yardstick:
 
     def damage(self, figures: Figures) -> dict[str, Any]:
         """The fields of a Damage, except for what was converted."""
-        probes = {
-            name: self.base.log_prob[name] - value for name, value in figures.log_prob.items()
-        }
+        probes = {name: self.base.log_prob[name] - p for name, p in figures.log_prob.items()}
         return {
             "language_nats": figures.nll - self.base.nll,
             "kl_nats": figures.kl,
             "probes": probes,
             "recall_nats": sum(probes.values()) / len(probes) if probes else 0.0,
         }
-
-
-def _log_probs(logits: Tensor) -> Tensor:
-    """(B, ceil((T - 1) / KL_EVERY), V) fp32 log-probabilities of every fourth predicted token."""
-    return F.log_softmax(logits[:, :-1:KL_EVERY].float(), dim=-1)

@@ -7,10 +7,10 @@ from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.contracts.returns import Crossover, Pair, Timed
 from layerwright.tasks.contracts.workload import Workload
 
-FAMILIES: dict[Timed, str] = {
-    "prefill": "prefill_ms",
-    "decode": "decode_tokens_per_s",
-    "request": "latency_p50_ms",
+TIMED: dict[str, Timed] = {
+    "prefill_ms": "prefill",
+    "decode_tokens_per_s": "decode",
+    "latency_p50_ms": "request",
 }
 
 
@@ -36,10 +36,9 @@ def crossovers(measurements: Iterable[Measurement]) -> tuple[Crossover, ...]:
 
 def crossover_tokens(measured: list[tuple[int, float]]) -> float | None:
     """``Crossover.tokens`` of at least one (prompt tokens, ratio of times), ascending by tokens."""
-    slower = [index for index, (_, ratio) in enumerate(measured) if ratio >= 1]
-    if not slower:
+    last = max((index for index, (_, ratio) in enumerate(measured) if ratio >= 1), default=-1)
+    if last == -1:
         return float(measured[0][0])
-    last = slower[-1]
     if last == len(measured) - 1:
         return None
     (short, above), (long, below) = measured[last], measured[last + 1]
@@ -53,7 +52,7 @@ def times(measurements: Iterable[Measurement]) -> dict[tuple[Timed, Workload], P
     for m in measurements:
         family, _, subject = m.metric.partition(".")
         load = Workload.parse(subject)
-        timed = next((timed for timed, name in FAMILIES.items() if name == family), None)
+        timed = TIMED.get(family)
         if timed and load and m.value:  # 0 means that the clock could not measure it
             seconds = 1 / m.value if timed == "decode" else m.value / 1e3
             values.setdefault((timed, load), {})[m.arm] = seconds

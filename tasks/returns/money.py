@@ -1,7 +1,4 @@
-"""Compute the cost of a conversion, the money per million tokens, and the break-even.
-
-These are pure functions of an evaluation, a price, and the times of the run's steps.
-"""
+"""Compute the cost of a conversion, the money per million tokens, and the break-even."""
 
 from collections.abc import Iterable, Mapping
 
@@ -39,17 +36,11 @@ def workload_costs(
         decode = per_million("decode", prompt, 1)
         request = per_million("request", load, (load.prompt_tokens + load.new_tokens) * load.batch)
         if prefill and decode and request:
-            costs.append(
-                WorkloadCost(
-                    **load._asdict(),
-                    prefill=prefill,
-                    decode=decode,
-                    request=request,
-                    break_even_tokens=MILLION * conversion / request.saving
-                    if conversion is not None and request.saving > 0
-                    else None,
-                )
-            )
+            even = None
+            if conversion is not None and request.saving > 0:
+                even = MILLION * conversion / request.saving
+            pairs = {"prefill": prefill, "decode": decode, "request": request}
+            costs.append(WorkloadCost(**load._asdict(), **pairs, break_even_tokens=even))
     return tuple(costs)
 
 

@@ -13,7 +13,7 @@ from layerwright.tasks.passes.likelihood import target_nll
 from layerwright.tasks.probes.continuation import Continuation, continuation
 from layerwright.tasks.probes.text_match import MATCHES
 from layerwright.tasks.recipe.rollout import RolloutPolicy
-from layerwright.tasks.timing.timer import now
+from layerwright.tasks.timing.speed import now
 
 WARM_UP_TOKENS = 4
 

@@ -1,8 +1,10 @@
-"""Measures prefill and decode times of models, and their peak memory.
+"""Times models, or other functions, in interleaved rounds: a slow minute affects all alike.
 
 Shapes: B rows, N tokens of context, V vocabulary.
 """
 
+import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,9 +15,67 @@ from torch import Tensor
 from layerwright.tasks.hybrid.cache import HybridCache
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.timing.memory import peak_memory
-from layerwright.tasks.timing.timer import now, rotated
 
 SHORT = 64  # tokens of the first pass, which allocates the memory that a model keeps
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Samples of one arm, in milliseconds, in the order they were taken."""
+
+    samples_ms: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.samples_ms)
+
+    @property
+    def low_ms(self) -> float:
+        return min(self.samples_ms)
+
+    @property
+    def high_ms(self) -> float:
+        return max(self.samples_ms)
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """The names in the order of round ``turn``, rotated by one place each round.
+
+    This way no arm always runs after the same other arm.
+    """
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def now(device: str) -> float:
+    """Clock time in seconds; on ``cuda`` it first waits for the device to finish."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def interleaved(
+    arms: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 5,
+    warmup: int = 1,
+    device: str = "cpu",
+) -> dict[str, Timing]:
+    """Times every arm once per round, in ``warmup`` unmeasured and ``repeats`` measured rounds.
+
+    Raises:
+        ValueError: ``repeats`` is less than 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    samples: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(warmup + repeats):
+        for name in rotated(list(arms), turn):
+            started = now(device)
+            arms[name]()
+            if turn >= warmup:
+                samples[name].append((now(device) - started) * 1e3)
+    return {name: Timing(tuple(values)) for name, values in samples.items()}
 
 
 @dataclass(frozen=True)
@@ -37,6 +97,14 @@ class Speed:
     peak_bytes: int
 
 
+class _Request(NamedTuple):
+    """Seconds from the start to the end of prefill, to the first token and to the last token."""
+
+    prefill: float
+    first_token: float
+    last_token: float
+
+
 def interleaved_speeds(
     models: Mapping[str, HybridForCausalLM],
     context_tokens: int,
@@ -48,7 +116,6 @@ def interleaved_speeds(
 ) -> dict[str, Speed]:
     """Prefill and decode times of every model, in ``repeats`` rounds after one warm-up round.
 
-    Each round runs every model once, so that a slow minute of the machine affects all models alike.
     Each sample has its own prefill and cache, so that all start with the same context. The warm-up
     round measures memory.
 
@@ -93,14 +160,6 @@ def prefill(model: HybridForCausalLM, tokens: int, batch: int = 1) -> tuple[Hybr
     cache = HybridCache(model.config)
     logits = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
     return cache, logits
-
-
-class _Request(NamedTuple):
-    """Seconds from the start to the end of prefill, to the first token and to the last token."""
-
-    prefill: float
-    first_token: float
-    last_token: float
 
 
 @torch.inference_mode()

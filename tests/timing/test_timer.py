@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerwright.tasks.timing.timer import Timing, interleaved
+from layerwright.tasks.timing.speed import Timing, interleaved
 
 
 def test_arms_take_turns_and_none_always_goes_first() -> None:
