@@ -34,8 +34,7 @@ from layerwright.tasks.report.bundle import ReportBundle, report_bundle
 from layerwright.tasks.report.model_card import CardEvidence, render_card
 from layerwright.tasks.report.summary import gate_markdown, metrics_markdown, plan_markdown
 from layerwright.tasks.report.task import write_report
-from layerwright.tasks.returns.crossover import crossovers
-from layerwright.tasks.returns.money import cost_and_return
+from layerwright.tasks.returns.money import cost_and_return, crossovers
 from layerwright.tasks.strategies.specs import assignments_of, specs_of
 
 

@@ -15,8 +15,7 @@ from layerwright.tasks.recipe.document import Located
 from layerwright.tasks.recipe.recipe import Recipe, load_recipe
 from layerwright.tasks.recipe.registry import RegisterOptions
 from layerwright.tasks.recipe.rollout import RolloutPolicy
-from layerwright.tasks.rollout.replay import read_for
-from layerwright.tasks.rollout.request_log import read_log
+from layerwright.tasks.rollout.replay import read_for, read_log
 from layerwright.tasks.tracking import refuse_missing
 
 

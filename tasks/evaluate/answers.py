@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Figure, Item, scored
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.probes.recall import RecallPrompt, key_scores
 
@@ -24,7 +23,7 @@ def answer_figures(
     answer: str,
     detail: str,
     slices: Sequence[str] | None = None,
-    words: Callable[[RecallPrompt, Sequence[int]], Any] = lambda prompt, likeliest: None,
+    words: Callable[[RecallPrompt, list[int]], Any] = lambda prompt, likeliest: None,
 ) -> Iterator[Figure]:
     """Yield the figures ``exact`` (share) and ``log_prob`` (nats per answer token) of each arm.
 

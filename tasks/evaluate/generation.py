@@ -7,8 +7,7 @@ from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.contracts.items import Words
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, shown
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Figure, Item, scored, shown
 from layerwright.tasks.offload.generation import encode
 from layerwright.tasks.probes.continuation import Continuation, continuations
 

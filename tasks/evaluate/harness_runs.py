@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.evaluation import Aggregate, Arm
-from layerwright.tasks.evaluate.base import Figure, measured
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Figure, Item, measured, scored
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 
 if TYPE_CHECKING:  # importing lm-eval takes seconds, so functions import it when they run

@@ -13,9 +13,8 @@ from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
 from layerwright.tasks.contracts.items import ItemResult, read_items
 from layerwright.tasks.gate import comparison as compare
 from layerwright.tasks.gate.checks import make_check, missing_reason, no_evidence_check
-from layerwright.tasks.gate.comparison import Comparison
+from layerwright.tasks.gate.comparison import Comparison, holm
 from layerwright.tasks.gate.pairs import ItemTable, NoEvidence
-from layerwright.tasks.gate.statistics import holm
 from layerwright.tasks.gate.tiers import Application, coverage_checks, matching_metrics, tier_rules
 from layerwright.tasks.recipe.gate import GatePolicy, GateRule
 

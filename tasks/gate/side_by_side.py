@@ -10,9 +10,8 @@ import numpy as np
 from layerwright.tasks.contracts.comparison import FigureComparison, ItemChange, SideBySide
 from layerwright.tasks.contracts.evaluation import Arm, EvalReport, Measurement
 from layerwright.tasks.contracts.items import ItemResult
-from layerwright.tasks.gate.comparison import chance_of_loss, compare_items
+from layerwright.tasks.gate.comparison import chance_of_loss, compare_items, holm
 from layerwright.tasks.gate.pairs import ItemTable, NoEvidence
-from layerwright.tasks.gate.statistics import holm
 from layerwright.tasks.recipe.gate import GateRule
 
 A: Arm = "champion"

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.passes.likelihood import target_nll
-from layerwright.tasks.probes.filler import sentence
-from layerwright.tasks.probes.recall_cases import CASES, Case, Probe
+from layerwright.tasks.probes.recall_cases import CASES, Case, Probe, sentence
 
 Probes = Annotated[tuple[Probe, ...], Field(min_length=1)]
 

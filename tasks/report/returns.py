@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.returns import CostAndReturn, Crossover, Pair, Timed, WorkloadCost
 from layerwright.tasks.report.formats import count, duration, length, number, percent
-from layerwright.tasks.returns.crossover import crossovers
+from layerwright.tasks.returns.money import crossovers
 
 TIMED: dict[Timed, str] = {
     "prefill": "Prefill",

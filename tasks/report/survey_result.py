@@ -20,8 +20,7 @@ from layerwright.tasks.contracts.survey import (
 from layerwright.tasks.report.bundle import SurveyBundle, total_of
 from layerwright.tasks.report.survey_predictions import predictions
 from layerwright.tasks.report.survey_stability import stability_rows
-from layerwright.tasks.returns.crossover import crossovers
-from layerwright.tasks.returns.money import workload_costs
+from layerwright.tasks.returns.money import crossovers, workload_costs
 
 
 def survey_result(

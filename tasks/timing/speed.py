@@ -1,20 +1,60 @@
-"""Times models, or other functions, in interleaved rounds: a slow minute affects all alike.
+"""Time models, or other functions, in interleaved rounds, and measure their peak memory.
 
 Shapes: B rows, N tokens of context, V vocabulary.
 """
 
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from layerwright.tasks.hybrid.cache import HybridCache
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.timing.memory import peak_memory
+
+BLOCK = "[memory]"  # the profiler's name of an allocation or a free
+
+
+@dataclass
+class Peak:
+    """Peak memory; ``nbytes`` is set when the block ends."""
+
+    nbytes: int = 0
+
+
+@contextmanager
+def peak_memory(device: str) -> Iterator[Peak]:
+    """Measures the block's peak memory on ``device``. On a CPU this slows the block down."""
+    peak = Peak()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.nbytes = torch.cuda.max_memory_allocated(device) - before
+        return
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # hides the profiler's messages on stderr
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        yield peak
+    events = recorded.profiler.kineto_results.events()
+    blocks = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == BLOCK)
+    peak.nbytes = max(accumulate(nbytes for _, nbytes in blocks), default=0)
+
+
+def weight_bytes(model: nn.Module) -> int | None:
+    """Bytes of parameters and buffers, shared ones once; None if layers are offloaded."""
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta for tensor in tensors):
+        return None
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
 
 SHORT = 64  # tokens of the first pass, which allocates the memory that a model keeps
 

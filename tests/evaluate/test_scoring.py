@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from layerwright.tasks.contracts.items import ItemResult, read_items, write_items
-from layerwright.tasks.evaluate.scoring import BLOCK_TOKENS, Item, scored, token_blocks
+from layerwright.tasks.evaluate.base import BLOCK_TOKENS, Item, scored, token_blocks
 
 SAID = {"unit": "share", "higher_is_better": True, "seed": 0}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
-from layerwright.tasks.gate.statistics import best_bound, detectable_change, holm, mcnemar
+from layerwright.tasks.gate.comparison import best_bound, detectable_change, holm, mcnemar
 
 # statsmodels 0.15.0, contingency_tables.mcnemar([[50, lost], [won, 20]], exact=True): two-sided
 TWO_SIDED = {

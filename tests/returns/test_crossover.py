@@ -7,7 +7,7 @@ import pytest
 from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.contracts.returns import Pair
 from layerwright.tasks.contracts.workload import Workload
-from layerwright.tasks.returns.crossover import crossover_tokens, crossovers, times
+from layerwright.tasks.returns.money import crossover_tokens, crossovers, times
 
 
 def measurement(metric: str, arm: str, value: float | None) -> Measurement:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from layerwright.tasks.contracts.rollout import Request
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.rollout.request_log import read_log
+from layerwright.tasks.rollout.replay import read_log
 
 GOOD = '{"id": "a", "prompt": "Once"}'
 

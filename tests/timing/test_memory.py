@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from layerwright.tasks.timing.memory import peak_memory, weight_bytes
+from layerwright.tasks.timing.speed import peak_memory, weight_bytes
 
 MIB = 2**20
 

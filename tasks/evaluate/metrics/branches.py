@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, RowsMetric
-from layerwright.tasks.evaluate.scoring import scored, token_blocks
+from layerwright.tasks.evaluate.base import Figure, RowsMetric, scored, token_blocks
 from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.ablation import Branch, ablated

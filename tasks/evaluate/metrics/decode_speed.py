@@ -14,8 +14,7 @@ from layerwright.tasks.contracts.workload import Workload
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Count, Counts, Figure, Metric, measured, shown
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.timing.memory import weight_bytes
-from layerwright.tasks.timing.speed import Speed, interleaved_speeds
+from layerwright.tasks.timing.speed import Speed, interleaved_speeds, weight_bytes
 
 FAMILIES = {
     "peak_memory_bytes": ("Peak memory", "weights and one batch of requests; lower is better"),

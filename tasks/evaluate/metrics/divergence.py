@@ -1,15 +1,22 @@
 """KL divergence of an arm's predictions from the base's, and top-1 agreement."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
 from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, RowsMetric, measured, shown
+from layerwright.tasks.evaluate.base import (
+    Figure,
+    Item,
+    RowsMetric,
+    measured,
+    results,
+    scored,
+    shown,
+    token_blocks,
+)
 from layerwright.tasks.evaluate.passes import TextPass
-from layerwright.tasks.evaluate.scoring import Item, results, scored, token_blocks
 
 
 class Divergence(RowsMetric):
@@ -49,19 +56,25 @@ class Divergence(RowsMetric):
         invalid = ~np.isfinite(kl)
         agrees[invalid] = np.nan  # the argmax of NaN logits has no meaning
         not_finite = f"the divergence is not finite on {invalid.sum():,} of {kl.size:,} tokens"
-        said = {"detail": self.extent, "not_finite": not_finite}
-        mean, worst, agreement = (f"{family}.{text_pass.text}" for family in self.families)
-        figure = partial(scored, arm=arm, **said)
-        yield figure(mean, items=token_blocks(kl), unit="nats", seed=arms.seed_of(mean))
-        yield scored(
-            agreement,
+        for name, values, unit in (("kl_mean", kl, "nats"), ("top1_agreement", agrees, "share")):
+            yield scored(
+                metric := f"{name}.{text_pass.text}",
+                arm,
+                token_blocks(values),
+                unit,
+                arms.seed_of(metric),
+                higher_is_better=name == "top1_agreement",
+                detail=self.extent,
+                not_finite=not_finite,
+            )
+        worst = [Item(f"row {row}", float(np.quantile(v, 0.99))) for row, v in enumerate(kl)]
+        yield measured(
+            metric := f"kl_p99.{text_pass.text}",
             arm,
-            token_blocks(agrees),
-            "share",
-            arms.seed_of(agreement),
-            higher_is_better=True,
-            **said,
+            float(np.quantile(kl, 0.99)),
+            "nats",
+            count=kl.size,
+            items=results(metric, arm, worst),
+            detail=self.extent,
+            not_finite=not_finite,
         )
-        rows = [Item(f"row {row}", float(np.quantile(v, 0.99))) for row, v in enumerate(kl)]
-        items, value = results(worst, arm, rows), float(np.quantile(kl, 0.99))
-        yield measured(worst, arm, value, "nats", count=kl.size, items=items, **said)

@@ -10,8 +10,7 @@ from pydantic import Field
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate import generation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Count, Figure, Metric, shown
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Count, Figure, Item, Metric, scored, shown
 from layerwright.tasks.records import Record, read_records
 
 # prompt, stops, patterns and ignored characters equal those of lm-eval's task gsm8k, version 3

@@ -27,10 +27,11 @@ class Lambada(ZeroShot):
     """
 
     name = "lambada"
-    presentation = ZeroShot.presentation | {
+    presentation = {
+        **ZeroShot.presentation,
         "word_perplexity": shown(
             "Perplexity of last words", "exp of the mean NLL per word; lower is better"
-        )
+        ),
     }
     task = "lambada_openai"
     row = LambadaRow

@@ -6,9 +6,8 @@ import numpy as np
 
 from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, RowsMetric, shown
+from layerwright.tasks.evaluate.base import Figure, RowsMetric, scored, shown, token_blocks
 from layerwright.tasks.evaluate.passes import TextPass
-from layerwright.tasks.evaluate.scoring import scored, token_blocks
 
 
 class Perplexity(RowsMetric):

@@ -9,8 +9,7 @@ from pydantic import Field
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate import generation
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Count, Figure, Metric
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Count, Figure, Item, Metric, scored
 from layerwright.tasks.probes.text_match import MATCHES, rouge_l
 from layerwright.tasks.records import Record, read_records
 

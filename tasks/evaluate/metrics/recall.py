@@ -1,6 +1,6 @@
 """Recall of facts outside the window, over probes, prompt lengths and depths."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 from typing import Annotated
 
@@ -56,7 +56,7 @@ class Recall(Metric):
         keep_out, tokenizer = self.keep_out_tokens, arms.texts.tokenizer
         keep_out = arms.keep_out_tokens if keep_out is None else keep_out
 
-        def words(prompt: RecallPrompt, likeliest: Sequence[int]) -> Words:
+        def words(prompt: RecallPrompt, likeliest: list[int]) -> Words:
             end = str(tokenizer.decode(prompt.ids[: prompt.key_start][-QUESTION_TOKENS:]))
             return Words(prompt=end, expected=prompt.key, said=str(tokenizer.decode(likeliest)))
 

@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Count, Figure, RowsMetric, shown
-from layerwright.tasks.evaluate.scoring import Item, scored
+from layerwright.tasks.evaluate.base import Count, Figure, Item, RowsMetric, scored, shown
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.states import Keep
 from layerwright.tasks.passes.stream import Stream
