@@ -18,7 +18,7 @@ from layerwright.tasks.context import Context
 from layerwright.tasks.fetch.model import fetch_model
 from layerwright.tasks.recipe.model import ModelSource
 from layerwright.tasks.store.local import LocalStore
-from layerwright.tasks.timing.timer import Timing
+from layerwright.tasks.timing.speed import Timing
 
 
 def fetched_model() -> Path:
