@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,19 +24,17 @@ _records: list[dict[str, set[str]]] = []
 
 
 def choose_implementation(
-    operator: str, implementations: Mapping[str, Callable], tensor: Tensor, channels: int
+    operator: str, implementations: Mapping[str, Any], tensor: Tensor, channels: int
 ) -> Callable:
     """Returns the implementation of an operator to run.
 
     Args:
-        operator: the operator's name.
         implementations: the operator's implementations by name; `blockwise` is always there.
         tensor: an input; its device and dtype decide.
         channels: the largest head size among the inputs.
 
     Raises:
-        ValueError: LAYERWRIGHT_KERNELS is not one of reference, blockwise and triton, or it is
-            triton and the Triton kernels cannot run here.
+        ValueError: LAYERWRIGHT_KERNELS is unknown, or triton where the kernels cannot run.
     """
     requested = os.environ.get(VARIABLE)
     if requested is not None and requested not in NAMES:
@@ -64,7 +63,6 @@ def triton_obstacle(
 
     Args:
         device: "cuda", or "cpu", where only Triton's interpreter runs them.
-        index: index of the device.
         dtype, channels: dtype and largest head size of the inputs.
     """
     if find_spec("triton") is None:
@@ -90,10 +88,7 @@ def triton_obstacle(
 
 @contextmanager
 def implementations_run() -> Iterator[dict[str, set[str]]]:
-    """Yields the implementations that run within the block, by operator.
-
-    Compiled code is not recorded.
-    """
+    """Yields the implementations, by operator, that run within the block; no compiled code."""
     record: dict[str, set[str]] = {}
     _records.append(record)
     try:

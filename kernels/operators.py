@@ -1,8 +1,7 @@
 """Names of the operators that are registered with torch.
 
-A checkpoint ships copies of these modules, and one process may load several checkpoints beside this
-package. Each copy registers its operators under its own name; otherwise a later copy would replace
-the operator of an earlier one.
+A process may load several checkpoints, each with a copy of these modules. Each copy registers its
+operators under its own name; otherwise a later copy would replace the operators of an earlier one.
 """
 
 from hashlib import sha256

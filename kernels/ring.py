@@ -10,10 +10,7 @@ from torch import Tensor
 
 
 def ring_slots(positions: Tensor, sinks: int, slots: int) -> Tensor:
-    """The slot of each position: the position itself below `sinks`, else cyclic after them.
-
-    The result for padding (-1) has no meaning.
-    """
+    """The slot of each position, cyclic from `sinks` on; for padding it has no meaning."""
     if sinks == slots:
         return positions
     cyclic = sinks + (positions - sinks) % (slots - sinks)

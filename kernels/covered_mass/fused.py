@@ -9,15 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import MAX_TOKENS, dense_channels, padded_size, precision, product
+from layerwright.kernels.launch import (
+    LOG2_E,
+    MAX_TOKENS,
+    dense_channels,
+    padded_size,
+    precision,
+    product,
+    row_stride,
+    tl,
+    triton,
+)
 from layerwright.kernels.streaming_attention.triton_decode import split_count
-from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
+from layerwright.kernels.streaming_attention.triton_forward import block_sizes
 
 ROWS = 32
 
@@ -82,15 +86,14 @@ def covered_mass_fused(
     k_positions_RK: Tensor,
 ) -> Tensor:
     """Reads the keys once and stores no score. Args as in `covered_mass`, positions required."""
-    B, H, Q, d = q_BHQd.shape
-    G, K = k_BGKd.shape[1:3]
+    (B, H, Q, d), (G, K) = q_BHQd.shape, k_BGKd.shape[1:3]
     q, k, device = dense_channels(q_BHQd), dense_channels(k_BGKd), q_BHQd.device
     i, j = (x.to(device).contiguous() for x in (q_positions_RQ, k_positions_RK))
     # One more span covers all keys. It is summed in the same order, so a full share is exactly 1.
     limited = [min(span, MAX_TOKENS) for span in (*spans, MAX_TOKENS)]
     with_all = torch.tensor(limited, dtype=torch.int32).to(device, non_blocking=True)
     n, row_blocks = len(with_all), triton.cdiv(H // G * Q, ROWS)
-    _, BK = block_sizes(d, q.dtype)
+    BK = block_sizes(d, q.dtype)[1]
     blocks = triton.cdiv(K, BK)
     splits = split_count(B * row_blocks, G, blocks)
     top = torch.empty(B, H, Q, splits, dtype=torch.float32, device=device)
@@ -100,11 +103,7 @@ def covered_mass_fused(
             *(q, k, i, j, with_all, top, sums),
             *(Q, K, H, G, d, n, sinks, d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
             *(*q.stride()[:3], *k.stride()[:3], row_stride(i), row_stride(j)),
-            BR=ROWS,
-            BK=BK,
-            BN=triton.next_power_of_2(n),
-            BD=padded_size(d),
-            PRECISION=precision(q.dtype),
+            *(ROWS, BK, triton.next_power_of_2(n), padded_size(d), precision(q.dtype)),
         )
     # a split without visible keys has the maximum -inf and the weight exp2(-inf) = 0
     weight = torch.exp2(top - top.amax(-1, keepdim=True).clamp_min(-1e30))

@@ -24,12 +24,9 @@ def covered_mass_reference(
 
     Args are those of `covered_mass`, positions required. Allocates Q × K scores.
     """
-    B, H, Q, d = q_BHQd.shape
-    G, K = k_BGKd.shape[1:3]
+    (B, H, Q, d), (G, K) = q_BHQd.shape, k_BGKd.shape[1:3]
     dtype = torch.promote_types(q_BHQd.dtype, torch.float32)
-    grouped = q_BHQd.to(dtype).reshape(
-        B, G, H // G * Q, d
-    )  # the heads of a group become rows of one product
+    grouped = q_BHQd.to(dtype).reshape(B, G, -1, d)  # a group's heads are rows of one product
     scores = (grouped @ k_BGKd.to(dtype).mT * d**-0.5).view(B, H, Q, K)
     keys, queries = k_positions_RK[:, None, :], q_positions_RQ[:, :, None]
     scores.masked_fill_(~((keys >= 0) & (keys <= queries))[:, None], -torch.inf)

@@ -23,9 +23,8 @@ def gated_recurrence_chunked(
 ) -> tuple[Tensor, Tensor]:
     """Computes the recurrence block by block and updates the state once per block.
 
-    A single token is the plain recurrent step. Differentiable. No exponent is positive and no sum
-    of log decays is subtracted from another (README.md). The results and the arguments that are not
-    listed here are those of `gated_recurrence_reference`.
+    Differentiable. No exponent is positive and no sum of log decays is subtracted from another
+    (README.md). Other args and the returns are those of `gated_recurrence_reference`.
 
     Args:
         block: tokens between two states, a power of two.
@@ -63,10 +62,7 @@ def _span(
         return k_BGNPd, v_BGNPe * after.exp()
 
     def read(q_BGNPrd: Tensor, upto: Tensor, *memory: Tensor) -> Tensor:
-        """Outputs of queries (B, G, N, P, r, d) over what precedes their segment.
-
-        `memory` is a state, or the keys and values of the segment before.
-        """
+        """Outputs of queries (B, G, N, P, r, d) over a state, or the last segment's k and v."""
         decay = upto.exp().unsqueeze(-2)
         rows = (q_BGNPrd * decay if on_keys else q_BGNPrd).flatten(3, 4)
         for matrix in memory:
@@ -101,8 +97,5 @@ def _span(
 
 
 def _half(x: Tensor, size: int, odd: int) -> Tensor:
-    """A view (B, G, N, P, ...) of the even or odd segments of `size` tokens of (B, G, T, ...).
-
-    Adding to the view in place avoids a copy of the whole tensor at each size.
-    """
+    """A view (B, G, N, P, ...) of the even or odd segments of `size` tokens of (B, G, T, ...)."""
     return x.unflatten(2, (-1, 2, size))[:, :, :, odd]

@@ -46,11 +46,10 @@ def gated_recurrence(
 
     Args:
         q_BHTd: queries; head h reads the state of head h // (H / G).
-        k_BGTd, v_BGTe: keys and values.
         log_decay_BGTc: log of the factor on the state before each token is added, <= 0; -inf is
             allowed. Per key channel (c = d) or per value channel (c = e).
         initial_state: state (B, G, d, e) before the first token; None for zero.
-        decayed: which channels decay, "key" or "value".
+        decayed: "key" or "value".
         mask_BT: False for padding. Padding leaves the state unchanged, gives y = 0, and its inputs
             are never read.
         return_state: also return the state after the last token.
@@ -66,20 +65,16 @@ def gated_recurrence(
     _check_shapes(q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state, decayed)
     channels = max(q_BHTd.shape[3], v_BGTe.shape[3])
     run = choose_implementation("gated_recurrence", IMPLEMENTATIONS, q_BHTd, channels)
+    inputs = [q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc]
     if mask_BT is not None:
-        padding_B1T1 = ~mask_BT[:, None, :, None]
-        q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc = (
-            x.masked_fill(padding_B1T1, 0) for x in (q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc)
-        )
+        inputs = [x.masked_fill(~mask_BT[:, None, :, None], 0) for x in inputs]
     dtype = torch.promote_types(q_BHTd.dtype, torch.float32)
     if initial_state is None:
         B, G, _, d = k_BGTd.shape
         initial_state = k_BGTd.new_zeros(B, G, d, v_BGTe.shape[3], dtype=dtype)
     # autocast would compute products with the state in half precision
     with torch.autocast(q_BHTd.device.type, enabled=False):
-        out_BHTe, state_BGde = run(
-            q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc, initial_state.to(dtype), decayed
-        )
+        out_BHTe, state_BGde = run(*inputs, initial_state.to(dtype), decayed)
     out_BHTe = out_BHTe.to(q_BHTd.dtype)
     return (out_BHTe, state_BGde) if return_state else out_BHTe
 
@@ -89,8 +84,7 @@ def _check_shapes(
 ) -> None:
     if decayed not in ("key", "value"):
         raise ValueError(f"decayed must be 'key' or 'value', got {decayed!r}")
-    B, G, T, d = k.shape
-    e = v.shape[3]
+    (B, G, T, d), e = k.shape, v.shape[3]
     if T == 0:
         raise ValueError("expected at least one token, got none")
     if q.shape[1] % G:
@@ -104,7 +98,5 @@ def _check_shapes(
         expected["initial_state"] = state, (B, G, d, e)
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} for keys of {tuple(k.shape)}, got "
-                f"{tuple(tensor.shape)}"
-            )
+            given = f"for keys of {tuple(k.shape)}, got {tuple(tensor.shape)}"
+            raise ValueError(f"{name} must have shape {shape} {given}")

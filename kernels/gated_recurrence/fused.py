@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerwright.kernels.gated_recurrence.triton_products import (
-    decayed_gradients,
-    decayed_result,
-    read,
-    write,
-)
+from layerwright.kernels.gated_recurrence.triton_products import decayed_sides, read, write
 from layerwright.kernels.gated_recurrence.triton_scores import decayed_scores, plain_scores
 from layerwright.kernels.gated_recurrence.triton_states import states
 from layerwright.kernels.launch import dense_channels
@@ -22,20 +17,15 @@ from layerwright.kernels.operators import operator_name
 
 
 def gated_recurrence_fused(
-    q_BHTd: Tensor,
-    k_BGTd: Tensor,
-    v_BGTe: Tensor,
-    log_decay_BGTc: Tensor,
-    state_BGde: Tensor,
-    decayed: str,
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor, decayed: str
 ) -> tuple[Tensor, Tensor]:
     """Computes the recurrence in chunks of 64 tokens. Differentiable once.
 
-    Args and returns are those of `gated_recurrence_reference`. The inputs share one dtype
-    (fp32, bf16 or fp16) and the state is in fp32; y has the dtype of q.
+    Args and returns as in `gated_recurrence_reference`, but the inputs share one dtype (fp32, bf16
+    or fp16), the state is in fp32, and y has the dtype of q.
     """
-    tensors = (dense_channels(x) for x in (q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc))
-    return _forward(*tensors, state_BGde, decayed == "key")
+    tensors = (dense_channels(x) for x in (q, k, v, log_decay))
+    return _forward(*tensors, state, decayed == "key")
 
 
 @torch.library.custom_op(operator_name("gated_recurrence"), mutates_args=())
@@ -46,7 +36,8 @@ def _forward(
         states_before, last = states(k, v, g, state)
         return read(decayed_scores(q, k, g), q, v, g, states_before, like=q), last
     states_before, last = states(v, k, g, state.mT)
-    return decayed_result(plain_scores(q, k), v, q, g, states_before), last.mT.contiguous()
+    out, *_ = decayed_sides(plain_scores(q, k), (None, v, q, None, g), states_before)
+    return out, last.mT.contiguous()
 
 
 @_forward.register_fake
@@ -76,10 +67,9 @@ def _backward(
     state_gradients, d_first = states(x, u, g, d_last, reverse=True)
     scores, plain = decayed_scores(x, y, g), plain_scores(u, z)
     d_z = write(scores, y, u, g, state_gradients, like=z)
-    d_x, d_y, d_g = decayed_gradients(
-        plain, x, y, u, z, g, states_before, state_gradients, give_x=on_keys
-    )
-    if d_x is not None:
+    operands = x, y, u, z, g
+    d_x, d_y, d_g = decayed_sides(plain, operands, states_before, state_gradients, on_keys)
+    if on_keys:
         return d_x, d_y, d_z, d_g, d_first
     return read(scores, x, z, g, states_before, like=q), d_z, d_y, d_g, d_first.mT.contiguous()
 

@@ -9,12 +9,7 @@ from torch import Tensor
 
 
 def gated_recurrence_reference(
-    q_BHTd: Tensor,
-    k_BGTd: Tensor,
-    v_BGTe: Tensor,
-    log_decay_BGTc: Tensor,
-    state_BGde: Tensor,
-    decayed: str,
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor, decayed: str
 ) -> tuple[Tensor, Tensor]:
     """S_t = decay(S_{t-1}) + k_tᵀ v_t, y_t = q_t S_t, token by token.
 
@@ -23,12 +18,12 @@ def gated_recurrence_reference(
     Returns:
         y (B, H, T, e) and the state after the last token (B, G, d, e), in the dtype of the state.
     """
-    q, k, v, log_decay = (x.to(state_BGde.dtype) for x in (q_BHTd, k_BGTd, v_BGTe, log_decay_BGTc))
+    q, k, v, log_decay = (x.to(state.dtype) for x in (q, k, v, log_decay))
     q_BGrTd = q.unflatten(1, (k.shape[1], -1))
     outs = []
     for t in range(q.shape[2]):
         decay = log_decay[:, :, t].exp().unsqueeze(-1 if decayed == "key" else -2)
         write = k[:, :, t, :, None] * v[:, :, t, None, :]
-        state_BGde = decay * state_BGde + write
-        outs.append(q_BGrTd[:, :, :, t] @ state_BGde)
-    return torch.stack(outs, dim=3).flatten(1, 2), state_BGde
+        state = decay * state + write
+        outs.append(q_BGrTd[:, :, :, t] @ state)
+    return torch.stack(outs, dim=3).flatten(1, 2), state

@@ -13,19 +13,15 @@ from layerwright.kernels.choice import choose_implementation
 
 
 def gated_recurrence_step_torch(
-    q_BH1d: Tensor,
-    k_BG1d: Tensor,
-    v_BG1e: Tensor,
-    log_decay_BG1c: Tensor,
-    state_BGde: Tensor,
-    decayed: str,
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor, decayed: str
 ) -> Tensor:
     """The step in torch. Args and returns are those of `gated_recurrence_step`; no mask."""
-    q, k, v, log_decay = (x.to(state_BGde.dtype) for x in (q_BH1d, k_BG1d, v_BG1e, log_decay_BG1c))
+    dtype = q.dtype
+    q, k, v, log_decay = (x.to(state.dtype) for x in (q, k, v, log_decay))
     decay = log_decay.exp()
-    state_BGde.mul_(decay.mT if decayed == "key" else decay).addcmul_(k.mT, v)
+    state.mul_(decay.mT if decayed == "key" else decay).addcmul_(k.mT, v)
     q_BGrd = q[:, :, 0].unflatten(1, (k.shape[1], -1))
-    return (q_BGrd @ state_BGde).flatten(1, 2)[:, :, None].to(q_BH1d.dtype)
+    return (q_BGrd @ state).flatten(1, 2)[:, :, None].to(dtype)
 
 
 def _fused(*arguments: Any) -> Tensor:

@@ -19,13 +19,7 @@ from layerwright.kernels.gated_recurrence.triton_scores import (
     up_to,
     within,
 )
-from layerwright.kernels.launch import EXACT, precision, tuned
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
+from layerwright.kernels.launch import EXACT, precision, tl, triton, tuned
 
 SMALL_TILE = 32  # channels per tile of the decayed kernel, which holds nine tiles
 
@@ -191,84 +185,49 @@ _DECAYED = tuned(_decayed_kernel, ("C", "P", "GIVE_X", "GIVE_Y"))
 
 def read(a: Tensor, x: Tensor, z: Tensor, g: Tensor, states: Tensor, like: Tensor) -> Tensor:
     """The u side, (B, H, T, P): A z + (x exp(g up to t)) S, in the dtype of `like`."""
-    return _plain_side(_READ, a, x, z, g, states, x.shape[1], like.dtype)
+    return _plain_side(_READ, a, x, z, g, states, like)
 
 
 def write(a: Tensor, y: Tensor, u: Tensor, g: Tensor, gradients: Tensor, like: Tensor) -> Tensor:
     """The z side, (B, G, T, P): Aᵀ u summed over heads + (y exp(g after i)) D; dtype of `like`."""
-    return _plain_side(_WRITE, a, y, u, g, gradients, y.shape[1], like.dtype)
+    return _plain_side(_WRITE, a, y, u, g, gradients, like)
 
 
 def _plain_side(
-    kernel: Any,
-    a: Tensor,
-    decayed: Tensor,
-    plain: Tensor,
-    g: Tensor,
-    states: Tensor,
-    heads: int,
-    dtype: torch.dtype,
+    kernel: Any, a: Tensor, decayed: Tensor, plain: Tensor, g: Tensor, states: Tensor, like: Tensor
 ) -> Tensor:
-    B, G, N, C, P = states.shape
-    H, T = a.shape[1:3]
-    out = torch.empty(B, heads, T, P, dtype=dtype, device=a.device)
-    BP = tile(P)
+    (B, G, N, C, P), (H, T), heads = states.shape, a.shape[1:3], decayed.shape[1]
+    out = torch.empty(B, heads, T, P, dtype=like.dtype, device=a.device)
     with torch.cuda.device_of(a):
-        kernel[(N * triton.cdiv(P, BP), B * heads)](
+        kernel[(N * triton.cdiv(P, tile(P)), B * heads)](
             *(a, decayed, plain, g, states, out, T, N, H, G, C, P),
             *(*decayed.stride()[:3], *plain.stride()[:3], *g.stride()[:3]),
-            BT=CHUNK,
-            BC=tile(C),
-            BP=BP,
-            PRECISION=precision(decayed.dtype, plain.dtype),
+            *(CHUNK, tile(C), tile(P), precision(decayed.dtype, plain.dtype)),
         )
     return out
 
 
-def decayed_result(a: Tensor, y: Tensor, u: Tensor, g: Tensor, states: Tensor) -> Tensor:
-    """The x side, (B, H, T, C), in the dtype of u."""
-    out = torch.empty(*u.shape[:3], y.shape[3], dtype=u.dtype, device=a.device)
-    _decayed_side(a, (None, y, u, None, g), states, None, (out, None, None))
-    return out
-
-
-def decayed_gradients(
+def decayed_sides(
     a: Tensor,
-    x: Tensor,
-    y: Tensor,
-    u: Tensor,
-    z: Tensor,
-    g: Tensor,
+    operands: tuple[Any, ...],
     states: Tensor,
-    gradients: Tensor,
-    give_x: bool,
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The x side (B, H, T, C) if `give_x`, the y side and g's gradient (B, G, T, C)."""
-    out_x = torch.empty(x.shape, dtype=x.dtype, device=a.device) if give_x else None
-    out_y, out_g = (torch.empty(t.shape, dtype=t.dtype, device=a.device) for t in (y, g))
-    _decayed_side(a, (x, y, u, z, g), states, gradients, (out_x, out_y, out_g))
-    return out_x, out_y, out_g
+    gradients: Tensor | None = None,
+    give_x: bool = True,
+) -> tuple[Any, Any, Any]:
+    """The x side (B, H, T, C) if `give_x`; given D also the y side and g's gradient (B, G, T, C).
 
-
-def _decayed_side(
-    a: Tensor,
-    operands: tuple[Tensor | None, ...],
-    states: Tensor,
-    gradients: Tensor | None,
-    outputs: tuple[Tensor | None, ...],
-) -> None:
-    """Runs the decayed kernel on the scores a and the operands x, y, u, z, g; fills `outputs`."""
-    B, G, N, C, P = states.shape
-    H, T = a.shape[1:3]
+    The operands are x, y, u, z and g; without D, x and z are None.
+    """
+    _, y, u, _, g = operands
+    (B, G, N, C, P), (H, T) = states.shape, a.shape[1:3]
+    out_x = torch.empty(B, H, T, C, dtype=u.dtype, device=a.device) if give_x else None
+    out_y, out_g = (None if gradients is None else x.new_empty(x.shape) for x in (y, g))
     BC = tile(C, SMALL_TILE)
     strides = [s for x in operands for s in ((0, 0, 0) if x is None else x.stride()[:3])]
+    dtypes = [x.dtype for x in operands[:4] if x is not None]
     with torch.cuda.device_of(a):
         _DECAYED[(N * triton.cdiv(C, BC), B * G)](
-            *(a, *operands, states, gradients, *outputs, T, N, H, G, C, P, *strides),
-            BT=CHUNK,
-            BC=BC,
-            BP=tile(P, SMALL_TILE),
-            GIVE_X=outputs[0] is not None,
-            GIVE_Y=gradients is not None,
-            PRECISION=precision(*(x.dtype for x in operands[:4] if x is not None)),
+            *(a, *operands, states, gradients, out_x, out_y, out_g, T, N, H, G, C, P, *strides),
+            *(CHUNK, BC, tile(P, SMALL_TILE), give_x, gradients is not None, precision(*dtypes)),
         )
+    return out_x, out_y, out_g

@@ -7,16 +7,12 @@ Shapes: B batch, H query heads, G key/value heads, T tokens in N chunks of BT, C
 channels; BC and BP are the channels of one tile.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import EXACT, precision, tuned
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
+from layerwright.kernels.launch import EXACT, precision, tl, triton, tuned
 
 CHUNK = 64
 TILE = 64  # channels per tile in kernels that only multiply
@@ -27,9 +23,8 @@ LEAST_LOG = tl.constexpr(-200.0)  # exp(-200) is 0 in fp32; -inf would give 0 * 
 def load_rows(p, o_t, o_c, T, C, stride):
     """Rows [BT, BC] of tokens in fp32; zeros past the last token or channel."""
     mask = (o_t < T)[:, None] & (o_c < C)[None, :]
-    return tl.load(p + o_t.to(tl.int64)[:, None] * stride + o_c[None, :], mask=mask, other=0.0).to(
-        tl.float32
-    )
+    p += o_t.to(tl.int64)[:, None] * stride + o_c[None, :]
+    return tl.load(p, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -124,36 +119,24 @@ _PLAIN = tuned(_plain_kernel, ("P", "BP"))
 
 
 def decayed_scores(x_BHTC: Tensor, y_BGTC: Tensor, g_BGTC: Tensor) -> Tensor:
-    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t), for i <= t in t's chunk.
-
-    Returns:
-        (B, H, T, BT) in fp32.
-    """
-    B, H, T, C = x_BHTC.shape
-    G = y_BGTC.shape[1]
-    a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=x_BHTC.device)
-    with torch.cuda.device_of(a):
-        _DECAYED[(triton.cdiv(T, CHUNK), B * H)](
-            *(x_BHTC, y_BGTC, g_BGTC, a, T, H, G, C),
-            *(*x_BHTC.stride()[:3], *y_BGTC.stride()[:3], *g_BGTC.stride()[:3]),
-            BT=CHUNK,
-            BC=tile(C),
-            PRECISION=precision(x_BHTC.dtype, y_BGTC.dtype),
-        )
-    return a
+    """A[t, i] = sum over c of x_t y_i exp(g_{i+1} + .. + g_t), shaped as in `plain_scores`."""
+    return _scores(_DECAYED, x_BHTC, y_BGTC, g_BGTC)
 
 
 def plain_scores(u_BHTP: Tensor, z_BGTP: Tensor) -> Tensor:
     """A[t, i] = u_t · z_i for i <= t in t's chunk, (B, H, T, BT) in fp32."""
-    B, H, T, P = u_BHTP.shape
-    G = z_BGTP.shape[1]
-    a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=u_BHTP.device)
+    return _scores(_PLAIN, u_BHTP, z_BGTP)
+
+
+def _scores(kernel: Any, *inputs: Tensor) -> Tensor:
+    left, right = inputs[:2]
+    B, H, T, channels = left.shape
+    a = torch.empty(B, H, T, CHUNK, dtype=torch.float32, device=left.device)
     with torch.cuda.device_of(a):
-        _PLAIN[(triton.cdiv(T, CHUNK), B * H)](
-            *(u_BHTP, z_BGTP, a, T, H, G, P, *u_BHTP.stride()[:3], *z_BGTP.stride()[:3]),
-            BT=CHUNK,
-            BP=tile(P),
-            PRECISION=precision(u_BHTP.dtype, z_BGTP.dtype),
+        kernel[(triton.cdiv(T, CHUNK), B * H)](
+            *(*inputs, a, T, H, right.shape[1], channels),
+            *(stride for x in inputs for stride in x.stride()[:3]),
+            *(CHUNK, tile(channels), precision(left.dtype, right.dtype)),
         )
     return a
 

@@ -14,13 +14,7 @@ from layerwright.kernels.gated_recurrence.triton_scores import (
     tile,
     up_to,
 )
-from layerwright.kernels.launch import EXACT, precision, tuned
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
+from layerwright.kernels.launch import EXACT, precision, tl, triton, tuned
 
 
 @triton.jit
@@ -71,9 +65,9 @@ def states(
 ) -> tuple[Tensor, Tensor]:
     """The states at the borders of the chunks, in fp32.
 
-    Forward, with a = y and e = z: the state S before each chunk, starting from `first`, and S after
-    the last chunk. Backward, with a = x and e = u: the gradient D of the state after each chunk,
-    starting from `first`, the gradient of the last state; and the gradient of the initial state.
+    Forward, with a = y and e = z: the state S before each chunk, from `first` on, and S after the
+    last chunk. Backward, with a = x and e = u: the gradient D of the state after each chunk, from
+    the last state's gradient `first` on, and the gradient of the initial state.
 
     Returns:
         (B, G, N, C, P) and (B, G, C, P).
@@ -88,10 +82,6 @@ def states(
         _STATES[(triton.cdiv(C, BC) * triton.cdiv(P, BP), B * G)](
             *(a_BhTC, e_BhTP, g_BGTC, first_BGCP.contiguous(), borders, last, T, N, h, G, C, P),
             *(*a_BhTC.stride()[:3], *e_BhTP.stride()[:3], *g_BGTC.stride()[:3]),
-            BT=CHUNK,
-            BC=BC,
-            BP=BP,
-            REVERSE=reverse,
-            PRECISION=precision(a_BhTC.dtype, e_BhTP.dtype),
+            *(CHUNK, BC, BP, reverse, precision(a_BhTC.dtype, e_BhTP.dtype)),
         )
     return borders, last

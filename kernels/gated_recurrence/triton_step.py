@@ -6,14 +6,8 @@ Shapes as in step.py; in the kernel r = H / G query heads, BD >= d key channels,
 import torch
 from torch import Tensor
 
-from layerwright.kernels.launch import dense_channels
+from layerwright.kernels.launch import dense_channels, tl, triton
 from layerwright.kernels.operators import operator_name
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
 
 VALUES = 16  # value channels per program: 8 programs per head for a state of 128
 
@@ -56,9 +50,7 @@ def _step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, on_keys: bo
     with torch.cuda.device_of(q):
         _step_kernel[(triton.cdiv(e, VALUES), B * G)](
             *(q, k, v, g, state, out, H, G, d, e, *strides),
-            ON_KEYS=on_keys,
-            BD=triton.next_power_of_2(d),
-            BE=VALUES,
+            *(on_keys, triton.next_power_of_2(d), VALUES),
         )
     return out
 
@@ -69,15 +61,10 @@ def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, on_keys: bool) 
 
 
 def gated_recurrence_step_fused(
-    q_BH1d: Tensor,
-    k_BG1d: Tensor,
-    v_BG1e: Tensor,
-    log_decay_BG1c: Tensor,
-    state_BGde: Tensor,
-    decayed: str,
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor, decayed: str
 ) -> Tensor:
     """The step in one kernel. Args and returns are those of `gated_recurrence_step`; no mask."""
-    if not state_BGde.is_contiguous():
+    if not state.is_contiguous():
         raise ValueError("the state must be contiguous, because it is updated in place")
-    tensors = (dense_channels(x) for x in (q_BH1d, k_BG1d, v_BG1e, log_decay_BG1c))
-    return _step(*tensors, state_BGde, decayed == "key")
+    tensors = (dense_channels(x) for x in (q, k, v, log_decay))
+    return _step(*tensors, state, decayed == "key")

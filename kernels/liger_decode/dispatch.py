@@ -34,11 +34,9 @@ def liger_decode(token: NewToken, ring: Ring, state_BGdd: Tensor, mix: LigerMix)
     sinks and the last `window` positions, the token's own included, with rotated queries and keys.
 
     Args:
-        token: the new token of each row.
         ring: keys and values of the window; the rotated key, the value and the position of the
             token are written into it in place.
         state_BGdd: contiguous, in fp32 (or fp64); the new state is written into it in place.
-        mix: gate, decay bias, shares and window of the layer.
 
     Returns:
         (B, H, 1, d) in the dtype of v.

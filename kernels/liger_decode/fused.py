@@ -1,10 +1,9 @@
 """Liger's decode step in Triton: one kernel computes the layer's mixer.
 
-Each program holds VALUES value channels of one state. It updates them, reads them with all queries
-of the group, attends over the same channels of the ring's values, and mixes the two. The programs
-of one head share the ring's keys, so each reads the new key from its own tensor, never from the
-ring. Shapes as in dispatch.py, N slots; in the kernel BR >= r = H / G rows, BN slots, BD >= d
-channels, BE value channels.
+Each program updates VALUES value channels of one state, reads them with all queries of the group,
+attends over the same channels of the ring's values, and mixes the two. A head's programs share the
+ring's keys, so each reads the new key from its own tensor. Shapes as in dispatch.py, N slots; in
+the kernel BR >= r = H / G rows, BN slots, BD >= d channels, BE value channels.
 """
 
 from typing import Any
@@ -14,24 +13,22 @@ from torch import Tensor
 
 from layerwright.kernels.launch import (
     EXACT,
+    LOG2_E,
     MAX_TOKENS,
     SMALLEST_DOT,
     dense_channels,
     padded_size,
     precision,
     product,
+    row_stride,
+    softmax_step,
+    tl,
+    triton,
 )
-from layerwright.kernels.liger_decode.maps import DAMPING
-from layerwright.kernels.liger_decode.reference import LigerMix, NewToken
+from layerwright.kernels.liger_decode.reference import DAMPING, LigerMix, NewToken
 from layerwright.kernels.operators import operator_name
 from layerwright.kernels.ring import Ring
-from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
+from layerwright.kernels.streaming_attention.triton_forward import block_sizes
 
 VALUES = 32  # value channels per program
 
@@ -73,9 +70,8 @@ def _decode_kernel(
     b_s = tl.load(p_state, mask=m_s, other=0.0) * b_a[:, None]  # [BD, BE]
     b_s += b_y[:, None] * b_v.to(tl.float32)[None, :]
     tl.store(p_state, b_s, mask=m_s)
-    b_q = tl.load(
-        p_q + i_b * q_b + i_h[:, None] * q_h + o_d[None, :], mask=m_q, other=float("-inf")
-    ).to(tl.float32)  # [BR, BD]
+    p_q += i_b * q_b + i_h[:, None] * q_h + o_d[None, :]
+    b_q = tl.load(p_q, mask=m_q, other=float("-inf")).to(tl.float32)  # [BR, BD]
     b_q = tl.where(m_r[:, None], b_q, 0.0)
     b_q = tl.exp(b_q - tl.max(b_q, axis=1)[:, None])
     b_q = b_q / tl.sum(b_q, axis=1)[:, None]
@@ -98,23 +94,14 @@ def _decode_kernel(
         b_j = tl.load(p_there + o_n, mask=o_n < N, other=-1).to(tl.int32)  # [BN]
         visible = (b_j >= 0) & (b_j <= i) & ((i - b_j < window) | (b_j < sinks)) & (o_n < N)
         old = (visible & (o_n != slot))[:, None]
-        b_keys = tl.load(
-            p_keys + o_n[:, None] * d + o_d[None, :], mask=old & m_d[None, :], other=0.0
-        )
-        b_values = tl.load(
-            p_values + o_n[:, None] * d + o_e[None, :], mask=old & m_e[None, :], other=0.0
-        )
+        o_nd, o_ne = o_n[:, None] * d + o_d[None, :], o_n[:, None] * d + o_e[None, :]
+        b_keys = tl.load(p_keys + o_nd, mask=old & m_d[None, :], other=0.0)
         b_keys = tl.where(new[:, None], b_rk[None, :], b_keys)
+        b_values = tl.load(p_values + o_ne, mask=old & m_e[None, :], other=0.0)
         b_values = tl.where(new[:, None], b_v[None, :], b_values)
         b_p = product(b_rq, tl.trans(b_keys), PRECISION) * scale  # [BR, BN]
         b_p = tl.where((visible | new)[None, :], b_p, float("-inf"))
-        new_max = tl.maximum(b_max, tl.max(b_p, axis=1))
-        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
-        b_p = tl.exp2(b_p - shift[:, None])
-        kept = tl.exp2(b_max - shift)
-        b_sum = b_sum * kept + tl.sum(b_p, axis=1)
-        b_window = b_window * kept[:, None] + product(b_p.to(b_values.dtype), b_values, PRECISION)
-        b_max = new_max
+        b_window, b_max, b_sum = softmax_step(b_p, b_values, b_window, b_max, b_sum, PRECISION)
     b_window = b_window / b_sum[:, None]
     # the programs of a head store the same key and position, and none of them reads that slot
     tl.store(p_keys + slot * d + o_d, b_rk, mask=m_d)
@@ -150,21 +137,16 @@ def _decode(
     sinks: int,
     window: int,
 ) -> Tensor:
-    B, H, _, d = q.shape
-    G, N = keys.shape[1:3]
+    (B, H, _, d), (G, N) = q.shape, keys.shape[1:3]
     out = torch.empty(B, H, 1, d, dtype=v.dtype, device=v.device)
     strides = [s for x in (q, k, v, rotated_q, rotated_k) for s in x.stride()[:2]]
     with torch.cuda.device_of(q):
         _decode_kernel[(triton.cdiv(d, VALUES), B * G)](
             *(q, k, v, rotated_q, rotated_k, keys, values, there, positions, slots),
             *(state, bias, shares, out, N, H, G, d, sinks, window, d**-0.5 * LOG2_E.value),
-            *(damping, *strides, row_stride(positions)),
-            SOFT=soft,
-            BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),
-            BN=block_sizes(d, keys.dtype)[1],
-            BD=padded_size(d),
-            BE=VALUES,
-            PRECISION=precision(rotated_q.dtype, keys.dtype),
+            *(damping, *strides, row_stride(positions), soft),
+            *(max(triton.next_power_of_2(H // G), SMALLEST_DOT), block_sizes(d, keys.dtype)[1]),
+            *(padded_size(d), VALUES, precision(rotated_q.dtype, keys.dtype)),
         )
     return out
 

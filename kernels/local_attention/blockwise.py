@@ -18,6 +18,7 @@ from layerwright.kernels.local_attention.reference import (
 from layerwright.kernels.streaming_attention import streaming_attention
 
 NEVER = torch.iinfo(torch.int64).max  # replaces padding in a minimum
+Reach = tuple[int, int, BlockMeans | None]  # sinks, span, means
 
 
 def local_attention_blockwise(
@@ -45,7 +46,7 @@ def local_attention_blockwise(
     if means is None and soft is None:
         positions = q_positions_RQ, k_positions_RK
         result = streaming_attention(q_BHQd, k_BGKd, v_BGKd, *positions, sinks, span, return_lse)
-        if isinstance(result, Tensor):
+        if not return_lse:
             return result
         out, lse = result
         return out, lse, torch.full_like(lse, -torch.inf)
@@ -53,25 +54,20 @@ def local_attention_blockwise(
     k_positions_RK = k_positions_RK.to(q_positions_RQ.device)
     q_BHQd = q_BHQd.masked_fill((q_positions_RQ.to(q_BHQd.device) < 0)[:, None, :, None], 0)
     parts = []
-    for queries, q_positions in zip(
-        q_BHQd.split(together, 2), q_positions_RQ.split(together, 1), strict=True
-    ):
-        gathered = _gather(k_BGKd, v_BGKd, q_positions, k_positions_RK, sinks, span, means)
-        parts.append(_attend(queries, q_positions, *gathered, sinks, span, means, soft, return_lse))
+    blocks = zip(q_BHQd.split(together, 2), q_positions_RQ.split(together, 1), strict=True)
+    reach = sinks, span, means
+    for queries, q_positions in blocks:
+        gathered = _gather(k_BGKd, v_BGKd, q_positions, k_positions_RK, reach)
+        parts.append(_attend(queries, q_positions, *gathered, reach, soft, return_lse))
     out, *lses = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
     return (out, lses[0], lses[1]) if return_lse else out
 
 
 def _gather(
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RP: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    span: int,
-    means: BlockMeans | None,
+    k_BGKd: Tensor, v_BGKd: Tensor, q_positions_RP: Tensor, k_positions_RK: Tensor, reach: Reach
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values (B, G, N, d) that the block's queries may see, and their positions (R, N)."""
+    sinks, span, means = reach
     size = means.size if means else 1
     B, G, K, d = k_BGKd.shape
     low_R1 = q_positions_RP.masked_fill(q_positions_RP < 0, NEVER).amin(1, keepdim=True)
@@ -101,19 +97,16 @@ def _attend(
     k_BGNd: Tensor,
     v_BGNd: Tensor,
     k_positions_RN: Tensor,
-    sinks: int,
-    span: int,
-    means: BlockMeans | None,
+    reach: Reach,
     soft: SoftSpan | None,
     return_lse: bool,
 ) -> tuple[Tensor, ...]:
     """One softmax over gathered keys and far blocks; if `return_lse`, also both log-sum-exps."""
-    B, H, P, d = q_BHPd.shape
-    G, N = k_BGNd.shape[1:3]
+    (B, H, P, d), (G, N), (sinks, span, means) = q_BHPd.shape, k_BGNd.shape[1:3], reach
     device, dtype = q_BHPd.device, torch.promote_types(q_BHPd.dtype, torch.float32)
-    visible = visible_keys(
-        q_positions_RP, k_positions_RN, sinks, span, means.size if means else 1
-    ).to(device)[:, None]  # (R, 1 or G, P, N)
+    size = means.size if means else 1
+    visible = visible_keys(q_positions_RP, k_positions_RN, sinks, span, size)
+    visible = visible.to(device)[:, None]  # (R, 1 or G, P, N)
     logs: Tensor | float = 0.0
     if soft is not None:
         i, j = q_positions_RP.to(device), k_positions_RN.to(device)
@@ -138,15 +131,10 @@ def _attend(
     scores = (q_BGpd @ keys.mT).unflatten(2, (-1, P)) + bias[:, :, None].masked_fill(blind, 0)
     out = (scores.softmax(-1).flatten(2, 3) @ values).unflatten(2, (-1, P)).masked_fill(blind, 0)
     out = out.reshape(B, H, P, d).to(q_BHPd.dtype)
-    lses: tuple[Tensor, ...] = ()
-    if return_lse:
-        parts = scores[..., :N], scores[..., N:]
-        masks = bias[:, :, None, :, :N].isneginf(), bias[:, :, None, :, N:].isneginf()
-        lses = tuple(_lse(*both).reshape(B, H, P) for both in zip(parts, masks, strict=True))
+    lses = []
+    for part in (slice(0, N), slice(N, None)) if return_lse else ():
+        # -inf, without gradient, where all scores are hidden
+        blind = bias[:, :, None, :, part].isneginf().all(-1, keepdim=True)
+        lse = scores[..., part].masked_fill(blind, 0).logsumexp(-1)
+        lses.append(lse.masked_fill(blind[..., 0], -torch.inf).reshape(B, H, P))
     return out, *lses
-
-
-def _lse(scores: Tensor, hidden: Tensor) -> Tensor:
-    """Log-sum-exp; -inf, without gradient, where all scores are hidden."""
-    blind = hidden.all(-1, keepdim=True)
-    return scores.masked_fill(blind, 0).logsumexp(-1).masked_fill(blind[..., 0], -torch.inf)

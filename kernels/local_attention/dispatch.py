@@ -72,7 +72,5 @@ def local_attention(
             f"{q_BHQd.shape[1]} query heads are not a multiple of {k_BGKd.shape[1]} key/value heads"
         )
     run = choose_implementation("local_attention", IMPLEMENTATIONS, q_BHQd, q_BHQd.shape[3])
-    return run(
-        *(q_BHQd, k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK),
-        *(sinks, span, means, soft, return_lse),
-    )
+    mask = q_positions_RQ, k_positions_RK, sinks, span
+    return run(q_BHQd, k_BGKd, v_BGKd, *mask, means, soft, return_lse)

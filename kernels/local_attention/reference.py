@@ -1,12 +1,14 @@
-"""Local attention written from its definition; tests compare every faster version with it.
+"""Local attention written from its definition, and sums of keys and values over blocks.
 
-Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, F blocks, d head size, R is B
-or 1.
+Tests compare every faster version with `local_attention_reference`.
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, T new tokens, F blocks, d head
+size, R is B or 1.
 """
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -39,11 +41,40 @@ class SoftSpan(NamedTuple):
     ramp: int
 
 
-def lower_edge(q_positions: Tensor, span: int, size: int = 1) -> Tensor:
-    """First position that a query sees exactly: max(i - span + 1, 0), or its block's start.
+def add_to_blocks(
+    sums_BGFd: Tensor | None,
+    x_BGTd: Tensor,
+    positions_RT: Tensor,
+    sinks: int,
+    size: int,
+    blocks: int,
+) -> Tensor:
+    """Adds each x, but no sink and no padding, to the sum of its block, position // size.
 
-    Every earlier key is then in a whole block before the edge.
+    Args:
+        sums_BGFd: the sums so far, of at most `blocks` blocks; None if there are none.
+        x_BGTd: keys or values, or ones for counts.
+        positions_RT: int64, -1 for padding.
+        blocks: F of the result; no position is past the last block.
+
+    Returns:
+        (B, G, F, d) in fp32 (fp64 for fp64 inputs).
     """
+    B, G, T, d = x_BGTd.shape
+    dtype = torch.promote_types(x_BGTd.dtype, torch.float32)
+    outside_R1T1 = (positions_RT < sinks)[:, None, :, None]
+    x_BGTd = x_BGTd.to(dtype).masked_fill(outside_R1T1, 0)
+    if sums_BGFd is None:
+        sums_BGFd = x_BGTd.new_zeros(B, G, 0, d)
+    sums_BGFd = F.pad(sums_BGFd, (0, 0, 0, blocks - sums_BGFd.shape[2]))
+    block_RT = positions_RT.clamp_min(0) // size
+    if len(block_RT) == 1:
+        return sums_BGFd.index_add(2, block_RT[0], x_BGTd)
+    return sums_BGFd.scatter_add(2, block_RT[:, None, :, None].expand(B, G, T, d), x_BGTd)
+
+
+def lower_edge(q_positions: Tensor, span: int, size: int = 1) -> Tensor:
+    """First position that a query sees exactly: max(i - span + 1, 0), or its block's start."""
     return (q_positions - span + 1).clamp_min(0) // size * size
 
 
@@ -66,8 +97,7 @@ def log_ramp(
 ) -> tuple[Tensor, Tensor]:
     """Log of the soft span's weights (R, G, Q, K), and the mask of the weights above zero.
 
-    x = i - j is the distance; sinks have weight 1. Where the weight is zero the logarithm is 0
-    instead of -inf, so that gradients stay finite; the mask hides these keys.
+    Sinks have weight 1. For weight 0 the log is 0, not -inf, so that gradients stay finite.
     """
     x = (q_positions_RQ[:, :, None] - k_positions_RK[:, None, :])[:, None]
     weight = ((soft.ramp + soft.lengths[:, None, None] - x) / soft.ramp).clamp(0, 1)
@@ -123,9 +153,7 @@ def local_attention_reference(
 def _attend(scores_BHQK: Tensor, visible: Tensor, values_BHKd: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax output and log-sum-exp over the visible keys; 0 and -inf where none is visible."""
     blind = ~visible.any(-1, keepdim=True)
-    # A softmax over no key is NaN: a query without visible keys attends to all, then its output is
-    # zeroed.
-    hidden = ~(visible | blind)
-    scores = scores_BHQK.masked_fill(blind, 0).masked_fill(hidden, -torch.inf)
+    # A softmax over no key is NaN, so a blind query attends to all; then its output is zeroed.
+    scores = scores_BHQK.masked_fill(blind, 0).masked_fill(~(visible | blind), -torch.inf)
     out = (scores.softmax(-1) @ values_BHKd).masked_fill(blind, 0)
     return out, scores.logsumexp(-1).masked_fill(blind[..., 0], -torch.inf)

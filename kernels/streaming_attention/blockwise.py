@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwright.kernels.streaming_attention.reference import visible_keys
-
-NEVER = torch.iinfo(torch.int64).max  # sort key of padding: after every position
+from layerwright.kernels.streaming_attention.plan import NEVER
+from layerwright.kernels.streaming_attention.reference import Mask, visible_keys
 
 # (start, stop) of a block of queries -> keys (B, G, N, d), values (B, G, N, d), positions (R, N)
 Gather = Callable[[int, int], tuple[Tensor, Tensor, Tensor]]
@@ -23,10 +22,7 @@ def streaming_attention_blockwise(
     q_BHQd: Tensor,
     k_BGKd: Tensor,
     v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
+    *mask: *Mask,
     return_lse: bool = False,
     block: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -35,58 +31,44 @@ def streaming_attention_blockwise(
     Differentiable. Args and returns are those of `streaming_attention`.
 
     Args:
-        block: queries per block; by default 128 on a CPU (least work) and 1024 elsewhere
-            (few launches). One block's copy of about sinks + window + block keys and values is in
-            memory at a time.
+        block: queries per block; by default 128 on a CPU (least work) and 1024 elsewhere (few
+            launches). Memory holds about sinks + window + block keys and values at a time.
     """
-    Q = q_BHQd.shape[2]
+    (q_positions_RQ, k_positions_RK, sinks, window), Q = mask, q_BHQd.shape[2]
     block = block or (128 if q_BHQd.device.type == "cpu" else 1024)
     q_positions, k_positions = (x.to(q_BHQd.device) for x in (q_positions_RQ, k_positions_RK))
     if _in_order(k_positions_RK) and _in_order(q_positions_RQ):
-        gather = _range_gather(k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK, sinks, window)
+        gather = _range_gather(k_BGKd, v_BGKd, mask)
     else:
         q_BHQd = q_BHQd.masked_fill((q_positions < 0)[:, None, :, None], 0)
         if k_BGKd.shape[2] <= sinks + window + block:
             gather = _whole_gather(k_BGKd, v_BGKd, k_positions)
         else:
-            gather = _row_gather(k_BGKd, v_BGKd, q_positions, k_positions, sinks, window, block)
+            placed = q_positions, k_positions, sinks, window
+            gather = _row_gather(k_BGKd, v_BGKd, placed, block)
 
-    outs: list[Tensor] = []
-    lses: list[Tensor] = []
+    parts = []
     for start in range(0, Q, block):
         stop = min(start + block, Q)
         keys, values, positions = gather(start, stop)
         visible_RPN = visible_keys(q_positions[:, start:stop], positions, sinks, window)
-        out, lse = _attend(q_BHQd[:, :, start:stop], keys, values, visible_RPN, return_lse)
-        outs.append(out)
-        if lse is not None:
-            lses.append(lse)
-    out_BHQd = torch.cat(outs, dim=2)
-    return (out_BHQd, torch.cat(lses, dim=2)) if return_lse else out_BHQd
+        parts.append(_attend(q_BHQd[:, :, start:stop], keys, values, visible_RPN, return_lse))
+    results = tuple(torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+    return (results[0], results[1]) if return_lse else results[0]
 
 
 def _in_order(positions_RT: Tensor) -> bool:
-    """Whether all rows share one ascending row of positions without padding.
-
-    A range of positions is then a slice of slots.
-    """
+    """Whether all rows share one ascending row of positions without padding."""
     if positions_RT.shape[0] != 1 or positions_RT.shape[1] == 0:
         return False
-    steps = positions_RT[0].diff()
-    return bool(positions_RT[0, 0] >= 0) and bool((steps > 0).all())
+    return bool(positions_RT[0, 0] >= 0) and bool((positions_RT[0].diff() > 0).all())
 
 
-def _range_gather(
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_1Q: Tensor,
-    k_positions_1K: Tensor,
-    sinks: int,
-    window: int,
-) -> Gather:
+def _range_gather(k_BGKd: Tensor, v_BGKd: Tensor, mask: Mask) -> Gather:
     """Gathers a block's keys as two slices. All rows share one ascending row of positions."""
-    queries, keys = q_positions_1Q[0].tolist(), k_positions_1K[0].tolist()
-    k_positions_1K = k_positions_1K.to(k_BGKd.device)
+    sinks, window = mask[2:]
+    queries, keys = (x[0].tolist() for x in mask[:2])
+    k_positions_1K = mask[1].to(k_BGKd.device)
     sink_count = bisect_left(keys, sinks)
 
     def gather(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,11 +76,11 @@ def _range_gather(
         last = bisect_right(keys, queries[stop - 1])
         if first <= sink_count:
             return k_BGKd[:, :, :last], v_BGKd[:, :, :last], k_positions_1K[:, :last]
-        return (
-            torch.cat([k_BGKd[:, :, :sink_count], k_BGKd[:, :, first:last]], dim=2),
-            torch.cat([v_BGKd[:, :, :sink_count], v_BGKd[:, :, first:last]], dim=2),
-            torch.cat([k_positions_1K[:, :sink_count], k_positions_1K[:, first:last]], dim=1),
+        k, v = (
+            torch.cat([x[:, :, :sink_count], x[:, :, first:last]], dim=2) for x in (k_BGKd, v_BGKd)
         )
+        j = k_positions_1K
+        return k, v, torch.cat([j[:, :sink_count], j[:, first:last]], dim=1)
 
     return gather
 
@@ -110,22 +92,13 @@ def _whole_gather(k_BGKd: Tensor, v_BGKd: Tensor, k_positions_RK: Tensor) -> Gat
     return lambda start, stop: (keys, values, k_positions_RK)
 
 
-def _row_gather(
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-    block: int,
-) -> Gather:
+def _row_gather(k_BGKd: Tensor, v_BGKd: Tensor, mask: Mask, block: int) -> Gather:
     """Gathers a block's keys row by row, for any mixture of positions and padding.
 
-    In the sorted positions of a row, the sinks and the positions in [low - window + 1, high] are
-    two ranges. The widest range over all rows and blocks sets the common size.
+    They are two ranges of a row's sorted positions; the widest range sets the common size.
     """
-    B, G, K, d = k_BGKd.shape
-    rows = max(q_positions_RQ.shape[0], k_positions_RK.shape[0])
+    (B, G, K, d), (q_positions_RQ, k_positions_RK, sinks, window) = k_BGKd.shape, mask
+    rows = max(len(q_positions_RQ), len(k_positions_RK))
     sorted_RK, order_RK = k_positions_RK.masked_fill(k_positions_RK < 0, NEVER).sort(dim=1)
     sorted_RK, order_RK = (x.expand(rows, K).contiguous() for x in (sorted_RK, order_RK))
 
@@ -147,8 +120,7 @@ def _row_gather(
         positions_RN = sorted_RK.gather(1, slots_RN).masked_fill(~valid_RN, -1)
         index = order_RK.gather(1, slots_RN)[:, None, :, None].expand(B, G, -1, d)
         padding = (positions_RN < 0)[:, None, :, None]
-        keys = k_BGKd.gather(2, index).masked_fill(padding, 0)
-        values = v_BGKd.gather(2, index).masked_fill(padding, 0)
+        keys, values = (x.gather(2, index).masked_fill(padding, 0) for x in (k_BGKd, v_BGKd))
         return keys, values, positions_RN
 
     return gather
@@ -156,28 +128,24 @@ def _row_gather(
 
 def _attend(
     q_BHPd: Tensor, k_BGNd: Tensor, v_BGNd: Tensor, visible_RPN: Tensor, return_lse: bool
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, ...]:
     """Masked attention of one block, (B, H, P, d), and the log-sum-exp if `return_lse`."""
-    B, H, P, d = q_BHPd.shape
-    G, N = k_BGNd.shape[1:3]
-    groups = H // G
+    (B, H, P, d), (G, N) = q_BHPd.shape, k_BGNd.shape[1:3]
     score_dtype = torch.promote_types(q_BHPd.dtype, torch.float32)
     if N == 0:
         out = q_BHPd * 0
-        return out, out.new_full((B, H, P), -torch.inf, dtype=score_dtype) if return_lse else None
+        lse = out.new_full((B, H, P), -torch.inf, dtype=score_dtype)
+        return (out, lse) if return_lse else (out,)
 
     blind_RP1 = ~visible_RPN.any(-1, keepdim=True)
     # The query heads of one key head become rows of one product, so keys are not repeated.
-    seen_R1pN = (visible_RPN | blind_RP1).repeat(1, groups, 1)[:, None]
-    q_BGpd = q_BHPd.reshape(B, G, groups * P, d)
-    lse = None
-    if return_lse:
-        scores = (q_BGpd.to(score_dtype) @ k_BGNd.to(score_dtype).transpose(-1, -2)) * d**-0.5
-        scores = scores.masked_fill(~seen_R1pN, -torch.inf)
-        lse = (
-            scores.logsumexp(-1).reshape(B, H, P).masked_fill(blind_RP1[:, None, :, 0], -torch.inf)
-        )
-        out = (scores.softmax(-1) @ v_BGNd.to(score_dtype)).to(q_BHPd.dtype)
-    else:
+    seen_R1pN = (visible_RPN | blind_RP1).repeat(1, H // G, 1)[:, None]
+    q_BGpd = q_BHPd.reshape(B, G, -1, d)
+    if not return_lse:
         out = F.scaled_dot_product_attention(q_BGpd, k_BGNd, v_BGNd, attn_mask=seen_R1pN)
-    return out.reshape(B, H, P, d).masked_fill(blind_RP1[:, None], 0), lse
+        return (out.reshape(B, H, P, d).masked_fill(blind_RP1[:, None], 0),)
+    scores = (q_BGpd.to(score_dtype) @ k_BGNd.to(score_dtype).mT) * d**-0.5
+    scores = scores.masked_fill(~seen_R1pN, -torch.inf)
+    lse = scores.logsumexp(-1).reshape(B, H, P).masked_fill(blind_RP1[:, None, :, 0], -torch.inf)
+    out = (scores.softmax(-1) @ v_BGNd.to(score_dtype)).to(q_BHPd.dtype).reshape(B, H, P, d)
+    return out.masked_fill(blind_RP1[:, None], 0), lse

@@ -3,7 +3,7 @@
 Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1.
 """
 
-from typing import Any, overload
+from typing import Any
 
 from torch import Tensor
 
@@ -12,10 +12,10 @@ from layerwright.kernels.streaming_attention.blockwise import streaming_attentio
 from layerwright.kernels.streaming_attention.reference import streaming_attention_reference
 
 
-def _fused(*arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
+def _fused(*arguments: Any, **options: Any) -> Any:
     from layerwright.kernels.streaming_attention.fused import streaming_attention_fused
 
-    return streaming_attention_fused(*arguments)
+    return streaming_attention_fused(*arguments, **options)
 
 
 IMPLEMENTATIONS = {
@@ -23,31 +23,6 @@ IMPLEMENTATIONS = {
     "blockwise": streaming_attention_blockwise,
     "triton": _fused,
 }
-
-
-@overload
-def streaming_attention(
-    q_BHQd: Tensor,
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-) -> Tensor: ...
-
-
-@overload
-def streaming_attention(
-    q_BHQd: Tensor,
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-    return_lse: bool,
-) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def streaming_attention(
@@ -59,7 +34,7 @@ def streaming_attention(
     sinks: int,
     window: int,
     return_lse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """Causal attention to the first `sinks` and the last `window` positions (arXiv 2309.17453).
 
     o_i = sum_j p_ij v_j, where p_i is the softmax over the visible j of q_i · k_j / sqrt(d), and
@@ -93,4 +68,5 @@ def streaming_attention(
             f"{q_BHQd.shape[1]} query heads are not a multiple of {k_BGKd.shape[1]} key/value heads"
         )
     run = choose_implementation("streaming_attention", IMPLEMENTATIONS, q_BHQd, q_BHQd.shape[3])
-    return run(q_BHQd, k_BGKd, v_BGKd, q_positions_RQ, k_positions_RK, sinks, window, return_lse)
+    mask = q_positions_RQ, k_positions_RK, sinks, window
+    return run(q_BHQd, k_BGKd, v_BGKd, *mask, return_lse=return_lse)

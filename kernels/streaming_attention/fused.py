@@ -8,47 +8,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerwright.kernels.launch import MAX_TOKENS, dense_channels
 from layerwright.kernels.operators import operator_name
+from layerwright.kernels.streaming_attention.reference import Mask
 from layerwright.kernels.streaming_attention.triton_backward import gradients
 from layerwright.kernels.streaming_attention.triton_decode import attend_once
 from layerwright.kernels.streaming_attention.triton_forward import attend
 
 
 def streaming_attention_fused(
-    q_BHQd: Tensor,
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-    return_lse: bool = False,
+    q_BHQd: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask, return_lse: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Streaming attention that reads no block outside the mask. Differentiable once.
 
     Args and returns are those of `streaming_attention`.
     """
-    positions = (x.to(q_BHQd.device, non_blocking=True) for x in (q_positions_RQ, k_positions_RK))
-    out, lse = _forward(q_BHQd, k_BGKd, v_BGKd, *positions, sinks, window)
+    positions = (x.to(q_BHQd.device, non_blocking=True) for x in mask[:2])
+    out, lse = _forward(q_BHQd, k_BGKd, v_BGKd, *positions, mask[2], min(mask[3], MAX_TOKENS))
     return (out, lse) if return_lse else out
 
 
 @torch.library.custom_op(operator_name("streaming_attention"), mutates_args=())
 def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_positions: Tensor,
-    k_positions: Tensor,
-    sinks: int,
-    window: int,
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, sinks: int, window: int
 ) -> tuple[Tensor, Tensor]:
-    B, H, Q, d = q.shape
-    if Q == 0 or k.shape[2] == 0:
-        lse = q.new_full((B, H, Q), -torch.inf, dtype=torch.float32)
-        return q.new_zeros(B, H, Q, d), lse
-    run = attend_once if Q == 1 else attend
-    return run(q, k, v, q_positions.contiguous(), k_positions.contiguous(), sinks, window)
+    """Positions i (R, Q) and j (R, K) of queries and keys."""
+    if q.shape[2] == 0 or k.shape[2] == 0:
+        return q.new_zeros(q.shape), q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
+    run = attend_once if q.shape[2] == 1 else attend
+    inputs = dense_channels(q), dense_channels(k), dense_channels(v)
+    return run(*inputs, i.contiguous(), j.contiguous(), sinks, window)
 
 
 @_forward.register_fake
@@ -61,8 +50,8 @@ def _backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    q_positions: Tensor,
-    k_positions: Tensor,
+    i: Tensor,
+    j: Tensor,
     sinks: int,
     window: int,
     out: Tensor,
@@ -72,8 +61,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if q.shape[2] == 0 or k.shape[2] == 0:
         return q.new_zeros(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
-    positions = q_positions.contiguous(), k_positions.contiguous()
-    return gradients(q, k, v, *positions, sinks, window, out, lse, d_out, d_lse)
+    mask = i.contiguous(), j.contiguous(), sinks, window
+    inputs = dense_channels(q), dense_channels(k), dense_channels(v)
+    return gradients(inputs, mask, (out, lse), (d_out, d_lse))
 
 
 @_backward.register_fake
@@ -87,9 +77,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, q_positions, k_positions, out, lse = ctx.saved_tensors
-    mask = q_positions, k_positions, ctx.sinks, ctx.window
-    return *_backward(q, k, v, *mask, out, lse, d_out, d_lse), None, None, None, None
+    *inputs, out, lse = ctx.saved_tensors
+    results = _backward(*inputs, ctx.sinks, ctx.window, out, lse, d_out, d_lse)
+    return *results, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -11,22 +11,20 @@ import torch
 from torch import Tensor
 
 from layerwright.kernels.launch import (
-    MAX_TOKENS,
-    dense_channels,
+    LOG2_E,
     padded_size,
     precision,
     product,
+    row_stride,
+    tl,
+    triton,
     tuned,
 )
 from layerwright.kernels.streaming_attention.plan import key_ranges, query_ranges
-from layerwright.kernels.streaming_attention.triton_forward import LOG2_E, block_sizes, row_stride
+from layerwright.kernels.streaming_attention.reference import Mask
+from layerwright.kernels.streaming_attention.triton_forward import block_sizes
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
-
+Pair = tuple[Tensor, Tensor]
 MAX_QUERIES = 64  # a program holds four products; 128 queries would exceed the registers
 
 
@@ -83,11 +81,8 @@ def _query_kernel(
         b_dp = product(b_do, tl.trans(b_v), PRECISION)
         b_ds = b_p * (b_dp - b_delta[:, None])
         b_dq += product(b_ds.to(b_k.dtype), b_k, PRECISION)
-    tl.store(
-        p_dq + o_out,
-        (b_dq * scale).to(p_dq.dtype.element_ty),
-        mask=(o_q < Q)[:, None] & m_d[None, :],
-    )
+    b_dq = (b_dq * scale).to(p_dq.dtype.element_ty)
+    tl.store(p_dq + o_out, b_dq, mask=(o_q < Q)[:, None] & m_d[None, :])
 
 
 @triton.jit
@@ -141,43 +136,29 @@ _KEYS = tuned(_key_kernel, ("d", "window", "BQ", "BK"))
 
 
 def gradients(
-    q_BHQd: Tensor,
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-    out_BHQd: Tensor,
-    lse_BHQ: Tensor,
-    d_out_BHQd: Tensor,
-    d_lse_BHQ: Tensor,
+    inputs: tuple[Tensor, ...], mask: Mask, results: Pair, d_results: Pair
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values from those of the output and the log-sum-exp."""
-    B, H, Q, d = q_BHQd.shape
-    G, K = k_BGKd.shape[1:3]
+    (q, k, v), (i, j, sinks, window) = inputs, mask
+    (out, lse), (d_out, d_lse) = results, d_results
+    (B, H, Q, d), (G, K) = q.shape, k.shape[1:3]
     # the log-sum-exp of a query that sees nothing is constant, so its gradient is dropped
-    blind = lse_BHQ.isneginf()
-    d_out = d_out_BHQd.contiguous()
-    delta = (d_out.float() * out_BHQd.float()).sum(-1) - d_lse_BHQ.float()
-    delta = delta.masked_fill(blind, 0).contiguous()
-    q, k, v = dense_channels(q_BHQd), dense_channels(k_BGKd), dense_channels(v_BGKd)
+    d_out, lse = d_out.contiguous(), lse.contiguous()
+    delta = (d_out.float() * out.float()).sum(-1) - d_lse.float()
+    delta = delta.masked_fill(lse.isneginf(), 0).contiguous()
     BQ, BK = block_sizes(d, q.dtype)
     BQ = min(BQ, MAX_QUERIES)
-    sizes = {"BQ": BQ, "BK": BK, "BD": padded_size(d), "PRECISION": precision(q.dtype)}
-    plan = q_positions_RQ, k_positions_RK, sinks, window, BQ, BK
-    by_query, by_key = key_ranges(*plan), query_ranges(*plan)
+    by_query, by_key = key_ranges(mask, BQ, BK), query_ranges(mask, BQ, BK)
     dq = torch.empty(B, H, Q, d, dtype=q.dtype, device=q.device)
     dk, dv = torch.empty(2, B, H, K, d, dtype=torch.float32, device=q.device)
     for kernel, ranges, outputs in ((_QUERIES, by_query, (dq,)), (_KEYS, by_key, (dk, dv))):
         with torch.cuda.device_of(q):
             kernel[(ranges.shape[1], B * H)](
-                *(q, k, v, q_positions_RQ, k_positions_RK, ranges),
-                *(d_out, lse_BHQ.contiguous(), delta, *outputs),
-                *(Q, K, H, G, d, sinks, min(window, MAX_TOKENS), d**-0.5),
+                *(q, k, v, i, j, ranges, d_out, lse, delta, *outputs),
+                *(Q, K, H, G, d, sinks, window, d**-0.5),
                 *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
-                *(row_stride(q_positions_RQ), row_stride(k_positions_RK), row_stride(ranges)),
-                **sizes,
+                *(row_stride(i), row_stride(j), row_stride(ranges)),
+                *(BQ, BK, padded_size(d), precision(q.dtype)),
             )
     by_group = (x.unflatten(1, (G, H // G)).sum(2).to(k.dtype) for x in (dk, dv))
     return dq, *by_group

@@ -1,7 +1,7 @@
 """Decode kernels of streaming attention: one query per row, with the keys split over programs.
 
-The query heads of one key head are the rows of one product, so keys are read once. Keys may be in
-any order, such as a ring's order. Keys that the query cannot see are not read.
+The query heads of one key head are the rows of one product, so keys are read once, in any order
+(such as a ring's), and only those that the query can see.
 Shapes: B batch, H query heads, G key/value heads, r = H / G, K keys, N splits, d head size, R is B
 or 1; in the kernels BR >= r rows, BK keys, BN >= N splits, BD >= d channels.
 """
@@ -10,26 +10,20 @@ import torch
 from torch import Tensor
 
 from layerwright.kernels.launch import (
-    MAX_TOKENS,
+    LN_2,
+    LOG2_E,
     MULTIPROCESSORS,
     SMALLEST_DOT,
-    dense_channels,
     padded_size,
     precision,
     product,
-)
-from layerwright.kernels.streaming_attention.triton_forward import (
-    LN_2,
-    LOG2_E,
-    block_sizes,
     row_stride,
+    softmax_step,
+    tl,
+    triton,
 )
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
+from layerwright.kernels.streaming_attention.reference import Mask
+from layerwright.kernels.streaming_attention.triton_forward import block_sizes
 
 
 @triton.jit
@@ -69,13 +63,7 @@ def _decode_kernel(
         b_v = tl.load(p_v + o_kd * v_t + o_d[None, :], mask=m_k, other=0.0)
         b_s = product(b_q, tl.trans(b_k), PRECISION) * scale  # [BR, BK]
         b_s = tl.where(seen[None, :], b_s, float("-inf"))
-        new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
-        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
-        b_p = tl.exp2(b_s - shift[:, None])
-        kept = tl.exp2(b_max - shift)
-        b_sum = b_sum * kept + tl.sum(b_p, axis=1)
-        b_out = b_out * kept[:, None] + product(b_p.to(b_v.dtype), b_v, PRECISION)
-        b_max = new_max
+        b_out, b_max, b_sum = softmax_step(b_s, b_v, b_out, b_max, b_sum, PRECISION)
     b_sum = tl.where(b_sum > 0, b_sum, 1.0)
     o_row = (i_b * H + i_h) * splits + i_split
     tl.store(p_lse + o_row, (b_max + tl.log2(b_sum)) * LN_2, mask=o_r < r)
@@ -111,48 +99,32 @@ def split_count(batch: int, groups: int, blocks: int) -> int:
 
 
 def attend_once(
-    q_BH1d: Tensor,
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_R1: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-    splits: int | None = None,
+    q_BH1d: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask, splits: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Output (B, H, 1, d) and log-sum-exp (B, H, 1) in fp32 of one query per row.
 
     Args:
         splits: programs that share the keys of a head; by default enough to fill the GPU.
     """
-    B, H, _, d = q_BH1d.shape
-    G, K = k_BGKd.shape[1:3]
-    device = q_BH1d.device
-    _, BK = block_sizes(d, q_BH1d.dtype)
+    (B, H, _, d), (G, K) = q_BH1d.shape, k_BGKd.shape[1:3]
+    i, j, sinks, window = mask
+    BK, BD = block_sizes(d, q_BH1d.dtype)[1], padded_size(d)
     blocks = triton.cdiv(K, BK)
     splits = splits or split_count(B, G, blocks)
-    out = torch.empty(B, H, 1, d, dtype=q_BH1d.dtype, device=device)
-    lse = torch.empty(B, H, 1, dtype=torch.float32, device=device)
-    parts, part_lse = out, lse
+    parts = out = torch.empty(B, H, 1, d, dtype=q_BH1d.dtype, device=q_BH1d.device)
+    part_lse = lse = torch.empty(B, H, 1, dtype=torch.float32, device=q_BH1d.device)
     if splits > 1:
-        parts = torch.empty(B, H, splits, d, dtype=torch.float32, device=device)
-        part_lse = torch.empty(B, H, splits, dtype=torch.float32, device=device)
-    q, k, v = dense_channels(q_BH1d), dense_channels(k_BGKd), dense_channels(v_BGKd)
-    BD = padded_size(d)
-    with torch.cuda.device_of(q):
+        parts, part_lse = lse.new_empty(B, H, splits, d), lse.new_empty(B, H, splits)
+    with torch.cuda.device_of(q_BH1d):
         _decode_kernel[(splits, B * G)](
-            *(q, k, v, q_positions_R1, k_positions_RK, parts, part_lse),
-            *(K, H, G, d, sinks, min(window, MAX_TOKENS)),
+            *(q_BH1d, k_BGKd, v_BGKd, i, j, parts, part_lse, K, H, G, d, sinks, window),
             *(d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
-            *(*q.stride()[:2], *k.stride()[:3], *v.stride()[:3]),
-            *(row_stride(q_positions_R1), row_stride(k_positions_RK)),
-            BR=max(triton.next_power_of_2(H // G), SMALLEST_DOT),
-            BK=BK,
-            BD=BD,
-            PRECISION=precision(q.dtype),
+            *(*q_BH1d.stride()[:2], *k_BGKd.stride()[:3], *v_BGKd.stride()[:3]),
+            *(row_stride(i), row_stride(j), max(triton.next_power_of_2(H // G), SMALLEST_DOT)),
+            *(BK, BD, precision(q_BH1d.dtype)),
         )
         if splits > 1:
             _combine_kernel[(B * H,)](
-                *(parts, part_lse, out, lse, splits, d), BN=triton.next_power_of_2(splits), BD=BD
+                parts, part_lse, out, lse, splits, d, triton.next_power_of_2(splits), BD
             )
     return out, lse

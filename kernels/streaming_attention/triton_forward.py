@@ -1,30 +1,26 @@
 """Forward kernel of streaming attention: one program per block of queries of one head.
 
-Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, d head size, R is B or 1; in
-the kernel BQ queries, BK keys, BD >= d channels.
+Shapes: B batch, H query heads, G key/value heads, Q queries, K keys, N blocks, d head size, R is B
+or 1; in the kernel BQ queries, BK keys, BD >= d channels.
 """
 
 import torch
 from torch import Tensor
 
 from layerwright.kernels.launch import (
-    MAX_TOKENS,
-    dense_channels,
+    LN_2,
+    LOG2_E,
     padded_size,
     precision,
     product,
+    row_stride,
+    softmax_step,
+    tl,
+    triton,
     tuned,
 )
 from layerwright.kernels.streaming_attention.plan import key_ranges
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    raise ImportError("the Triton kernels need the package triton") from error
-
-LOG2_E = tl.constexpr(1.4426950408889634)  # the kernels use exp2 and log2
-LN_2 = tl.constexpr(0.6931471805599453)
+from layerwright.kernels.streaming_attention.reference import Mask
 
 
 @triton.jit
@@ -67,14 +63,7 @@ def _forward_kernel(
         x = b_i[:, None] - b_j[None, :]
         seen = (b_j[None, :] >= 0) & (x >= 0) & ((x < window) | (b_j[None, :] < sinks))
         b_s = tl.where(seen, b_s, float("-inf"))
-        new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
-        # the maximum is -inf until a key is visible, and -inf - -inf is NaN
-        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
-        b_p = tl.exp2(b_s - shift[:, None])
-        kept = tl.exp2(b_max - shift)
-        b_sum = b_sum * kept + tl.sum(b_p, axis=1)
-        b_out = b_out * kept[:, None] + product(b_p.to(b_v.dtype), b_v, PRECISION)
-        b_max = new_max
+        b_out, b_max, b_sum = softmax_step(b_s, b_v, b_out, b_max, b_sum, PRECISION)
     b_out = b_out / tl.where(b_sum > 0, b_sum, 1.0)[:, None]
     b_lse = b_max + tl.log2(tl.where(b_sum > 0, b_sum, 1.0))
     o_row = i_bh.to(tl.int64) * Q + o_q
@@ -92,37 +81,20 @@ def block_sizes(d: int, dtype: torch.dtype) -> tuple[int, int]:
     return {1024: (32, 16), 512: (64, 32)}.get(row_bytes, (128, 64))
 
 
-def attend(
-    q_BHQd: Tensor,
-    k_BGKd: Tensor,
-    v_BGKd: Tensor,
-    q_positions_RQ: Tensor,
-    k_positions_RK: Tensor,
-    sinks: int,
-    window: int,
-) -> tuple[Tensor, Tensor]:
+def attend(q_BHQd: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask) -> tuple[Tensor, Tensor]:
     """Output (B, H, Q, d) and log-sum-exp (B, H, Q) in fp32."""
-    B, H, Q, d = q_BHQd.shape
-    G, K = k_BGKd.shape[1:3]
+    (B, H, Q, d), (G, K) = q_BHQd.shape, k_BGKd.shape[1:3]
+    i, j, sinks, window = mask
     out = torch.empty(B, H, Q, d, dtype=q_BHQd.dtype, device=q_BHQd.device)
     lse = torch.empty(B, H, Q, dtype=torch.float32, device=q_BHQd.device)
-    BQ, BK = block_sizes(d, q_BHQd.dtype)
-    ranges = key_ranges(q_positions_RQ, k_positions_RK, sinks, window, BQ, BK)
-    q, k, v = dense_channels(q_BHQd), dense_channels(k_BGKd), dense_channels(v_BGKd)
-    with torch.cuda.device_of(q):
+    sizes = block_sizes(d, q_BHQd.dtype)
+    ranges = key_ranges(mask, *sizes)
+    with torch.cuda.device_of(q_BHQd):
         _FORWARD[(ranges.shape[1], B * H)](
-            *(q, k, v, q_positions_RQ, k_positions_RK, ranges, out, lse),
-            *(Q, K, H, G, d, sinks, min(window, MAX_TOKENS), d**-0.5 * LOG2_E.value),
-            *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
-            *(row_stride(q_positions_RQ), row_stride(k_positions_RK), row_stride(ranges)),
-            BQ=BQ,
-            BK=BK,
-            BD=padded_size(d),
-            PRECISION=precision(q.dtype),
+            *(q_BHQd, k_BGKd, v_BGKd, i, j, ranges, out, lse),
+            *(Q, K, H, G, d, sinks, window, d**-0.5 * LOG2_E.value),
+            *(*q_BHQd.stride()[:3], *k_BGKd.stride()[:3], *v_BGKd.stride()[:3]),
+            *(row_stride(i), row_stride(j), row_stride(ranges)),
+            *(*sizes, padded_size(d), precision(q_BHQd.dtype)),
         )
     return out, lse
-
-
-def row_stride(x: Tensor) -> int:
-    """Stride from one row of the batch to the next; 0 if all rows share one."""
-    return x.stride(0) if len(x) > 1 else 0

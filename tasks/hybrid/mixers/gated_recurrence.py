@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from layerwright.kernels.gated_recurrence import gated_recurrence, gated_recurrence_step
 from layerwright.kernels.liger_decode import LigerMix, NewToken, liger_decode
-from layerwright.kernels.liger_decode.maps import features, input_gate, log_decay
+from layerwright.kernels.liger_decode.reference import features, input_gate, log_decay
 from layerwright.tasks.hybrid.mixers.attention import CacheSize, check_whole
 from layerwright.tasks.hybrid.mixers.fixed_cache import FixedRecurrentLayer
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention, StreamingCacheLayer
