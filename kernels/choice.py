@@ -1,4 +1,4 @@
-"""Chooses the implementation of an operator by device, dtype and head size.
+"""Chooses the implementation of an operator by device, dtype and head size, and names operators.
 
 By default `triton` runs on a CUDA device that supports it, and `blockwise` (torch) everywhere else.
 The environment variable LAYERWRIGHT_KERNELS overrides the choice. `reference` is the definition of
@@ -8,12 +8,14 @@ the operator, for tests.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+ORIGINAL = "layerwright.kernels.choice"  # this module's name outside a checkpoint
 VARIABLE = "LAYERWRIGHT_KERNELS"
 NAMES = ("reference", "blockwise", "triton")
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -95,3 +97,12 @@ def implementations_run() -> Iterator[dict[str, set[str]]]:
         yield record
     finally:
         _records.remove(record)
+
+
+def operator_name(name: str) -> str:
+    """`layerwright::name` in this package; a distinct name in each checkpoint's copy.
+
+    A process may load several checkpoints, and the operators of one must not replace another's.
+    """
+    copy = "" if __name__ == ORIGINAL else "_" + sha256(__name__.encode()).hexdigest()[:8]
+    return f"layerwright{copy}::{name}"

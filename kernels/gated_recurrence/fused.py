@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerwright.kernels.choice import operator_name
 from layerwright.kernels.gated_recurrence.triton_products import decayed_sides, read, write
-from layerwright.kernels.gated_recurrence.triton_scores import decayed_scores, plain_scores
-from layerwright.kernels.gated_recurrence.triton_states import states
+from layerwright.kernels.gated_recurrence.triton_scores import decayed_scores, plain_scores, states
 from layerwright.kernels.launch import dense_channels
-from layerwright.kernels.operators import operator_name
 
 
 def gated_recurrence_fused(

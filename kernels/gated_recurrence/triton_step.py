@@ -6,8 +6,8 @@ Shapes as in step.py; in the kernel r = H / G query heads, BD >= d key channels,
 import torch
 from torch import Tensor
 
+from layerwright.kernels.choice import operator_name
 from layerwright.kernels.launch import dense_channels, tl, triton
-from layerwright.kernels.operators import operator_name
 
 VALUES = 16  # value channels per program: 8 programs per head for a state of 128
 

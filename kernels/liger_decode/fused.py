@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerwright.kernels.choice import operator_name
 from layerwright.kernels.launch import (
     EXACT,
     LOG2_E,
@@ -26,7 +27,6 @@ from layerwright.kernels.launch import (
     triton,
 )
 from layerwright.kernels.liger_decode.reference import DAMPING, LigerMix, NewToken
-from layerwright.kernels.operators import operator_name
 from layerwright.kernels.ring import Ring
 from layerwright.kernels.streaming_attention.triton_forward import block_sizes
 

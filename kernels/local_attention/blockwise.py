@@ -16,8 +16,8 @@ from layerwright.kernels.local_attention.reference import (
     visible_keys,
 )
 from layerwright.kernels.streaming_attention import streaming_attention
+from layerwright.kernels.streaming_attention.reference import NEVER
 
-NEVER = torch.iinfo(torch.int64).max  # replaces padding in a minimum
 Reach = tuple[int, int, BlockMeans | None]  # sinks, span, means
 
 

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwright.kernels.streaming_attention.plan import NEVER
-from layerwright.kernels.streaming_attention.reference import Mask, visible_keys
+from layerwright.kernels.streaming_attention.reference import NEVER, Mask, visible_keys
 
 # (start, stop) of a block of queries -> keys (B, G, N, d), values (B, G, N, d), positions (R, N)
 Gather = Callable[[int, int], tuple[Tensor, Tensor, Tensor]]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerwright.kernels.choice import operator_name
 from layerwright.kernels.launch import MAX_TOKENS, dense_channels
-from layerwright.kernels.operators import operator_name
 from layerwright.kernels.streaming_attention.reference import Mask
 from layerwright.kernels.streaming_attention.triton_backward import gradients
 from layerwright.kernels.streaming_attention.triton_decode import attend_once

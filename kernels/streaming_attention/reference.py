@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NEVER = torch.iinfo(torch.int64).max  # replaces padding in a minimum
 Mask = tuple[Tensor, Tensor, int, int]  # positions of queries (R, Q) and keys (R, K), sinks, window
 
 

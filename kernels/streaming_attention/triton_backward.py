@@ -20,9 +20,12 @@ from layerwright.kernels.launch import (
     triton,
     tuned,
 )
-from layerwright.kernels.streaming_attention.plan import key_ranges, query_ranges
 from layerwright.kernels.streaming_attention.reference import Mask
-from layerwright.kernels.streaming_attention.triton_forward import block_sizes
+from layerwright.kernels.streaming_attention.triton_forward import (
+    block_sizes,
+    key_ranges,
+    query_ranges,
+)
 
 Pair = tuple[Tensor, Tensor]
 MAX_QUERIES = 64  # a program holds four products; 128 queries would exceed the registers

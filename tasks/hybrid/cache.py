@@ -21,9 +21,8 @@ class HybridCache(Cache):
     """KV cache whose layers follow `config.layer_specs`.
 
     Args:
-        config: HybridConfig.
-        selection: for each row of the prompts to come, the prefill_selection layers to trim. It
-            replaces the selection by lazy ratio; for example the `selection` of another cache.
+        selection: for each row of the prompts to come, the prefill_selection layers to trim, such
+            as the `selection` of another cache. It replaces the selection by lazy ratio.
 
     Attributes:
         seen_tokens: slots seen so far, padding included; `get_seq_length` returns it for any layer.
@@ -62,10 +61,7 @@ class HybridCache(Cache):
         positions: Tensor | None = None,
         **extra: Any,
     ) -> Any:
-        """Adds keys and values (B, G, T, d) at positions (B, T) to one layer.
-
-        Args:
-            extra: further arguments of the layer's own `update`.
+        """Adds keys and values (B, G, T, d) at positions (B, T) to one layer; `extra` is its own.
 
         Raises:
             RuntimeError: several tokens at once after a prompt from which layers were selected. The
@@ -92,10 +88,7 @@ class HybridCache(Cache):
         return self.seen_tokens
 
     def nbytes(self) -> int:
-        """Bytes of all tensors in the cache; equals `predicted_kv_bytes` for the same slots.
-
-        Positions count only if they are stored, that is in padded batches.
-        """
+        """Bytes of all tensors in the cache; equals `predicted_kv_bytes` for the same slots."""
         tensors = [value for layer in self.layers for value in _tensors(layer)]
         tensors += [] if self.positions is None else [self.positions]
         storages = [tensor.untyped_storage() for tensor in tensors]
@@ -109,7 +102,7 @@ class HybridCache(Cache):
         """Removes the last -tokens_to_remove slots (a negative count, as in Transformers).
 
         Raises:
-            ValueError: the count is positive; older Transformers versions read it as a length.
+            ValueError: the count is positive, which older Transformers versions read as a length.
             RuntimeError: a layer no longer has the tokens it would need; nothing is changed.
         """
         if tokens_to_remove > 0:

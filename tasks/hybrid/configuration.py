@@ -18,21 +18,18 @@ FULL_LAYER = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 class HybridConfig(PretrainedConfig):
     """Configuration of a decoder in which each layer is built from its own spec.
 
-    Fields that are not listed here mean the same as in Transformers.
-
-    Attributes:
+    Attributes (others as in Transformers):
         base_model_type: the family of the weights, such as "llama".
         layer_specs: one dict per layer, {"mixer": {"kind": ..., parameters}, "feed_forward":
             {"kind": "mlp", "linear" or "none"}}; None makes every layer full attention. A removed
             layer keeps its index and has neither part.
-        capabilities: derived from layer_specs, see `derive_capabilities`; do not set it.
+        capabilities: see `derive_capabilities`; do not set it.
         attention_bias: biases on the query, key and value projections.
         attention_output_bias: bias on the output projection.
         query_key_norm: RMS norm over the head dimension of queries and keys, before the rotation.
 
     Raises:
-        ValueError: a spec has an unknown kind or parameter (the message names the layer), or the
-            checkpoint has another format.
+        ValueError: a spec has an unknown kind or parameter, or the checkpoint another format.
     """
 
     model_type = "layerwright"
@@ -91,15 +88,10 @@ class HybridConfig(PretrainedConfig):
 
 
 def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
-    """A checked copy of a layer's spec, with its defaults filled in.
-
-    Raises:
-        ValueError: a part, kind or parameter is unknown; names the layer and what is allowed.
-    """
+    """A checked copy of a layer's spec, with its defaults; ValueError names layer and choices."""
     if set(spec) - {"mixer", "feed_forward"} or "mixer" not in spec:
-        raise ValueError(
-            f"layer {index}: expected the parts 'mixer' and 'feed_forward', got {sorted(spec)}"
-        )
+        expected = "expected the parts 'mixer' and 'feed_forward'"
+        raise ValueError(f"layer {index}: {expected}, got {sorted(spec)}")
     mixer, feed_forward = spec["mixer"], spec.get("feed_forward", {"kind": "mlp"})
     kind = mixer.get("kind")
     for part, given, kinds in (
@@ -109,9 +101,8 @@ def normalised_spec(spec: dict[str, Any], index: int) -> dict[str, Any]:
         if given not in kinds:
             raise ValueError(f"layer {index}: {part} kind {given!r} is not one of {sorted(kinds)}")
     if len(feed_forward) > 1:
-        raise ValueError(
-            f"layer {index}: a feed-forward has no options except kind, got {feed_forward}"
-        )
+        only_kind = "a feed-forward has no options except kind"
+        raise ValueError(f"layer {index}: {only_kind}, got {feed_forward}")
     parameters = {key: value for key, value in mixer.items() if key != "kind"}
     try:
         MIXERS[kind].check_parameters(parameters)

@@ -25,8 +25,7 @@ class FixedCache(Cache):
     """A prompt's cache with fixed-size layers, to which only single tokens are added.
 
     Args:
-        cache: the cache after the prompt. It is emptied layer by layer, so that the whole cache
-            never exists twice.
+        cache: the cache after the prompt; emptied layer by layer, so that it never exists twice.
         tokens: largest number of slots, those of the prompt included.
 
     Raises:

@@ -19,10 +19,8 @@ class Family:
     """One family of base models, described by its differences from a Llama block.
 
     Attributes:
-        model_type: `model_type` of the base's config.
         attention_bias, attention_output_bias, mlp_bias: whether these projections have biases, or
             the name of the field in the base's config that says so.
-        query_key_norm: RMS norm over the head dimension of queries and keys.
     """
 
     model_type: str
@@ -46,21 +44,15 @@ FAMILIES = {
 def from_base_config(
     base: PretrainedConfig, layer_specs: list[dict[str, Any]] | None = None
 ) -> HybridConfig:
-    """The hybrid configuration of a base model.
-
-    Args:
-        base: config of the base model, as Transformers loads it.
-        layer_specs: one spec per layer. By default every layer stays as it is in the base, and the
-            logits equal the base's.
+    """The hybrid configuration of a base model; by default every layer stays as in the base.
 
     Raises:
         ValueError: the base model or a spec is not supported; the message says why.
     """
     family = FAMILIES.get(base.model_type)
     if family is None:
-        raise ValueError(
-            f"model_type {base.model_type!r} is not supported; supported: {sorted(FAMILIES)}"
-        )
+        supported = f"supported: {sorted(FAMILIES)}"
+        raise ValueError(f"model_type {base.model_type!r} is not supported; {supported}")
     for reason in unsupported_features(base):
         raise ValueError(f"{base.model_type} model not supported: {reason}")
 

@@ -16,13 +16,10 @@ from layerwright.tasks.hybrid.placement import Placement
 class HybridLayer(GradientCheckpointingLayer):
     """A pre-norm block: x + mixer(norm(x)), then x + feed_forward(norm(x)).
 
-    If the spec says "none" for a part, the part and its norm are absent; a block without both is
-    the identity. The feed-forward kind "linear" is x + W x + b without a norm. It replaces what a
-    whole block, or a run of blocks, added to the residual stream.
+    A part of kind "none" is absent, with its norm. The feed-forward kind "linear" is x + W x + b
+    without a norm; it replaces what a block, or a run of blocks, added to the residual stream.
 
     Args:
-        config: HybridConfig.
-        layer_idx: index of this layer.
         donor: a layer whose modules this layer shares, if both have them. Other modules are new.
     """
 
@@ -41,9 +38,8 @@ class HybridLayer(GradientCheckpointingLayer):
         self.self_attn: Any = None
         self.input_layernorm: Any = None
         if mixer != "none":
-            self.self_attn = MIXERS[mixer](
-                config, self.spec["mixer"], layer_idx, shared("self_attn")
-            )
+            attn = shared("self_attn")
+            self.self_attn = MIXERS[mixer](config, self.spec["mixer"], layer_idx, attn)
             self.input_layernorm = shared("input_layernorm") or norm()
         self.mlp: Any = None
         self.post_attention_layernorm: Any = None

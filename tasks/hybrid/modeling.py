@@ -36,31 +36,23 @@ class HybridPreTrainedModel(PreTrainedModel):
 class HybridModel(HybridPreTrainedModel):
     """Embeddings, blocks and final norm.
 
-    The stages of `forward` are public: `prepare`, `run_layers` and `norm`. A caller can store the
-    input of layer l and run only the layers from l on.
+    The stages of `forward` are public: `prepare`, `run_layers` (from any layer on) and `norm`.
     """
 
     def __init__(self, config: HybridConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.layers = nn.ModuleList(
-            HybridLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
-        )
+        layers = (HybridLayer(config, index) for index in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(layers)
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = LlamaRotaryEmbedding(config=config)  # type: ignore[arg-type] # any config with rope fields
         self.gradient_checkpointing = False
         self.post_init()
 
-    def prepare(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: HybridCache | None = None,
-    ) -> tuple[Tensor, Placement]:
-        """Input of layer 0, (B, T, D), and the placement of the tokens, for all layers."""
+    def prepare(self, input_ids: Tensor, *masks: Any) -> tuple[Tensor, Placement]:
+        """Input of layer 0, (B, T, D), and the tokens' placement; `masks` as in `place`."""
         hidden_BTD = self.embed_tokens(input_ids)
-        return hidden_BTD, self.place(hidden_BTD, attention_mask, position_ids, past_key_values)
+        return hidden_BTD, self.place(hidden_BTD, *masks)
 
     def place(
         self,
@@ -72,8 +64,7 @@ class HybridModel(HybridPreTrainedModel):
         """Placement of the new tokens. Of `hidden_BTD` only shape, dtype and device matter.
 
         Args:
-            attention_mask: (B, slots seen + T), zero for padding on either side; None for no
-                padding.
+            attention_mask: (B, slots seen + T), zero for padding on either side; None for none.
             position_ids: (B or 1, T), ascending; by default each row counts its real tokens from 0.
 
         Raises:
@@ -116,8 +107,8 @@ class HybridModel(HybridPreTrainedModel):
         """Hidden states after the final norm, (B, T, D); for masks and positions see `place`.
 
         Raises:
-            ValueError: not exactly one of input_ids and inputs_embeds is given, or past_key_values
-                is not a HybridCache for these layer specs.
+            ValueError: not exactly one of input_ids and inputs_embeds is given, or the cache is no
+                HybridCache for these layer specs.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
@@ -154,20 +145,16 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def set_layer_spec(self, index: int, spec: dict[str, Any]) -> HybridLayer:
-        """Changes layer `index` to `spec` in place and keeps its weights.
+        """Changes layer `index` to the whole spec `spec`, such as {"mixer": {"kind": "full"}}.
 
         The new layer shares the modules that both layers have. Other modules are new; a new linear
         map is zero.
-
-        Args:
-            spec: the whole spec, such as {"mixer": {"kind": "full"}}.
 
         Returns:
             The old layer; `put_layer` restores it.
 
         Raises:
-            ValueError: the spec is not valid.
-            IndexError: there is no such layer.
+            ValueError, IndexError: the spec is not valid; there is no such layer.
         """
         index = range(self.config.num_hidden_layers)[index]
         before = self.model.layers[index]

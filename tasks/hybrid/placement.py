@@ -22,10 +22,8 @@ class Placement:
         rotary: cos and sin tables (R, T, d) at those positions.
         past_tokens: slots that the cache has seen before this pass.
         past_positions: their positions; None if they are 0 .. past_tokens - 1 in every row.
-        contiguous: no row has padding. Masks then need no positions, and a single query needs no
-            mask.
-        rotary_at: maps positions (R, N) int64 to cos and sin tables (R, N, d), for mixers that
-            rotate to other positions than those of the new tokens.
+        contiguous: no row has padding: masks need no positions, and a single query needs no mask.
+        rotary_at: maps any positions (R, N) int64 to cos and sin tables (R, N, d).
     """
 
     positions: Tensor
@@ -62,7 +60,6 @@ class Placement:
         """The placement on another device; accelerate calls this between layers."""
         if self.positions.device == torch.device(device):
             return self
-
         tensors = self.positions, self.past_positions, *self.rotary
         moved: Any = (x if x is None else x.to(device, non_blocking=non_blocking) for x in tensors)
         positions, past, cos, sin = moved
@@ -81,8 +78,7 @@ def place_tokens(
     """Positions of the new tokens, and whether they are contiguous (see `Placement`).
 
     Args:
-        attention_mask: (B, past_tokens + tokens), non-zero for real tokens; None if all are real.
-        position_ids: (B or 1, tokens); by default each row counts its real tokens from 0.
+        attention_mask, position_ids: as in `HybridModel.place`.
         past_tokens, past_positions: as in `Placement`.
 
     Returns:
@@ -123,8 +119,6 @@ def place_tokens(
     if position_ids is not None and tokens > 1:
         earlier = positions.cummax(1).values[:, :-1]
         if ((positions[:, 1:] >= 0) & (positions[:, 1:] <= earlier)).any():
-            raise ValueError(
-                "position_ids must ascend along each row: several sequences packed in one row are "
-                "not supported"
-            )
+            packed = "several sequences packed in one row are not supported"
+            raise ValueError(f"position_ids must ascend along each row: {packed}")
     return positions, False

@@ -1,8 +1,7 @@
 """Finds the class of Transformers that can hold a hybrid model, or the reasons why none can.
 
 A stock model has attention in every layer, full or with a sliding window. In Transformers and vLLM
-a window counts the query itself and has no sinks, and all windows of a model are equal. Removed
-layers are left out of the stock model.
+a window counts the query itself and has no sinks, and all windows of a model are equal.
 """
 
 from itertools import groupby

@@ -1,7 +1,4 @@
-"""The mixers by kind: the part of a layer that mixes tokens.
-
-A new mixer is one file here and one line in the table.
-"""
+"""The mixers by kind. A new mixer is one file here and one line in the table."""
 
 from layerwright.tasks.hybrid.mixers.attention import AttentionMixer
 from layerwright.tasks.hybrid.mixers.full import FullAttention
@@ -11,14 +8,6 @@ from layerwright.tasks.hybrid.mixers.none import NoMixer
 from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
 
-MIXERS: dict[str, type[AttentionMixer]] = {
-    mixer.kind: mixer
-    for mixer in (
-        FullAttention,
-        GatedRecurrence,
-        LocalAttention,
-        NoMixer,
-        PrefillSelection,
-        StreamingAttention,
-    )
-}
+_ALL: list[type[AttentionMixer]] = [FullAttention, GatedRecurrence, LocalAttention, NoMixer]
+_ALL += [PrefillSelection, StreamingAttention]
+MIXERS = {mixer.kind: mixer for mixer in _ALL}

@@ -31,9 +31,7 @@ class AttentionMixer(nn.Module):
     """Base class of the mixers; a subclass defines how queries attend and its cache layer.
 
     Args:
-        config: HybridConfig.
         spec: the mixer's part of the layer spec, already checked.
-        layer_idx: index of the layer, for the cache.
         donor: a mixer whose projections and norms this mixer shares instead of creating its own.
     """
 
@@ -78,9 +76,8 @@ class AttentionMixer(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, placement: Placement, cache: Any = None) -> Tensor:
         """Mixes the new tokens with the tokens in the cache; returns (B, T, D)."""
-        return self.output(
-            self.attend(*self.project(hidden_BTD, placement.rotary), placement, cache)
-        )
+        q, k, v = self.project(hidden_BTD, placement.rotary)
+        return self.output(self.attend(q, k, v, placement, cache))
 
     def output(self, out_BHTd: Tensor) -> Tensor:
         """The output projection of all heads, (B, T, D)."""
@@ -100,10 +97,7 @@ class AttentionMixer(nn.Module):
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int | None:
-        """Largest number of tokens that a query sees as exact keys; None for all earlier tokens.
-
-        Recall is tested on keys further back than this.
-        """
+        """Largest number of tokens that a query sees as exact keys; None for all earlier tokens."""
         return None
 
     @classmethod

@@ -79,11 +79,8 @@ class FixedLayer(CacheLayerMixin):
 class FixedRecurrentLayer(FixedLayer):
     """A FixedLayer with the states of a recurrence, which are updated in place.
 
-    Args:
-        states: the arguments of FixedLayer.
-        state, slot_keys: as in RecurrentCacheLayer.
-
     Attributes:
+        state, slot_keys: as in RecurrentCacheLayer.
         shares: alpha and beta of each query head (2, H), set by the first decoded token.
     """
 

@@ -133,9 +133,7 @@ class GatedRecurrence(StreamingAttention):
     ) -> Tensor:
         """y (B, H, T, d) in fp32, from queries and keys before the rotation; updates the states.
 
-        Args:
-            mask_BT: False for padding, which leaves the state unchanged; None for no padding.
-            layer: cache layer with the states; None starts from zero and stores nothing.
+        `mask_BT` is False for padding. Without a cache layer the states start from zero.
         """
         dtype = torch.promote_types(k_BGTd.dtype, torch.float32)
         q, k, v = (x.to(dtype) for x in (q_BHTd, k_BGTd, v_BGTd))

@@ -44,9 +44,8 @@ class LocalAttention(AttentionMixer):
     score. For "rotated" means this score is at most the log-sum-exp of the scores of the block's
     keys (Jensen's inequality).
 
-    With "widen", a query attends to all earlier keys if the estimated share of its attention on the
-    exact keys, e^lw / (e^lw + e^lf), is below that value. This is decided for each head. All far
-    keys are used at once: they are in host memory and are copied in one piece.
+    With "widen", a head's query attends to all earlier keys if the estimated share of its attention
+    on the exact keys, e^lw / (e^lw + e^lf), is below that value. Far keys are in host memory.
 
     With "ramp" the span is soft, for training: weights are multiplied by
     clamp((R + z - x) / R, 0, 1) at distance x = i - j, and z = (spans - R) · `span` is trained
@@ -102,11 +101,7 @@ class LocalAttention(AttentionMixer):
         return self.output(self._attend_heads(q, seen_by_span, means, placement))
 
     def soft_spans(self) -> Tensor | None:
-        """z in tokens (G,), for the penalty in training; None without a ramp.
-
-        z is clamped to [0, spans - R], but its gradient is that of the unclamped value, so that it
-        does not vanish at the limits.
-        """
+        """z in tokens (G,), clamped to [0, spans - R] with the gradient of the unclamped value."""
         if self.span is None:
             return None
         share = self.span.to(torch.promote_types(self.span.dtype, torch.float32))
@@ -235,7 +230,6 @@ class LocalAttention(AttentionMixer):
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int:
-        """Sinks and the widest span. Keys that only `widen` can reach are left for recall tests."""
         spans = spec["spans"] if isinstance(spec["spans"], list) else [spec["spans"]]
         return spec["sinks"] + cache_window(spec, max(spans))
 

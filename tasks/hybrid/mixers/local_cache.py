@@ -136,7 +136,6 @@ class LocalCacheLayer(CacheLayer):
     """One window for each distinct span, and the block sums of all heads.
 
     Args:
-        sinks: number of first tokens to keep.
         windows: for each span, the tokens that a query sees, its own position included.
         heads: for each span, its key/value heads; None for all.
         block: positions per block; None for no sums.

@@ -72,10 +72,7 @@ class PrefillSelection(FullAttention):
 
     @torch.no_grad()
     def lazy_ratios(self, q_BHTd: Tensor, k_BGTd: Tensor, placement: Placement) -> list[float]:
-        """Lazy ratio of each row of a prompt: mean of `covered_mass` over heads and last queries.
-
-        The last queries are the row's own last w real tokens, or all of them if it has fewer.
-        """
+        """Mean of `covered_mass` over heads and the last w real queries (or all), in each row."""
         sinks, window = self.spec["sinks"], self.spec["window"]
         count = min(self.spec["last_queries"], q_BHTd.shape[2])
         if placement.contiguous:
@@ -107,10 +104,7 @@ class PrefillSelection(FullAttention):
 
     @classmethod
     def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
-        """One layer's share of the bytes of all competing layers, rounded.
-
-        If the model has no such layers, the share as if all its layers competed.
-        """
+        """One layer's rounded share of the bytes of all competing layers (all, if none compete)."""
         competing = sum(other["mixer"]["kind"] == cls.kind for other in config.layer_specs)
         layers = competing or config.num_hidden_layers
         return round(cls.all_kv_bytes(config, [spec] * layers, size) / layers)
@@ -118,6 +112,5 @@ class PrefillSelection(FullAttention):
     @classmethod
     def all_kv_bytes(cls, config: Any, specs: list[dict[str, Any]], size: CacheSize) -> int:
         full = full_layer_count(specs[0], len(specs))
-        return full * FullAttention.kv_bytes(config, specs[0], size) + (
-            len(specs) - full
-        ) * StreamingAttention.kv_bytes(config, specs[0], size)
+        kept = full * FullAttention.kv_bytes(config, specs[0], size)
+        return kept + (len(specs) - full) * StreamingAttention.kv_bytes(config, specs[0], size)

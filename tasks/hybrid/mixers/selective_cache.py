@@ -162,12 +162,10 @@ class SelectiveCacheLayer(CacheLayer):
         Args:
             key_states, value_states: (B, G, T, d); T is 1 after the prompt.
             positions: (B, T), -1 for padding; None if no row has had padding.
-            lazy_ratios: lazy ratio of the prompt in each row; by default all layers are equally
-                lazy.
+            lazy_ratios: lazy ratio of the prompt in each row; by default all are equally lazy.
 
         Returns:
-            After the prompt: the keys that the token sees in the full rows and in the trimmed rows,
-            None if there are no such rows.
+            After the prompt: what the token sees in the full and in the trimmed rows, if any.
         """
         if self.is_initialized:
             states = (key_states, value_states, positions)
@@ -198,11 +196,9 @@ class SelectiveCacheLayer(CacheLayer):
         return VisibleRows(index, *part.update(*states))
 
     def trim(self, rows: Sequence[int], positions: Tensor | None) -> None:
-        """Trims full rows to sinks and window and frees the memory of their other keys.
+        """Trims full rows, ascending indices, to sinks and window; frees their other keys.
 
-        Args:
-            rows: indices in the batch, ascending.
-            positions: (B, K) of the prompt, -1 for padding; None if no row has padding.
+        `positions` are those of the prompt (B, K), -1 for padding; None if no row has padding.
         """
         slots = [self.full_rows.index(row) for row in rows]
         if positions is not None:

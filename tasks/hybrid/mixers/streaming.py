@@ -26,8 +26,7 @@ POSITION_BYTES = 8  # int64
 def kept_positions(seen_tokens: int, sinks: int, window: int) -> Tensor:
     """Positions (1, N) that the cache keeps of `seen_tokens` tokens without padding, on the CPU.
 
-    They ascend: the first `sinks` and the last `window` - 1 positions. The next query is the last
-    position of its own window.
+    They ascend: the first `sinks` and the last `window` - 1 positions (the next query is the last).
     """
     recent = torch.arange(max(seen_tokens - (window - 1), min(sinks, seen_tokens)), seen_tokens)
     return torch.cat([torch.arange(min(sinks, seen_tokens)), recent])[None]
@@ -71,15 +70,11 @@ class StreamingCacheLayer(CacheLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, positions: Tensor | None = None
     ) -> Any:
-        """Keeps what later queries can see; returns what the new queries can see.
-
-        Args:
-            key_states, value_states: (B, G, T, d).
-            positions: (B, T), -1 for padding; None if no row has had padding.
+        """Adds tokens (B, G, T, d) at positions (B, T), or None if no row has had padding.
 
         Returns:
-            keys and values (B, G, N + T, d), the kept ones before the new ones, and their positions
-            (B, N + T) or None.
+            What the new queries can see: keys and values (B, G, N + T, d), the kept ones before the
+            new ones, and their positions (B, N + T) or None.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -95,7 +90,6 @@ class StreamingCacheLayer(CacheLayer):
         return keys, values, positions
 
     def _retain(self, keys: Tensor, values: Tensor, positions: Tensor | None) -> None:
-        """Keeps what later queries can see of the slots so far."""
         if positions is None:
             self.keys, self.values = self._ends(keys), self._ends(values)
         else:
