@@ -18,6 +18,7 @@ DEVICE = os.environ.get("LAYERWRIGHT_TEST_DEVICE", "cpu")
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
+import forks  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -28,6 +29,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not look through it again."""
     gc.collect()
     gc.freeze()
+    forks.begin()
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,9 @@ from typing import Any
 from unittest import mock
 
 SQLITE = "sqlite:///"
-EMPTY: list[Path] = []  # a database with MLflow's tables, which take seconds to make
+# A database with MLflow's tables, and a Prefect home with a database of its own: each takes seconds
+# to make. Before both are made, there are none.
+EMPTY: dict[str, Path] = {}
 
 
 def in_process(
@@ -35,6 +37,45 @@ def in_process(
             stream.seek(0)
             said.append(stream.read())
     return subprocess.CompletedProcess(arguments, status, *said)
+
+
+def in_fork(
+    arguments: tuple[str, ...],
+    cwd: Path,
+    environment: dict[str, str],
+    said: Path,
+    empty: dict[str, Path],
+) -> int:
+    """Run it in a process that was forked for it, which writes into ``said``.out and ``said``.err.
+
+    Prefect was imported before the command says where its home is.
+    """
+    from prefect.context import refresh_global_settings_context
+
+    from layerwright.flows.session import embedded
+
+    set_environment, begin_server = embedded.configure, embedded.Server.begin
+
+    def configure(home: Any) -> None:
+        set_environment(home)
+        refresh_global_settings_context()
+
+    def begin(server: Any) -> None:
+        if "prefect" in EMPTY and not (server.home.prefect / "prefect.db").exists():
+            shutil.copytree(EMPTY["prefect"], server.home.prefect, dirs_exist_ok=True)
+        begin_server(server)
+
+    EMPTY.update(empty)
+    with (
+        said.with_suffix(".out").open("w") as out,
+        said.with_suffix(".err").open("w") as err,
+        placed(cwd, environment),
+        redirected(out, err),
+        tables_of_mlflow(),
+        mock.patch.object(embedded, "configure", configure),
+        mock.patch.object(embedded.Server, "begin", begin),
+    ):
+        return run(arguments)
 
 
 def run(arguments: tuple[str, ...]) -> int:
@@ -76,7 +117,7 @@ def redirected(out: Any, err: Any) -> Iterator[None]:
         with (
             open(os.devnull) as nothing,
             open(1, "w", closefd=False) as stdout,
-            open(2, "w", closefd=False) as stderr,
+            open(2, "w", buffering=1, closefd=False) as stderr,
             mock.patch.multiple(sys, stdin=nothing, stdout=stdout, stderr=stderr),
         ):
             yield
@@ -104,9 +145,9 @@ def tables_of_mlflow() -> Iterator[None]:
 
     def client(tracking_uri: str, **options: Any) -> MlflowClient:
         path = Path(tracking_uri.removeprefix(SQLITE))
-        if EMPTY and tracking_uri.startswith(SQLITE) and not path.exists():
+        if "mlflow" in EMPTY and tracking_uri.startswith(SQLITE) and not path.exists():
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as copy:
-                shutil.copyfile(EMPTY[0], copy.name)
+                shutil.copyfile(EMPTY["mlflow"], copy.name)
             os.rename(copy.name, path)
         return MlflowClient(tracking_uri, **options)
 

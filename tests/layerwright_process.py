@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from in_process import in_process
+from forks import Fork
+from in_process import EMPTY, in_fork, in_process
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "layerwright"]
@@ -29,18 +31,42 @@ def environment(*, embedded: bool = False, **extra: str) -> dict[str, str]:
 
 
 def layerwright(
-    *arguments: str, cwd: Path, embedded: bool = False, **extra: str
+    *arguments: str, cwd: Path, embedded: bool = False, begun: bool = False, **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end: in this process, where the shared server is up.
+    """Run a command to its end: in this process.
 
     Args:
         embedded: in a process of its own, with a Prefect server of its own.
+        begun: that process is a Python that begins, as a user's, and no fork.
     """
     env = environment(embedded=embedded, **{"OMP_NUM_THREADS": "1"} | extra)
-    if SERVER and not embedded:
-        return in_process(arguments, cwd, env)
-    command = [*COMMAND, *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    if begun:
+        command = [*COMMAND, *arguments]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    if embedded:
+        return Forked(arguments, cwd, env).communicate()
+    return in_process(arguments, cwd, env)
+
+
+class Forked(Fork):
+    """A command in a process of its own that was forked for it."""
+
+    late = ("layerwright.flows.convert", "prefect.server.api.server", "mlflow.store.db.utils")
+
+    def __init__(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
+        self.arguments, self.folder = arguments, tempfile.TemporaryDirectory()
+        self.said = Path(self.folder.name, "said")
+        super().__init__(in_fork, arguments, cwd, env, self.said, EMPTY)
+
+    def stderr(self) -> str:
+        """What it has said by now."""
+        path = self.said.with_suffix(".err")
+        return path.read_text() if path.exists() else ""
+
+    def communicate(self) -> subprocess.CompletedProcess[str]:
+        status = self.wait()
+        out = self.said.with_suffix(".out").read_text()
+        return subprocess.CompletedProcess(self.arguments, status, out, self.stderr())
 
 
 def signal_when(
@@ -55,22 +81,15 @@ def signal_when(
     Returns:
         Its exit status and all of its stderr.
     """
-    with (cwd / "killed.log").open("w+") as said:
-        env = environment(embedded=embedded, OMP_NUM_THREADS="1")
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=cwd,
-            env=env,
-            stderr=said,
-            # a shell that started the tests in the background had it ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        while not happened(Path(said.name).read_text()):
-            assert process.poll() is None, Path(said.name).read_text()
+    process = Forked(arguments, cwd, environment(embedded=embedded, OMP_NUM_THREADS="1"))
+    try:
+        while not happened(process.stderr()):
+            assert process.poll() is None, process.stderr()
             time.sleep(0.01)
         process.send_signal(with_signal)
-        status = process.wait()
-        return status, Path(said.name).read_text()
+        return process.wait(), process.stderr()
+    finally:
+        process.send_signal(signal.SIGKILL)
 
 
 def kill_when(

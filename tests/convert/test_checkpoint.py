@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Fork
 from safetensors.torch import load_file
 from tiny import LAYERS, tiny_llama, tiny_tokens
 from tiny_checkpoint import tiny_ref, write_checkpoint
@@ -29,25 +28,6 @@ from layerwright.tasks.strategies.specs import assignments_of, specs_of
 
 NO_TEXT = TextRef(uri="", sha256="0" * 64, bytes=0, source="", documents=0, characters=0)
 ROWS = Calibration(text=NO_TEXT, rows=4, row_tokens=64)  # of plans that fit nothing
-ROOT = Path(__file__).resolve().parents[2]
-KILLED = """
-import os, shutil, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}, {here!r}]
-import test_checkpoint as case
-from layerwright.tasks.convert import checkpoint
-
-done = []
-def copy_and_die(source, target):
-    if len(done) == {at}:
-        Path(target).write_bytes(Path(source).read_bytes()[:100])
-        os.kill(os.getpid(), signal.SIGKILL)
-    done.append(target)
-    return original(source, target)
-original, shutil.copyfile = shutil.copyfile, copy_and_die
-model, ctx = case.inputs(Path({folder!r}))
-checkpoint.convert_model(model, case.plan_for(model), case.ROWS, ctx)
-"""
 
 
 def inputs(folder: Path, **overrides) -> tuple[ModelRef, Context]:
@@ -169,16 +149,28 @@ def test_the_digest_depends_on_base_and_plan_alone(tmp_path: Path) -> None:
     assert convert_model(model, plan_for(model, items=keep), ROWS, here).sha256 != first.sha256
 
 
+def convert_and_die(folder: Path, at: int) -> None:
+    """Killed in the middle of a file, after so many."""
+    done, original = [], shutil.copyfile
+
+    def copy_and_die(source: Path, target: Path) -> Path:
+        if len(done) == at:
+            Path(target).write_bytes(Path(source).read_bytes()[:100])
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(target)
+        return original(source, target)
+
+    shutil.copyfile = copy_and_die
+    model, ctx = inputs(folder)
+    convert_model(model, plan_for(model), ROWS, ctx)
+
+
 @pytest.mark.parametrize("at", [0, 2])
 def test_killed_midway_the_next_run_gives_the_same_digest(tmp_path: Path, at: int) -> None:
     model, ctx = inputs(tmp_path / "whole")
     expected = convert_model(model, plan_for(model), ROWS, ctx).sha256
     folder = tmp_path / "killed"
-    script = KILLED.format(
-        tests=str(ROOT / "tests"), here=str(Path(__file__).parent), folder=str(folder), at=at
-    )
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    assert Fork(convert_and_die, folder, at).wait() == -signal.SIGKILL
     model, ctx = inputs(folder)
     assert any((ctx.workdir / "checkpoint").iterdir()), "it was killed in the middle"
     (ctx.workdir / "checkpoint" / "left-over.bin").write_bytes(os.urandom(9))

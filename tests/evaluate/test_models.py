@@ -1,17 +1,16 @@
 """The step on stored checkpoints: its report, its resume after kill -9, its control arm."""
 
-import json
+import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from forks import Fork
 from tiny_questions import rows
 from tiny_text import write_items
 
+from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.references import TextRef
 from layerwright.tasks.errors import InputError
@@ -19,8 +18,8 @@ from layerwright.tasks.evaluate import harness_runs
 from layerwright.tasks.evaluate.models import evaluate_models
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.recipe.evaluate import EvaluateOptions
+from layerwright.tasks.store.local import LocalStore
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = EvaluateOptions(
     metrics=(
         Spec(name="perplexity", texts=["english"], rows=2, row_tokens=200),
@@ -95,6 +94,22 @@ def test_models_larger_than_memory_give_the_same_figures(stored, context, tmp_pa
         evaluate_models(*inputs, replace(context_in(context, tmp_path), memory_bytes=1000))
 
 
+def evaluate_and_die(passes: int, *rest) -> None:
+    """Killed at the beginning of that pass."""
+    *inputs, store, workdir = rest
+    left = [passes]
+
+    def die(module, arguments):
+        if isinstance(module, torch.nn.Embedding):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.nn.modules.module.register_module_forward_pre_hook(die)
+    harness_runs.MOST_ROWS = 1
+    evaluate_models(*inputs, Context(store=LocalStore(store), workdir=workdir))
+
+
 @pytest.mark.parametrize(
     ("metrics", "before", "finished"),
     [
@@ -110,22 +125,12 @@ def test_it_goes_on_after_kill_9(
 ):
     texts = stored.texts | {"piqa": questions(context, tmp_path)}
     options = EvaluateOptions(metrics=metrics)
-    inputs = {
-        "base": stored.base.model_dump(),
-        "candidate": stored.candidate.model_dump(),
-        "texts": {name: text.model_dump() for name, text in texts.items()},
-        "options": options.model_dump(),
-        "store": str(context.store.root),
-        "workdir": str(context.workdir),
-    }
-    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
-    command = [sys.executable, "-c", DIES, str(tmp_path / "inputs.json"), str(before + 1)]
-    done = subprocess.run(command, cwd=ROOT, check=False)
-    assert done.returncode == -signal.SIGKILL
+    both = (stored.base, stored.candidate, None, None, texts, options)
+    died = Fork(evaluate_and_die, before + 1, *both, context.store.root, context.workdir)
+    assert died.wait() == -signal.SIGKILL
     kept = [path.name for path in context.workdir.glob("metrics/*")]
     assert sorted(kept) == finished
     monkeypatch.setattr(harness_runs, "MOST_ROWS", 1)
-    both = (stored.base, stored.candidate, None, None, texts, options)
     report = evaluate_models(*both, context)
     went_on = len(forwards)
     fresh = evaluate_models(*both, context_in(context, tmp_path))
@@ -140,40 +145,6 @@ def questions(context, tmp_path) -> TextRef:
 
 def context_in(context, tmp_path):
     return type(context)(store=context.store, workdir=tmp_path / "fresh")
-
-
-DIES = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-from layerwright.tasks.context import Context
-from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
-from layerwright.tasks.evaluate import harness_runs
-from layerwright.tasks.evaluate.models import evaluate_models
-from layerwright.tasks.recipe.evaluate import EvaluateOptions
-from layerwright.tasks.store.local import LocalStore
-
-inputs, left = json.loads(Path(sys.argv[1]).read_text()), [int(sys.argv[2])]
-
-def die(module, arguments):
-    if isinstance(module, torch.nn.Embedding):
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-torch.set_num_threads(1)  # as in the process that goes on: sums in another order round otherwise
-torch.nn.modules.module.register_module_forward_pre_hook(die)
-harness_runs.MOST_ROWS = 1
-evaluate_models(
-    ModelRef(**inputs["base"]),
-    CheckpointRef(**inputs["candidate"]),
-    None,
-    None,
-    {name: TextRef(**text) for name, text in inputs["texts"].items()},
-    EvaluateOptions(**inputs["options"]),
-    Context(store=LocalStore(inputs["store"]), workdir=Path(inputs["workdir"])),
-)
-"""
 
 
 def test_a_text_that_the_recipe_lacks_is_refused_before_anything_runs(stored, context, forwards):

@@ -1,14 +1,8 @@
-"""A base, its converted checkpoint and a text in a store. Run as a script, it heals and may die.
-
-    python healing_case.py ROOT one|two KILL_AT
-
-kills its own process with SIGKILL as soon as a line with KILL_AT is logged.
-"""
+"""A base, its converted checkpoint and a text in a store; and a process that heals and dies."""
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 from tiny import tiny_llama_config
@@ -109,15 +103,11 @@ class HealingCase:
         return finetune_model(self.base, self.checkpoint, self.text(text), held_out, options, ctx)
 
 
-def main(root: str, which: str, kill_at: str) -> None:
+def heal_and_die(root: Path, options: FinetuneOptions, kill_at: str) -> None:
     """Kill this process as soon as a line that ``kill_at`` stands in is logged."""
 
     def log(message: str) -> None:
         if kill_at in message:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    HealingCase(Path(root)).heal({"one": OPTIONS, "two": TWO_STAGES}[which], log)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    HealingCase(root).heal(options, log)

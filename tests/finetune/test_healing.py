@@ -1,16 +1,22 @@
 """The step: a converted checkpoint goes in, a healed one comes out, killed or not."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-from finetune.healing_case import HELD_OUT, LAYERS, OPTIONS, STAGE, TEXT, TWO_STAGES, HealingCase
+from finetune.healing_case import (
+    HELD_OUT,
+    LAYERS,
+    OPTIONS,
+    STAGE,
+    TEXT,
+    TWO_STAGES,
+    HealingCase,
+    heal_and_die,
+)
+from forks import Fork
 from safetensors.torch import load
 from tiny_checkpoint import byte_tokenizer
 
@@ -171,14 +177,7 @@ def test_killed_between_two_snapshots_it_comes_to_the_same_weights(
     healed, healed_in_stages, tmp_path, which, options, kill_at, goes_on
 ):
     _, expected = healed if which == "one" else healed_in_stages
-    script = Path(__file__).with_name("healing_case.py")
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),
-    }
-    command = [sys.executable, script, tmp_path, which, kill_at]
-    killed = subprocess.run(command, env=env, capture_output=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert Fork(heal_and_die, tmp_path, options, kill_at).wait() == -signal.SIGKILL
     case = HealingCase(tmp_path)
     report = case.heal(options)
     assert goes_on in " ".join(case.log)

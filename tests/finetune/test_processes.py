@@ -1,12 +1,8 @@
 """Two processes over gloo come to what one process comes to; and to the same after a kill."""
 
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +17,7 @@ from finetune.healing_case import (
 )
 from finetune.test_regularization import OPTIONS as BEFORE_REMOVAL
 from finetune.test_regularization import plan
+from forks import Fork
 from safetensors.torch import load_file
 from tolerance import SAME_MODEL, relative_rms
 
@@ -148,15 +145,19 @@ def test_regularisation_is_shared_as_well(tmp_path):
     assert two.nll_after == pytest.approx(one.nll_after, rel=1e-4)
 
 
+def heal_and_tell(root, told):
+    with told.open("w", buffering=1) as lines:
+        heal(HealingCase(root), MIXED, 2, log=lambda line: print(line, file=lines))
+
+
 def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
     _, (_, expected) = both
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    parent = subprocess.Popen(
-        [sys.executable, __file__, tmp_path], env=env, stdout=subprocess.PIPE, text=True
-    )
-    for line in parent.stdout:
-        if "stage 2, step 10 of 12" in line:
-            break
+    told = tmp_path / "told"
+    told.touch()
+    parent = Fork(heal_and_tell, tmp_path, told)
+    while "stage 2, step 10 of 12" not in told.read_text():
+        assert parent.poll() is None, told.read_text()
+        time.sleep(0.05)
     others = psutil.Process(parent.pid).children(recursive=True)
     assert len(others) >= 3, "the agent and two processes"
     parent.send_signal(signal.SIGKILL)
@@ -183,7 +184,3 @@ def test_what_goes_wrong_in_the_processes_is_told_here(tmp_path, stage, error, t
     options = OPTIONS.model_copy(update={"stages": (STAGE.model_copy(update=stage),)})
     with pytest.raises(error, match=told):
         heal(HealingCase(tmp_path), options, 2)
-
-
-if __name__ == "__main__":
-    heal(HealingCase(Path(sys.argv[1])), MIXED, 2, log=lambda line: print(line, flush=True))

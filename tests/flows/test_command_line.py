@@ -20,7 +20,7 @@ def accepted(tmp_path_factory) -> tuple[Path, dict]:
     """One accepted run, that the tests of this module look at."""
     folder = tmp_path_factory.mktemp("accepted")
     write_tiny_inputs(folder)
-    result = layerwright("convert", "recipe.yaml", "--json", cwd=folder, embedded=True)
+    result = layerwright("convert", "recipe.yaml", "--json", cwd=folder, embedded=True, begun=True)
     assert result.returncode == 0, result.stderr
     return folder, last_line(result)
 

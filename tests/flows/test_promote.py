@@ -1,7 +1,5 @@
 """Promotion and rollback as a user and a deployment drive them."""
 
-import json
-import subprocess
 import threading
 import time
 from contextlib import nullcontext
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 from facts import missing, says
 from in_process import placed
-from layerwright_process import COMMAND, environment, last_line, layerwright
+from layerwright_process import Forked, environment, last_line, layerwright
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ParameterTypeError
 from prefect_events import events
@@ -88,25 +86,15 @@ def test_a_champion_is_made_replaced_and_brought_back(home: Path) -> None:
 
 
 def test_of_two_promotions_at_once_one_wins(home: Path) -> None:
-    commands = [[*COMMAND, "promote", NAME, "--version", v, *APPROVED, "--json"] for v in "12"]
-    running = [
-        subprocess.Popen(
-            command,
-            cwd=home.parent,
-            env=environment(OMP_NUM_THREADS="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command in commands
-    ]
-    said = [process.communicate() for process in running]
-    statuses = [process.returncode for process in running]
-    assert sorted(statuses) == [0, 3], said
+    commands = [("promote", NAME, "--version", v, *APPROVED, "--json") for v in "12"]
+    running = [Forked(command, home.parent, environment()) for command in commands]
+    ended = [process.communicate() for process in running]
+    statuses = [one.returncode for one in ended]
+    assert sorted(statuses) == [0, 3], ended
     winner = statuses.index(0)
     version = str(winner + 1)
-    assert json.loads(said[winner][0].splitlines()[-1])["version"] == version
-    assert not missing(said[1 - winner][1], f"version {version}", "champion")
+    assert last_line(ended[winner])["version"] == version
+    assert not missing(ended[1 - winner].stderr, f"version {version}", "champion")
     told = last_line(layerwright("history", NAME, "--json", cwd=home.parent))
     assert told["champion"] == version
     assert len(told["moves"]) == 1

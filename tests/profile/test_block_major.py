@@ -1,13 +1,13 @@
 """A base larger than the memory given to it: the same profile, in parts that survive a kill."""
 
+import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Fork
 from tiny import LAYERS
 from tiny_profile import PROFILERS, inputs, options
 
@@ -25,7 +25,6 @@ from layerwright.tasks.strategies.linear import Linear
 from layerwright.tasks.strategies.remove import Remove
 from layerwright.tasks.strategies.streaming import Streaming
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 5
 STRATEGIES = (
     Streaming(sinks=2, window=14),
@@ -35,26 +34,6 @@ STRATEGIES = (
     DropAttention(),
 )
 SHARED = tuple(spec for spec in PROFILERS if spec.name not in ("sensitivity", "trsp_scale"))
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}, {here!r}]
-import torch
-import test_block_major as case  # not through pytest
-from layerwright.tasks.hybrid.layer import HybridLayer
-
-left = [{after}]
-def die(module, arguments):
-    if isinstance(module, HybridLayer):
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left[0] -= 1
-
-torch.set_num_threads(1)
-model, text, ctx = case.inputs(Path({folder!r}))
-torch.nn.modules.module.register_module_forward_pre_hook(die)
-case.profile(model, text, case.bounded(ctx, model, 1), case.SHARED)
-"""
 
 
 def bounded(ctx: Context, model: ModelRef, layers: int) -> Context:
@@ -105,6 +84,21 @@ def test_every_profiler_finds_what_it_finds_in_memory(
         assert list((within.workdir / folder).iterdir()) == [], "no hidden states are left behind"
 
 
+def profile_and_die(folder: Path, after: int) -> None:
+    """Killed at the layer after so many."""
+    left = [after]
+
+    def die(module: torch.nn.Module, arguments: object) -> None:
+        if isinstance(module, HybridLayer):
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+
+    model, text, ctx = inputs(folder)
+    torch.nn.modules.module.register_module_forward_pre_hook(die)
+    profile(model, text, bounded(ctx, model, 1), SHARED)
+
+
 @pytest.mark.parametrize("blocks", [0, 2, LAYERS])
 def test_after_kill_9_it_goes_on_behind_the_last_finished_block(
     tmp_path: Path, blocks: int, shared_in_memory: ModelProfile
@@ -112,12 +106,8 @@ def test_after_kill_9_it_goes_on_behind_the_last_finished_block(
     expected = shared_in_memory
     folder = tmp_path / "killed"
     after = min(blocks * ROWS + 2, LAYERS * ROWS - 1)
-    script = KILLED.format(
-        tests=str(ROOT / "tests"), here=str(Path(__file__).parent), folder=str(folder), after=after
-    )
     if blocks < LAYERS:
-        ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-        assert ended.returncode == -signal.SIGKILL
+        assert Fork(profile_and_die, folder, after).wait() == -signal.SIGKILL
         same = inputs(folder)
     else:  # killed between the pass and the end of the step
         same = inputs(folder)

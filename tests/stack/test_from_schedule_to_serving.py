@@ -88,7 +88,7 @@ def test_from_a_schedule_to_serving_and_back(
     def told(*arguments: str) -> dict:
         result = layerwright(
             *arguments, "--tracking-uri", stack.environment["MLFLOW_TRACKING_URI"], "--json",
-            cwd=ROOT, **stack.environment,
+            cwd=ROOT, begun=True, **stack.environment,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         return last_line(result)

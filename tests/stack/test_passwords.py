@@ -41,7 +41,9 @@ def test_a_wrong_password_is_told_before_the_run(
 ) -> None:
     write_tiny_inputs(tmp_path)
     environment = stack.environment | changed | {"LAYERWRIGHT_HOME": str(tmp_path / "home")}
-    result = layerwright("convert", "recipe.yaml", *command, cwd=tmp_path, **environment)
+    result = layerwright(
+        "convert", "recipe.yaml", *command, cwd=tmp_path, begun=True, **environment
+    )
     assert result.returncode == 2, result.stderr
     assert f"the {server} server at http://127.0.0.1:" in result.stderr
     assert "rejected our credentials" in result.stderr
@@ -50,11 +52,11 @@ def test_a_wrong_password_is_told_before_the_run(
 
 
 def test_doctor_looks_at_the_whole_stack(stack: Stack, tmp_path: Path) -> None:
-    with_all = layerwright("doctor", cwd=tmp_path, **stack.environment)
+    with_all = layerwright("doctor", cwd=tmp_path, begun=True, **stack.environment)
     assert with_all.returncode == 0, with_all.stdout + with_all.stderr
     for server in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         assert f"{stack.environment[server]} answers" in with_all.stdout
     wrong = stack.environment | {"MLFLOW_TRACKING_PASSWORD": "guessed"}
-    without = layerwright("doctor", cwd=tmp_path, **wrong, COLUMNS="200")
+    without = layerwright("doctor", cwd=tmp_path, begun=True, **wrong, COLUMNS="200")
     assert without.returncode == 1
     assert "rejected our credentials" in without.stdout

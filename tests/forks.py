@@ -1,0 +1,109 @@
+"""Processes that begin with everything imported: forks of this one as it was before its tests.
+
+A Python that imports what a command needs takes ten seconds of a core. A fork takes none, and is a
+process like any other: it has its own id, environment and threads, and can be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import torch
+
+SERVER: list[Connection] = []  # the way to the process that forks, which no test has touched
+
+
+def begin() -> None:
+    """Start the process that forks. It ends with this one, whose end closes the connection."""
+    ours, theirs = Pipe()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # threads of xdist
+        if os.fork() == 0:
+            _end_with(_serve, theirs)
+    theirs.close()
+    SERVER.append(ours)
+
+
+def _end_with(call: Callable[..., object], *arguments: Any) -> None:
+    """End this process with the call: with its number, if it returns one."""
+    status: object = 1
+    try:
+        status = call(*arguments)
+        threading._shutdown()  # as at every end of Python: threads that are no daemons are awaited
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+def _serve(connection: Connection) -> None:
+    kept = connection.fileno()
+    os.closerange(3, kept)  # among them xdist's, which are to close when the parent ends
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with (
+        open(1, "w", closefd=False) as sys.stdout,
+        open(2, "w", closefd=False) as sys.stderr,
+        contextlib.suppress(EOFError),
+    ):
+        while True:
+            call, arguments = connection.recv()
+            connection.send(call(*arguments))
+
+
+def _fork(call: Callable[..., object], arguments: tuple[Any, ...], late: tuple[str, ...]) -> int:
+    for name in late:
+        importlib.import_module(name)
+    if pid := os.fork():
+        return pid
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    torch.set_num_threads(1)
+    _end_with(call, *arguments)
+    raise AssertionError("it has ended")
+
+
+def _status(pid: int) -> int | None:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+class Fork:
+    """A process that calls a function. The names are those of ``subprocess.Popen``."""
+
+    late: tuple[str, ...] = ()  # modules that it needs and no test has imported
+
+    def __init__(self, call: Callable[..., object], *arguments: Any) -> None:
+        self.returncode: int | None = None
+        self.pid = self._ask(_fork, call, arguments, self.late)
+
+    def _ask(self, *asked: Any) -> Any:
+        SERVER[0].send((asked[0], asked[1:]))
+        return SERVER[0].recv()
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._ask(_status, self.pid)
+        return self.returncode
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.01)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
