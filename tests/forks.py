@@ -7,7 +7,6 @@ process like any other: it has its own id, environment and threads, and can be k
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -63,9 +62,11 @@ def _serve(connection: Connection) -> None:
             connection.send(call(*arguments))
 
 
-def _fork(call: Callable[..., object], arguments: tuple[Any, ...], late: tuple[str, ...]) -> int:
-    for name in late:
-        importlib.import_module(name)
+def _fork(
+    prepare: Callable[[], None] | None, call: Callable[..., object], arguments: tuple[Any, ...]
+) -> int:
+    if prepare:
+        prepare()
     if pid := os.fork():
         return pid
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,11 +84,11 @@ def _status(pid: int) -> int | None:
 class Fork:
     """A process that calls a function. The names are those of ``subprocess.Popen``."""
 
-    late: tuple[str, ...] = ()  # modules that it needs and no test has imported
+    prepare: Callable[[], None] | None = None  # what is done before, in the process that forks
 
     def __init__(self, call: Callable[..., object], *arguments: Any) -> None:
         self.returncode: int | None = None
-        self.pid = self._ask(_fork, call, arguments, self.late)
+        self.pid = self._ask(_fork, type(self).prepare, call, arguments)
 
     def _ask(self, *asked: Any) -> Any:
         SERVER[0].send((asked[0], asked[1:]))

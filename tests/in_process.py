@@ -8,6 +8,7 @@ state in modules, and MLflow's clients are made for an address.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +39,27 @@ def in_process(
             stream.seek(0)
             said.append(stream.read())
     return subprocess.CompletedProcess(arguments, status, *said)
+
+
+@cache
+def warm_up() -> None:
+    """What no test module imports and commands do, and what they work out once a process."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from layerwright.tasks.hybrid.export import shipped_sources
+    from layerwright.tasks.orchestration.code_version import code_version
+
+    for name in (
+        "layerwright.flows.convert",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "prefect.server.api.server",
+    ):
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.startswith("layerwright.tasks.")]:
+        code_version(name)
+    shipped_sources()
+    get_checkpoint_conversion_mapping("llama")
 
 
 def in_fork(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from forks import Fork
-from in_process import EMPTY, in_fork, in_process
+from in_process import EMPTY, in_fork, in_process, warm_up
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "layerwright"]
@@ -51,7 +51,7 @@ def layerwright(
 class Forked(Fork):
     """A command in a process of its own that was forked for it."""
 
-    late = ("layerwright.flows.convert", "prefect.server.api.server", "mlflow.store.db.utils")
+    prepare = staticmethod(warm_up)
 
     def __init__(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
         self.arguments, self.folder = arguments, tempfile.TemporaryDirectory()
