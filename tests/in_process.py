@@ -74,6 +74,7 @@ def in_fork(
     Prefect was imported before the command says where its home is.
     """
     from prefect.context import refresh_global_settings_context
+    from prefect.logging.configuration import setup_logging
 
     from layerwright.flows.session import embedded
 
@@ -82,6 +83,7 @@ def in_fork(
     def configure(home: Any) -> None:
         set_environment(home)
         refresh_global_settings_context()
+        setup_logging()
 
     def begin(server: Any) -> None:
         if "prefect" in EMPTY and not (server.home.prefect / "prefect.db").exists():
