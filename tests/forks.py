@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -63,12 +64,15 @@ def _serve(connection: Connection) -> None:
 
 
 def _fork(
-    prepare: Callable[[], None] | None, call: Callable[..., object], arguments: tuple[Any, ...]
+    prepare: Callable[[], None] | None, said: str, call: Callable[..., object], arguments: tuple
 ) -> int:
     if prepare:
         prepare()
     if pid := os.fork():
         return pid
+    output = os.open(said, os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(output, number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     torch.set_num_threads(1)
@@ -88,7 +92,8 @@ class Fork:
 
     def __init__(self, call: Callable[..., object], *arguments: Any) -> None:
         self.returncode: int | None = None
-        self.pid = self._ask(_fork, type(self).prepare, call, arguments)
+        self.output = tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - as long as this object
+        self.pid = self._ask(_fork, type(self).prepare, self.output.name, call, arguments)
 
     def _ask(self, *asked: Any) -> Any:
         SERVER[0].send((asked[0], asked[1:]))
@@ -102,6 +107,7 @@ class Fork:
     def wait(self) -> int:
         while self.poll() is None:
             time.sleep(0.01)
+        print(self.output.read(), file=sys.stderr)  # which is shown where a test fails
         assert self.returncode is not None
         return self.returncode
 

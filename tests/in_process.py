@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -68,11 +69,14 @@ def in_fork(
     environment: dict[str, str],
     said: Path,
     empty: dict[str, Path],
+    file_bytes: int | None,
 ) -> int:
     """Run it in a process that was forked for it, which writes into ``said``.out and ``said``.err.
 
     Prefect was imported before the command says where its home is.
     """
+    if file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     from prefect.context import refresh_global_settings_context
     from prefect.logging.configuration import setup_logging
 

@@ -49,14 +49,24 @@ def layerwright(
 
 
 class Forked(Fork):
-    """A command in a process of its own that was forked for it."""
+    """A command in a process of its own that was forked for it.
+
+    Args:
+        file_bytes: it cannot write longer files, as on a disk that is full.
+    """
 
     prepare = staticmethod(warm_up)
 
-    def __init__(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        cwd: Path,
+        env: dict[str, str],
+        file_bytes: int | None = None,
+    ) -> None:
         self.arguments, self.folder = arguments, tempfile.TemporaryDirectory()
         self.said = Path(self.folder.name, "said")
-        super().__init__(in_fork, arguments, cwd, env, self.said, EMPTY)
+        super().__init__(in_fork, arguments, cwd, env, self.said, EMPTY, file_bytes)
 
     def stderr(self) -> str:
         """What it has said by now."""

@@ -21,7 +21,7 @@ from forks import Fork
 from safetensors.torch import load_file
 from tolerance import SAME_MODEL, relative_rms
 
-from layerwright.tasks.errors import InputError, StepError
+from layerwright.tasks.errors import StepError
 from layerwright.tasks.finetune.objectives.hidden_state import HiddenState
 from layerwright.tasks.finetune.task import finetune_model, regularize_model
 from layerwright.tasks.orchestration.job import run_job
@@ -173,14 +173,8 @@ def test_killed_it_goes_on_and_leaves_no_process_behind(both, tmp_path):
     assert report.checkpoint.sha256 == expected.checkpoint.sha256
 
 
-@pytest.mark.parametrize(
-    ("stage", "error", "told"),
-    [
-        ({"rows_per_step": 3}, InputError, "2 processes cannot share 3 rows"),
-        ({"learning_rate": 1e30, "max_grad_norm": 1e30}, StepError, "not finite"),
-    ],
-)
-def test_what_goes_wrong_in_the_processes_is_told_here(tmp_path, stage, error, told):
-    options = OPTIONS.model_copy(update={"stages": (STAGE.model_copy(update=stage),)})
-    with pytest.raises(error, match=told):
+def test_what_goes_wrong_in_the_processes_is_told_here(tmp_path):
+    wild = STAGE.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    options = OPTIONS.model_copy(update={"stages": (wild,)})
+    with pytest.raises(StepError, match="not finite"):
         heal(HealingCase(tmp_path), options, 2)

@@ -1,11 +1,9 @@
 """A disk that fills while a checkpoint is written, by a limit on the size of files."""
 
-import subprocess
 from pathlib import Path
-from shlex import join
 
 from facts import missing
-from layerwright_process import COMMAND, environment, last_line, layerwright
+from layerwright_process import Forked, environment, last_line, layerwright
 from tiny_checkpoint import write_tiny_inputs
 
 LIMIT_KIB = 6_000  # the weights below have 10 MB, Prefect's database fewer than 6
@@ -15,14 +13,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Pa
     write_tiny_inputs(tmp_path, intermediate_size=4300)
     assert (tmp_path / "model" / "model.safetensors").stat().st_size > LIMIT_KIB * 1024
     convert = ("convert", "recipe.yaml", "--json", "--home", "home")
-    limited = f"ulimit -f {LIMIT_KIB}; exec {join([*COMMAND, *convert])}"
-    result = subprocess.run(
-        ["bash", "-c", limited],
-        cwd=tmp_path,
-        env=environment(OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-    )
+    limited = Forked(convert, tmp_path, environment(), file_bytes=LIMIT_KIB * 1024)
+    result = limited.communicate()
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
     assert not missing(result.stderr, "no space left")
