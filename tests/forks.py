@@ -45,6 +45,9 @@ def _end_with(call: Callable[..., object], *arguments: Any) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
+        with contextlib.suppress(OSError, ValueError):  # the process that forks has closed them
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status if isinstance(status, int) else int(status is not None))
 
 
@@ -92,7 +95,7 @@ class Fork:
 
     def __init__(self, call: Callable[..., object], *arguments: Any) -> None:
         self.returncode: int | None = None
-        self.output = tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - as long as this object
+        self.output = tempfile.NamedTemporaryFile("r", errors="replace")  # noqa: SIM115
         self.pid = self._ask(_fork, type(self).prepare, self.output.name, call, arguments)
 
     def _ask(self, *asked: Any) -> Any:

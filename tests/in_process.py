@@ -87,7 +87,7 @@ def in_fork(
     def configure(home: Any) -> None:
         set_environment(home)
         refresh_global_settings_context()
-        setup_logging(incremental=False)  # anew: its handlers had the streams of that time
+        setup_logging()
 
     def begin(server: Any) -> None:
         if "prefect" in EMPTY and not (server.home.prefect / "prefect.db").exists():
