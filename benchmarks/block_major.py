@@ -12,8 +12,6 @@ weights' bytes instead (version 1 or 2; PARENT is a group in which others may be
 /sys/fs/cgroup/memory). The arms must find the same numbers.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

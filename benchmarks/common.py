@@ -1,7 +1,5 @@
 """What several benchmarks share: the model, medians with their range, peaks of memory."""
 
-from __future__ import annotations
-
 import platform
 import statistics
 import tempfile

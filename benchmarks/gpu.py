@@ -8,8 +8,6 @@ line for each operator, shape and arm, then the models. FlexAttention and flash-
 arms where they can be imported.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from importlib.util import find_spec

@@ -4,8 +4,6 @@ Shapes of one layer of an 8 B model: 32 query heads, 8 key/value heads, d = 128,
 tokens. `quick` gives the shortest shapes alone, `device` lets the arms run without a GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial

@@ -5,8 +5,6 @@ largest batch that fits, by the recorded step (FixedDecoder), with its peak memo
 decoding are filled with random numbers: what they hold does not change what is done.
 """
 
-from __future__ import annotations
-
 import gc
 import statistics
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Compare the arms of an operator with its definition, then time them in turns by CUDA events."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

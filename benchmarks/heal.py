@@ -10,8 +10,6 @@ cached and resumes like any other, so an arm that was interrupted is called agai
 texts that the file names. OUT keeps a home folder, the recipes, and one result file per arm.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

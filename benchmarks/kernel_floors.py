@@ -9,8 +9,6 @@ every operation's inputs and outputs and the number of operations, counted while
 the meta device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -8,8 +8,6 @@ marked "cold" drop the weights from the page cache at every layer, so that each 
 disk. Arms are interleaved; medians with the range. All arms must write the same tokens.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

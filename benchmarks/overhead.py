@@ -6,8 +6,6 @@ Both start from an empty home in a process of their own, imports included; arms 
 script calls each step's function in order and keeps nothing but the store.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

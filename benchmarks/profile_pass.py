@@ -6,8 +6,6 @@ The plain forward is Transformers' own model with its logits, row by row. Arms a
 medians with the range. Memory is the peak resident size of a process of its own for each size.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

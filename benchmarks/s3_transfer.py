@@ -8,8 +8,6 @@ receives, plain boto3 does neither; ``copy`` reads and writes the same files onc
 the process grows by over an arm, at its highest (sampled every 20 ms). Everything is removed again.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -8,8 +8,6 @@ Both start the stack of infra/stack.py in a folder of its own and run the deploy
 object.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """The convert step: base checkpoint and plan -> hybrid checkpoint, a tensor at a time."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path, PurePath

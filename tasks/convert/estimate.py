@@ -1,7 +1,5 @@
 """Estimate the time of the convert step, for the dry run."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.references import ModelRef
 from layerwright.tasks.recipe.recipe import Recipe
 

@@ -1,7 +1,5 @@
 """Read, write and compare plans as YAML files that people can edit."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from pathlib import Path

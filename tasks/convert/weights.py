@@ -1,7 +1,5 @@
 """Write the converted model's weights: copy the base's files, drop tensors and add fitted ones."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -3,8 +3,6 @@
 Shapes: B batch, T tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

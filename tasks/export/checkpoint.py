@@ -1,11 +1,10 @@
 """Open and inspect a converted checkpoint, from its config and its files' headers alone."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -30,7 +29,7 @@ class Checkpoint:
     tensors: dict[str, StoredTensor]
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: Path) -> Self:
         """Read the config and the headers of the weight files.
 
         Raises:

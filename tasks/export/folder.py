@@ -1,7 +1,5 @@
 """Write exported folders atomically; export one that Transformers loads with the code in it."""
 
-from __future__ import annotations
-
 import shutil
 import uuid
 from collections.abc import Iterator

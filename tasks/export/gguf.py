@@ -1,7 +1,5 @@
 """Export a checkpoint as one GGUF file, with llama.cpp's converter applied to the stock form."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

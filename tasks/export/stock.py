@@ -1,7 +1,5 @@
 """Export a checkpoint as a model of Transformers' own classes, if its layers allow it."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -4,8 +4,6 @@ Names suffice, so an unusable repository is refused before any download, and onl
 checkpoint are downloaded.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePosixPath
 

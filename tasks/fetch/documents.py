@@ -4,8 +4,6 @@ A document is ``{"text": str}``, ``{"messages": [{"role": str, "content": str}, 
 ``{"item": {...}, "at": "file:line"}`` for a row that is kept unchanged.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator

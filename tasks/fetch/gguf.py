@@ -1,7 +1,5 @@
 """Dequantise a GGUF file, through Transformers, to an ordinary checkpoint."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import struct

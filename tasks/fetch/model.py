@@ -1,7 +1,5 @@
 """Fetch a base model from its source and store it as a normalised checkpoint."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Find the license of a source, and record source, files and license in ``source.json``."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

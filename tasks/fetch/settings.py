@@ -3,8 +3,6 @@
 Two fetches of the same model give the same files.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

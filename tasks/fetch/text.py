@@ -1,7 +1,5 @@
 """Fetch a text and store it as ``documents.jsonl``, or store its files unchanged."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Copy or convert safetensors weights without holding a whole model in memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

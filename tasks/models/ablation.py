@@ -1,7 +1,5 @@
 """Ablation: runs a hybrid model without one branch of its gated recurrences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal

@@ -1,7 +1,5 @@
 """Converts and restores models in memory, and shares weights between them, without copies."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Callers use `at_work` for any model; it does nothing for layers that are not offloaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol

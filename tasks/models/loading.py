@@ -1,7 +1,5 @@
 """Loads models and tokenizers from local folders, as this project's own classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

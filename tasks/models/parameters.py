@@ -1,7 +1,5 @@
 """Counts the parameters of a layer from its spec, without allocating weights."""
 
-from __future__ import annotations
-
 import copy
 import json
 from functools import cache

@@ -1,7 +1,5 @@
 """A model without its weights, and the positions of its weights in the checkpoint's files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Tensors are read, not memory-mapped: a disk error under a map kills the process without a message.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path

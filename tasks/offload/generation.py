@@ -1,7 +1,5 @@
 """Greedy text generation from a checkpoint, with a memory bound on its weights."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The buffer that a model's offloaded layers share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

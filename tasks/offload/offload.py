@@ -6,13 +6,11 @@ weights while many rows pass through it or a gradient is taken (`at_work`), so t
 rows reads the model once (benchmarks/2026-12-01-offload.md).
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 
@@ -46,7 +44,7 @@ class StreamedModel:
     slot: LayerSlot | None
     peak_resident_bytes: int
 
-    def __enter__(self) -> StreamedModel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,7 +1,5 @@
 """Decides which layers stay in the device's memory and which are offloaded, under a bound."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Builds token rows from a text tree: documents are packed end to end and cut without overlap."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Shapes: B rows in the batch, T tokens a row, D hidden size, H query heads, G key
 size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,8 +3,6 @@
 Shapes: B rows in a batch, T tokens a row, D hidden size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

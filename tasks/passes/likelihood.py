@@ -1,7 +1,5 @@
 """Negative log-likelihood per token, without a second copy of the logits."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Shapes: B rows in a batch, T tokens a row, D hidden size.
 """
 
-from __future__ import annotations
-
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,27 +15,6 @@ from torch import Tensor
 States = Sequence[Tensor]  # (B, T, D) per batch
 # stores batches from an iterator; `tuple` keeps them in memory
 Keep = Callable[[Iterable[Tensor]], States]
-
-
-class Spill:
-    """Stores hidden states in files, so that at most one batch is in memory at a time.
-
-    Args:
-        folder: emptied first; files of a killed process are not used.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self._folders = (folder / f"{number:06d}" for number in count())
-
-    def __call__(self, batches: Iterable[Tensor]) -> SpilledStates:
-        folder = next(self._folders)
-        folder.mkdir(parents=True)
-        states = SpilledStates(folder, temporary=True)
-        for index, batch in enumerate(batches):
-            save_file({"states": batch.contiguous()}, folder / f"{index:06d}.safetensors")
-            states.device = str(batch.device)
-        return states
 
 
 class SpilledStates(Sequence[Tensor]):
@@ -63,10 +40,31 @@ class SpilledStates(Sequence[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
-    def move_to(self, folder: Path) -> SpilledStates:
+    def move_to(self, folder: Path) -> "SpilledStates":
         """Moves the batches to a permanent folder with one atomic rename."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._finalizer.detach()
         self.folder.rename(folder)
         return SpilledStates(folder, device=self.device)
+
+
+class Spill:
+    """Stores hidden states in files, so that at most one batch is in memory at a time.
+
+    Args:
+        folder: emptied first; files of a killed process are not used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._folders = (folder / f"{number:06d}" for number in count())
+
+    def __call__(self, batches: Iterable[Tensor]) -> SpilledStates:
+        folder = next(self._folders)
+        folder.mkdir(parents=True)
+        states = SpilledStates(folder, temporary=True)
+        for index, batch in enumerate(batches):
+            save_file({"states": batch.contiguous()}, folder / f"{index:06d}.safetensors")
+            states.device = str(batch.device)
+        return states

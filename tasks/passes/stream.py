@@ -5,8 +5,6 @@ therefore read only once, whatever the number of rows.
 Shapes: B rows in a batch, T tokens a row, D hidden size, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

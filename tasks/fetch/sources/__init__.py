@@ -1,7 +1,5 @@
 """The kinds of source for models and texts, a file each; a source's prefix selects its kind."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from layerwright.tasks.errors import InputError

@@ -4,8 +4,6 @@ Uses huggingface_hub's endpoint, token and cache folder (``HF_ENDPOINT``, ``HF_T
 ``HF_HOME``), so a file that the user has already downloaded is not downloaded again.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``local:PATH`` or a plain path: a folder or a single file on this machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

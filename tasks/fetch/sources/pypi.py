@@ -4,8 +4,6 @@ pip finds and downloads the wheel, so the user's index, proxy, certificates and 
 Only wheels are accepted, and nothing is installed, so no code of the package runs.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -6,8 +6,6 @@ sections of which no two share a run of 13 words. GPT-3 (arXiv 2005.14165, appen
 later work use that length to detect overlap. Disjoint parts of this source never overlap.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -4,8 +4,6 @@ Credentials, region and endpoint come from the usual AWS chain; ``AWS_ENDPOINT_U
 server.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import cached_property

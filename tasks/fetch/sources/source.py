@@ -1,7 +1,5 @@
 """Source, the base class: it selects files by glob and fetches each file completely or not."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
