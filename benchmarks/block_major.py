@@ -38,6 +38,7 @@ from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRe
 from layerwright.tasks.convert.checkpoint import convert_model
 from layerwright.tasks.evaluate.models import evaluate_models
 from layerwright.tasks.fetch.model import stored_model
+from layerwright.tasks.models.weight_files import write_index
 from layerwright.tasks.profile.model import profile_model
 from layerwright.tasks.recipe.evaluate import EvaluateOptions
 from layerwright.tasks.recipe.profile import ProfileOptions
@@ -72,8 +73,7 @@ def write_base(folder: Path, config: LlamaConfig) -> int:
         save_file(tensors, folder / file, metadata={"format": "pt"})
         total += sum(tensor.nbytes for tensor in tensors.values())
     where = {name: file for file, names in shards.items() for name in names}
-    index = {"metadata": {"total_size": total}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_index(folder, where, total)
     return total
 
 

@@ -8,7 +8,6 @@ marked "cold" drop the weights from the page cache at every layer, so that each 
 disk. Arms are interleaved; medians with the range. All arms must write the same tokens.
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -17,12 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from pydantic import ByteSize, TypeAdapter
+import typer
 
 from benchmarks.common import fetched_model, machine, seconds
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.loading import load_tokenizer
 from layerwright.tasks.models.skeleton import read_config
+from layerwright.tasks.offload.generation import size_in_bytes
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.passes.stream import Stream
 from layerwright.tasks.timing.speed import Timing, interleaved
@@ -132,20 +132,18 @@ def measure(folder: Path, bound: int, new_tokens: int, repeats: int) -> dict[str
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a checkpoint folder; fetched if not given")
-    parser.add_argument("--memory", type=TypeAdapter(ByteSize).validate_python, default="300MB")
-    parser.add_argument("--new-tokens", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    folder = options.model or fetched_model()
-    result = measure(folder, options.memory, options.new_tokens, options.repeats)
-    result["machine"] = machine()
-    print(json.dumps(result, indent=1))
+def main(
+    model: Path | None = None,
+    memory: str = "300MB",
+    new_tokens: int = 12,
+    repeats: int = 3,
+    threads: int = torch.get_num_threads(),
+) -> None:
+    """Compare three ways under one memory bound; MODEL is fetched if not given."""
+    torch.set_num_threads(threads)
+    result = measure(model or fetched_model(), size_in_bytes(memory), new_tokens, repeats)
+    print(json.dumps(result | {"machine": machine()}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

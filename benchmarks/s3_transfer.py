@@ -8,7 +8,6 @@ receives, plain boto3 does neither; ``copy`` reads and writes the same files onc
 the process grows by over an arm, at its highest (sampled every 20 ms). Everything is removed again.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -18,8 +17,10 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+import typer
 
 from benchmarks.common import spread, watched
 from layerwright.tasks.store.manifest import build_manifest
@@ -95,18 +96,17 @@ def measure(uri: str, work: Path, total: int, repeats: int) -> dict[str, object]
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--gigabytes", type=float, default=4.0)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="where the files are written: the disk's arm")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.work) as folder:
-        total = int(given.gigabytes * 10**9)
-        result = measure(given.store.rstrip("/"), Path(folder), total, given.repeats)
-    print(json.dumps({"gigabytes": given.gigabytes, "arms": result}, indent=1))
+def main(
+    store: Annotated[str, typer.Option()],
+    gigabytes: float = 4,
+    repeats: int = 3,
+    work: Path | None = None,
+) -> None:
+    """Transfer files to and from S3; WORK is where they are written: the disk's arm."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        result = measure(store.rstrip("/"), Path(folder), int(gigabytes * 10**9), repeats)
+    print(json.dumps({"gigabytes": gigabytes, "arms": result}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -12,10 +12,11 @@ from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import LINEAGE, Calibration, CheckpointRef, ModelRef
-from layerwright.tasks.convert.weights import INDEX, tensor_names, write_weights
+from layerwright.tasks.convert.weights import tensor_names, write_weights
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.export import write_hybrid
 from layerwright.tasks.models.loading import base_config
+from layerwright.tasks.models.weight_files import INDEX
 from layerwright.tasks.offload.offload import load_streamed
 from layerwright.tasks.passes.batches import calibration_rows
 from layerwright.tasks.passes.fitting import convert_in_place

@@ -1,6 +1,5 @@
 """Write the converted model's weights: copy the base's files, drop tensors and add fitted ones."""
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from torch import Tensor
 from layerwright.tasks.errors import IntegrityError
 from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
+from layerwright.tasks.models.weight_files import write_index
 
-INDEX = "model.safetensors.index.json"
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 
 
@@ -59,8 +58,7 @@ def write_weights(
         weight_map |= dict.fromkeys([*kept, *added], file.name)
         total += (target / file.name).stat().st_size if kept or added else 0
     if len(files) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        write_index(target, weight_map, total)
 
 
 def _names(file: Path) -> list[str]:

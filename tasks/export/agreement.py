@@ -33,9 +33,7 @@ def assert_agreement(
     The export is loaded in a separate process that cannot see this project's code or the network
     and has an empty module cache. The checkpoint is no longer in memory by then.
 
-    Args:
-        checkpoint: the converted checkpoint; this project's classes compute its logits.
-        options: for `from_pretrained`, such as trust_remote_code.
+    ``options`` are for `from_pretrained`, such as trust_remote_code.
 
     Raises:
         IntegrityError: the export does not load, or the difference is above LIMIT.

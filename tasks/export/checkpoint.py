@@ -15,7 +15,7 @@ from layerwright.tasks.hybrid.configuration import FULL_LAYER, HybridConfig
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.weight_files import StoredTensor, read_header
 
-CONFIG, INDEX, MANIFEST = "config.json", "model.safetensors.index.json", "manifest.json"
+CONFIG, MANIFEST = "config.json", "manifest.json"
 CONTEXTS = (1024, 8192, 32768, 131072)  # tokens; those above the model's maximum are left out
 FAR = 2**20  # tokens, more than any window; above it a cache grows linearly
 

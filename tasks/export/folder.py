@@ -16,10 +16,7 @@ README = "README.md"
 
 @contextmanager
 def new_folder(target: Path, readme: str | None = None) -> Iterator[Path]:
-    """A temporary folder to write into, which is renamed to ``target`` if the block succeeds.
-
-    Args:
-        readme: text of its README.md; None for no such file.
+    """A temporary folder, which gets a README.md and its name if the block succeeds.
 
     Raises:
         InputError: ``target`` exists and is not an empty folder.

@@ -1,6 +1,5 @@
 """Export a checkpoint as a model of Transformers' own classes, if its layers allow it."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -14,11 +13,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from layerwright.tasks.contracts.checkpoint import Exported
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.export.agreement import assert_agreement
-from layerwright.tasks.export.checkpoint import CONFIG, INDEX, MANIFEST, Checkpoint
+from layerwright.tasks.export.checkpoint import CONFIG, MANIFEST, Checkpoint
 from layerwright.tasks.export.folder import copy_files, new_folder
 from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.hybrid.families import COPIED_FIELDS, FAMILIES
 from layerwright.tasks.hybrid.stock import REMOVED, layer_window
+from layerwright.tasks.models.weight_files import INDEX, write_index
 from layerwright.tasks.progress import progress
 
 LAYER = re.compile(r"^model\.layers\.(\d+)\.")
@@ -75,11 +75,8 @@ def write_stock(checkpoint: Checkpoint, target: Path) -> PretrainedConfig:
             bar.advance(job)
     if len(files) > 1:
         kept = {new: checkpoint.tensors[old] for old, new in names.items() if new}
-        index = {
-            "metadata": {"total_size": sum(tensor.nbytes for tensor in kept.values())},
-            "weight_map": {name: tensor.file.name for name, tensor in sorted(kept.items())},
-        }
-        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        total = sum(tensor.nbytes for tensor in kept.values())
+        write_index(target, {name: tensor.file.name for name, tensor in kept.items()}, total)
     return config
 
 

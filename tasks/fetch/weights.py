@@ -1,6 +1,5 @@
 """Copy or convert safetensors weights without holding a whole model in memory."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.models.weight_files import DTYPES, INDEX, StoredTensor, read_header
+from layerwright.tasks.models.weight_files import DTYPES, StoredTensor, read_header, write_index
 from layerwright.tasks.progress import progress
 
 SHARD_BYTES = 2 * 10**9  # a conversion holds at most this much in memory, plus a single tensor
@@ -80,9 +79,7 @@ def write_weights(
     if len(shards) > 1:
         names = _shard_names(len(shards))
         where = {n: file for file, shard in zip(names, shards, strict=True) for n in shard}
-        size = sum(_bytes(tensors[name], dtype) for name in keep)
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_index(folder, where, sum(_bytes(tensors[name], dtype) for name in keep))
 
 
 def _convert(

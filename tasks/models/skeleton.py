@@ -75,12 +75,9 @@ class FlatWeights:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model on the meta device, with its weights in files.
+    """A model in evaluation mode on the meta device, with its weights in files.
 
-    Attributes:
-        model: HybridForCausalLM in evaluation mode.
-        fixed: embeddings, final norm, and the head if it is not tied to the embeddings.
-        layers: the weights of each layer; a layer without weights has no parts.
+    ``fixed`` are embeddings, final norm, and the head if it is not tied to the embeddings.
     """
 
     model: HybridForCausalLM

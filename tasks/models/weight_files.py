@@ -3,6 +3,7 @@
 Tensors are read, not memory-mapped: a disk error under a map kills the process without a message.
 """
 
+import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -117,6 +118,12 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         if name not in tensors:
             raise IntegrityError(f"{folder / file}: {name} is missing; {INDEX} says it is there")
     return tensors
+
+
+def write_index(folder: Path, files: dict[str, str], total_bytes: int) -> None:
+    """Writes the checkpoint's index: the file of each tensor."""
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(files.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:

@@ -14,9 +14,7 @@ class LayerSlot:
     Nothing is read in advance, because that gained nothing (benchmarks/2026-12-01-offload.md).
 
     Args:
-        layers: the weights of the offloaded layers, by index.
-        slot_bytes: size of the largest of these layers.
-        device: device of the buffer.
+        slot_bytes: size of the largest layer.
         on_host: keep all weights in host memory (pinned on CUDA) instead of reading their files.
 
     Attributes:

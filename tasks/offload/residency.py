@@ -34,7 +34,6 @@ def plan_residency(
     stay first, because each would occupy the buffer of a large layer.
 
     Args:
-        fixed_bytes: bytes of embeddings, final norm and head.
         layer_bytes: bytes of each layer; 0 for a layer without weights.
         resident_bytes: bound on all weights in memory.
         resident_layers: bound on the number of layers in memory, the buffer included; layers

@@ -18,8 +18,7 @@ from layerwright.tasks.hybrid.layer import HybridLayer
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.hybrid.placement import Placement
 from layerwright.tasks.models.layer_turn import at_work
-from layerwright.tasks.passes.finished_blocks import FinishedBlocks, Record
-from layerwright.tasks.passes.states import Keep
+from layerwright.tasks.passes.states import FinishedBlocks, Keep, Record
 from layerwright.tasks.passes.stream import Stream
 
 

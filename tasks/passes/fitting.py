@@ -34,10 +34,8 @@ def convert_in_place(
     model as converted so far. Layers above the last fitted strategy do not run.
 
     Args:
-        model: a base model; changed in place. Modules that the conversion does not touch stay the
-            same objects.
-        assignments: the plan's strategies with their runs of layers, which cover the layers in
-            order.
+        model: a base model; changed in place. Untouched modules stay the same objects.
+        assignments: the plan's strategies with their runs of layers, in order.
         rows: called at most once, if a strategy fits.
         after: called after each run of layers with its number of layers.
         keep: stores the two streams between layers.

@@ -7,14 +7,9 @@ _POSITIONS_AT_ONCE = 256  # bounds the fp32 temporaries: 256 x 49,152 x 4 bytes 
 
 
 def token_nll(logits: Tensor, ids: Tensor) -> Tensor:
-    """NLL of every token but the first: ``-log softmax(logits[:, t])[ids[:, t + 1]]``.
+    """NLL of every token but the first, ``-log softmax(logits[:, t])[ids[:, t + 1]]``.
 
-    Args:
-        logits: (B, T, V), any float dtype. Position t predicts token t + 1.
-        ids: (B, T) token ids.
-
-    Returns:
-        (B, T - 1) fp32, in nats.
+    From logits (B, T, V) of any float dtype and ids (B, T); (B, T - 1) fp32, in nats.
     """
     return target_nll(logits[:, :-1], ids[:, 1:])
 

@@ -15,8 +15,7 @@ from layerwright.tasks.components import Component
 from layerwright.tasks.contracts.profile import Damage
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.blocks import Visit, Visitor, run_blocks
-from layerwright.tasks.passes.finished_blocks import Record
-from layerwright.tasks.passes.states import Keep
+from layerwright.tasks.passes.states import Keep, Record
 from layerwright.tasks.progress import Bar
 from layerwright.tasks.strategies.base import Strategy
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.blocks import Visit, Visitor
-from layerwright.tasks.passes.finished_blocks import Record
+from layerwright.tasks.passes.states import Record
 from layerwright.tasks.profile.base import BlockProfiler, Findings
 
 

@@ -8,7 +8,7 @@ from layerwright.kernels.covered_mass import covered_mass
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.blocks import Visit, Visitor
-from layerwright.tasks.passes.finished_blocks import Record
+from layerwright.tasks.passes.states import Record
 from layerwright.tasks.profile.base import BlockProfiler
 
 
