@@ -21,7 +21,7 @@ from pathlib import Path
 def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
     """The DAG by hand: no Prefect, no cache, no server."""
     from layerwright.flows.session.inputs import calibration, profiled
-    from layerwright.flows.session.needs import measured_texts, trained_texts
+    from layerwright.flows.session.sources import texts_of_flow
     from layerwright.tasks.choose.step import choose_on_model
     from layerwright.tasks.context import Context
     from layerwright.tasks.contracts.items import read_items
@@ -53,9 +53,9 @@ def plain(recipe_path: Path, assignments: list[str], home: Path) -> None:
         return Context(store=store, workdir=workdir, seed=recipe.seed)
 
     evaluated = needed_texts(recipe.evaluate.metrics)
-    names = {*measured_texts(recipe), *trained_texts(recipe), *evaluated}
     model = fetch_model(recipe.model, context("model"), recipe.data_root)
-    texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in sorted(names)}
+    names = sorted(texts_of_flow(recipe, "convert"))
+    texts = {n: fetch_text(recipe.data[n], context(n), recipe.data_root) for n in names}
     text, strategies = texts[recipe.profile.text], recipe.choose.strategies
     profile = profile_model(model, text, recipe.profile, strategies, context("profile"))
     rows = calibration(recipe, texts)

@@ -14,7 +14,7 @@ from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.gate.side_by_side import compare_arms
 
 
-@flow(name="compare", persist_result=False, validate_parameters=False)
+@flow(persist_result=False, validate_parameters=False)
 def compare(
     a: str,
     b: str,

@@ -9,19 +9,12 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from layerwright.flows.session.champion import (
-    Registry,
-    now,
-    promote_champion,
-    roll_back_champion,
-)
+from layerwright.flows.session.champion import Registry, now, promote_champion, roll_back_champion
 from layerwright.tasks.contracts.promotion import Approval, Move
 from layerwright.tasks.recipe.registry import ApprovalPolicy
 from layerwright.tasks.register.moves import PromotionError
 from layerwright.tasks.register.promotion import Promotable, approved_by_policy
 from layerwright.tasks.register.versions import Address
-
-DAY_SECONDS = 24 * 3600
 
 
 class ApprovalAnswer(RunInput):
@@ -32,14 +25,14 @@ class ApprovalAnswer(RunInput):
     reason: str = Field(min_length=1)
 
 
-@flow(name="promote", flow_run_name="promote {model}")
+@flow(flow_run_name="promote {model}")
 def promote(
     model: str,
     registry: Registry,
     version: str | None = None,
     alias: str = "challenger",
     approval: Approval | ApprovalPolicy | Literal["ask"] = "ask",
-    wait_seconds: int = DAY_SECONDS,
+    wait_seconds: int = 24 * 3600,
 ) -> Move | None:
     """Promote a version once its evidence is valid and someone approved it.
 
@@ -48,37 +41,25 @@ def promote(
         approval: given, or a policy, or ``ask``: the run pauses until a person answers in Prefect.
         wait_seconds: how long it waits for that.
 
-    Returns:
-        The move; None if the version is champion already.
-
-    Raises:
-        PromotionError: see ``promotable``; or not approved.
-        IntegrityError: the checkpoint is not what was registered.
+    Returns, and raises: as `promote_champion`.
     """
+
+    def approve(found: Promotable) -> Approval:
+        if isinstance(approval, ApprovalPolicy):
+            return approved_by_policy(approval, found, now())
+        return approval if isinstance(approval, Approval) else _ask(found, wait_seconds)
+
     address = Address(model, version=version) if version else Address(model, alias=alias)
-    return promote_champion(
-        address, registry, lambda found: _approval(found, approval, wait_seconds)
-    )
+    return promote_champion(address, registry, approve)
 
 
-@flow(name="rollback", flow_run_name="roll back {model}")
+@flow(flow_run_name="roll back {model}")
 def rollback(model: str, registry: Registry, approval: Approval, to: str | None = None) -> Move:
-    """Move the champion back to the version before it, or to an earlier champion.
-
-    Raises:
-        PromotionError: there is no such version.
-        IntegrityError: its checkpoint is not what was registered.
-    """
+    """Move the champion back, as `roll_back_champion`."""
     return roll_back_champion(model, registry, approval, to)
 
 
-def _approval(
-    found: Promotable, approval: Approval | ApprovalPolicy | Literal["ask"], wait_seconds: int
-) -> Approval:
-    if isinstance(approval, ApprovalPolicy):
-        return approved_by_policy(approval, found, now())
-    if isinstance(approval, Approval):
-        return approval
+def _ask(found: Promotable, wait_seconds: int) -> Approval:
     decision = found.decision
     question = ApprovalAnswer.with_initial_data(
         description=f"Shall {found.address} become champion in place of "

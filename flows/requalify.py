@@ -15,7 +15,7 @@ from layerwright.tasks.gate.watch import find_alarms
 from layerwright.tasks.register.requalification import registered_version
 
 
-@flow(name="requalify", persist_result=False, validate_parameters=False)
+@flow(persist_result=False, validate_parameters=False)
 def requalify(
     version: str,
     recipe: str,

@@ -7,10 +7,8 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from layerwright.flows.session.champion import now
-from layerwright.flows.session.course import Course
-from layerwright.flows.session.rollouts import prepare_rollout
-from layerwright.flows.session.serialised import one_at_a_time
+from layerwright.flows.session.champion import now, one_at_a_time
+from layerwright.flows.session.rollouts import Course, prepare_rollout
 from layerwright.flows.session.session import home_at, local_file
 from layerwright.tasks.contracts.rollout import RolloutResult
 from layerwright.tasks.rollout.start import open_rollout
@@ -18,12 +16,7 @@ from layerwright.tasks.rollout.state import decisions_of
 from layerwright.tasks.tracking import connect
 
 
-@flow(
-    name="rollout",
-    flow_run_name="roll out {model}",
-    persist_result=False,
-    validate_parameters=False,
-)
+@flow(flow_run_name="roll out {model}", persist_result=False, validate_parameters=False)
 def rollout(
     model: str,
     recipe: str,
@@ -48,12 +41,10 @@ def rollout(
     with local_file(recipe) as path, local_file(log) as requests:
         ready = prepare_rollout(model, path, assignments or [], requests, home_at(home))
     uri, stages = ready.registry.tracking_uri, len(ready.policy.stages)
+    known = (model, ready.options, ready.policy, ready.requests)
     with one_at_a_time(model, uri, work="roll-out"):
         with connect(uri) as client:
-            state = open_rollout(
-                client, model, ready.options, ready.policy, ready.requests,
-                now=now(), restart=restart,
-            )  # fmt: skip
+            state = open_rollout(client, *known, now=now(), restart=restart)
         course, move = Course(ready, state), None
         while course.state.status == "running":
             if course.state.stage < stages:
@@ -62,10 +53,8 @@ def rollout(
                 move = course.promote()
         with connect(uri) as client:
             decisions = decisions_of(client, course.state)
-    result = RolloutResult(
-        state=course.state, stages=decisions, move=move, records=str(course.folder)
-    )
-    if course.state.status == "promoted":
+    state, records = course.state, str(course.folder)
+    result = RolloutResult(state=state, stages=decisions, move=move, records=records)
+    if state.status == "promoted":
         return result
-    name = course.state.status.capitalize()
-    return Completed(name=name, message=course.state.reason, data=result)
+    return Completed(name=state.status.capitalize(), message=state.reason, data=result)

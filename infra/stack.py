@@ -22,13 +22,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from layerwright.infra.processes import Processes, StackError, free_ports
+from layerwright.infra.processes import Processes, StackError, free_ports, program, write_secret
 from layerwright.infra.seaweed import Identity, read_identities, server_command, write_identities
 from layerwright.tasks.home import Home
 
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(".layerwright-stack")
 PARTS = ("postgres", "redis", "s3", "prefect", "mlflow", "workers")
 WORKERS = ("cpu", "gpu")
+PREFECT = (sys.executable, "-m", "prefect")
 BUCKET = "layerwright"
 ACCOUNT = "layerwright"  # the user name of all clients in Prefect and MLflow
 MLFLOW_USERS = """\
@@ -113,16 +115,15 @@ class Stack:
         except BaseException:
             self.processes.stop_all()
             raise
-        file = self.folder / "stack.env"
-        file.touch(mode=0o600)  # it contains passwords
-        file.write_text("".join(f"{k}='{v}'\n" for k, v in sorted(self.environment.items())))
+        lines = (f"{k}='{v}'\n" for k, v in sorted(self.environment.items()))
+        write_secret(self.folder / "stack.env", "".join(lines))
 
     def down(self) -> None:
         self.processes.stop_all()
 
     def start_postgres(self, *_: object) -> dict[str, str]:
         """A PostgreSQL cluster for Prefect and MLflow."""
-        initdb, server = _program("initdb", "postgresql"), _program("postgres", "postgresql")
+        initdb, server = (program(name, "postgresql") for name in ("initdb", "postgres"))
         folder, secret = self.folder / "postgres", self.folder / "postgres.secret"
         user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
         if not (folder / "PG_VERSION").is_file():
@@ -132,23 +133,17 @@ class Stack:
                 _let_postgres_enter(self.folder)
                 for path in (folder, secret):
                     shutil.chown(path, user)
-            done = subprocess.run(
-                [initdb, "-D", str(folder), "-U", "layerwright", "-A", "scram-sha-256",
-                 f"--pwfile={secret}", "-E", "UTF8", "--locale=C"],
-                capture_output=True, text=True, user=user, cwd=folder,
-            )  # fmt: skip
-            if done.returncode:
-                raise StackError(f"initdb: {done.stdout}{done.stderr}")
+            command = [initdb, "-D", str(folder), "-U", "layerwright", "-A", "scram-sha-256"]
+            command += [f"--pwfile={secret}", "-E", "UTF8", "--locale=C"]
+            _run("initdb", command, user=user, cwd=folder)
         port = self._port("postgres")
         command = [server, "-D", str(folder), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
-        self.processes.start("postgres", command, self.inherited, cwd=folder, user=user)
         self.database = f"layerwright:{secret.read_text()}@127.0.0.1:{port}"
-        self.processes.wait(
-            "postgres", lambda: self._databases("prefect", "mlflow", "mlflow_users")
-        )
+        ready = self._make_databases
+        self.processes.start("postgres", command, self.inherited, ready, folder, user)
         return {}
 
-    def _databases(self, *names: str) -> bool:
+    def _make_databases(self) -> bool:
         """Create missing databases; return False while the server does not answer."""
         import psycopg2
 
@@ -160,24 +155,20 @@ class Stack:
         with connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database")
             existing = {name for (name,) in cursor.fetchall()}
-            for name in names:
-                if name not in existing:
-                    cursor.execute(f"CREATE DATABASE {name}")
+            for name in {"prefect", "mlflow", "mlflow_users"} - existing:
+                cursor.execute(f"CREATE DATABASE {name}")
         connection.close()
         return True
 
     def start_redis(self, *_: object) -> dict[str, str]:
         """Redis for the locks of shared steps; it stores nothing on disk."""
-        server, secret = _program("redis-server", "redis-server"), self._secret("redis-password")
+        server, secret = program("redis-server", "redis-server"), self._secret("redis-password")
         port = self._port("redis")
         config = self.folder / "redis.secret"
-        config.touch(mode=0o600)
-        config.write_text(
-            f'bind 127.0.0.1\nport {port}\nrequirepass {secret}\nsave ""\nappendonly no\n'
-        )
-        self.processes.start("redis", [server, str(config)], self.inherited, cwd=self.folder)
-        log = self.processes.log("redis")
-        self.processes.wait("redis", lambda: "Ready to accept" in log.read_text())
+        bound = f"bind 127.0.0.1\nport {port}\nrequirepass {secret}\n"
+        write_secret(config, f'{bound}save ""\nappendonly no\n')
+        ready = partial(self.processes.says, "redis", "Ready to accept")
+        self.processes.start("redis", [server, str(config)], self.inherited, ready)
         return {"LAYERWRIGHT_LOCKS": f"redis://:{secret}@127.0.0.1:{port}/0"}
 
     def start_s3(self, *_: object) -> dict[str, str]:
@@ -187,8 +178,7 @@ class Stack:
             write_identities(config, [Identity.new("layerwright")])
         (identity,) = read_identities(config)
         command, endpoint = server_command(data, config)
-        self.processes.start("s3", command, self.inherited, cwd=self.folder)
-        self.processes.wait("s3", lambda: _answers(endpoint, 403))
+        self.processes.start("s3", command, self.inherited, lambda: _answers(endpoint, 403))
         variables = {
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": identity.access_key,
@@ -202,16 +192,14 @@ class Stack:
     def start_prefect(self, parts: list[str], *_: object) -> dict[str, str]:
         port = self._port("prefect")
         account = f"{ACCOUNT}:{self._secret('prefect')}"
-        environment = self.inherited | {"PREFECT_SERVER_API_AUTH_STRING": account}
+        extra = {"PREFECT_SERVER_API_AUTH_STRING": account}
         if "postgres" in parts:
             url = f"postgresql+asyncpg://{self.database}/prefect"
-            environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
-        self.processes.start(
-            "prefect", [*command, "--port", str(port)], environment, cwd=self.folder
-        )
+            extra["PREFECT_API_DATABASE_CONNECTION_URL"] = url
+        command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         api = f"http://127.0.0.1:{port}/api"
-        self.processes.wait("prefect", lambda: _answers(f"{api}/health", 200))
+        ready = partial(_answers, f"{api}/health", 200)
+        self.processes.start("prefect", command, self.inherited | extra, ready)
         return {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": account}
 
     def start_mlflow(self, parts: list[str], *_: object) -> dict[str, str]:
@@ -224,21 +212,20 @@ class Stack:
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
             "--backend-store-uri", backend, "--artifacts-destination", artifacts, "--workers", "1",
-            "--app-name", "basic-auth",
+            "--app-name", "basic-auth"
         ]  # fmt: skip
         config = self.folder / "mlflow-users.secret"
-        config.touch(mode=0o600)
-        config.write_text(MLFLOW_USERS.format(users=users.replace("%", "%%")))
-        environment = self.inherited | {
+        write_secret(config, MLFLOW_USERS.format(users=users.replace("%", "%%")))
+        extra = {
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # MLflow's own jobs are not used
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
             "MLFLOW_AUTH_ADMIN_USERNAME": ACCOUNT,
             "MLFLOW_AUTH_ADMIN_PASSWORD": password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self._secret("mlflow-forms"),
         }
-        self.processes.start("mlflow", command, environment, cwd=self.folder)
         address = f"http://127.0.0.1:{port}"
-        self.processes.wait("mlflow", lambda: _answers(f"{address}/health", 200))
+        ready = partial(_answers, f"{address}/health", 200)
+        self.processes.start("mlflow", command, self.inherited | extra, ready)
         return {
             "MLFLOW_TRACKING_URI": address,
             "MLFLOW_TRACKING_USERNAME": ACCOUNT,
@@ -247,13 +234,14 @@ class Stack:
 
     def start_workers(self, parts: list[str], bootstrap: tuple[str, ...]) -> dict[str, str]:
         """Run infra/bootstrap.py, and start one worker per pool."""
-        self._set_commit()
-        done = subprocess.run(
-            [sys.executable, "-m", "layerwright.infra.bootstrap", *bootstrap],
-            cwd=self.source, env=self.inherited, capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            raise StackError(f"bootstrap: {done.stdout}{done.stderr}")
+        head = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.run(head, cwd=self.source, capture_output=True, text=True).stdout
+        # the deployments of infra/prefect.yaml pull them
+        self.environment["LAYERWRIGHT_REPOSITORY"] = str(self.source)
+        self.environment["LAYERWRIGHT_COMMIT"] = commit.strip()
+        self.environment.setdefault("MLFLOW_TRACKING_URI", self.home.tracking_uri)
+        command = [sys.executable, "-m", "layerwright.infra.bootstrap", *bootstrap]
+        _run("bootstrap", command, cwd=self.source, env=self.inherited)
         for pool in WORKERS:
             self.start_worker(pool)
         return {}
@@ -261,20 +249,17 @@ class Stack:
     def start_worker(self, pool: str, name: str = "") -> str:
         """Start another worker of a pool; return the name of its process."""
         name = name or f"worker-{pool}"
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
-        self.processes.start(
-            name, [*command, "--pool", pool, "--name", name], self.inherited, cwd=self.source
-        )
-        log = self.processes.log(name)
-        self.processes.wait(name, lambda: "started!" in log.read_text(errors="replace"))
+        how = ["--type", "process", "--pool", pool, "--name", name]
+        ready = partial(self.processes.says, name, "started!")
+        command = [*PREFECT, "worker", "start", *how]
+        self.processes.start(name, command, self.inherited, ready, self.source)
         return name
 
     def _secret(self, part: str) -> str:
         """A password, which stays the same for this folder."""
         file = self.folder / f"{part}.secret"
         if not file.is_file():
-            file.touch(mode=0o600)
-            file.write_text(secrets.token_hex(16))
+            write_secret(file, secrets.token_hex(16))
         return file.read_text()
 
     def _port(self, part: str) -> int:
@@ -283,24 +268,12 @@ class Stack:
             (self.ports[part],) = free_ports(1)
         return self.ports[part]
 
-    def _set_commit(self) -> None:
-        """Set the repository and commit that the deployments of infra/prefect.yaml pull."""
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=self.source, capture_output=True, text=True
-        )
-        self.environment |= {
-            "LAYERWRIGHT_REPOSITORY": str(self.source),
-            "LAYERWRIGHT_COMMIT": done.stdout.strip(),
-        }
-        self.environment.setdefault("MLFLOW_TRACKING_URI", self.home.tracking_uri)
 
-
-def _program(name: str, package: str) -> str:
-    """The path of a program."""
-    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if path is None:
-        raise StackError(f"the program {name} is not installed: install the package {package}")
-    return path
+def _run(name: str, command: list[str], **options: Any) -> None:
+    """Run a command; raise StackError if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise StackError(f"{name}: {done.stdout}{done.stderr}")
 
 
 def _let_postgres_enter(folder: Path) -> None:
@@ -326,13 +299,11 @@ def _make_bucket(environment: dict[str, str], seconds: float = 60) -> None:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = boto3.Session().client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    client = boto3.Session(
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
         region_name=environment["AWS_DEFAULT_REGION"],
-    )
+    ).client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
     end = time.monotonic() + seconds
     while True:  # the S3 endpoint answers before the volume server is ready
         try:

@@ -47,5 +47,11 @@ class IntegrityError(LayerwrightError):
     """Stored bytes differ from those that were written: a digest or size does not match."""
 
 
+class Interrupted(LayerwrightError):  # noqa: N818 - the user's decision is no error
+    """Ctrl-C during a run; the message names the kept results and the command to continue."""
+
+    exit_status = 130
+
+
 class StepError(LayerwrightError):
     """A step failed for a reason outside the recipe: network, disk, device."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
+from layerwright.flows.command_line.tables import new_table
 from layerwright.tasks.choose.base import Selector
 from layerwright.tasks.components import Component, discover
 from layerwright.tasks.contracts.base import Contract
@@ -41,22 +44,30 @@ class Catalogue(Contract):
 
 def catalogue() -> Catalogue:
     """Every component that is installed."""
-    found = {kind: discover(base) for kind, base in KINDS.items()}
-    names = {kind: tuple(components) for kind, components in found.items()}
     options = {
-        kind: {name: _described(component) for name, component in components.items()}
-        for kind, components in found.items()
+        kind: {name: _described(component) for name, component in discover(base).items()}
+        for kind, base in KINDS.items()
     }
+    names = {kind: tuple(components) for kind, components in options.items()}
     return Catalogue(**names, families=tuple(FAMILIES), options=options)
 
 
 def _described(component: type[Component]) -> Described:
-    return Described(
-        purpose=(component.__doc__ or "").strip().split("\n")[0],
-        options={
-            name: "required"
-            if field.is_required()
-            else str(field.get_default(call_default_factory=True))
-            for name, field in component.model_fields.items()
-        },
-    )
+    options = {
+        name: str(
+            "required" if field.is_required() else field.get_default(call_default_factory=True)
+        )
+        for name, field in component.model_fields.items()
+    }
+    return Described(purpose=(component.__doc__ or "").strip().split("\n")[0], options=options)
+
+
+def show_methods(console: Console, catalogue: Catalogue) -> None:
+    """Every component with its purpose and options."""
+    for kind, components in catalogue.options.items():
+        table = new_table(kind.capitalize(), "name", "purpose", "options")
+        for name, about in components.items():
+            options = ", ".join(f"{k}={v}" for k, v in about.options.items())
+            table.add_row(name, about.purpose, options)
+        console.print(table)
+    console.print(f"Families: {', '.join(catalogue.families)}")

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from rich.console import Console
+
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import InputError
@@ -67,13 +69,21 @@ def clean(
         )
     for run in abandoned:
         RunFolder.find(home, run).finish("failed", "abandoned")
-    _refuse_beside_runs(home)
+    running = [record.run_id for record in RunFolder.all(home) if record.state == "running"]
+    if running:
+        raise InputError(
+            f"runs under way, or killed and not resumed: {', '.join(running)}",
+            remedy="wait for it, `layerwright resume` it, or give --abandon RUN",
+        )
     before = (now or datetime.now(UTC)) - timedelta(days=days)
     store = open_store(store_uri or str(home.store), home.trees)
     old, kept = _results(store, before)
     kept |= held_trees(tracking_uri or home.tracking_uri)
+    trees: dict[str, list[Entry]] = defaultdict(list)
+    for entry in store.entries("trees/"):
+        trees[entry.key.split("/")[1]].append(entry)
     removed = {}
-    for sha256, entries in _trees(store).items():
+    for sha256, entries in trees.items():
         if sha256 in kept:
             continue
         if max(entry.modified for entry in entries) >= before:
@@ -96,15 +106,6 @@ def clean(
     )
 
 
-def _refuse_beside_runs(home: Home) -> None:
-    running = [record.run_id for record in RunFolder.all(home) if record.state == "running"]
-    if running:
-        raise InputError(
-            f"runs under way, or killed and not resumed: {', '.join(running)}",
-            remedy="wait for it, `layerwright resume` it, or give --abandon RUN",
-        )
-
-
 def _results(store: Store, before: datetime) -> tuple[list[Entry], dict[str, str]]:
     """Results that are old enough to remove, and the trees that the other results name."""
     old, named = [], {}
@@ -118,8 +119,14 @@ def _results(store: Store, before: datetime) -> tuple[list[Entry], dict[str, str
     return old, named
 
 
-def _trees(store: Store) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = defaultdict(list)
-    for entry in store.entries("trees/"):
-        found[entry.key.split("/")[1]].append(entry)
-    return found
+def show_cleaned(console: Console, cleaned: Cleaned) -> None:
+    """The trees that were kept and removed, and the bytes."""
+    for sha256, why in cleaned.kept.items():
+        console.print(f"kept        {sha256[:12]}  {why}", soft_wrap=True)
+    for sha256, size in cleaned.removed.items():
+        console.print(f"removed     {sha256[:12]}  {size / 1e6:,.1f} MB")
+    removed = "would be removed" if cleaned.dry_run else "removed"
+    console.print(
+        f"{len(cleaned.removed)} trees, {cleaned.results} results and {cleaned.unfinished} "
+        f"unfinished writes {removed}, {cleaned.bytes / 1e6:,.1f} MB"
+    )

@@ -11,7 +11,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
 from packaging.requirements import Requirement
+from rich.console import Console
 
+from layerwright.flows.command_line.tables import new_table
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import LayerwrightError
 from layerwright.tasks.home import Home
@@ -19,6 +21,7 @@ from layerwright.tasks.home import Home
 State = Literal["ok", "note", "broken"]
 Outcome = tuple[State, str]
 SMALLEST_DISK = 3e9
+MARKS = {"ok": "[green]ok[/green]", "note": "note", "broken": "[red]broken[/red]"}
 
 
 class Finding(Contract):
@@ -42,7 +45,7 @@ class Findings(Contract):
 def examine(home: Home, store: str | None) -> Findings:
     """Run every check."""
     checks: list[tuple[str, Callable[[], Outcome]]] = [
-        ("python", _python),
+        ("python", lambda: ("ok", f"{sys.version.split()[0]} at {sys.executable}")),
         ("packages", _packages),
         ("devices", _devices),
         ("kernels", _kernels),
@@ -59,10 +62,6 @@ def examine(home: Home, store: str | None) -> Findings:
             state, text = "broken", str(error)
         findings.append(Finding(check=name, state=state, finding=text))
     return Findings(checks=tuple(findings))
-
-
-def _python() -> Outcome:
-    return "ok", f"{sys.version.split()[0]} at {sys.executable}"
 
 
 def _packages() -> Outcome:
@@ -152,3 +151,11 @@ def _mlflow(home: Home) -> Outcome:
 
     refuse_closed_server(uri)
     return "ok", f"{uri} answers"
+
+
+def show_findings(console: Console, findings: Findings) -> None:
+    """The result of each check."""
+    table = new_table("Doctor", "check", "state", "finding")
+    for finding in findings.checks:
+        table.add_row(finding.check, MARKS[finding.state], finding.finding)
+    console.print(table)

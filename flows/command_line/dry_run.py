@@ -6,6 +6,9 @@ import contextlib
 import time
 from typing import Literal
 
+from rich.console import Console
+
+from layerwright.flows.command_line.tables import new_table
 from layerwright.flows.session.prepare import Prepared
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.base import Contract
@@ -29,7 +32,7 @@ class Outlook(Contract):
     basis: str
 
 
-def dry_run(prepared: Prepared) -> Outlook:
+def outlook(prepared: Prepared) -> Outlook:
     """Walk the DAG through the cache until the first step that is not cached.
 
     Times are estimated from a matrix product that is timed now, within a factor of about two.
@@ -60,9 +63,7 @@ def dry_run(prepared: Prepared) -> Outlook:
     return Outlook(
         steps=tuple(
             StepOutlook(
-                step=name,
-                state="cached" if run.hits.get(name) else "to do",
-                seconds=seconds(step),
+                step=name, state="cached" if run.hits.get(name) else "to do", seconds=seconds(step)
             )
             for name, step in steps().items()
             if step.block is None or getattr(recipe, step.block)
@@ -85,3 +86,15 @@ def _flops_per_second(size: int = 768, repeats: int = 5) -> float:
         a @ a
         times.append(time.perf_counter() - started)
     return 2 * size**3 / sorted(times)[repeats // 2]
+
+
+def show_outlook(console: Console, outlook: Outlook) -> None:
+    """A dry run."""
+    table = new_table("What this run would do", "step", "state", "about")
+    for step in outlook.steps:
+        about = "-" if step.seconds is None else f"{step.seconds:.0f} s"
+        table.add_row(step.step, step.state, about)
+    console.print(table)
+    for name, size in (("memory", outlook.memory_bytes), ("disk", outlook.disk_bytes)):
+        console.print(f"{name:7} {'-' if size is None else f'about {size / 1e9:.1f} GB'}")
+    console.print(f"basis   {outlook.basis}")

@@ -6,42 +6,35 @@ from typing import Annotated
 
 import typer
 
-from layerwright.flows.command_line.options import (
-    HOME,
-    HOUSEKEEPING,
-    AsJson,
-    HomeOption,
-    show_result,
-)
+from layerwright.flows.command_line import options
 
 housekeeping_app = typer.Typer()
 
 
-@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
-def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+@housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
+def runs(home: options.HomeOption = options.HOME, as_json: options.AsJson = False) -> None:
     """List the runs under a home folder."""
-    from layerwright.flows.command_line.presentation.runs import show_runs
-    from layerwright.flows.session.runs import RunList
+    from layerwright.flows.command_line.spending import show_runs
+    from layerwright.flows.session.runs import RunFolder, RunList
 
-    show_result(RunList.of(home), as_json, show_runs)
+    options.show_result(RunList(runs=tuple(RunFolder.all(home))), as_json, show_runs)
 
 
-@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+@housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
 def spending(
     month: Annotated[str | None, typer.Option(help="Show only this month: YYYY-MM.")] = None,
-    home: HomeOption = HOME,
-    as_json: AsJson = False,
+    home: options.HomeOption = options.HOME,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the device hours and money that runs under a home folder spent, by month."""
-    from layerwright.flows.command_line.presentation.runs import show_spending
-    from layerwright.flows.command_line.spending import spending as by_month
+    from layerwright.flows.command_line import spending as spent
 
-    show_result(by_month(home, month), as_json, show_spending)
+    options.show_result(spent.spending(home, month), as_json, spent.show_spending)
 
 
-@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+@housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
 def gc(
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
     store: Annotated[
         str | None, typer.Option(help="Clean this store instead of the home's.")
     ] = None,
@@ -56,29 +49,27 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the files to remove; remove nothing.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Remove old results and trees that no registered version needs."""
-    from layerwright.flows.command_line.cleaning import clean
-    from layerwright.flows.command_line.presentation.installation import show_cleaned
+    from layerwright.flows.command_line.cleaning import clean, show_cleaned
 
     removed = clean(home, store, tracking_uri, days=days, dry=dry_run, abandoned=abandon or ())
-    show_result(removed, as_json, show_cleaned)
+    options.show_result(removed, as_json, show_cleaned)
 
 
-@housekeeping_app.command(rich_help_panel=HOUSEKEEPING)
+@housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
 def doctor(
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
     store: Annotated[str | None, typer.Option(help="Check this store as well.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check versions, devices, stores and servers; exit status 1 if something is broken."""
-    from layerwright.flows.command_line.doctor import examine
-    from layerwright.flows.command_line.presentation.installation import show_findings
+    from layerwright.flows.command_line.doctor import examine, show_findings
     from layerwright.flows.session import embedded
 
     embedded.configure(home)
     findings = examine(home, store)
-    show_result(findings, as_json, show_findings)
+    options.show_result(findings, as_json, show_findings)
     if findings.broken:
         raise typer.Exit(1)

@@ -16,14 +16,11 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from layerwright.flows.command_line.building import building_app
 from layerwright.flows.command_line.housekeeping import housekeeping_app
-from layerwright.flows.command_line.judging import judging_app
-from layerwright.flows.command_line.options import INTERRUPTED
 from layerwright.flows.command_line.registry import registry_app
-from layerwright.flows.command_line.rollout import rollout_app
+from layerwright.flows.command_line.running import running_app
 from layerwright.flows.command_line.serving import serving_app
-from layerwright.tasks.errors import LayerwrightError
+from layerwright.tasks.errors import Interrupted, LayerwrightError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +29,7 @@ app = typer.Typer(
     help="Turn a pretrained language model into a cheaper hybrid, layer by layer, "
     "and promote it only if it passes.",
 )
-for group in (building_app, judging_app, serving_app, registry_app, rollout_app, housekeeping_app):
+for group in (running_app, serving_app, registry_app, housekeeping_app):
     app.add_typer(group)
 
 
@@ -60,11 +57,11 @@ def main() -> None:
     try:
         app()
     except LayerwrightError as error:
-        kind = "interrupted" if error.exit_status == INTERRUPTED else "error"
+        kind = "interrupted" if isinstance(error, Interrupted) else "error"
         print(f"{kind}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
     except SystemExit as end:  # Typer's own for Ctrl-C, which prints nothing
-        if end.code == INTERRUPTED:
+        if end.code == Interrupted.exit_status:
             print("interrupted: no run had started", file=sys.stderr)
         raise
     except BrokenPipeError:

@@ -1,22 +1,27 @@
-"""Options that several commands share, and the output of a result as text or JSON."""
+"""What commands share: their options, the start of a flow, and the output of a result."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 
+from layerwright.tasks.errors import Interrupted
 from layerwright.tasks.home import Home
+
+if TYPE_CHECKING:
+    from layerwright.flows.session.prepare import Prepared
 
 # headings of `layerwright --help`
 BUILD, JUDGE, SERVE = "Build", "Judge", "Serve"
 REGISTRY, HOUSEKEEPING = "Registry", "Housekeeping"
-REJECTED, INTERRUPTED = 3, 130  # exit status
+REJECTED = 3  # exit status
 
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 RunArgument = Annotated[str, typer.Argument(help="Run id, its beginning, or `latest`.")]
@@ -36,6 +41,7 @@ Assignments = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 HOME: Any = ".layerwright"  # the option's parser makes it a `Home`
+UNCHANGED: Any = []  # no assignments: typer reads the default, nobody changes it
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -47,3 +53,33 @@ def show_result(result: Result, as_json: bool, show: Callable[[Console, Result],
         print(result.model_dump_json(), flush=True)
     else:
         show(Console(), result)
+
+
+def run_flow(prepared: Prepared, as_json: bool, **more: Any) -> None:
+    """Run the flow that a run was prepared for, and show its result.
+
+    Args:
+        more: parameters of this flow in addition to those that every flow takes.
+
+    Raises:
+        Interrupted: the user pressed Ctrl-C.
+        Exit: with status 3, if the gate rejected.
+    """
+    # late: Prefect reads its settings when it is imported, and `prepare` sets them
+    flow = getattr(importlib.import_module(f"layerwright.flows.{prepared.flow}"), prepared.flow)
+    from layerwright.flows.command_line.results import show_run
+
+    with prepared.server:
+        run = prepared.record().run_id
+        try:
+            result = flow(recipe=str(prepared.path), home=str(prepared.home), run=run, **more)
+        except KeyboardInterrupt:
+            how = f"`layerwright resume {run} --home {prepared.home}` continues it"
+            if prepared.flow != "convert":
+                how = f"`layerwright {prepared.flow}` with the same arguments uses them"
+            raise Interrupted(
+                f"the results of finished steps of run {run} are kept; {how}"
+            ) from None
+    show_result(result, as_json, show_run)
+    if getattr(result, "decision", None) == "rejected":
+        raise typer.Exit(REJECTED)

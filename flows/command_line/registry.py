@@ -1,4 +1,4 @@
-"""The commands on registered versions: promote, rollback, history."""
+"""The commands on registered versions: promote, rollback, history, rollout, assign."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-from layerwright.flows.command_line.options import (
-    HOME,
-    REGISTRY,
-    AsJson,
-    HomeOption,
-    show_result,
-)
+from layerwright.flows.command_line import options
 
 registry_app = typer.Typer()
 
@@ -30,7 +24,7 @@ ChampionAlias = Annotated[str, typer.Option("--champion", help="The champion's a
 By = Annotated[str | None, typer.Option("--by", help="Approver (default: your login).")]
 
 
-@registry_app.command(rich_help_panel=REGISTRY)
+@registry_app.command(rich_help_panel=options.REGISTRY)
 def promote(
     model: ModelArgument,
     version: Annotated[str | None, typer.Option(help="Promote this version.")] = None,
@@ -46,21 +40,20 @@ def promote(
         bool, typer.Option("--ask", help="Wait until someone answers in Prefect.")
     ] = False,
     champion: ChampionAlias = "champion",
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
     tracking_uri: TrackingUri = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a version the champion if its evidence is valid and it is approved."""
-    from layerwright.flows.command_line import champion_moves
-    from layerwright.flows.command_line.presentation.registry import show_move
+    from layerwright.flows.command_line import champions
 
-    where = champion_moves.registry_at(home, tracking_uri, champion)
-    approval = champion_moves.approval_from(approve_by, reason, recipe, ask)
-    move = champion_moves.run_promotion(model, where, version, alias, approval)
-    show_result(move, as_json, show_move)
+    where = champions.registry_at(home, tracking_uri, champion)
+    approval = champions.approval_from(approve_by, reason, recipe, ask)
+    moved = champions.move("promote", model, where, version=version, alias=alias, approval=approval)
+    options.show_result(moved, as_json, champions.show_move)
 
 
-@registry_app.command(rich_help_panel=REGISTRY)
+@registry_app.command(rich_help_panel=options.REGISTRY)
 def rollback(
     model: ModelArgument,
     to: Annotated[
@@ -70,31 +63,71 @@ def rollback(
     by: By = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason.")] = "rollback by hand",
     champion: ChampionAlias = "champion",
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
     tracking_uri: TrackingUri = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Move the champion back to the version before it."""
-    from layerwright.flows.command_line import champion_moves
-    from layerwright.flows.command_line.presentation.registry import show_move
+    from layerwright.flows.command_line import champions
     from layerwright.tasks.contracts.promotion import Approval
 
-    where = champion_moves.registry_at(home, tracking_uri, champion)
+    where = champions.registry_at(home, tracking_uri, champion)
     approval = Approval(by=by or getpass.getuser(), reason=reason)
-    show_result(champion_moves.run_rollback(model, where, to, approval), as_json, show_move)
+    moved = champions.move("rollback", model, where, to=to, approval=approval)
+    options.show_result(moved, as_json, champions.show_move)
 
 
-@registry_app.command(rich_help_panel=REGISTRY)
+@registry_app.command(rich_help_panel=options.REGISTRY)
 def history(
     model: ModelArgument,
     champion: ChampionAlias = "champion",
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
     tracking_uri: TrackingUri = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a model's versions, whether each can be promoted, and each move of its champion."""
-    from layerwright.flows.command_line.champion_moves import read_history, registry_at
-    from layerwright.flows.command_line.presentation.registry import show_history
+    from layerwright.flows.command_line import champions
 
-    found = read_history(model, registry_at(home, tracking_uri, champion))
-    show_result(found, as_json, show_history)
+    found = champions.read_history(model, champions.registry_at(home, tracking_uri, champion))
+    options.show_result(found, as_json, champions.show_history)
+
+
+@registry_app.command(rich_help_panel=options.SERVE)
+def rollout(
+    model: ModelArgument,
+    recipe: options.RecipeArgument,
+    log: Annotated[Path, typer.Option(help="The request log: JSON Lines, oldest first.")],
+    home: options.HomeOption = options.HOME,
+    assignments: options.Assignments = options.UNCHANGED,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start again at the first stage.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Give the challenger a growing share of a request log, then promote it or roll it back by the
+    recipe's policy. Run the same command again to resume."""
+    from layerwright.flows.command_line import champions
+
+    found = champions.run_rollout(model, recipe, assignments, log, home, restart)
+    options.show_result(found, as_json, champions.show_rollout)
+    if found.state.status != "promoted":
+        raise typer.Exit(options.REJECTED)
+
+
+@registry_app.command(rich_help_panel=options.SERVE)
+def assign(
+    model: ModelArgument,
+    request_id: Annotated[
+        str, typer.Argument(metavar="REQUEST_ID", help="Id of a request or user.")
+    ],
+    champion: ChampionAlias = "champion",
+    home: options.HomeOption = options.HOME,
+    tracking_uri: TrackingUri = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show which version serves a request, at the share that its roll-out has reached."""
+    from layerwright.flows.command_line import champions
+
+    where = champions.registry_at(home, tracking_uri, champion)
+    found = champions.read_assignment(model, request_id, where)
+    options.show_result(found, as_json, champions.show_assignment)

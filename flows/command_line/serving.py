@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from layerwright.flows.command_line.options import HOME, SERVE, AsJson, HomeOption, show_result
+from layerwright.flows.command_line import options
 
 serving_app = typer.Typer()
 
@@ -16,7 +16,7 @@ CheckpointArgument = Annotated[
 ]
 
 
-@serving_app.command(rich_help_panel=SERVE)
+@serving_app.command(rich_help_panel=options.SERVE)
 def export(
     checkpoint: CheckpointArgument,
     to: Annotated[
@@ -26,36 +26,34 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write, new or empty.")],
-    home: HomeOption = HOME,
-    as_json: AsJson = False,
+    home: options.HomeOption = options.HOME,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a checkpoint in a form that serving engines load, and compare the logits of both."""
-    from layerwright.flows.command_line.checkpoints import export_checkpoint
-    from layerwright.flows.command_line.presentation.checkpoints import show_export
+    from layerwright.flows.command_line.checkpoints import export_checkpoint, show_export
 
-    show_result(export_checkpoint(checkpoint, home, to, out), as_json, show_export)
+    options.show_result(export_checkpoint(checkpoint, home, to, out), as_json, show_export)
 
 
-@serving_app.command(rich_help_panel=SERVE)
+@serving_app.command(rich_help_panel=options.SERVE)
 def inspect(
     checkpoint: CheckpointArgument,
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
     tokens: Annotated[
         list[int] | None,
         typer.Option(help="Show the cache at this length in tokens; can be repeated."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a checkpoint's layers, capabilities, memory and size without loading its weights."""
-    from layerwright.flows.command_line.checkpoints import checkpoint_folder
-    from layerwright.flows.command_line.presentation.checkpoints import show_inspection
+    from layerwright.flows.command_line.checkpoints import checkpoint_folder, show_inspection
     from layerwright.tasks.export.checkpoint import inspect_checkpoint
 
     folder = checkpoint_folder(checkpoint, home)
-    show_result(inspect_checkpoint(folder, tokens), as_json, show_inspection)
+    options.show_result(inspect_checkpoint(folder, tokens), as_json, show_inspection)
 
 
-@serving_app.command(rich_help_panel=SERVE)
+@serving_app.command(rich_help_panel=options.SERVE)
 def generate(
     checkpoint: CheckpointArgument,
     prompt: Annotated[str | None, typer.Option(help="The text to continue.")] = None,
@@ -75,12 +73,11 @@ def generate(
         Literal["disk", "host"],
         typer.Option(help="Read the other layers from disk or from host memory."),
     ] = "disk",
-    home: HomeOption = HOME,
-    as_json: AsJson = False,
+    home: options.HomeOption = options.HOME,
+    as_json: options.AsJson = False,
 ) -> None:
     """Continue a prompt; layers that exceed the given memory are read when they run."""
-    from layerwright.flows.command_line.checkpoints import checkpoint_folder
-    from layerwright.flows.command_line.presentation.checkpoints import show_generated
+    from layerwright.flows.command_line.checkpoints import checkpoint_folder, show_generated
     from layerwright.tasks.device import resolve_device
     from layerwright.tasks.offload.generation import generate_text, read_prompt
 
@@ -95,4 +92,4 @@ def generate(
         source=weights,
         device=resolve_device("auto"),
     )
-    show_result(generated, as_json, show_generated)
+    options.show_result(generated, as_json, show_generated)

@@ -1,10 +1,14 @@
-"""Sum the device hours and the money of the runs under a home by month."""
+"""List the runs under a home, and sum their device hours and their money by month."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from layerwright.flows.session.runs import RunFolder, RunRecord
+from rich.console import Console
+from rich.markup import escape
+
+from layerwright.flows.command_line.tables import new_table
+from layerwright.flows.session.runs import RunFolder, RunList, RunRecord
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.run import RunSummary
 from layerwright.tasks.errors import InputError
@@ -37,10 +41,7 @@ class Spending(Contract):
 
 
 def spending(home: Home, month: str | None = None) -> Spending:
-    """Every month with runs, oldest first; with ``month``, only that month.
-
-    Args:
-        month: ``YYYY-MM``.
+    """Every month with runs, oldest first; with ``month`` (``YYYY-MM``), only that month.
 
     Raises:
         InputError: no run started in that month.
@@ -89,3 +90,32 @@ def _month(home: Home, name: str, records: list[RunRecord]) -> Month:
         unknown=tuple(unknown),
         versions=tuple(versions),
     )
+
+
+def show_runs(console: Console, runs: RunList) -> None:
+    """All runs of a home folder."""
+    table = new_table("Runs", "run", "state", "started", "finished", "reason")
+    for run in runs.runs:
+        cells = (run.run_id, run.state, run.started_at, run.finished_at or "", run.reason)
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+
+
+def show_spending(console: Console, spending: Spending) -> None:
+    """One month a row; runs without times are named below."""
+    table = new_table("Spent by month", "month", "runs", "device hours", "money", "versions")
+    for month in spending.months:
+        steps, total = month.device_hours, sum(month.device_hours.values())
+        longest = sorted(steps, key=lambda step: -steps[step])[:3]
+        costly = ", ".join(f"{step} {steps[step]:.2f}" for step in longest)
+        money = [f"{amount:.2f} {currency}" for currency, amount in month.money.items()]
+        if month.unpriced_hours:
+            money.append(f"{month.unpriced_hours:.2f} h without a price")
+        runs = ", ".join(f"{count} {state}" for state, count in month.runs.items())
+        hours = f"{total:.2f} ({costly})" if steps else "-"
+        cells = (", ".join(texts) or "-" for texts in (money, month.versions))
+        table.add_row(month.month, runs, hours, *cells)
+    console.print(table)
+    for month in spending.months:
+        if month.unknown:
+            console.print(f"{month.month}: no times of {', '.join(month.unknown)}")

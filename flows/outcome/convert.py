@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from layerwright.flows.outcome.model_cards import card_facts
-from layerwright.flows.session.environment import versions
 from layerwright.flows.session.inputs import items_of
-from layerwright.flows.session.session import Session
+from layerwright.flows.session.session import Session, versions
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.events import emit_event
 
-from layerwright.flows.session.environment import versions
-from layerwright.flows.session.session import Session
+from layerwright.flows.session.session import Session, versions
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.references import ModelRef

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from prefect.artifacts import create_link_artifact
 
-from layerwright.flows.session.environment import versions
-from layerwright.flows.session.needs import NEEDED_BLOCKS
+from layerwright.flows.session.preflight import NEEDED_BLOCKS
 from layerwright.flows.session.runs import RunRecord
-from layerwright.flows.session.session import Session
+from layerwright.flows.session.session import Session, versions
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.evaluation import PlanComparison
 from layerwright.tasks.contracts.plan import ConversionPlan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
-from layerwright.flows.session.needs import evaluated_texts, texts_of_flow
 from layerwright.flows.session.session import Session
+from layerwright.flows.session.sources import evaluated_texts, texts_of_flow
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.evaluation import Champion, EvalReport
 from layerwright.tasks.contracts.items import ItemResult, read_items

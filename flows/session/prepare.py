@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING
 from layerwright.flows.session import embedded
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.contracts.references import ModelRef, TextRef
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.document import Located
 from layerwright.tasks.recipe.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from layerwright.tasks.fetch.sources import Source
     from layerwright.tasks.orchestration.place import Place
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recipe that was read and checked for one flow, with its sources pinned.
-
-    ``earlier`` is the run that continues; None for a new run.
-    """
+    """A recipe that was read and checked for one flow, with its sources pinned."""
 
     recipe: Recipe
     path: Path
@@ -35,16 +30,15 @@ class Prepared:
     server: embedded.Server
     plan: ConversionPlan | None = None
     assignments: tuple[str, ...] = ()
-    earlier: RunFolder | None = None
+    earlier: RunFolder | None = None  # the run that continues
 
     def record(self) -> RunFolder:
         """The run's folder, with the record from which the flow starts."""
         if self.earlier:
             self.earlier.update(pins=self.pins)
             return self.earlier
-        return RunFolder.create(
-            self.home, self.recipe, self.path, self.plan, self.assignments, self.flow, self.pins
-        )
+        same = {name: getattr(self, name) for name in ("plan", "assignments", "flow", "pins")}
+        return RunFolder.create(self.home, self.recipe, self.path, **same)
 
 
 def prepare(
@@ -78,8 +72,8 @@ def prepare(
         chosen = check_plan(plan) if plan else None
         sources = sources_of(recipe, document, flow=flow)
         pins = pin_sources(sources, document)
-        missing = {name: sources[name] for name in _not_fetched(recipe, home, sources, pins)}
-        check_sources(missing, document, home)
+        fetched = {name for name, pin in pins.items() if _is_fetched(recipe, home, name, pin)}
+        check_sources({n: s for n, s in sources.items() if n not in fetched}, document, home)
     except BaseException:
         server.end()
         raise
@@ -108,7 +102,7 @@ def prepare_again(home: Home, run_id: str) -> Prepared:
         recipe=record.recipe,
         path=Path(record.recipe_path),
         home=home,
-        flow="convert",
+        flow=record.flow,
         pins=pins,
         server=embedded.Server(home),
         plan=record.plan,
@@ -133,29 +127,16 @@ def place_of(recipe: Recipe, home: Home, run_id: str = "") -> Place:
 
 
 def _ran_before(path: Path, overrides: list[str], home: Home) -> bool:
-    if not path.is_file():
-        return False
-    asked = path.read_bytes(), tuple(overrides)
+    asked = path.read_bytes() if path.is_file() else None, tuple(overrides)
     return any((r.recipe_text.encode(), r.assignments) == asked for r in RunFolder.all(home))
 
 
-def _not_fetched(
-    recipe: Recipe, home: Home, sources: dict[str, Source], pins: dict[str, str]
-) -> list[str]:
-    """Names of the sources whose fetch is not cached. The others need no network."""
+def _is_fetched(recipe: Recipe, home: Home, name: str, pin: str) -> bool:
+    """Whether the fetch of a source is cached, so that it needs no network."""
     from layerwright.tasks.fetch.task import fetch_model, fetch_text
 
-    place = place_of(recipe, home)
-    missing = []
-    cached: ModelRef | TextRef | None
-    for name in sources:
-        if name == "model":
-            cached = fetch_model.cached_result(
-                recipe.model, recipe.data_root, pins[name], place=place
-            )
-        else:
-            text = recipe.data[name.removeprefix("data.")]
-            cached = fetch_text.cached_result(text, recipe.data_root, pins[name], place=place)
-        if cached is None:
-            missing.append(name)
-    return missing
+    place, root = place_of(recipe, home), recipe.data_root
+    if name == "model":
+        return fetch_model.cached_result(recipe.model, root, pin, place=place) is not None
+    text = recipe.data[name.removeprefix("data.")]
+    return fetch_text.cached_result(text, root, pin, place=place) is not None

@@ -33,10 +33,19 @@ RESULTS: dict[str, type[RunResult]] = {
 logger = logging.getLogger("layerwright")
 
 
-class RunRecord(Contract):
-    """The inputs of a run, from which it can be repeated, and its state."""
+class RunLine(Contract):
+    """One run in the list of runs."""
 
     run_id: str
+    state: str = "running"  # running, accepted, rejected, failed
+    started_at: str
+    finished_at: str | None = None
+    reason: str = ""
+
+
+class RunRecord(RunLine):
+    """The inputs of a run, from which it can be repeated, and its state."""
+
     recipe_path: str
     recipe_text: str
     recipe: Recipe
@@ -44,31 +53,12 @@ class RunRecord(Contract):
     assignments: tuple[str, ...] = ()  # of --set; `recipe` contains them already
     plan: ConversionPlan | None = None
     pins: dict[str, str] = {}  # identity of each source, for the cache keys
-    started_at: str
-    finished_at: str | None = None
-    state: str = "running"  # running, accepted, rejected, failed
-    reason: str = ""
-
-
-class RunLine(Contract):
-    """One run in the list of runs."""
-
-    run_id: str
-    state: str
-    started_at: str
-    finished_at: str | None
-    reason: str
 
 
 class RunList(Contract):
-    """The runs under a home folder, oldest first."""
+    """The runs under a home folder, oldest first; printed without their inputs."""
 
     runs: tuple[RunLine, ...]
-
-    @classmethod
-    def of(cls, home: Home) -> RunList:
-        fields = set(RunLine.model_fields)
-        return cls(runs=tuple(RunLine(**r.model_dump(include=fields)) for r in RunFolder.all(home)))
 
 
 class RunFolder:
@@ -79,28 +69,17 @@ class RunFolder:
         self.path = home.runs / run_id
 
     @classmethod
-    def create(
-        cls,
-        home: Home,
-        recipe: Recipe,
-        recipe_path: Path,
-        plan: ConversionPlan | None,
-        assignments: tuple[str, ...] = (),
-        flow: str = "convert",
-        pins: dict[str, str] | None = None,
-    ) -> RunFolder:
+    def create(cls, home: Home, recipe: Recipe, path: Path, **inputs: Any) -> RunFolder:
+        """The folder of a new run; ``inputs`` are further fields of its record."""
         now = datetime.now(UTC)
         folder = cls(home, f"{recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
         record = RunRecord(
             run_id=folder.run_id,
-            recipe_path=str(recipe_path),
-            recipe_text=Path(recipe_path).read_text(encoding="utf-8"),
+            recipe_path=str(path),
+            recipe_text=path.read_text(encoding="utf-8"),
             recipe=recipe,
-            flow=flow,
-            assignments=assignments,
-            plan=plan,
-            pins=pins or {},
             started_at=now.isoformat(timespec="seconds"),
+            **inputs,
         )
         folder.write("run.json", record.model_dump_json(indent=1))
         return folder
@@ -138,8 +117,8 @@ class RunFolder:
         """The content of run.json.
 
         Args:
-            components: whether the recipe validates into its components, to run it again. Without
-                them it holds their names and options, and no room is imported.
+            components: whether the recipe validates into its components, to run it again, or keeps
+                their names and options, which imports no room.
 
         Raises:
             InputError: another version of Layerwright wrote it.
@@ -175,11 +154,7 @@ class RunFolder:
     def _read(
         self, name: str, kind: type[Result], context: dict[str, str] | None = None
     ) -> Result | None:
-        """A document of the run's folder, or None if it does not exist.
-
-        Raises:
-            InputError: another version of Layerwright wrote it.
-        """
+        """A document of the run's folder, or None if it does not exist."""
         path = self.path / name
         if not path.is_file():
             return None

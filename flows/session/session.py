@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed
 
 from layerwright.flows.session.prepare import place_of, prepare
-from layerwright.flows.session.runs import RunFolder, RunRecord
+from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.evaluation import Champion
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import ModelRef
@@ -31,7 +33,7 @@ from layerwright.tasks.register.versions import current_champion
 from layerwright.tasks.store.base import Store
 from layerwright.tasks.store.s3 import S3_ERRORS, s3_client
 
-HOME = ".layerwright"
+PACKAGES = "layerwright prefect mlflow torch transformers peft triton datasets boto3"
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,6 @@ class Session:
     @property
     def run_id(self) -> str:
         return self.folder.run_id
-
-    @property
-    def home(self) -> Home:
-        return self.folder.home
 
     @property
     def place(self) -> Place:
@@ -81,29 +79,18 @@ class Session:
         assert options is not None  # flows that measure a champion need the block
         if name:
             options = options.model_copy(update={"model_name": name})
-        return current_champion(
-            options,
-            tracking_uri=self.tracking_uri,
-            base_sha256=base.sha256,
-            store=self.open_store(),
-        )
+        uri, store = self.tracking_uri, self.open_store()
+        return current_champion(options, tracking_uri=uri, base_sha256=base.sha256, store=store)
 
 
 @contextlib.contextmanager
 def session(
-    flow: str,
-    recipe: str,
-    assignments: list[str] | None = None,
-    home: str | None = None,
-    run: str | None = None,
+    flow: str, recipe: str, assignments: list[str] | None, home: str | None, run: str | None
 ) -> Iterator[Session]:
     """Open the session of the flow run that calls this, and record how the run ends.
 
     Args:
-        flow: the flow's name.
-        recipe: a path, or ``s3://bucket/key``.
-        assignments: changes of the recipe, as `--set a.b=c` of the command line.
-        home: the home folder; default LAYERWRIGHT_HOME.
+        recipe, assignments, home: as for the flow `convert`.
         run: the id of a run that is prepared and recorded in the home already; the recipe and its
             changes are then those of the record.
 
@@ -117,15 +104,24 @@ def session(
     else:
         folder = RunFolder(at, run)
     folder.update(state="running", reason="", finished_at=None)
-    name_flow_run(folder.run_id)
-    record: RunRecord = folder.record(components=True)
-    with recorded(folder):
-        yield Session(record.recipe, record.pins, folder, record.plan)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_name(runtime.flow_run.id, folder.run_id)
+    record = folder.record(components=True)
+    try:
+        with full_disk_as_step_error(folder.path):
+            yield Session(record.recipe, record.pins, folder, record.plan)
+    except (Exception, KeyboardInterrupt) as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        if not isinstance(error, LayerwrightError | KeyboardInterrupt):
+            reason = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # on a full disk the first error matters more
+            folder.finish("failed", reason)
+        raise
 
 
 def home_at(given: str | None) -> Home:
     """The home that a deployment's parameters or the worker's environment name."""
-    return Home.at(given or os.environ.get("LAYERWRIGHT_HOME", HOME))
+    return Home.at(given or os.environ.get("LAYERWRIGHT_HOME", ".layerwright"))
 
 
 @contextlib.contextmanager
@@ -148,36 +144,19 @@ def local_file(address: str) -> Iterator[Path]:
         yield path
 
 
-def name_flow_run(name: str) -> None:
-    """Give the current flow run of Prefect the run's own id as its name."""
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_name(runtime.flow_run.id, name)
-
-
-@contextlib.contextmanager
-def recorded(folder: RunFolder) -> Iterator[None]:
-    """If the block fails, write the reason into the run's record."""
-    try:
-        with full_disk_as_step_error(folder.path):
-            yield
-    except LayerwrightError as error:
-        _failed(folder, str(error))
-        raise
-    except KeyboardInterrupt:
-        _failed(folder, "interrupted")
-        raise
-    except Exception as error:
-        _failed(folder, f"{type(error).__name__}: {error}")
-        raise
-
-
-def _failed(folder: RunFolder, reason: str) -> None:
-    with contextlib.suppress(OSError):  # on a full disk the first error matters more
-        folder.finish("failed", reason)
-
-
 def judged(result: RunSummary | Requalification) -> Any:
     """A flow's return value: the result, in a state named `Rejected` if the gate rejected."""
     if result.decision == "accepted":
         return result
     return Completed(name="Rejected", message="; ".join(result.failed_checks), data=result)
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each package that numbers can depend on, for reports."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES.split():
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,15 +1,13 @@
-"""Pin the sources of a recipe for the cache keys, and check them before a run starts."""
+"""The texts and the model that each flow reads: pin them, and check them before a run starts."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from layerwright.flows.session.needs import texts_of_flow
-from layerwright.flows.session.preflight import at_line
+from layerwright.flows.session.preflight import located
 from layerwright.tasks.errors import InputError
+from layerwright.tasks.evaluate.suite import needed_texts
 from layerwright.tasks.fetch.sources import Source, model_source, text_source
 from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.document import Located
@@ -18,23 +16,47 @@ from layerwright.tasks.recipe.recipe import Recipe
 WORKING_ROOM = 3  # copies of the model on disk at once: base, converted, tuned
 
 
+def texts_of_flow(recipe: Recipe, flow: str) -> tuple[str, ...]:
+    """Every text that a flow reads, once; the recipe may define more."""
+    names = evaluated_texts(recipe)
+    if flow == "convert":
+        names = (*measured_texts(recipe), *trained_texts(recipe), *names)
+    elif flow == "survey":
+        assert recipe.survey is not None  # a survey needs the block
+        names = (*measured_texts(recipe), *needed_texts(recipe.survey.metrics))
+        if stability := recipe.survey.stability:
+            names += (stability.text, *stability.held_out)
+    return tuple(dict.fromkeys(names))
+
+
+def evaluated_texts(recipe: Recipe) -> tuple[str, ...]:
+    return needed_texts(recipe.evaluate.metrics) if recipe.evaluate else ()
+
+
+def measured_texts(recipe: Recipe) -> tuple[str, ...]:
+    """The texts that layers are profiled and fitted on."""
+    return (recipe.profile.text, *((recipe.convert.text,) if recipe.convert else ()))
+
+
+def trained_texts(recipe: Recipe) -> tuple[str, ...]:
+    """The texts for training, and those for its validation."""
+    trainings = [training for training in (recipe.regularize, recipe.finetune) if training]
+    blocks = [block for t in trainings for block in (t, t.validation) if block]
+    return tuple(block.text for block in blocks)
+
+
 def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Source]:
     """Every source that a flow will read: ``model`` and ``data.<name>``.
 
     Raises:
         InputError: no kind of source matches; the error names file and line.
     """
-    bind: dict[str, Callable[[], Source]] = {
-        "model": lambda: model_source(recipe.model, recipe.data_root)
-    }
+    found: dict[str, Source] = {}
+    with located(document, "model.source"):
+        found["model"] = model_source(recipe.model, recipe.data_root)
     for name in texts_of_flow(recipe, flow):
-        bind[f"data.{name}"] = partial(text_source, recipe.data[name], recipe.data_root)
-    found = {}
-    for where, make in bind.items():
-        try:
-            found[where] = make()
-        except InputError as error:
-            raise at_line(error, document, f"{where}.source") from error
+        with located(document, f"data.{name}.source"):
+            found[f"data.{name}"] = text_source(recipe.data[name], recipe.data_root)
     return found
 
 
@@ -46,18 +68,13 @@ def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]
     """
     pins = {}
     for where, source in sources.items():
-        try:
+        with located(document, f"{where}.source"):
             pins[where] = source.identity()
-        except InputError as error:
-            raise at_line(error, document, f"{where}.source") from error
     return pins
 
 
-def check_sources(sources: dict[str, Source], document: Located, home: Home) -> int:
+def check_sources(sources: dict[str, Source], document: Located, home: Home) -> None:
     """Ask each source whether it exists and how large it is; check the disk.
-
-    Returns:
-        The bytes to download at most; a source of unknown size counts as 0.
 
     Raises:
         InputError: a source does not exist, or the disk has too little space.
@@ -66,15 +83,10 @@ def check_sources(sources: dict[str, Source], document: Located, home: Home) -> 
     with ThreadPoolExecutor() as pool:  # each probe waits for an index
         probes = {where: pool.submit(source.size_bytes) for where, source in sources.items()}
     for where, probe in probes.items():
-        try:
+        with located(document, f"{where}.source"):
             sizes[where] = probe.result() or 0
-        except InputError as error:
-            raise at_line(error, document, f"{where}.source") from error
-    total = sum(sizes.values())
     # a quantised source grows up to eight times when its tensors are widened
-    needed = total + WORKING_ROOM * 8 * sizes.get("model", 0)
-    check_disk(home, needed)
-    return total
+    check_disk(home, sum(sizes.values()) + WORKING_ROOM * 8 * sizes.get("model", 0))
 
 
 def check_disk(home: Home, needed: int) -> None:

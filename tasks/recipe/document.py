@@ -121,10 +121,15 @@ class Located:
                 return f"--set {assignment}: {dotted}"
         return f"{self.path}:{line}: {dotted}" if dotted else f"{self.path}:{line}"
 
-    def validate(self, model: type[Model]) -> Model:
-        """Validate the document as ``model``; an InputError names the first wrong field's line."""
+    def validate(self, model: type[Model], context: dict[str, str] | None = None) -> Model:
+        """Validate the document as ``model``, in a validation context of pydantic.
+
+        Raises:
+            InputError: names the first wrong field's line.
+        """
         try:
-            return model.model_validate(_PlainValues(self).convert(self.root, ()))
+            values = _PlainValues(self).convert(self.root, ())
+            return model.model_validate(values, context=context)
         except ValidationError as error:
             first = _most_helpful(error.errors())
             location, kind = _strip_tags(first["loc"], self.root), first["type"]

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from layerwright.tasks.components import NAMES_ONLY
 from layerwright.tasks.contracts.base import Contract, Count, Number, Positive
 from layerwright.tasks.contracts.returns import Price
 from layerwright.tasks.recipe.choose import ChooseOptions
@@ -123,8 +124,13 @@ def _check(holds: bool, at: tuple[str, ...], expected: str) -> None:
         raise PydanticCustomError("misplaced", "{expected}", {"at": at, "expected": expected})
 
 
-def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> tuple[Recipe, Located]:
+def load_recipe(
+    path: Path | str, overrides: Iterable[str] = (), *, components: bool = True
+) -> tuple[Recipe, Located]:
     """Read a recipe and apply ``--set`` assignments.
+
+    Args:
+        components: False keeps the names and options of components, and imports no room.
 
     Returns:
         The recipe, and its document, which later checks use to name file and line.
@@ -135,7 +141,7 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> tuple[Recipe
     document = Located(path)
     for assignment in overrides:
         document.override(assignment)
-    recipe = document.validate(Recipe)
+    recipe = document.validate(Recipe, None if components else NAMES_ONLY)
     if recipe.data_root is None:
         recipe = recipe.model_copy(update={"data_root": str(Path(path).resolve().parent)})
     return recipe, document

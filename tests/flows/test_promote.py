@@ -16,7 +16,7 @@ from prefect_events import events
 from register.case import NAME, Case, build_case
 from tiny_checkpoint import write_tiny_inputs
 
-from layerwright.flows.command_line.champion_moves import approval_from
+from layerwright.flows.command_line.champions import approval_from
 from layerwright.flows.promote import promote
 from layerwright.flows.session.champion import Registry
 from layerwright.tasks.contracts.evaluation import Champion

@@ -27,7 +27,7 @@ def folders(tmp_path: Path) -> list[RunFolder]:
     """Two runs, the newer one of a version whose recipes have a field more."""
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: r\n")
-    made = [RunFolder.create(Home(tmp_path), RECIPE, recipe, None) for _ in range(2)]
+    made = [RunFolder.create(Home(tmp_path), RECIPE, recipe) for _ in range(2)]
     path = made[1].path / "run.json"
     record = json.loads(path.read_text())
     record["recipe"]["of_tomorrow"] = 1

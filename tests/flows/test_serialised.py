@@ -13,7 +13,7 @@ from layerwright_process import environment
 
 HOLDING = """
 import sys, time
-from layerwright.flows.session.serialised import one_at_a_time
+from layerwright.flows.session.champion import one_at_a_time
 with one_at_a_time("tiny", sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
@@ -21,7 +21,7 @@ with one_at_a_time("tiny", sys.argv[1]):
 
 
 def test_a_prefect_server_gives_one_slot(tmp_path: Path) -> None:
-    from layerwright.flows.session.serialised import one_at_a_time
+    from layerwright.flows.session.champion import one_at_a_time
     from layerwright.tasks.errors import StepError
 
     uri = "http://mlflow.example"
@@ -37,7 +37,7 @@ def test_a_prefect_server_gives_one_slot(tmp_path: Path) -> None:
 
 
 def test_embedded_a_killed_holder_frees_it(tmp_path: Path) -> None:
-    from layerwright.flows.session.serialised import one_at_a_time
+    from layerwright.flows.session.champion import one_at_a_time
     from layerwright.tasks.errors import StepError
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -59,7 +59,7 @@ def test_embedded_a_killed_holder_frees_it(tmp_path: Path) -> None:
 
 
 def test_a_server_of_mlflow_alone_serialises_nothing() -> None:
-    from layerwright.flows.session.serialised import one_at_a_time
+    from layerwright.flows.session.champion import one_at_a_time
     from layerwright.tasks.errors import InputError
 
     with (

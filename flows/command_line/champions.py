@@ -1,18 +1,22 @@
-"""Run the flows that move a champion, and read the history of a registered model."""
+"""Move champions and roll out challengers; print moves, versions, roll-outs and assignments."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from layerwright.flows.command_line.launching import Interrupted
+from rich.console import Console
+from rich.markup import escape
+
+from layerwright.flows.command_line.tables import new_table, number
 from layerwright.flows.session import embedded
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.promotion import Approval, Move
-from layerwright.tasks.contracts.rollout import RolloutResult, Side
-from layerwright.tasks.errors import InputError
+from layerwright.tasks.contracts.rollout import RolloutResult, RolloutState, Side
+from layerwright.tasks.errors import InputError, Interrupted
 from layerwright.tasks.home import Home
 from layerwright.tasks.recipe.recipe import load_recipe
 from layerwright.tasks.recipe.registry import ApprovalPolicy
@@ -76,7 +80,7 @@ def approval_from(
             expected="--approve-by NAME --reason TEXT, or --recipe RECIPE with a policy, or --ask",
         )
     if recipe is not None:
-        read, document = load_recipe(recipe)
+        read, document = load_recipe(recipe, components=False)
         if read.registry is None or read.registry.approval is None:
             raise InputError(
                 "the recipe has no policy for approval",
@@ -99,30 +103,14 @@ def approval_from(
     return Approval(by=approve_by, reason=reason)
 
 
-def run_promotion(
-    model: str,
-    registry: Registry,
-    version: str | None,
-    alias: str,
-    approval: Approval | ApprovalPolicy | Literal["ask"],
-) -> Moved | Unmoved:
-    """Run the promote flow."""
-    from layerwright.flows.promote import promote
-
+def move(flow: str, model: str, registry: Registry, **parameters: Any) -> Moved | Unmoved:
+    """Run the flow promote or rollback."""
+    moving = getattr(importlib.import_module("layerwright.flows.promote"), flow)
     with embedded.Server(Home(Path(registry.home))):
-        move = promote(model, registry, version, alias, approval)
-    if move is None:
+        moved = moving(model, registry, **parameters)
+    if moved is None:
         return Unmoved(model=model, alias=registry.champion)
-    return Moved(**dict(move))
-
-
-def run_rollback(model: str, registry: Registry, to: str | None, approval: Approval) -> Moved:
-    """Run the rollback flow."""
-    from layerwright.flows.promote import rollback
-
-    with embedded.Server(Home(Path(registry.home))):
-        move = rollback(model, registry, approval, to)
-    return Moved(**dict(move))
+    return Moved(**dict(moved))
 
 
 def read_history(model: str, registry: Registry) -> History:
@@ -161,11 +149,8 @@ def run_rollout(
             ) from None
 
 
-def read_assignment(
-    model: str, request_id: str, home: Home, tracking_uri: str | None, champion: str
-) -> Assignment:
+def read_assignment(model: str, request_id: str, registry: Registry) -> Assignment:
     """The version that serves a request, at the share that is in the registry now."""
-    registry = registry_at(home, tracking_uri, champion)
     from layerwright.tasks.rollout.assignment import assign
     from layerwright.tasks.rollout.state import live_share
     from layerwright.tasks.tracking import connect
@@ -177,3 +162,76 @@ def read_assignment(
     return Assignment(
         model=model, request_id=request_id, side=side, version=version, share=live.share
     )
+
+
+def show_move(console: Console, move: Moved | Unmoved) -> None:
+    """A move of a champion's alias."""
+    if isinstance(move, Unmoved):
+        console.print(f"{move.model}: that version is its {move.alias} already")
+        return
+    before = f"version {move.before}" if move.before else "none"
+    console.print(
+        f"{move.action:11} {move.model}@{move.alias}: {before} -> version {move.version}",
+        highlight=False,
+    )
+    console.print(f"approved    by {move.by} ({move.how}): {move.reason}", markup=False)
+
+
+def show_history(console: Console, history: History) -> None:
+    """A registered model's versions, the moves of its champion, and its latest roll-out."""
+    table = new_table(
+        f"Versions of {history.model}",
+        *("version", "aliases", "decision", "until", "beside champion", "state"),
+    )
+    for row in history.versions:
+        cells = (row.version, ", ".join(row.aliases), row.decision, row.expires_at[:16])
+        table.add_row(*cells, row.compared_champion, escape(row.state))
+    console.print(table)
+    table = new_table("Moves of its champion", "when", "what", "from", "to", "by", "reason")
+    for move in history.moves:
+        action = move.action + ("" if move.finished_at else ", cut off")
+        by = f"{move.by} ({move.how})"
+        places = (move.before or "-", move.version)
+        table.add_row(move.started_at, action, *places, escape(by), escape(move.reason))
+    console.print(table)
+    if state := history.rollout:
+        console.print(
+            f"roll-out {state.attempt}  version {state.challenger} beside champion "
+            f"{state.champion}: {_status(state)} since {state.since}",
+            highlight=False,
+        )
+
+
+def show_rollout(console: Console, rollout: RolloutResult) -> None:
+    """A roll-out: every limit at each stage, and its status."""
+    state = rollout.state
+    title = f"Roll-out {state.attempt} of {state.model}: version {state.challenger} beside"
+    table = new_table(
+        f"{title} champion {state.champion}",
+        *("stage", "pairs", "figure", "value", "bound", "limit", "verdict"),
+    )
+    for stage in rollout.stages:
+        about = (stage.stage, str(stage.pairs))
+        for check in stage.checks:
+            figures = (number(value) for value in (check.value, check.bound, check.limit))
+            verdict = check.verdict + (f": {check.reason}" if check.reason else "")
+            table.add_row(*about, check.figure, *figures, escape(verdict))
+            about = ("", "")
+        table.add_row(*about, "", "", "", "", stage.verdict, end_section=True)
+    console.print(table)
+    console.print(f"status      {_status(state)}")
+    if state.reason:
+        console.print(f"because     {state.reason}", markup=False, soft_wrap=True)
+    console.print(f"records     {rollout.records}", markup=False, soft_wrap=True)
+
+
+def show_assignment(console: Console, found: Assignment) -> None:
+    """The version that serves a request."""
+    told = f"version {found.version}  {found.side}, share {found.share:.0%}"
+    console.print(told, highlight=False)
+
+
+def _status(state: RolloutState) -> str:
+    """The roll-out's status, with the challenger's share unless it was promoted."""
+    share = "" if state.status == "promoted" else f", share {state.share:.0%}"
+    return f"{state.status}{share}"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from rich.console import Console
 from rich.table import Table
 
 
@@ -23,13 +20,3 @@ def number(value: float | None) -> str:
     if abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
-
-
-def show_arms(
-    console: Console, title: str, metrics: Mapping[str, Mapping[str, float | None]]
-) -> None:
-    """One metric a row, the arms side by side."""
-    table = new_table(title, "metric", *metrics)
-    for name in dict.fromkeys(name for figures in metrics.values() for name in figures):
-        table.add_row(name, *(number(figures.get(name)) for figures in metrics.values()))
-    console.print(table)

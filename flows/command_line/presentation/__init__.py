@@ -1,1 +1,0 @@
-"""Print results on a terminal: each function prints one contract."""
