@@ -157,10 +157,7 @@ class Outcome:
         lineage = self.session.open_store().read(key)
         assert lineage is not None, "convert wrote it"
         evidence = CardEvidence(
-            run_id=self.run_id,
-            evaluation=self.report,
-            decision=self.decision,
-            cost=self.cost,
+            run_id=self.run_id, evaluation=self.report, decision=self.decision, cost=self.cost
         )
         facts = card_facts(json.loads(lineage), self.plan, self.candidate.sha256, evidence)
         return render_card(facts, "transformers")

@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from layerwright.tasks.contracts.evaluation import (
-    ARMS,
-    Arm,
-    EvalReport,
-    Measurement,
-    Presentation,
-)
+from layerwright.tasks.contracts.evaluation import ARMS, Arm, EvalReport, Measurement, Presentation
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.workload import Workload
 

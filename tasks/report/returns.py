@@ -9,11 +9,7 @@ from layerwright.tasks.contracts.returns import CostAndReturn, Crossover, Pair, 
 from layerwright.tasks.report.formats import count, duration, length, number, percent
 from layerwright.tasks.returns.money import crossovers
 
-TIMED: dict[Timed, str] = {
-    "prefill": "Prefill",
-    "decode": "Decoding",
-    "request": "A whole request",
-}
+TIMED: dict[Timed, str] = {"prefill": "Prefill", "decode": "Decoding", "request": "A whole request"}
 
 
 def crossover_sentences(evaluation: EvalReport) -> list[str]:

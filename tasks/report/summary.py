@@ -75,10 +75,7 @@ def gate_markdown(decision: GateDecision) -> str:
     """The decision and all its checks."""
     verdict = "Accepted" if decision.accepted else "Rejected"
     table = markdown_table(
-        (
-            *("Result", "Metric", "Rule", "Value", "Bound", "Limit", "Margin", "Items"),
-            "Reason",
-        ),
+        (*("Result", "Metric", "Rule", "Value", "Bound", "Limit", "Margin", "Items"), "Reason"),
         (
             (
                 status(c).word,

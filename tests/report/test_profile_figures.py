@@ -115,9 +115,7 @@ def test_damage_of_all_sizes_can_be_read(figures: dict[str, ProfileChart]) -> No
     assert large[1] < small[1] < bottom - 8  # the small damages are off the zero line
 
 
-def test_a_line_is_interrupted_where_nothing_was_measured(
-    figures: dict[str, ProfileChart],
-) -> None:
+def test_a_line_is_interrupted_where_nothing_was_measured(figures: dict[str, ProfileChart]) -> None:
     removed = figures["Damage by strategy: language"].chart.series[2]
     assert len(removed.points) == LAYERS - 1
     assert removed.path.count("M") == 2

@@ -188,9 +188,7 @@ def test_the_frontier_is_drawn_against_the_budget(rows: dict[str, PlanRow]) -> N
     assert not page.has("figure", "budget")
 
 
-def test_predictions_are_sums_and_missing_where_an_item_says_none(
-    rows: dict[str, PlanRow],
-) -> None:
+def test_predictions_are_sums_and_missing_where_an_item_says_none(rows: dict[str, PlanRow]) -> None:
     row = rows["by_damage"]
     assert (row.layers, row.language, row.recall) == ("6 of 12", "+0.06", "+0.12")
     assert row.kv_ratio == pytest.approx((6 * 255 + 6 * 8192) / (12 * 8192))
