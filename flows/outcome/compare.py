@@ -1,7 +1,5 @@
 """Write the evaluation and the comparison of a compare run as JSON to its folder."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from layerwright.flows.session.session import Session

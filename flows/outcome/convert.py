@@ -1,7 +1,5 @@
 """Write the results of a convert run: summary, files in its folder, Prefect artifacts."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 
@@ -187,16 +185,17 @@ def keep_outcome(outcome: Outcome, page_uri: str) -> RunSummary:
     write_plan(outcome.plan, record.path / "plan.yaml")
     for number, repair in enumerate(outcome.repairs, 1):
         write_plan(repair.plan, record.path / f"plan-rejected-{number}.yaml")
-    record.write("profile.json", outcome.profile.model_dump_json(indent=1))
-    for name, report in (
-        ("costs", outcome.costs),
-        ("regularization", outcome.regularization),
-        ("finetune", outcome.healing),
-    ):
+    files = {
+        "profile": outcome.profile,
+        "costs": outcome.costs,
+        "regularization": outcome.regularization,
+        "finetune": outcome.healing,
+        "evaluation": outcome.report,
+        "decision": outcome.decision,
+    }
+    for name, report in files.items():
         if report:
             record.write(f"{name}.json", report.model_dump_json(indent=1))
-    record.write("evaluation.json", outcome.report.model_dump_json(indent=1))
-    record.write("decision.json", outcome.decision.model_dump_json(indent=1))
     create_markdown_artifact(plan_markdown(outcome.plan, outcome.profile), key="plan")
     create_markdown_artifact(metrics_markdown(outcome.report), key="metrics")
     create_markdown_artifact(gate_markdown(outcome.decision), key="gate")

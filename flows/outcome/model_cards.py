@@ -1,7 +1,5 @@
 """Collect the facts of a model card from the records of a checkpoint and of its run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

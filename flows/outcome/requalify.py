@@ -1,7 +1,5 @@
 """Write the results of a requalification: page, files, MLflow tags and figures, events."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -18,7 +16,7 @@ from layerwright.tasks.register.requalification import (
     record_requalification,
     trend_of,
 )
-from layerwright.tasks.report.requalification_bundle import RequalificationBundle
+from layerwright.tasks.report.bundle import RequalificationBundle
 from layerwright.tasks.report.summary import gate_markdown
 from layerwright.tasks.report.task import write_requalification
 from layerwright.tasks.tracking import connect

@@ -1,7 +1,5 @@
 """Write the results of a survey: its page, its plans as files, its result as JSON."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable

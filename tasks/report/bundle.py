@@ -1,9 +1,7 @@
-"""The inputs of the pages of runs and surveys; a page is a function of its bundle alone."""
-
-from __future__ import annotations
+"""The inputs of the pages; a page is a function of its bundle alone."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -16,9 +14,11 @@ from layerwright.tasks.contracts.plan import ConversionPlan, FrontierBudget, Pas
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.contracts.references import CheckpointRef, ModelRef, TextRef
+from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
 from layerwright.tasks.contracts.returns import CostAndReturn, Price
 from layerwright.tasks.contracts.survey import Stability
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.recipe.gate import WatchRule
 from layerwright.tasks.report.drift import LayerDrift, layer_drifts
 from layerwright.tasks.report.recall import RecallCell, recall_cells
 from layerwright.tasks.report.regressions import Regressions, regressions
@@ -26,15 +26,8 @@ from layerwright.tasks.report.regressions import Regressions, regressions
 PredictedFigure = Literal["predicted_language_nats", "predicted_recall_nats", "predicted_kv_bytes"]
 
 
-class RunBundle(Contract):
-    """The inputs that the page of a run and the page of a survey share.
-
-    Attributes:
-        started_at, finished_at: ISO 8601.
-        costs: the cost table from which the plans' times were predicted.
-        seconds, cache_hits: by step.
-        environment: versions of libraries, and the device.
-    """
+class PageBundle(Contract):
+    """The inputs of every page: times are ISO 8601; ``seconds`` and ``cache_hits`` are by step."""
 
     run_id: str
     recipe_name: str
@@ -42,20 +35,33 @@ class RunBundle(Contract):
     started_at: str
     finished_at: str
     model: ModelRef
-    texts: dict[str, TextRef]
-    profile: ModelProfile
-    costs: CostTable | None = None
     seconds: dict[str, float] = {}
     cache_hits: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = {}  # versions of libraries, and the device
+
+
+class RequalificationBundle(PageBundle):
+    """A finished requalification. It is the last point of ``trend``."""
+
+    registered_name: str
+    version: str
+    evaluation: EvalReport
+    gate: GateDecision
+    watch: tuple[WatchRule, ...]
+    alarms: tuple[Alarm, ...]
+    trend: tuple[TrendPoint, ...]
+
+
+class RunBundle(PageBundle):
+    """The inputs that the page of a run and the page of a survey share."""
+
+    texts: dict[str, TextRef]
+    profile: ModelProfile
+    costs: CostTable | None = None  # the plans' times were predicted from it
 
 
 class ReportBundle(RunBundle):
-    """A finished convert run.
-
-    ``predicted_times`` are what ``costs`` say of the plan, by context length. ``recall`` and
-    ``regressions`` are taken from the evaluation's per-item results.
-    """
+    """A finished convert run. ``predicted_times`` are by context length."""
 
     plan: ConversionPlan
     regularization: RegularizationReport | None = None
@@ -72,7 +78,7 @@ class ReportBundle(RunBundle):
     regressions: tuple[Regressions, ...] = ()
 
     @model_validator(mode="after")
-    def _nothing_rejected_is_registered(self) -> ReportBundle:
+    def _nothing_rejected_is_registered(self) -> Self:
         if self.registration is not None and not self.gate.accepted:
             raise ValueError("no registration, because the gate rejected the candidate")
         return self
@@ -88,18 +94,12 @@ class ReportBundle(RunBundle):
 
     def predicted_kv(self, tokens: int) -> float | None:
         """The predicted KV bytes of the whole model, batch 1; None except at the plan's length."""
-        if tokens != self.plan.context_tokens:
-            return None
-        return total_of(self.plan, "predicted_kv_bytes")
+        planned = tokens == self.plan.context_tokens
+        return total_of(self.plan, "predicted_kv_bytes") if planned else None
 
 
 def report_bundle(items: Sequence[ItemResult], **facts: Any) -> ReportBundle:
-    """A bundle of these facts, with what the page shows of the per-item results.
-
-    Args:
-        items: the evaluation's per-item results, in order.
-        facts: the other fields of `ReportBundle`.
-    """
+    """A bundle of these facts, with what the page shows of the evaluation's per-item results."""
     return ReportBundle(
         **facts,
         recall=recall_cells(items),
@@ -109,18 +109,12 @@ def report_bundle(items: Sequence[ItemResult], **facts: Any) -> ReportBundle:
 
 
 class SurveyPlan(Contract):
-    """One plan of a survey.
-
-    Attributes:
-        file: the plan's YAML file.
-        command: the command that converts with this plan.
-        budget: for points of the frontier: the budget, as a share of the base.
-    """
+    """One plan of a survey, its YAML file, and the command that converts with it."""
 
     plan: ConversionPlan
     file: str
     command: str
-    budget: float | None = None
+    budget: float | None = None  # of a point of the frontier, as a share of the base
 
     @property
     def converted_layers(self) -> int:
@@ -128,23 +122,17 @@ class SurveyPlan(Contract):
 
 
 class SurveyBundle(RunBundle):
-    """A finished survey.
-
-    Attributes:
-        plans: by name; ``comparison`` has their measurements.
-        budget: the quantity that the frontier's budgets limit.
-        missing: blocks that the recipe needs before it can convert.
-    """
+    """A finished survey: the plans by name, and their measurements."""
 
     plans: dict[str, SurveyPlan]
     comparison: PlanComparison
     stability: Stability | None = None
     price: Price | None = None
-    budget: FrontierBudget = "kv_bytes_ratio"
-    missing: tuple[str, ...] = ()
+    budget: FrontierBudget = "kv_bytes_ratio"  # the quantity that the frontier limits
+    missing: tuple[str, ...] = ()  # blocks that the recipe needs before it can convert
 
     @model_validator(mode="after")
-    def _all_measured(self) -> SurveyBundle:
+    def _all_measured(self) -> Self:
         if set(self.plans) != set(self.comparison.plans):
             raise ValueError("measurements of all plans of the survey and of no others")
         if self.stability and not set(self.stability.plans) <= set(self.plans):

@@ -1,7 +1,5 @@
 """The drift of the residual stream: distance from the base's stream after each layer, by arm."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from layerwright.tasks.contracts.base import Contract

@@ -1,7 +1,5 @@
 """Format figures for readers; a missing figure becomes ``not measured``."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 MISSING = "not measured"

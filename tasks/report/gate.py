@@ -1,16 +1,13 @@
 """The gate's decision on the pages: the status of each check, the method, the waivers."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """The status of a check: word, sign and CSS class."""
 
     word: str
@@ -64,8 +61,7 @@ def judged(decision: GateDecision) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class WaiverRow:
+class WaiverRow(NamedTuple):
     """One waiver of the policy. ``state``: used, expired or not needed."""
 
     metric: str
@@ -92,10 +88,7 @@ def _state(waiver: Waiver, decision: GateDecision) -> str:
 
 
 def champion(report: EvalReport) -> str:
-    """A sentence on the champion arm: its version, or why it was not measured.
-
-    Empty if there is no champion.
-    """
+    """A sentence on the champion arm, or on why it was not measured; empty without champion."""
     version = report.champion
     if version is None:
         return ""

@@ -1,18 +1,15 @@
 """The section on training: regularization, stages, losses, and quality per training token."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport, StageReport
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.report.formats import count, number
 from layerwright.tasks.report.lines import CurvePoint, LinePanel, curve_panel
 from layerwright.tasks.report.profile_figures import Table
 
 
-@dataclass(frozen=True)
-class StageRow:
+class StageRow(NamedTuple):
     """One training stage as a row of the table."""
 
     name: str
@@ -23,11 +20,35 @@ class StageRow:
     parameters: str
 
 
+def regularization(report: RegularizationReport | None) -> dict[str, object]:
+    """The contents of the section that describe the training before removal."""
+    return {
+        "regularized": report and regularization_sentence(report),
+        "penalties": report and penalty_table(report),
+    }
+
+
+def fine_tuning(report: FinetuneReport | None) -> dict[str, object]:
+    """The contents of the section on fine-tuning; empty if nothing was trained."""
+    if report is None or not report.steps:
+        return {}
+    return {
+        "quality_gain": quality_gain(report),
+        "stages": stage_rows(report),
+        "quality_curves": quality_panels(report),
+        "validation": validation_table(report),
+        "loss_curves": loss_panels(report),
+    }
+
+
 def stage_rows(report: FinetuneReport) -> list[StageRow]:
     return [
         StageRow(
             name=f"{i}",
-            objectives=_objectives(stage),
+            objectives=" + ".join(
+                f"{number(weight)} {name}" for name, weight in stage.weights.items()
+            )
+            or "none",
             adapter=stage.adapter,
             steps=f"{stage.steps:,}"
             + (", stopped early" if stage.stopped_early else "")
@@ -37,11 +58,6 @@ def stage_rows(report: FinetuneReport) -> list[StageRow]:
         )
         for i, stage in enumerate(report.stages, 1)
     ]
-
-
-def _objectives(stage: StageReport) -> str:
-    weighted = (f"{number(weight)} {name}" for name, weight in stage.weights.items())
-    return " + ".join(weighted) or "none"
 
 
 def quality_panels(report: FinetuneReport) -> list[LinePanel]:
@@ -74,23 +90,17 @@ def loss_panels(report: FinetuneReport) -> list[LinePanel]:
     ends = _stage_ends(report)
     units = {name: unit for stage in report.stages for name, unit in stage.units.items()}
     names = dict.fromkeys(name for point in report.points for name in point.values)
-    panels = [
-        curve_panel(
-            "Training loss",
-            "weighted sum of the stage's objectives; not comparable between stages",
-            [CurvePoint(p.tokens, p.step, p.stage, p.loss) for p in report.points],
-            "",
-            ends,
-        )
-    ]
+    help = "weighted sum of the stage's objectives; not comparable between stages"
+    sums = [CurvePoint(p.tokens, p.step, p.stage, p.loss) for p in report.points]
+    panels = [curve_panel("Training loss", help, sums, "", ends)]
     for name in names:
         points = [
             CurvePoint(p.tokens, p.step, p.stage, p.values[name])
             for p in report.points
             if name in p.values
         ]
-        title = f"Objective {name}"
-        panels.append(curve_panel(title, "unweighted", points, units.get(name, ""), ends))
+        unit = units.get(name, "")
+        panels.append(curve_panel(f"Objective {name}", "unweighted", points, unit, ends))
     return panels
 
 
@@ -162,11 +172,8 @@ def _kept_steps(report: FinetuneReport) -> dict[int, int]:
 def _stage_ends(report: FinetuneReport) -> list[int]:
     """Tokens read at the end of each stage that trained."""
     ends: dict[int, int] = {}
-    for stage, tokens in (
-        *((point.stage, point.tokens) for point in report.points),
-        *((point.stage, point.tokens) for point in report.validation),
-    ):
-        ends[stage] = max(tokens, ends.get(stage, 0))
+    for point in (*report.points, *report.validation):
+        ends[point.stage] = max(point.tokens, ends.get(point.stage, 0))
     return [ends[stage] for stage in sorted(ends)]
 
 

@@ -1,9 +1,7 @@
 """Heat maps: a figure over layers or lengths, with one row per size or kind."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.report.formats import MISSING, number
 from layerwright.tasks.report.layers import layer_ticks
@@ -13,21 +11,14 @@ ROW = 20  # height of a row in drawing units; a column is one unit wide
 PALEST = 0.06  # lowest opacity of a cell
 
 
-@dataclass(frozen=True)
-class Heat:
-    """A heat map: a darker cell has a larger value.
-
-    Attributes:
-        cells: (x, y, opacity, tooltip); missing measurements have no cell.
-        rows: (middle of the row in percent of the height, name).
-        low, high: the values of the palest and the darkest cell.
-    """
+class Heat(NamedTuple):
+    """A heat map: a darker cell has a larger value. ``low``, ``high``: palest and darkest cell."""
 
     title: str
     help: str
     columns: int
-    cells: list[tuple[int, int, float, str]]
-    rows: list[tuple[float, str]]
+    cells: list[tuple[int, int, float, str]]  # (x, y, opacity, tooltip)
+    rows: list[tuple[float, str]]  # (middle in percent of the height, name)
     low: str
     high: str
     ticks: list[tuple[float, str]]

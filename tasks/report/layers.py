@@ -1,18 +1,15 @@
 """The layer map and the table of reasons: the strategy of each layer, and why."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
 from layerwright.tasks.report.formats import data_size, number, options
 from layerwright.tasks.report.looks import Look, looks
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One layer in the map. ``title`` is its tooltip."""
 
     layer: int
@@ -20,8 +17,7 @@ class Cell:
     title: str
 
 
-@dataclass(frozen=True)
-class ItemRow:
+class ItemRow(NamedTuple):
     """One item of the plan as a row of the table of reasons."""
 
     layers: str
@@ -75,8 +71,7 @@ def item_rows(plan: ConversionPlan) -> list[ItemRow]:
     ]
 
 
-@dataclass(frozen=True)
-class LayerRun:
+class LayerRun(NamedTuple):
     """Consecutive layers with the same strategy and options; ``width`` is their number."""
 
     width: int
@@ -87,9 +82,8 @@ class LayerRun:
 def plan_strip(plan: ConversionPlan, look: dict[str, Look]) -> list[LayerRun]:
     """A whole plan in one line."""
     segments = []
-    for (strategy, params), group in groupby(
-        plan.items, key=lambda item: (item.strategy, options(item.params))
-    ):
+    runs = groupby(plan.items, key=lambda item: (item.strategy, options(item.params)))
+    for (strategy, params), group in runs:
         items = list(group)
         start, stop = items[0].start, items[-1].stop
         what = strategy + (f" ({params})" if params else "")

@@ -1,19 +1,21 @@
 """The lineage section: digests of inputs and results, and the time of each step."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.report.bundle import ReportBundle, RunBundle, SurveyBundle
+from layerwright.tasks.report.bundle import (
+    PageBundle,
+    ReportBundle,
+    RequalificationBundle,
+    RunBundle,
+    SurveyBundle,
+)
 from layerwright.tasks.report.formats import count, data_size
-from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 from layerwright.tasks.steps import steps as declared_steps
 
 
-@dataclass(frozen=True)
-class StepTime:
+class StepTime(NamedTuple):
     """The time of one step. ``width``: in percent of the longest step's."""
 
     name: str
@@ -22,7 +24,7 @@ class StepTime:
     width: float
 
 
-def steps(run: RunBundle | RequalificationBundle) -> list[StepTime]:
+def steps(run: PageBundle) -> list[StepTime]:
     names = dict.fromkeys([*declared_steps(), *run.seconds, *run.cache_hits])
     longest = max(run.seconds.values(), default=0.0) or 1.0
     return [
@@ -32,8 +34,7 @@ def steps(run: RunBundle | RequalificationBundle) -> list[StepTime]:
     ]
 
 
-@dataclass(frozen=True)
-class Digest:
+class Digest(NamedTuple):
     """One row of the table of digests."""
 
     what: str
@@ -51,15 +52,10 @@ def digests(bundle: ReportBundle) -> list[Digest]:
     if bundle.regularization:
         model = bundle.regularization.model
         table.append(Digest("Regularized base", model.uri, data_size(model.bytes), model.sha256))
-    converted = bundle.converted
-    table.append(
-        Digest("Converted checkpoint", converted.uri, data_size(converted.bytes), converted.sha256)
-    )
-    if bundle.finetune and bundle.finetune.checkpoint.sha256 != converted.sha256:
-        tuned = bundle.finetune.checkpoint
-        size = data_size(tuned.bytes)
-        table.append(Digest("Fine-tuned checkpoint", tuned.uri, size, tuned.sha256))
-    return table
+    made = {"Converted checkpoint": bundle.converted}
+    if bundle.checkpoint.sha256 != bundle.converted.sha256:
+        made["Fine-tuned checkpoint"] = bundle.checkpoint
+    return table + [Digest(k, c.uri, data_size(c.bytes), c.sha256) for k, c in made.items()]
 
 
 def requalification_digests(bundle: RequalificationBundle) -> list[Digest]:
@@ -80,11 +76,8 @@ def survey_digests(bundle: SurveyBundle) -> list[Digest]:
     """The digests of a survey's inputs, plans and measurements."""
     plans = (_plan(f"Plan: {name}", entry.plan) for name, entry in bundle.plans.items())
     figures = f"{len(bundle.plans)} plans on {bundle.comparison.device}"
-    return [
-        *_inputs(bundle),
-        *plans,
-        Digest("Measurements", figures, "", identity(bundle.comparison)),
-    ]
+    measured = Digest("Measurements", figures, "", identity(bundle.comparison))
+    return [*_inputs(bundle), *plans, measured]
 
 
 def _inputs(bundle: RunBundle) -> list[Digest]:

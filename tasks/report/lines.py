@@ -1,10 +1,8 @@
 """Line charts: a metric over context length, a loss over training, a figure over layers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from layerwright.tasks.contracts.evaluation import ARMS
@@ -18,28 +16,17 @@ LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 16, 14.0, 150.0
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart.
+    """One line of a chart. ``breaks`` and ``ringed`` are indices of points."""
 
-    Attributes:
-        kind: CSS class. For an arm it also selects the mark; otherwise ``shape`` does.
-        points: (x, y, tooltip).
-        marked: draw a mark at each point.
-        joined: draw a line through the points.
-        breaks: indices of points before which the line is interrupted.
-        whiskers: (x, low, high).
-        tags: a text next to each point.
-        ringed: indices of points with a ring.
-    """
-
-    kind: str
-    points: list[tuple[float, float, str]]
+    kind: str  # CSS class; for an arm it also selects the mark, otherwise ``shape`` does
+    points: list[tuple[float, float, str]]  # (x, y, tooltip)
     marked: bool
     label: str = ""
     shape: int | None = None
     joined: bool = True
-    breaks: frozenset[int] = frozenset()
-    whiskers: list[tuple[float, float, float]] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
+    breaks: frozenset[int] = frozenset()  # the line is interrupted before these points
+    whiskers: Sequence[tuple[float, float, float]] = ()  # (x, low, high)
+    tags: Sequence[str] = ()  # a text next to each point
     ringed: frozenset[int] = frozenset()
 
     @property
@@ -53,12 +40,7 @@ class Series:
 
 @dataclass(frozen=True)
 class LinePanel:
-    """A line chart.
-
-    Attributes:
-        bands: (start, stop, name) of stages in the background.
-        reference: y of the value of an unchanged model.
-    """
+    """A line chart."""
 
     title: str
     help: str
@@ -69,8 +51,8 @@ class LinePanel:
     x_name: str
     height: float = 190.0
     left: float = 48.0
-    bands: list[tuple[float, float, str]] = field(default_factory=list)
-    reference: float | None = None
+    bands: Sequence[tuple[float, float, str]] = ()  # (start, stop, name) of stages
+    reference: float | None = None  # y of the value of an unchanged model
 
 
 def length_panel(curve: Sequence[Row]) -> LinePanel:
@@ -80,9 +62,9 @@ def length_panel(curve: Sequence[Row]) -> LinePanel:
     """
     known, unit = curve[0].known, curve[0].any.unit
     lengths = sorted({row.tokens for row in curve if row.tokens is not None})
-    values = [m.value for row in curve for m in row.arms.values() if m.value is not None]
-    spread = [v for row in curve for m in row.arms.values() for v in (m.low, m.high)
-              if v is not None]  # fmt: skip
+    measured = [m for row in curve for m in row.arms.values()]
+    values = [m.value for m in measured if m.value is not None]
+    spread = [v for m in measured for v in (m.low, m.high) if v is not None]
     divisor, unit_name = _divisor(values, unit)
     y = scale_for([v / divisor for v in values + spread], BOTTOM, TOP, zero=True, pad=0.12)
     x = scale_for([math.log2(tokens) for tokens in lengths], LEFT, RIGHT, pad=0.1)
@@ -160,41 +142,29 @@ def curve_panel(
     shown = [p for i, p in enumerate(points) if i % stride == 0 or i == last or p.kept]
     x = scale_for([0, *(p.tokens for p in shown), *ends], LEFT, RIGHT, pad=0.0)
     y = scale_for([p.value for p in shown], BOTTOM, TOP)
+    texts = (f"step {p.step}, {p.tokens:,} tokens: {quantity(p.value, unit)}" for p in shown)
     drawn = [
-        (
-            x(p.tokens),
-            y(p.value),
-            f"step {p.step}, {p.tokens:,} tokens: {quantity(p.value, unit)}"
-            + ", kept state" * p.kept,
-        )
-        for p in shown
+        (x(p.tokens), y(p.value), text + ", kept state" * p.kept)
+        for p, text in zip(shown, texts, strict=True)
     ]
+    breaks = [i for i, (a, b) in enumerate(pairwise(shown), 1) if a.stage != b.stage]
+    ringed = frozenset(i for i, p in enumerate(shown) if p.kept)
+    line = Series("candidate", drawn, len(drawn) <= 30, breaks=frozenset(breaks), ringed=ringed)
     first, final = quantity(points[0].value, unit), quantity(points[-1].value, unit)
-    starts = (0, *ends[:-1])
+    bands = [
+        (x(start), x(stop), f"stage {i}") for i, (start, stop) in enumerate(pairwise([0, *ends]), 1)
+    ]
     return LinePanel(
         title=title,
         help=f"{first} → {final}; {help}",
-        series=[
-            Series(
-                "candidate",
-                drawn,
-                marked=len(drawn) <= 30,
-                breaks=frozenset(i for i, (a, b) in enumerate(pairwise(shown), 1)
-                                 if a.stage != b.stage),
-                ringed=frozenset(i for i, p in enumerate(shown) if p.kept),
-            )
-        ],
+        series=[line],
         x_ticks=x.ticks(4),
         y_ticks=y.ticks(5),
         description=f"from {first} at {points[0].tokens:,} tokens to {final} "
         f"at {points[-1].tokens:,} tokens",
         x_name="tokens",
-        bands=[
-            (x(start), x(stop), f"stage {i}")
-            for i, (start, stop) in enumerate(zip(starts, ends, strict=True), 1)
-        ]
-        * (len(ends) > 1),
-    )  # fmt: skip
+        bands=bands * (len(ends) > 1),
+    )
 
 
 @dataclass(frozen=True)
@@ -214,8 +184,8 @@ def layer_panel(
     Args:
         floor: values below it are drawn at the floor; their tooltips give the true value.
     """
-    known = [max(v, v if floor is None else floor) for line in lines for v in line.values
-             if v is not None]  # fmt: skip
+    values = [v for line in lines for v in line.values if v is not None]
+    known = values if floor is None else [max(v, floor) for v in values]
     layers = max(len(line.values) for line in lines)
     x = Scale(-0.5, layers - 0.5, LEFT, RIGHT)
     y = scale_for(known, BOTTOM, TOP, bend=True, pad=0.06)
@@ -238,8 +208,8 @@ def _layer_series(line: LayerLine, shape: int, x: Scale, y: Scale, lines: int) -
     for layer, value in enumerate(line.values):
         if value is None:
             breaks.add(len(points))
-            continue
-        points.append((x(layer), y(value), f"{line.label}, layer {layer}: {number(value)}"))
+        else:
+            points.append((x(layer), y(value), f"{line.label}, layer {layer}: {number(value)}"))
     marked = lines * len(points) <= 400
     return Series(line.colour, points, marked, line.label, shape, breaks=frozenset(breaks))
 

@@ -4,16 +4,14 @@ Readers with protanopia, deuteranopia or tritanopia can tell the colours apart, 
 the dark theme (tests/report/test_looks.py simulates it). A letter or name always accompanies them.
 """
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.plan import ConversionPlan
 
@@ -31,8 +29,7 @@ KNOWN = {
 SPARE = range(8, 12)  # colours of other strategies, in the order of their names
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """The look of one strategy. ``layers``: how many layers use it."""
 
     strategy: str

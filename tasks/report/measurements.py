@@ -4,18 +4,15 @@ A metric's name is ``family.subject``: ``perplexity.docs``, ``kv_bytes.8192.b4``
 how pages show their families; other families appear in the table of other measurements.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.evaluation import ARMS, Arm, EvalReport, Measurement, Presentation
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.workload import Workload
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One metric in all arms. ``subject`` is the part of its name after the first dot."""
 
     metric: str

@@ -1,10 +1,7 @@
 """The model card: the README.md of an exported checkpoint, and part of a version's evidence.
 
-The card is not a file of the checkpoint, because it contains the evaluation, which is made after
-the checkpoint has its digest.
+The card is no file of the checkpoint: its evaluation is made after the checkpoint's digest.
 """
-
-from __future__ import annotations
 
 from itertools import groupby
 from typing import Literal
@@ -54,28 +51,18 @@ class CardEvidence(Contract):
 
 
 class CardFacts(Contract):
-    """The contents of a card.
+    """The contents of a card; ``evidence`` is None if the run is unknown."""
 
-    Attributes:
-        base_source: source of the base; it names no folder of this machine.
-        license: of the base; None if its files do not say.
-        evidence: None if the run is unknown.
-    """
-
-    base_source: str
+    base_source: str  # names no folder of this machine
     base_sha256: str
-    license: str | None = None
+    license: str | None = None  # of the base; None if its files do not say
     plan: ConversionPlan
     checkpoint_sha256: str | None = None
     evidence: CardEvidence | None = None
 
 
 def render_card(facts: CardFacts, form: Form) -> str:
-    """The card as Markdown, with Hugging Face's metadata at the top.
-
-    Args:
-        form: the exported form: the checkpoint with its own code, the stock form, or GGUF.
-    """
+    """The card of an exported form as Markdown, with Hugging Face's metadata at the top."""
     from huggingface_hub import ModelCardData  # here, because it is slow to import
 
     strategies = sorted({item.strategy for item in facts.plan.items} - {KEEP})
@@ -165,9 +152,7 @@ def _license(name: str | None) -> str:
 
 
 def _digests(facts: CardFacts) -> str:
-    rows = [
-        ("checkpoint", facts.checkpoint_sha256),
-        ("base", facts.base_sha256),
-        ("plan", identity(facts.plan)),
-    ]
-    return markdown_table(("What", "sha256"), ((what, f"`{sha}`") for what, sha in rows if sha))
+    table = {"checkpoint": facts.checkpoint_sha256, "base": facts.base_sha256}
+    table["plan"] = identity(facts.plan)
+    rows = ((what, f"`{sha}`") for what, sha in table.items() if sha)
+    return markdown_table(("What", "sha256"), rows)

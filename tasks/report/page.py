@@ -1,27 +1,16 @@
 """The page of a convert run: one self-contained HTML file."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.evaluation import ARMS
-from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.report import healing
 from layerwright.tasks.report.bundle import ReportBundle
-from layerwright.tasks.report.dots import dot_panel
+from layerwright.tasks.report.dots import dot_panels
 from layerwright.tasks.report.drift import drift_figures
 from layerwright.tasks.report.gate import champion, judged, status, waiver_rows
-from layerwright.tasks.report.healing import (
-    loss_panels,
-    penalty_table,
-    quality_gain,
-    quality_panels,
-    regularization_sentence,
-    stage_rows,
-    validation_table,
-)
 from layerwright.tasks.report.layers import item_rows, layer_map, map_columns
 from layerwright.tasks.report.lineage import digests, parameters_text, steps
 from layerwright.tasks.report.lines import length_panel
 from layerwright.tasks.report.looks import looks
-from layerwright.tasks.report.measurements import curves, families, rows
+from layerwright.tasks.report.measurements import curves, rows
 from layerwright.tasks.report.profile_figures import profile_figures
 from layerwright.tasks.report.recall import recall_figures
 from layerwright.tasks.report.returns import crossover_sentences, return_sentence, workload_rows
@@ -32,12 +21,7 @@ from layerwright.tasks.report.verdict import costs, done, outcome, saves
 
 
 def render_page(bundle: ReportBundle) -> str:
-    """The whole page. It loads nothing from the network, and the same bundle gives the same bytes.
-
-    Args:
-        bundle: the run. The page says which parts are missing (no fine-tuning, no registration,
-            values not measured).
-    """
+    """The whole page. It loads nothing from the network; the same bundle gives the same bytes."""
     all_rows = rows(bundle.evaluation)
     quality = [row for row in all_rows if row.known.part == "quality"]
     by_length = [row for row in all_rows if row.known.part == "by_length"]
@@ -58,11 +42,7 @@ def render_page(bundle: ReportBundle) -> str:
         waivers=waiver_rows(bundle.gate),
         champion=champion(bundle.evaluation),
         quality=quality,
-        quality_panels=[
-            dot_panel(family, all_rows, bundle.gate)
-            for family in families(quality).values()
-            if any(m.value is not None for row in family for m in row.arms.values())
-        ],
+        quality_panels=dot_panels(quality, all_rows, bundle.gate),
         recall=recall_figures(bundle.recall),
         overlap=[row for row in all_rows if row.known.part == "overlap"],
         by_length=by_length,
@@ -85,28 +65,8 @@ def render_page(bundle: ReportBundle) -> str:
         items=item_rows(bundle.plan),
         figures=profile_figures(bundle.profile, bundle.plan),
         drift=drift_figures(bundle.drift),
-        **_regularization(bundle.regularization),
-        **_healing(bundle.finetune),
+        **healing.regularization(bundle.regularization),
+        **healing.fine_tuning(bundle.finetune),
         steps=steps(bundle),
         digests=digests(bundle),
     )
-
-
-def _regularization(report: RegularizationReport | None) -> dict[str, object]:
-    return {
-        "regularized": report and regularization_sentence(report),
-        "penalties": report and penalty_table(report),
-    }
-
-
-def _healing(report: FinetuneReport | None) -> dict[str, object]:
-    """The contents of the section on fine-tuning; empty if nothing was trained."""
-    if report is None or not report.steps:
-        return {}
-    return {
-        "quality_gain": quality_gain(report),
-        "stages": stage_rows(report),
-        "quality_curves": quality_panels(report),
-        "validation": validation_table(report),
-        "loss_curves": loss_panels(report),
-    }

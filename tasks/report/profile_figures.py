@@ -1,14 +1,12 @@
 """Charts of the profile: scores per layer, scores by size, and damage by strategy."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.contracts.profile import Damage, ModelProfile
+from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.report.formats import number, options
 from layerwright.tasks.report.heat import Heat, heat
 from layerwright.tasks.report.lines import LayerLine, LinePanel, layer_panel
@@ -65,16 +63,14 @@ _SIZED = re.compile(r"(.+)_(\d+)")
 Column = list[float | None]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """The numbers of a chart, usually one row per layer."""
 
     head: list[str]
     rows: list[list[str]]
 
 
-@dataclass(frozen=True)
-class ProfileChart:
+class ProfileChart(NamedTuple):
     """A chart with its table. ``kind`` is the macro of charts.j2 that draws it."""
 
     kind: str
@@ -91,7 +87,10 @@ def profile_figures(
         plan: colours the bars by the layers' strategies.
     """
     scores = _score_columns(profile)
-    kinds = _kinds(profile, plan)
+    kinds = ["plain-bars"] * len(profile.layers)
+    if plan is not None:
+        look, summary = looks(plan), plan.summary()
+        kinds = [look[summary[str(layer)]].colour for layer in range(plan.layers)]
     single, by_size = _by_size(scores)
     names = [n for n in SCORES if n in single]
     names += [n for n in single if n not in SCORES and n not in LINEARITY]
@@ -105,14 +104,6 @@ def profile_figures(
         title, help = BY_SIZE.get(family, (family, "see its profiler"))
         figures.append(ProfileChart("heat", heat(title, help, columns), _table(columns)))
     return figures + _damage_figures(profile, kinds)
-
-
-def _kinds(profile: ModelProfile, plan: ConversionPlan | None) -> list[str]:
-    """The CSS class of each layer's bar."""
-    if plan is None:
-        return ["plain-bars"] * len(profile.layers)
-    look, summary = looks(plan), plan.summary()
-    return [look[summary[str(layer)]].colour for layer in range(plan.layers)]
 
 
 def _score_columns(profile: ModelProfile) -> dict[str, Column]:
@@ -159,18 +150,15 @@ def _linearity(columns: dict[str, Column]) -> ProfileChart:
 
 
 def _damage_figures(profile: ModelProfile, kinds: Sequence[str]) -> list[ProfileChart]:
-    specs = list(
-        {
-            d.strategy.model_dump_json(): d.strategy for p in profile.layers for d in p.damage
-        }.values()
-    )
+    damages = (d for p in profile.layers for d in p.damage)
+    specs = list({d.strategy.model_dump_json(): d.strategy for d in damages}.values())
     figures: list[ProfileChart] = []
-    for title, help, read in (
-        ("language", "increase of the NLL per text token, nats", _language),
-        ("recall", "decrease of the log-probability of the right answer, nats", _recall),
-        ("KL to the base", "nats per text token", _kl),
-    ):  # fmt: skip
-        columns = {_label(s): _damage_column(profile, s, 1, read) for s in specs}
+    for title, help, field in (
+        ("language", "increase of the NLL per text token, nats", "language_nats"),
+        ("recall", "decrease of the log-probability of the right answer, nats", "recall_nats"),
+        ("KL to the base", "nats per text token", "kl_nats"),
+    ):
+        columns = {_label(s): _damage_column(profile, s, 1, field) for s in specs}
         columns = {k: c for k, c in columns.items() if any(v is not None for v in c)}
         if columns:
             title = f"Damage by strategy: {title}"
@@ -212,16 +200,14 @@ def _probes(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
 
 def _runs(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
     """The damage of converting runs of layers together, by length of the run."""
-    lengths = sorted(
-        {d.layers for p in profile.layers for d in p.damage if d.strategy == spec} - {1}
-    )
-    if not lengths:
-        return []
+    lengths = {d.layers for p in profile.layers for d in p.damage if d.strategy == spec} - {1}
     figures = []
-    for what, read in (("language", _language), ("recall", _recall)):
+    for what in ("language", "recall") if lengths else ():
         columns = {
-            ("1 layer" if n == 1 else f"{n} layers"): _damage_column(profile, spec, n, read)
-            for n in (1, *lengths)
+            ("1 layer" if n == 1 else f"{n} layers"): _damage_column(
+                profile, spec, n, f"{what}_nats"
+            )
+            for n in (1, *sorted(lengths))
         }
         chart = heat(
             f"Damage of runs: {what}, {_label(spec)}",
@@ -234,23 +220,8 @@ def _runs(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
     return figures
 
 
-def _language(damage: Damage) -> float | None:
-    return damage.language_nats
-
-
-def _recall(damage: Damage) -> float | None:
-    return damage.recall_nats
-
-
-def _kl(damage: Damage) -> float | None:
-    return damage.kl_nats
-
-
-def _damage_column(
-    profile: ModelProfile, spec: Spec, layers: int, read: Callable[[Damage], float | None]
-) -> Column:
-    damages = (p.damage_of(spec, layers) for p in profile.layers)
-    return [read(damage) if damage else None for damage in damages]
+def _damage_column(profile: ModelProfile, spec: Spec, layers: int, field: str) -> Column:
+    return [getattr(p.damage_of(spec, layers), field, None) for p in profile.layers]
 
 
 def _label(spec: Spec) -> str:

@@ -1,7 +1,5 @@
 """Heat maps of recall over prompt length and depth, one per probe and arm."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 
@@ -71,6 +69,7 @@ def recall_figures(cells: Sequence[RecallCell]) -> list[ProfileChart]:
 def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> ProfileChart:
     lengths = sorted({cell.tokens for cell in cells})
     depths = sorted({cell.depth for cell in cells}, key=_start)
+    names = [depth.removeprefix("depth ") for depth in depths]
     at = {(cell.depth, cell.tokens): cell for cell in cells}
     title = f"{probe}, {arm}"
     drawn = [
@@ -88,10 +87,7 @@ def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> ProfileChart:
         help=HELP,
         columns=len(lengths),
         cells=drawn,
-        rows=[
-            (100 * (i + 0.5) / len(depths), depth.removeprefix("depth "))
-            for i, depth in enumerate(depths)
-        ],
+        rows=[(100 * (i + 0.5) / len(depths), name) for i, name in enumerate(names)],
         low="0",
         high="1",
         ticks=[(100 * (i + 0.5) / len(lengths), length(n)) for i, n in enumerate(lengths)],
@@ -101,16 +97,11 @@ def _figure(probe: str, arm: Arm, cells: Sequence[RecallCell]) -> ProfileChart:
             for tokens in lengths
         ),
     )
-    table = Table(
-        ["Depth", *(f"{length(tokens)} tokens" for tokens in lengths)],
-        [
-            [
-                depth.removeprefix("depth "),
-                *(_result(at.get((depth, tokens)), counted=True) for tokens in lengths),
-            ]
-            for depth in depths
-        ],
-    )
+    body = [
+        [name, *(_result(at.get((depth, tokens)), counted=True) for tokens in lengths)]
+        for name, depth in zip(names, depths, strict=True)
+    ]
+    table = Table(["Depth", *(f"{length(tokens)} tokens" for tokens in lengths)], body)
     return ProfileChart("heat", chart, table)
 
 

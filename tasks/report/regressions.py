@@ -1,7 +1,5 @@
 """The worst regressions: items that the base does better, with the answers of both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from layerwright.tasks.contracts.base import Contract
@@ -53,8 +51,7 @@ def regressions(report: EvalReport, items: Iterable[ItemResult]) -> tuple[Regres
             (sign * (base.value - mine.value), base, mine)
             for base, mine in pairs
             if base.value is not None
-            and mine.value is not None
-            and sign * (base.value - mine.value) > 0
+            if mine.value is not None and sign * (base.value - mine.value) > 0
         ]
         if lost:
             lost.sort(key=lambda entry: -entry[0])

@@ -1,21 +1,19 @@
 """The page of a requalification: verdict, alarms, trend, and the measurements of all arms."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.evaluation import ARMS
 from layerwright.tasks.contracts.requalification import TrendPoint
 from layerwright.tasks.recipe.gate import WatchRule
-from layerwright.tasks.report.dots import dot_panel
-from layerwright.tasks.report.formats import MISSING, moment, number
+from layerwright.tasks.report.bundle import RequalificationBundle
+from layerwright.tasks.report.dots import dot_panels
+from layerwright.tasks.report.formats import moment, number
 from layerwright.tasks.report.gate import champion, judged, rejection, status, waiver_rows
 from layerwright.tasks.report.lineage import requalification_digests, steps
 from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
-from layerwright.tasks.report.measurements import Row, families, rows
-from layerwright.tasks.report.requalification_bundle import RequalificationBundle
+from layerwright.tasks.report.measurements import Row, rows
 from layerwright.tasks.report.scales import scale_for
 from layerwright.tasks.report.template import template
 
@@ -37,17 +35,14 @@ def render_requalification(bundle: RequalificationBundle) -> str:
         arms=[arm for arm in ARMS if any(arm in row.arms for row in all_rows)],
         champion=champion(bundle.evaluation),
         rows=all_rows,
-        panels=[
-            dot_panel(family, all_rows, bundle.gate)
-            for family in families(quality).values()
-            if any(m.value is not None for row in family for m in row.arms.values())
-        ],
+        panels=dot_panels(quality, all_rows, bundle.gate),
         bands=[(rule, _band(rule)) for rule in bundle.watch],
-        trend=trend_rows(bundle, shown),
-        trend_metrics=shown,
-        trend_panels=[
-            panel for name in shown if (panel := trend_panel(name, bundle.trend)) is not None
+        trend=[
+            TrendRow(point, [number(point.values.get(name)) for name in shown])
+            for point in reversed(bundle.trend)
         ],
+        trend_metrics=shown,
+        trend_panels=[panel for name in shown if (panel := trend_panel(name, bundle.trend))],
         steps=steps(bundle),
         digests=requalification_digests(bundle),
     )
@@ -82,23 +77,11 @@ def _band(rule: WatchRule) -> str:
     return " and ".join(part for part in (low, high) if part)
 
 
-@dataclass(frozen=True)
-class TrendRow:
+class TrendRow(NamedTuple):
     """One requalification, with the values of the shown metrics."""
 
     point: TrendPoint
     cells: list[str]
-
-
-def trend_rows(bundle: RequalificationBundle, names: list[str]) -> list[TrendRow]:
-    """Every requalification, newest first."""
-    return [
-        TrendRow(point, [_value(point, name) for name in names]) for point in reversed(bundle.trend)
-    ]
-
-
-def _value(point: TrendPoint, name: str) -> str:
-    return number(point.values[name]) if name in point.values else MISSING
 
 
 def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
@@ -110,17 +93,17 @@ def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
     days = [(at - first).total_seconds() / 86400 for at, _ in known]
     x = scale_for(days, LEFT, RIGHT, pad=0.04)
     y = scale_for([value for _, value in known], BOTTOM, TOP)
+    whens, values = [moment(at.isoformat()) for at, _ in known], [number(v) for _, v in known]
     points = [
-        (x(day), y(value), f"{moment(at.isoformat())}: {number(value)}")
-        for day, (at, value) in zip(days, known, strict=True)
+        (x(day), y(value), f"{when}: {number(value)}")
+        for day, when, (_, value) in zip(days, whens, known, strict=True)
     ]
     return LinePanel(
         title=name,
-        help=f"{number(known[0][1])} → {number(known[-1][1])}",
+        help=f"{values[0]} → {values[-1]}",
         series=[Series("candidate", points, marked=len(points) <= 30)],
         x_ticks=x.ticks(4),
         y_ticks=y.ticks(5),
-        description=f"from {number(known[0][1])} on {moment(known[0][0].isoformat())} to "
-        f"{number(known[-1][1])} on {moment(known[-1][0].isoformat())}",
+        description=f"from {values[0]} on {whens[0]} to {values[-1]} on {whens[-1]}",
         x_name="days since the first requalification",
     )

@@ -1,8 +1,6 @@
 """Sentences and table rows on crossover lengths and on money saved."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.returns import CostAndReturn, Crossover, Pair, Timed, WorkloadCost
@@ -110,18 +108,17 @@ def money(amount: float, currency: str) -> str:
     return f"{amount:,.2f} {currency}" if abs(amount) >= 0.1 else f"{number(amount)} {currency}"
 
 
-@dataclass(frozen=True)
-class WorkloadRow:
-    """The money table of one workload.
-
-    Attributes:
-        money: (what, base, candidate, saved) for prompts, answers and whole requests.
-        break_even: the tokens after which the conversion pays back.
-    """
+class WorkloadRow(NamedTuple):
+    """The money table of one workload; ``break_even``: when the conversion pays back."""
 
     name: str
-    money: list[tuple[str, str, str, str]]
+    money: list[tuple[str, str, str, str]]  # (what, base, candidate, saved)
     break_even: str
+
+
+def _money_row(what: str, pair: Pair) -> tuple[str, str, str, str]:
+    saved = percent(pair.saving / pair.base, signed=True)
+    return what, number(pair.base), number(pair.candidate), saved
 
 
 def workload_rows(cost: CostAndReturn) -> list[WorkloadRow]:
@@ -130,17 +127,9 @@ def workload_rows(cost: CostAndReturn) -> list[WorkloadRow]:
             name=f"{load.prompt_tokens:,} + {load.new_tokens:,}"
             + (f", batch {load.batch}" if load.batch > 1 else ""),
             money=[
-                (
-                    what,
-                    number(pair.base),
-                    number(pair.candidate),
-                    percent(pair.saving / pair.base, signed=True),
-                )
-                for what, pair in (
-                    ("prompts", load.prefill),
-                    ("answers", load.decode),
-                    ("both", load.request),
-                )
+                _money_row("prompts", load.prefill),
+                _money_row("answers", load.decode),
+                _money_row("both", load.request),
             ],
             break_even="never"
             if load.break_even_tokens is None

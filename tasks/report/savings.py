@@ -1,17 +1,14 @@
 """Key figures, and the plan's predictions compared with measurements."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.formats import MISSING, data_size, length, number, percent
 from layerwright.tasks.report.measurements import Row, longest, rows
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One key figure. ``note`` gives what it is compared with."""
 
     name: str
@@ -24,49 +21,30 @@ def tiles(bundle: ReportBundle) -> list[Tile]:
     all_rows = rows(bundle.evaluation)
     shown = []
     if kv := longest(all_rows, "kv_bytes"):
-        shown.append(
-            Tile(
-                f"KV cache at {length(kv.tokens or 0)}",
-                percent(kv.change, signed=True),
-                f"{data_size(kv.value('base'))} → {data_size(kv.value('candidate'))}",
-            )
-        )
+        sizes = f"{data_size(kv.value('base'))} → {data_size(kv.value('candidate'))}"
+        name = f"KV cache at {length(kv.tokens or 0)}"
+        shown.append(Tile(name, percent(kv.change, signed=True), sizes))
     ratios = [r for r in all_rows if r.family == "perplexity" and r.change is not None]
     if ratios:
         worst = max(ratios, key=lambda r: r.change or 0.0)
-        shown.append(
-            Tile(
-                "Perplexity, worst text",
-                percent(worst.change, signed=True),
-                f"{number(worst.value('base'))} → {number(worst.value('candidate'))}, "
-                f"{worst.subject}",
-            )
-        )
+        both = f"{number(worst.value('base'))} → {number(worst.value('candidate'))}"
+        change = percent(worst.change, signed=True)
+        shown.append(Tile("Perplexity, worst text", change, f"{both}, {worst.subject}"))
     measured = [r for r in all_rows if r.value("candidate") is not None]
     if recall := next((r for r in measured if r.family == "recall"), None):
-        shown.append(
-            Tile(
-                f"Recall, {recall.subject}",
-                number(recall.value("candidate")),
-                f"base {number(recall.value('base'))}",
-            )
-        )
+        figure, base = number(recall.value("candidate")), number(recall.value("base"))
+        shown.append(Tile(f"Recall, {recall.subject}", figure, f"base {base}"))
     if agreements := [r for r in measured if r.family == "top1_agreement"]:
         low = min(agreements, key=lambda r: r.value("candidate") or 0.0)
         shown.append(Tile("Top-1 agreement", percent(low.value("candidate")), low.subject))
     if speed := longest(all_rows, "decode_tokens_per_s"):
-        shown.append(
-            Tile(
-                f"Decoding at {length(speed.tokens or 0)}",
-                f"{1 + (speed.change or 0):.2f}×",  # noqa: RUF001, the multiplication sign
-                f"{number(speed.value('base'))} → {number(speed.value('candidate'))} tokens/s",
-            )
-        )
+        rates = f"{number(speed.value('base'))} → {number(speed.value('candidate'))} tokens/s"
+        faster = f"{1 + (speed.change or 0):.2f}\N{MULTIPLICATION SIGN}"
+        shown.append(Tile(f"Decoding at {length(speed.tokens or 0)}", faster, rates))
     return shown
 
 
-@dataclass(frozen=True)
-class Saving:
+class Saving(NamedTuple):
     """KV bytes at one context length: of the base, and of the candidate predicted and measured."""
 
     tokens: int
@@ -109,8 +87,7 @@ def planned_saving(bundle: ReportBundle) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """A damage that the plan predicted, and its measurement."""
 
     what: str
@@ -126,19 +103,11 @@ def damage_predictions(bundle: ReportBundle) -> list[Prediction]:
     for row in rows(bundle.evaluation):
         base, candidate = row.value("base"), row.value("candidate")
         if row.family == "perplexity" and base and candidate and language:
-            predictions.append(
-                Prediction(
-                    f"Increase of the NLL, {row.subject}, nats per token",
-                    number(sum(language), signed=True),
-                    number(math.log(candidate / base), signed=True),
-                )
-            )
+            what = f"Increase of the NLL, {row.subject}, nats per token"
+            figures = sum(language), math.log(candidate / base)
+            predictions.append(Prediction(what, *(number(v, signed=True) for v in figures)))
         if row.family == "key_log_prob" and base is not None and candidate is not None and recall:
-            predictions.append(
-                Prediction(
-                    f"Decrease of the key's log-probability, {row.subject}, nats per key token",
-                    number(sum(recall), signed=True),
-                    number(base - candidate, signed=True),
-                )
-            )
+            what = f"Decrease of the key's log-probability, {row.subject}, nats per key token"
+            figures = sum(recall), base - candidate
+            predictions.append(Prediction(what, *(number(v, signed=True) for v in figures)))
     return predictions

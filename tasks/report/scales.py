@@ -1,25 +1,19 @@
 """Axes of charts: map a value to a position in the drawing, and place the ticks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from layerwright.tasks.report.formats import number
 
 WIDTH = 330.0  # of a drawing; it is a phone's width, so that text has the same size everywhere
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Maps [low, high] to [start, stop] of the drawing.
+class Scale(NamedTuple):
+    """Maps [low, high] to [start, stop] of the drawing; linear, without ``log`` and ``bend``.
 
-    Attributes:
-        log: logarithmic.
-        bend: arcsinh(value / bend): linear up to ``bend`` and logarithmic above it, on both sides
-            of zero. Linear if neither is given.
+    ``bend``: arcsinh(value / bend): linear up to it, logarithmic above, on both sides of zero.
     """
 
     low: float
@@ -34,6 +28,9 @@ class Scale:
         share = (here - low) / (high - low)
         position = self.start + min(max(share, 0.0), 1.0) * (self.stop - self.start)
         return round(position, 1 if abs(self.stop - self.start) > 1 else 3)
+
+    def maybe(self, value: float | None) -> float | None:
+        return None if value is None else self(value)
 
     def _bent(self, value: float) -> float:
         if self.log:
@@ -112,12 +109,8 @@ def scale_for(
         room = 0.1 * abs(high) or 1.0
         low, high = (low if zero and low == 0 else low - room), high + room
     padding = pad * (high - low)
-    return Scale(
-        low if zero and low == 0 else low - padding,
-        high if zero and high == 0 else high + padding,
-        start,
-        stop,
-    )
+    low = low if zero and low == 0 else low - padding
+    return Scale(low, high if zero and high == 0 else high + padding, start, stop)
 
 
 def _corner(values: list[float]) -> float | None:

@@ -1,16 +1,13 @@
 """The functions of the report steps; each writes one HTML file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.run import Page
 from layerwright.tasks.disk import write_atomically
-from layerwright.tasks.report.bundle import ReportBundle, SurveyBundle
+from layerwright.tasks.report.bundle import ReportBundle, RequalificationBundle, SurveyBundle
 from layerwright.tasks.report.page import render_page
 from layerwright.tasks.report.requalification import render_requalification
-from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 from layerwright.tasks.report.survey import render_survey
 
 

@@ -1,29 +1,21 @@
 """Bar charts with one bar per layer, in the colours of the layers' strategies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.report.formats import MISSING, number
 from layerwright.tasks.report.layers import layer_ticks
 from layerwright.tasks.report.scales import scale_for
 
 
-@dataclass(frozen=True)
-class Strip:
-    """One bar per layer.
-
-    Attributes:
-        bars: (x, y, width, height, CSS class, tooltip), in a drawing of one unit per layer by 100.
-        zero: y of zero, on which the bars stand; without it, dashes mark the values.
-    """
+class Strip(NamedTuple):
+    """One bar per layer, in a drawing of one unit per layer by 100."""
 
     title: str
     help: str
     layers: int
-    bars: list[tuple[float, float, float, float, str, str]]
-    zero: float | None
+    bars: list[tuple[float, float, float, float, str, str]]  # x, y, width, height, class, tooltip
+    zero: float | None  # y of zero, on which bars stand; without it, dashes mark the values
     top: str
     bottom: str
     ticks: list[tuple[float, str]]
@@ -47,16 +39,8 @@ def strip(title: str, help: str, values: Sequence[float | None], kinds: Sequence
             continue
         at = y(value)
         top, tall = (at - 2.5, 5.0) if zero is None else (min(at, zero), max(abs(at - zero), 0.8))
-        bars.append(
-            (
-                layer + 0.14,
-                round(top, 1),
-                0.72,
-                round(tall, 1),
-                kinds[layer],
-                f"layer {layer}: {number(value)}",
-            )
-        )
+        text = f"layer {layer}: {number(value)}"
+        bars.append((layer + 0.14, round(top, 1), 0.72, round(tall, 1), kinds[layer], text))
     highest = list(values).index(high) if known else None
     return Strip(
         title=title,

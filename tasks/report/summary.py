@@ -1,13 +1,12 @@
 """Plan, metrics and gate as Markdown tables, for Prefect's artifacts and the model card."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from layerwright.tasks.contracts.evaluation import ARMS, Arm, EvalReport
 from layerwright.tasks.contracts.gate import Check, GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.profile import ModelProfile
+from layerwright.tasks.report.bundle import total_of
 from layerwright.tasks.report.formats import data_size, interval, moment, number, percent, quantity
 from layerwright.tasks.report.gate import judged, status, waiver_rows
 from layerwright.tasks.report.layers import item_rows
@@ -17,28 +16,19 @@ from layerwright.tasks.report.verdict import plan_sentence
 
 def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
     """The strategy of each layer, with predicted damage, KV bytes and the reason."""
-    full = profile.base_kv_bytes(plan.context_tokens)
-    parts = [item.predicted_kv_bytes for item in plan.items]
-    known = [part for part in parts if part is not None]
+    full, planned = profile.base_kv_bytes(plan.context_tokens), total_of(plan, "predicted_kv_bytes")
     predicted = (
-        f"Predicted KV cache at {plan.context_tokens:,} tokens: {data_size(sum(known))} instead of "
-        f"{data_size(full)} ({percent(sum(known) / full - 1, signed=True)})."
-        if full and len(known) == len(parts)
+        f"Predicted KV cache at {plan.context_tokens:,} tokens: {data_size(planned)} instead of "
+        f"{data_size(full)} ({percent(planned / full - 1, signed=True)})."
+        if full and planned is not None
         else "The plan predicts no KV bytes for some layers."
     )
     sentence = plan_sentence(plan)
     table = markdown_table(
         ("Layer", "Strategy", "Language, nats", "Recall, nats", "KV bytes", "Reason"),
         (
-            (
-                row.layers,
-                row.look.strategy + (f" ({row.params})" if row.params else ""),
-                row.language,
-                row.recall,
-                row.kv,
-                row.reason,
-            )
-            for row in item_rows(plan)
+            (r.layers, r.look.strategy + f" ({r.params})" * bool(r.params), *r[3:])
+            for r in item_rows(plan)
         ),
     )
     return f"{sentence[:1].upper()}{sentence[1:]}. {predicted}\n\n{table}"

@@ -1,15 +1,17 @@
 """The page of a survey: all plans on the same tokens, in one self-contained HTML file."""
 
-from __future__ import annotations
-
 from layerwright.tasks.report.bundle import SurveyBundle
 from layerwright.tasks.report.layers import layer_ticks
 from layerwright.tasks.report.lineage import parameters_text, steps, survey_digests
 from layerwright.tasks.report.profile_figures import profile_figures
 from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
-from layerwright.tasks.report.survey_plans import metric_rows, plan_rows, survey_looks
+from layerwright.tasks.report.survey_plans import (
+    metric_rows,
+    plan_rows,
+    stability_rows,
+    survey_looks,
+)
 from layerwright.tasks.report.survey_predictions import prediction_panel, predictions
-from layerwright.tasks.report.survey_stability import stability_rows
 from layerwright.tasks.report.survey_verdict import (
     along_the_frontier,
     at_equal_budget,

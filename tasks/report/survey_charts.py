@@ -1,14 +1,12 @@
 """Charts of a survey: plans ranked by a metric, and a metric against the budget."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import median
 
 from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.contracts.plan import FrontierBudget
-from layerwright.tasks.report.dots import Dot, DotPanel, DotRow, interval_text
+from layerwright.tasks.report.dots import DotPanel, DotRow, dot, interval_text
 from layerwright.tasks.report.formats import percent, quantity
 from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
 from layerwright.tasks.report.measurements import Row
@@ -23,34 +21,24 @@ LOGARITHMIC = ("perplexity", "perplexity_ratio")  # of broken models they reach 
 def plan_dots(plans: list[PlanRow], metric: Row) -> DotPanel:
     """One metric of all plans with its interval, best plan first, and the base as reference."""
     ranked = best_first(plans, metric)
-    reference = _reference(metric)
-    limit = _limit(ranked, metric)
-    shown = _figures(ranked, metric, reference, limit)
-    scale = scale_for(shown, 10, WIDTH - 10, log=_logarithmic(metric))
+    reference, limit = _reference(metric), _limit(ranked, metric)
+    scale = scale_for(
+        _figures(ranked, metric, reference, limit), 10, WIDTH - 10, log=_logarithmic(metric)
+    )
     rows, descriptions = [], []
     for index, plan in enumerate(ranked):
         measured, top = plan.measured[metric.metric], 4.0 + ROW * index
-        text = _text(measured)
-        assert measured.value is not None  # `best_first` leaves out plans without a value
-        arrow = "←" if measured.higher_is_better else "→"
-        dot = Dot(
-            arm=_kind(plan),
-            x=scale(measured.value),
-            low=None if measured.low is None else scale(measured.low),
-            high=None if measured.high is None else scale(measured.high),
-            y=top + 24,
-            title=f"{plan.name}: {text}",
-            beyond=arrow * _beyond(measured, limit),
-        )
+        arrow = ("←" if measured.higher_is_better else "→") * _beyond(measured, limit)
+        drawn = dot(measured, scale, top + 24, _kind(plan), plan.name, arrow)
         label = f"{plan.number} {plan.name}"
-        rows.append(DotRow(label, quantity(measured.value, measured.unit), top, [dot], None))
-        descriptions.append(f"{plan.name}: {text}")
+        rows.append(DotRow(label, quantity(measured.value, measured.unit), top, [drawn], None))
+        descriptions.append(drawn.title)
     return DotPanel(
         title=metric.metric,
         help=metric.note,
         rows=rows,
         ticks=scale.ticks(),
-        reference=None if reference is None else scale(reference),
+        reference=scale.maybe(reference),
         height=4 + ROW * len(rows) + 22,
         description="; ".join(descriptions),
     )
@@ -61,16 +49,14 @@ def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> L
     ranked = [p for p in best_first(plans, metric) if p.share is not None]
     if not ranked:
         return None
-    reference = _reference(metric)
-    limit = _limit(ranked, metric)
+    reference, limit = _reference(metric), _limit(ranked, metric)
     shown = _figures(ranked, metric, reference, limit)
     x = Scale(0.0, max(1.05, *(p.share or 0.0 for p in ranked)), LEFT, RIGHT)
     y = scale_for(shown, BOTTOM, TOP, log=_logarithmic(metric))
     ranked.sort(key=lambda p: p.share or 0.0)
     series = []
     for kind, label in (("frontier", "frontier"), ("candidate", "other plans")):
-        of_kind = [p for p in ranked if _kind(p) == kind]
-        if of_kind:
+        if of_kind := [p for p in ranked if _kind(p) == kind]:
             series.append(_series(kind, label, of_kind, metric, (x, y), limit))
     return LinePanel(
         title=metric.metric,
@@ -82,7 +68,7 @@ def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> L
             f"{p.name} at {percent(p.share)}: {_text(p.measured[metric.metric])}" for p in ranked
         ),
         x_name=f"{BUDGETS[budget]} over the base's",
-        reference=None if reference is None else y(reference),
+        reference=y.maybe(reference),
     )
 
 
@@ -104,15 +90,8 @@ def _series(
             whiskers.append((at, y(measured.low), y(measured.high)))
         arrow = " ↓" if measured.higher_is_better else " ↑"
         tags.append(f"{plan.number}{arrow * _beyond(measured, limit)}")
-    return Series(
-        kind,
-        points,
-        marked=True,
-        label=label,
-        joined=kind == "frontier",
-        whiskers=whiskers,
-        tags=tags,
-    )
+    joined = kind == "frontier"
+    return Series(kind, points, True, label, joined=joined, whiskers=whiskers, tags=tags)
 
 
 def _limit(ranked: list[PlanRow], metric: Row) -> float | None:
@@ -166,6 +145,5 @@ def _figures(
     """All values that the axis must include."""
     measured = [plan.measured[metric.metric] for plan in plans]
     inside = [m for m in measured if not _beyond(m, limit)]
-    values = [v for m in inside for v in (m.value, m.low, m.high) if v is not None]
-    ends = [v for v in (reference, limit) if v is not None]
-    return values + ends
+    values = [v for m in inside for v in (m.value, m.low, m.high)]
+    return [v for v in (*values, reference, limit) if v is not None]

@@ -1,11 +1,10 @@
-"""The plans of a survey as table rows, with predictions and measurements."""
+"""The plans of a survey as table rows, and the same plans chosen from a second text."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.costs import planned_ratio, planned_time
 from layerwright.tasks.contracts.evaluation import Measurement
+from layerwright.tasks.contracts.survey import PlanOverlap, overlap
 from layerwright.tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
 from layerwright.tasks.report.formats import MISSING, data_size, number, options, percent, quantity
 from layerwright.tasks.report.layers import LayerRun, plan_strip
@@ -13,25 +12,19 @@ from layerwright.tasks.report.looks import Look, looks
 from layerwright.tasks.report.measurements import Row, rows_of
 from layerwright.tasks.report.verdict import plan_sentence
 
+FAMILIES = ("perplexity_ratio", "kl_mean")
 
-@dataclass(frozen=True)
-class PlanRow:
-    """One plan of a survey.
 
-    Attributes:
-        number: identifies the plan in the charts.
-        share: the plan's prediction for the quantity of the frontier's budgets, over the base's.
-        measured: the plan's measurements by metric.
-        same_as: name of an earlier plan that converts in the same way.
-    """
+class PlanRow(NamedTuple):
+    """One plan of a survey. ``number`` identifies it in the charts."""
 
     number: int
     name: str
     entry: SurveyPlan
     kv_ratio: float | None
-    share: float | None
+    share: float | None  # of the base, of the quantity that the frontier limits
     measured: dict[str, Measurement]
-    same_as: str | None
+    same_as: str | None  # name of an earlier plan that converts in the same way
     strip: list[LayerRun]
 
     @property
@@ -44,7 +37,7 @@ class PlanRow:
 
     @property
     def ratio(self) -> str:
-        return MISSING if self.kv_ratio is None else percent(self.kv_ratio)
+        return percent(self.kv_ratio)
 
     @property
     def kv_bytes(self) -> str:
@@ -122,3 +115,40 @@ def _conversion(entry: SurveyPlan) -> tuple[object, ...]:
         for item in entry.plan.items
         if item.strategy != "keep"
     )
+
+
+class StabilityRow(NamedTuple):
+    """One plan of the survey, chosen from both texts.
+
+    ``cells``: (measured on, chosen from, both are of the same domain, measurements by family).
+    """
+
+    name: str
+    overlap: PlanOverlap
+    strips: list[tuple[str, list[LayerRun]]]  # (text, the plan chosen from it)
+    cells: list[tuple[str, str, bool, dict[str, Measurement]]]
+
+
+def stability_rows(bundle: SurveyBundle) -> list[StabilityRow]:
+    """One row per plan; empty if the recipe does not ask for stability."""
+    stability = bundle.stability
+    if stability is None:
+        return []
+    look = survey_looks(bundle)
+    rows = []
+    for name, second in stability.plans.items():
+        first = bundle.plans[name].plan
+        cells = [
+            (
+                held_out,
+                text,
+                domain == choice,
+                {family: stability.damage(name, text, family, held_out) for family in FAMILIES},
+            )
+            for domain, held_out in enumerate(stability.held_out)
+            for choice, text in enumerate(stability.texts)
+        ]
+        both = zip(stability.texts, (first, second), strict=True)
+        strips = [(text, plan_strip(plan, look)) for text, plan in both]
+        rows.append(StabilityRow(name, overlap(first, second), strips, cells))
+    return rows

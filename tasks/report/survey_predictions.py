@@ -1,14 +1,13 @@
 """Predicted against measured damage of a survey's plans, with their rank correlation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from operator import sub
+from typing import Literal, NamedTuple
 
 from scipy.stats import spearmanr
 
-from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.report.bundle import PredictedFigure, SurveyBundle, total_of
 from layerwright.tasks.report.formats import number
 from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
@@ -18,22 +17,15 @@ from layerwright.tasks.report.survey_plans import PlanRow, plan_rows
 MIN_PLANS = 3  # a rank correlation of two plans means nothing
 
 
-@dataclass(frozen=True)
-class DamagePrediction:
-    """The predicted and the measured damage of every plan that has both, in nats.
+class DamagePrediction(NamedTuple):
+    """The predicted and the measured damage of every plan that has both, in nats."""
 
-    Attributes:
-        part: ``language`` or ``recall``.
-        metric: the metric that measures the damage.
-        spearman: the rank correlation; None if all plans have the same damage.
-    """
-
-    part: str
+    part: Literal["language", "recall"]
     metric: str
     plans: list[PlanRow]
     predicted: list[float]
     measured: list[float]
-    spearman: float | None
+    spearman: float | None  # rank correlation; None if all plans have the same damage
 
 
 def predictions(bundle: SurveyBundle) -> list[DamagePrediction]:
@@ -44,21 +36,16 @@ def predictions(bundle: SurveyBundle) -> list[DamagePrediction]:
     left out.
     """
     plans = [p for p in plan_rows(bundle) if p.same_as is None and p.entry.converted_layers]
-    base = {
-        m.metric: m
-        for measurements in bundle.comparison.plans.values()
-        for m in measurements
-        if m.arm == "base"
-    }
+    measurements = (m for group in bundle.comparison.plans.values() for m in group)
+    base = {m.metric: m.value for m in measurements if m.arm == "base"}
     metrics = dict.fromkeys(metric for plan in plans for metric in plan.measured)
     all_predictions = []
     for metric in metrics:
         family = metric.split(".")[0]
         if family == "perplexity_ratio":
-            damage = _compare("language", metric, "predicted_language_nats", plans, _log)
-        elif family == "key_log_prob" and (key := base.get(metric)) and key.value is not None:
-            read = _decrease(key.value)
-            damage = _compare("recall", metric, "predicted_recall_nats", plans, read)
+            damage = _compare("language", metric, plans, lambda v: math.log(v) if v else None)
+        elif family == "key_log_prob" and (key := base.get(metric)) is not None:
+            damage = _compare("recall", metric, plans, partial(sub, key))
         else:
             continue
         if len(damage.plans) >= MIN_PLANS:
@@ -66,25 +53,18 @@ def predictions(bundle: SurveyBundle) -> list[DamagePrediction]:
     return all_predictions
 
 
-def _log(measured: Measurement) -> float | None:
-    return math.log(measured.value) if measured.value else None
-
-
-def _decrease(base: float) -> Callable[[Measurement], float | None]:
-    return lambda measured: None if measured.value is None else base - measured.value
-
-
 def _compare(
-    part: str,
+    part: Literal["language", "recall"],
     metric: str,
-    figure: PredictedFigure,
     plans: list[PlanRow],
-    read: Callable[[Measurement], float | None],
+    damage: Callable[[float], float | None],
 ) -> DamagePrediction:
+    language: PredictedFigure = "predicted_language_nats"
+    figure: PredictedFigure = language if part == "language" else "predicted_recall_nats"
     with_both, predicted, measured = [], [], []
     for plan in plans:
-        prediction, measurement = total_of(plan.entry.plan, figure), plan.measured.get(metric)
-        value = read(measurement) if measurement else None
+        prediction, value = total_of(plan.entry.plan, figure), plan.value(metric)
+        value = None if value is None else damage(value)
         if prediction is not None and value is not None:
             with_both.append(plan)
             predicted.append(prediction)

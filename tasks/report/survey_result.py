@@ -1,7 +1,5 @@
 """A survey's result, from the same bundle as its page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,15 @@ from layerwright.tasks.contracts.survey import (
     SurveyStability,
 )
 from layerwright.tasks.report.bundle import SurveyBundle, total_of
+from layerwright.tasks.report.survey_plans import stability_rows
 from layerwright.tasks.report.survey_predictions import predictions
-from layerwright.tasks.report.survey_stability import stability_rows
 from layerwright.tasks.returns.money import crossovers, workload_costs
 
 
 def survey_result(
     bundle: SurveyBundle, page_uri: str, second_files: Mapping[str, Path]
 ) -> SurveyResult:
-    """The result of a survey: every plan with its figures.
-
-    Args:
-        second_files: the files of the plans that were chosen from a second text, by plan name.
-    """
+    """The result of a survey; ``second_files``: the plans chosen from a second text, by name."""
     shares = {name: one.budget for name, one in bundle.plans.items() if one.budget is not None}
     return SurveyResult(
         run_id=bundle.run_id,
@@ -38,9 +32,7 @@ def survey_result(
             name: SurveyRow(**_figures(bundle, name)) for name in bundle.plans if name not in shares
         },
         frontier=tuple(
-            FrontierPoint.model_validate(
-                {"name": name, bundle.budget: share, **_figures(bundle, name)}
-            )
+            FrontierPoint(**{"name": name, bundle.budget: share, **_figures(bundle, name)})
             for name, share in shares.items()
         ),
         stability=_stability(bundle, second_files),

@@ -1,7 +1,5 @@
 """The summary at the top of the survey page: the plan that loses least at the same budget."""
 
-from __future__ import annotations
-
 from layerwright.tasks.contracts.plan import FrontierBudget
 from layerwright.tasks.report.bundle import SurveyBundle
 from layerwright.tasks.report.dots import interval_text
@@ -21,11 +19,8 @@ BUDGETS: dict[FrontierBudget, str] = {
 def headline(metrics: list[Row], plans: list[PlanRow]) -> Row | None:
     """The metric that ranks the plans; None if nothing was measured."""
     known = [row for row in metrics if any(p.value(row.metric) is not None for p in plans)]
-    for family in PREFERRED:
-        for row in known:
-            if row.family == family:
-                return row
-    return known[0] if known else None
+    preferred = (row for family in PREFERRED for row in known if row.family == family)
+    return next(preferred, known[0] if known else None)
 
 
 def compared(bundle: SurveyBundle, plans: list[PlanRow]) -> str:
@@ -59,12 +54,8 @@ def at_equal_budget(plans: list[PlanRow], metric: Row) -> list[str]:
 
 def along_the_frontier(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> str | None:
     """A sentence on the points of the frontier; None if the survey has no frontier."""
-    points = [
-        p
-        for p in plans
-        if p.entry.budget is not None and p.share is not None
-        and p.value(metric.metric) is not None
-    ]  # fmt: skip
+    known = [p for p in plans if p.entry.budget is not None and p.share is not None]
+    points = [p for p in known if p.value(metric.metric) is not None]
     if not points:
         return None
     points.sort(key=lambda p: -(p.share or 0.0))

@@ -1,16 +1,14 @@
 """Compare predicted times with measured ones, and show how well layer times add up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.costs import CostTable, time_ratio
 from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.contracts.plan import PassTime
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.formats import length, number, percent
-from layerwright.tasks.report.measurements import Row, rows
+from layerwright.tasks.report.measurements import rows
 
 # by metric: its name on the page, the field of PassTime, and (value, rows) -> milliseconds
 PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {
@@ -23,8 +21,7 @@ PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {
 }
 
 
-@dataclass(frozen=True)
-class TimeRow:
+class TimeRow(NamedTuple):
     """One time of one arm, predicted and measured, in milliseconds."""
 
     what: str
@@ -59,14 +56,11 @@ def time_rows(bundle: ReportBundle) -> list[TimeRow]:
             }
             for arm, time in predicted.items():
                 if time is not None and (value := row.value(arm)):
-                    times.append(_row(row, arm, time, value))
+                    what, part, in_ms = PARTS[row.family]
+                    name = f"{what} {length(row.tokens)} tokens"
+                    measured = in_ms(value, row.batch)
+                    times.append(TimeRow(name, arm, getattr(time, part) * 1e3, measured))
     return times
-
-
-def _row(row: Row, arm: Arm, predicted: PassTime, value: float) -> TimeRow:
-    what, part, in_ms = PARTS[row.family]
-    name = f"{what} {length(row.tokens or 0)} tokens"
-    return TimeRow(name, arm, getattr(predicted, part) * 1e3, in_ms(value, row.batch))
 
 
 def planned_times(bundle: ReportBundle) -> str | None:

@@ -1,7 +1,5 @@
 """The summary at the top of the page: converted layers, savings, quality, decision."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from layerwright.tasks.contracts.plan import ConversionPlan
@@ -75,22 +73,14 @@ def saves(bundle: ReportBundle) -> str:
 def costs(bundle: ReportBundle) -> str:
     all_rows = rows(bundle.evaluation)
     parts = []
-    worst = max(
-        (r for r in all_rows if r.family == "perplexity" and r.change is not None),
-        key=lambda r: r.change or 0.0,
-        default=None,
-    )
-    if worst:
+    texts = [r for r in all_rows if r.family == "perplexity" and r.change is not None]
+    if worst := max(texts, key=lambda r: r.change or 0.0, default=None):
         if (worst.change or 0) > 0:
             parts.append(f"Perplexity rises by at most {percent(worst.change)} ({worst.subject})")
         else:
             parts.append("Perplexity does not rise on any text")
-    agreement = [
-        value
-        for row in all_rows
-        if row.family == "top1_agreement" and (value := row.value("candidate")) is not None
-    ]
-    if agreement:
+    agreement = [row.value("candidate") for row in all_rows if row.family == "top1_agreement"]
+    if agreement := [value for value in agreement if value is not None]:
         parts.append(
             f"for {percent(min(agreement))} of tokens the candidate's first choice is the base's"
         )

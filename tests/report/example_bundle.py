@@ -1,7 +1,5 @@
 """A bundle like one from a real run: 30 layers, figures of the size that SmolLM2-135M gives."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 

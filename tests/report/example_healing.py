@@ -3,8 +3,6 @@
 Stage 1: steps 1 to 16 on MSE; stage 2: steps 17 to 40, of which step 32 was kept.
 """
 
-from __future__ import annotations
-
 import math
 
 from layerwright.tasks.contracts.references import CheckpointRef

@@ -1,7 +1,5 @@
 """A profile with every kind of figure: spans, runs, heads, several strategies, probes."""
 
-from __future__ import annotations
-
 import math
 
 from report.example_bundle import GEOMETRY, digest

@@ -1,7 +1,5 @@
 """A survey of a 12-layer model: plans at equal budget, one that ruins it, and a frontier."""
 
-from __future__ import annotations
-
 from report.example_bundle import GEOMETRY, bundle, digest, measurement
 from report.example_profile import rich_profile
 from report.shown import presentation

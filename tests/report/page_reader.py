@@ -1,7 +1,5 @@
 """Reads a page as a browser would, strictly."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser

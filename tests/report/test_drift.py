@@ -1,7 +1,5 @@
 """The stream's distance by layer, from the items to the page."""
 
-from __future__ import annotations
-
 from report.example_bundle import bundle
 from report.page_reader import Page, check_form, check_self_contained
 

@@ -1,7 +1,5 @@
 """Quality per token spent: curves over tokens, stages as bands, and what was kept."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Colours and letters of strategies: one for each, and told apart by every reader."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page: complete, self-contained, escaped, deterministic, and whole where the bundle is not."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from html import escape

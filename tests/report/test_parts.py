@@ -1,7 +1,5 @@
 """The pure parts under the page: formats, scales, charts, limits, the bundle."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Figures of a profile: each only where there is something to draw, and each with its numbers."""
 
-from __future__ import annotations
-
 import pytest
 from report.example_bundle import bundle
 from report.example_profile import PROBES, rich_profile

@@ -6,8 +6,8 @@ from report.page_reader import Page, check_form
 
 from layerwright.tasks.contracts.requalification import Alarm, TrendPoint
 from layerwright.tasks.recipe.gate import WatchRule
+from layerwright.tasks.report.bundle import RequalificationBundle
 from layerwright.tasks.report.requalification import render_requalification, trend_panel, watched
-from layerwright.tasks.report.requalification_bundle import RequalificationBundle
 
 RULE = WatchRule(metric="perplexity.*", against="registered", max_ratio=1.1)
 ALARM = Alarm(

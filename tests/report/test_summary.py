@@ -1,7 +1,5 @@
 """The Markdown tables: every row there, and no cell that breaks its table."""
 
-from __future__ import annotations
-
 import re
 
 from facts import missing

@@ -1,7 +1,5 @@
 """The survey page: every plan with its figures, best first, against the budget, and as a file."""
 
-from __future__ import annotations
-
 import pytest
 from facts import missing
 from pydantic import ValidationError
@@ -15,8 +13,7 @@ from layerwright.tasks.report.bundle import SurveyBundle, total_of
 from layerwright.tasks.report.formats import number
 from layerwright.tasks.report.survey import render_survey
 from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
-from layerwright.tasks.report.survey_plans import PlanRow, metric_rows, plan_rows
-from layerwright.tasks.report.survey_stability import stability_rows
+from layerwright.tasks.report.survey_plans import PlanRow, metric_rows, plan_rows, stability_rows
 from layerwright.tasks.report.survey_verdict import (
     along_the_frontier,
     at_equal_budget,

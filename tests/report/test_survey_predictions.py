@@ -1,7 +1,5 @@
 """Predicted against measured: which plans count, and how well their order was foreseen."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
