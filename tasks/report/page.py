@@ -14,9 +14,16 @@ from layerwright.tasks.report.measurements import curves, rows
 from layerwright.tasks.report.profile_figures import profile_figures
 from layerwright.tasks.report.recall import recall_figures
 from layerwright.tasks.report.returns import crossover_sentences, return_sentence, workload_rows
-from layerwright.tasks.report.savings import damage_predictions, planned_saving, saving, tiles
+from layerwright.tasks.report.savings import (
+    adding_up,
+    damage_predictions,
+    planned_saving,
+    planned_times,
+    saving,
+    tiles,
+    time_rows,
+)
 from layerwright.tasks.report.template import template
-from layerwright.tasks.report.times import adding_up, planned_times, time_rows
 from layerwright.tasks.report.verdict import costs, done, outcome, saves
 
 

@@ -8,10 +8,9 @@ from layerwright.tasks.contracts.base import Spec
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.report.formats import number, options
-from layerwright.tasks.report.heat import Heat, heat
+from layerwright.tasks.report.heat import Heat, Strip, heat, strip
 from layerwright.tasks.report.lines import LayerLine, LinePanel, layer_panel
 from layerwright.tasks.report.looks import SPARE, looks, looks_of
-from layerwright.tasks.report.strips import Strip, strip
 
 SCORES = {
     "lazy_ratio": (

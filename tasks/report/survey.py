@@ -4,22 +4,20 @@ from layerwright.tasks.report.bundle import SurveyBundle
 from layerwright.tasks.report.layers import layer_ticks
 from layerwright.tasks.report.lineage import parameters_text, steps, survey_digests
 from layerwright.tasks.report.profile_figures import profile_figures
+from layerwright.tasks.report.savings import adding_up
 from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
 from layerwright.tasks.report.survey_plans import (
+    along_the_frontier,
+    at_equal_budget,
+    compared,
+    headline,
     metric_rows,
     plan_rows,
     stability_rows,
     survey_looks,
 )
 from layerwright.tasks.report.survey_predictions import prediction_panel, predictions
-from layerwright.tasks.report.survey_verdict import (
-    along_the_frontier,
-    at_equal_budget,
-    compared,
-    headline,
-)
 from layerwright.tasks.report.template import template
-from layerwright.tasks.report.times import adding_up
 
 
 def render_survey(bundle: SurveyBundle) -> str:

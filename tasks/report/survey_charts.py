@@ -11,8 +11,7 @@ from layerwright.tasks.report.formats import percent, quantity
 from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
 from layerwright.tasks.report.measurements import Row
 from layerwright.tasks.report.scales import WIDTH, Scale, scale_for
-from layerwright.tasks.report.survey_plans import PlanRow
-from layerwright.tasks.report.survey_verdict import BUDGETS, best_first
+from layerwright.tasks.report.survey_plans import BUDGETS, PlanRow, best_first
 
 ROW = 34.0
 LOGARITHMIC = ("perplexity", "perplexity_ratio")  # of broken models they reach millions

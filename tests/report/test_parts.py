@@ -17,12 +17,12 @@ from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.report import formats
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.dots import dot_panel
+from layerwright.tasks.report.heat import strip
 from layerwright.tasks.report.layers import item_rows, layer_map, map_columns
 from layerwright.tasks.report.lines import MAX_POINTS, CurvePoint, curve_panel
 from layerwright.tasks.report.looks import looks
 from layerwright.tasks.report.measurements import limit_of, rows
 from layerwright.tasks.report.scales import WIDTH, scale_for
-from layerwright.tasks.report.strips import strip
 
 finite = st.floats(-1e9, 1e9, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)
 

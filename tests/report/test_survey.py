@@ -13,12 +13,15 @@ from layerwright.tasks.report.bundle import SurveyBundle, total_of
 from layerwright.tasks.report.formats import number
 from layerwright.tasks.report.survey import render_survey
 from layerwright.tasks.report.survey_charts import budget_panel, plan_dots
-from layerwright.tasks.report.survey_plans import PlanRow, metric_rows, plan_rows, stability_rows
-from layerwright.tasks.report.survey_verdict import (
+from layerwright.tasks.report.survey_plans import (
+    PlanRow,
     along_the_frontier,
     at_equal_budget,
     best_first,
     headline,
+    metric_rows,
+    plan_rows,
+    stability_rows,
 )
 
 

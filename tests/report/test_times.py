@@ -9,8 +9,8 @@ from report.page_reader import Page, check_form, check_self_contained
 
 from layerwright.tasks.report.bundle import ReportBundle, SurveyBundle
 from layerwright.tasks.report.page import render_page
+from layerwright.tasks.report.savings import adding_up, planned_times, time_rows
 from layerwright.tasks.report.survey import render_survey
-from layerwright.tasks.report.times import adding_up, planned_times, time_rows
 
 TABLE = cost_table(30, CONTEXT)
 PLANNED = TABLE.at(CONTEXT).of_model([FULL] * 12 + [STREAMED] * 18)
