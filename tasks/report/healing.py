@@ -3,7 +3,12 @@
 import math
 from typing import NamedTuple
 
-from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
+from layerwright.tasks.contracts.training import (
+    FinetuneReport,
+    RegularizationReport,
+    TrainPoint,
+    ValidationPoint,
+)
 from layerwright.tasks.report.formats import count, number
 from layerwright.tasks.report.lines import CurvePoint, LinePanel, curve_panel
 from layerwright.tasks.report.profile_figures import Table
@@ -172,7 +177,8 @@ def _kept_steps(report: FinetuneReport) -> dict[int, int]:
 def _stage_ends(report: FinetuneReport) -> list[int]:
     """Tokens read at the end of each stage that trained."""
     ends: dict[int, int] = {}
-    for point in (*report.points, *report.validation):
+    points: list[TrainPoint | ValidationPoint] = [*report.points, *report.validation]
+    for point in points:
         ends[point.stage] = max(point.tokens, ends.get(point.stage, 0))
     return [ends[stage] for stage in sorted(ends)]
 
