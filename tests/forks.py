@@ -51,10 +51,21 @@ def _end_with(call: Callable[..., object], *arguments: Any) -> None:
         os._exit(status if isinstance(status, int) else int(status is not None))
 
 
+def _let_go(*kept: int) -> None:
+    """The parent's files, xdist's among them, lead nowhere.
+
+    Their numbers stay taken: a log or a captured stream that still writes to one would otherwise
+    write into a file or connection that is opened later.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # the listing's own is closed
+            if number > 2 and number not in kept and os.fstat(number):
+                os.dup2(nowhere, number, inheritable=False)
+
+
 def _serve(connection: Connection) -> None:
-    kept = connection.fileno()
-    os.closerange(3, kept)  # among them xdist's, which are to close when the parent ends
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    _let_go(connection.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (
         open(1, "w", closefd=False) as sys.stdout,
@@ -77,7 +88,7 @@ def _fork(
     for number in (1, 2):
         os.dup2(output, number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _let_go()
     torch.set_num_threads(1)
     _end_with(call, *arguments)
     raise AssertionError("it has ended")
