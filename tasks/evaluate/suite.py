@@ -1,20 +1,26 @@
 """Check, estimate and measure the metrics of a recipe."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerwright.tasks.contracts.evaluation import Presentation
-from layerwright.tasks.contracts.references import ModelRef, TextRef
+from layerwright.tasks.contracts.references import TextRef
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.evaluate.arms import Arms
 from layerwright.tasks.evaluate.base import Figure, Metric
 from layerwright.tasks.evaluate.passes import TextPass
 from layerwright.tasks.recipe.data import TextSource
-from layerwright.tasks.recipe.recipe import Recipe
 from layerwright.tasks.store.base import Store
+
+if TYPE_CHECKING:  # evaluate's cache key must not depend on the other blocks of the recipe
+    from layerwright.tasks.contracts.references import ModelRef
+    from layerwright.tasks.recipe.recipe import Recipe
 
 
 def check_metrics(
