@@ -1,7 +1,5 @@
 """List the components of this installation by name, with their options."""
 
-from __future__ import annotations
-
 from rich.console import Console
 
 from layerwright.flows.command_line.tables import new_table

@@ -52,11 +52,7 @@ class Assignment(Contract):
 
 
 def registry_at(home: Home, tracking_uri: str | None, champion: str) -> Registry:
-    """The registry that a command uses.
-
-    Raises:
-        InputError: there is no registry; it is not created, because the command may only read it.
-    """
+    """The registry that a command uses; InputError if there is none: it may only be read."""
     embedded.configure(home)
     from layerwright.flows.session.champion import Registry
 
@@ -68,11 +64,8 @@ def registry_at(home: Home, tracking_uri: str | None, champion: str) -> Registry
 def approval_from(
     approve_by: str | None, reason: str | None, recipe: Path | None, ask: bool
 ) -> Approval | ApprovalPolicy | Literal["ask"]:
-    """The approval that a command's options give.
-
-    Raises:
-        InputError: there is not exactly one approval, or the recipe has no policy.
-    """
+    """The approval that a command's options give; InputError if there is not exactly one approval,
+    or the recipe has no policy."""
     ways = [bool(approve_by or reason), recipe is not None, ask]
     if sum(ways) != 1:
         raise InputError(
@@ -125,12 +118,8 @@ def read_history(model: str, registry: Registry) -> History:
 def run_rollout(
     model: str, recipe: Path, assignments: list[str], log: Path, home: Home, restart: bool
 ) -> RolloutResult:
-    """Check recipe and log, then run the rollout flow.
-
-    Raises:
-        InputError: the recipe or the log is wrong; nothing was started or written.
-        Interrupted: the user pressed Ctrl-C.
-    """
+    """Check recipe and log, then run the rollout flow; InputError if the recipe or the log is
+    wrong; nothing was started or written. Interrupted if the user pressed Ctrl-C."""
     embedded.configure(home)
     from layerwright.flows.rollout import rollout
     from layerwright.flows.session.rollouts import prepare_rollout

@@ -1,7 +1,5 @@
 """Find a checkpoint by its folder or its run; export it; print what is known about it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rich.console import Console
@@ -19,9 +17,8 @@ from layerwright.tasks.store.open import open_store
 def checkpoint_folder(name: str, home: Home) -> Path:
     """The folder of a checkpoint, by its folder, a run id, its beginning, or ``latest``.
 
-    Raises:
-        InputError: ``name`` is neither a folder nor a run, or the run has no checkpoint.
-        IntegrityError: the run's checkpoint is missing from the store, or damaged.
+    InputError if ``name`` is neither a folder nor a run, or the run has no checkpoint.
+    IntegrityError if the run's checkpoint is missing from the store, or damaged.
     """
     return _found(name, home)[0]
 

@@ -4,8 +4,6 @@ It keeps the trees of registered versions, everything younger than a number of d
 that a kept result names. A run can read results of any age, so nothing is removed during a run.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -58,8 +56,7 @@ def clean(
         abandoned: runs that are recorded as running, but will not be resumed.
         now: the current time; tests set it.
 
-    Raises:
-        InputError: a run has not ended, or a store was given without its registry.
+    InputError if a run has not ended, or a store was given without its registry.
     """
     if store_uri and tracking_uri is None:
         raise InputError(

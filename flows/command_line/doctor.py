@@ -1,7 +1,5 @@
 """Check the versions, devices, stores and servers of this installation."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Show which steps are cached, and estimate time, memory and disk of the others."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from typing import Literal

@@ -1,10 +1,9 @@
 """The commands on home, store and installation: runs, spending, gc, doctor."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from layerwright.flows.command_line import options
 
@@ -22,7 +21,7 @@ def runs(home: options.HomeOption = options.HOME, as_json: options.AsJson = Fals
 
 @housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
 def spending(
-    month: Annotated[str | None, typer.Option(help="Show only this month: YYYY-MM.")] = None,
+    month: Annotated[str | None, Option(help="Show only this month: YYYY-MM.")] = None,
     home: options.HomeOption = options.HOME,
     as_json: options.AsJson = False,
 ) -> None:
@@ -35,19 +34,17 @@ def spending(
 @housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
 def gc(
     home: options.HomeOption = options.HOME,
-    store: Annotated[
-        str | None, typer.Option(help="Clean this store instead of the home's.")
-    ] = None,
+    store: Annotated[str | None, Option(help="Clean this store instead of the home's.")] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="Keep the versions of this MLflow instead of the home's.")
+        str | None, Option(help="Keep the versions of this MLflow instead of the home's.")
     ] = None,
-    days: Annotated[float, typer.Option(min=0, help="Keep everything newer than this.")] = 30,
+    days: Annotated[float, Option(min=0, help="Keep everything newer than this.")] = 30,
     abandon: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="Mark this killed run as failed; can be repeated."),
+        Option(metavar="RUN", help="Mark this killed run as failed; can be repeated."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the files to remove; remove nothing.")
+        bool, Option("--dry-run", help="Show the files to remove; remove nothing.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -61,7 +58,7 @@ def gc(
 @housekeeping_app.command(rich_help_panel=options.HOUSEKEEPING)
 def doctor(
     home: options.HomeOption = options.HOME,
-    store: Annotated[str | None, typer.Option(help="Check this store as well.")] = None,
+    store: Annotated[str | None, Option(help="Check this store as well.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Check versions, devices, stores and servers; exit status 1 if something is broken."""

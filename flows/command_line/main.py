@@ -4,8 +4,6 @@ Exit status: 0 accepted, 3 rejected by the gate, 2 bad input, 1 fault, 130 inter
 ``--json`` the last line on stdout is one JSON object; progress and messages go to stderr.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -15,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from typer import Option
 
 from layerwright.flows.command_line.housekeeping import housekeeping_app
 from layerwright.flows.command_line.registry import registry_app
@@ -43,7 +42,7 @@ def _show_version(wanted: bool) -> None:
 def options(
     show_version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
         ),
     ] = False,

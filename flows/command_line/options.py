@@ -1,7 +1,5 @@
 """What commands share: their options, the start of a flow, and the output of a result."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from typer import Argument, Option
 
 from layerwright.tasks.errors import Interrupted
 from layerwright.tasks.home import Home
@@ -23,11 +22,11 @@ BUILD, JUDGE, SERVE = "Build", "Judge", "Serve"
 REGISTRY, HOUSEKEEPING = "Registry", "Housekeeping"
 REJECTED = 3  # exit status
 
-RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
-RunArgument = Annotated[str, typer.Argument(help="Run id, its beginning, or `latest`.")]
+RecipeArgument = Annotated[Path, Argument(help="The recipe, a YAML file.")]
+RunArgument = Annotated[str, Argument(help="Run id, its beginning, or `latest`.")]
 HomeOption = Annotated[
     Home,
-    typer.Option(
+    Option(
         "--home",
         metavar="FOLDER",
         parser=Home.at,
@@ -36,10 +35,9 @@ HomeOption = Annotated[
     ),
 ]
 Assignments = Annotated[
-    list[str],
-    typer.Option("--set", metavar="A.B=C", help="Set a field of the recipe; can be repeated."),
+    list[str], Option("--set", metavar="A.B=C", help="Set a field of the recipe; can be repeated.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+AsJson = Annotated[bool, Option("--json", help="Print the result as one line of JSON.")]
 HOME: Any = ".layerwright"  # the option's parser makes it a `Home`
 UNCHANGED: Any = []  # no assignments: typer reads the default, nobody changes it
 
@@ -55,15 +53,11 @@ def show_result(result: Result, as_json: bool, show: Callable[[Console, Result],
         show(Console(), result)
 
 
-def run_flow(prepared: Prepared, as_json: bool, **more: Any) -> None:
+def run_flow(prepared: "Prepared", as_json: bool, **more: Any) -> None:
     """Run the flow that a run was prepared for, and show its result.
 
-    Args:
-        more: parameters of this flow in addition to those that every flow takes.
-
-    Raises:
-        Interrupted: the user pressed Ctrl-C.
-        Exit: with status 3, if the gate rejected.
+    ``more``: parameters of this flow in addition to those that every flow takes. Interrupted if the
+    user pressed Ctrl-C. Exit with status 3, if the gate rejected.
     """
     # late: Prefect reads its settings when it is imported, and `prepare` sets them
     flow = getattr(importlib.import_module(f"layerwright.flows.{prepared.flow}"), prepared.flow)

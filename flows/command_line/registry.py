@@ -1,44 +1,41 @@
 """The commands on registered versions: promote, rollback, history, rollout, assign."""
 
-from __future__ import annotations
-
 import getpass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from layerwright.flows.command_line import options
 
 registry_app = typer.Typer()
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model's name.")]
+ModelArgument = Annotated[str, Argument(metavar="MODEL", help="A registered model's name.")]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(
+    Option(
         envvar="LAYERWRIGHT_TRACKING_URI",
         help="The MLflow server (default: the embedded one under the home folder).",
     ),
 ]
-ChampionAlias = Annotated[str, typer.Option("--champion", help="The champion's alias.")]
-By = Annotated[str | None, typer.Option("--by", help="Approver (default: your login).")]
+ChampionAlias = Annotated[str, Option("--champion", help="The champion's alias.")]
+By = Annotated[str | None, Option("--by", help="Approver (default: your login).")]
 
 
 @registry_app.command(rich_help_panel=options.REGISTRY)
 def promote(
     model: ModelArgument,
-    version: Annotated[str | None, typer.Option(help="Promote this version.")] = None,
-    alias: Annotated[str, typer.Option(help="Promote the version with this alias.")] = "challenger",
+    version: Annotated[str | None, Option(help="Promote this version.")] = None,
+    alias: Annotated[str, Option(help="Promote the version with this alias.")] = "challenger",
     approve_by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The person who approves.")
+        str | None, Option(metavar="NAME", help="The person who approves.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason.")] = None,
+    reason: Annotated[str | None, Option(metavar="TEXT", help="The reason.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Approve by the recipe's `registry.approval`.")
+        Path | None, Option(help="Approve by the recipe's `registry.approval`.")
     ] = None,
-    ask: Annotated[
-        bool, typer.Option("--ask", help="Wait until someone answers in Prefect.")
-    ] = False,
+    ask: Annotated[bool, Option("--ask", help="Wait until someone answers in Prefect.")] = False,
     champion: ChampionAlias = "champion",
     home: options.HomeOption = options.HOME,
     tracking_uri: TrackingUri = None,
@@ -58,10 +55,10 @@ def rollback(
     model: ModelArgument,
     to: Annotated[
         str | None,
-        typer.Option(metavar="VERSION", help="An earlier champion (default: the previous one)."),
+        Option(metavar="VERSION", help="An earlier champion (default: the previous one)."),
     ] = None,
     by: By = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason.")] = "rollback by hand",
+    reason: Annotated[str, Option(metavar="TEXT", help="The reason.")] = "rollback by hand",
     champion: ChampionAlias = "champion",
     home: options.HomeOption = options.HOME,
     tracking_uri: TrackingUri = None,
@@ -96,12 +93,10 @@ def history(
 def rollout(
     model: ModelArgument,
     recipe: options.RecipeArgument,
-    log: Annotated[Path, typer.Option(help="The request log: JSON Lines, oldest first.")],
+    log: Annotated[Path, Option(help="The request log: JSON Lines, oldest first.")],
     home: options.HomeOption = options.HOME,
     assignments: options.Assignments = options.UNCHANGED,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Start again at the first stage.")
-    ] = False,
+    restart: Annotated[bool, Option("--restart", help="Start again at the first stage.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Give the challenger a growing share of a request log, then promote it or roll it back by the
@@ -117,9 +112,7 @@ def rollout(
 @registry_app.command(rich_help_panel=options.SERVE)
 def assign(
     model: ModelArgument,
-    request_id: Annotated[
-        str, typer.Argument(metavar="REQUEST_ID", help="Id of a request or user.")
-    ],
+    request_id: Annotated[str, Argument(metavar="REQUEST_ID", help="Id of a request or user.")],
     champion: ChampionAlias = "champion",
     home: options.HomeOption = options.HOME,
     tracking_uri: TrackingUri = None,

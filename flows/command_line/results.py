@@ -1,7 +1,5 @@
 """Print the result of a run: of convert, requalify, compare or survey."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,11 +1,10 @@
 """The commands on runs and plans: convert, resume, survey, requalify, compare, report, plan."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from layerwright.flows.command_line import options
 
@@ -18,13 +17,11 @@ COMPARED = "NAME@alias, NAME/version, a checkpoint's folder, or a run id."
 @running_app.command(rich_help_panel=options.BUILD)
 def convert(
     recipe: options.RecipeArgument,
-    plan: Annotated[
-        Path | None, typer.Option(help="Use this plan instead of choosing one.")
-    ] = None,
+    plan: Annotated[Path | None, Option(help="Use this plan instead of choosing one.")] = None,
     home: options.HomeOption = options.HOME,
     assignments: options.Assignments = options.UNCHANGED,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show steps, cache hits and estimates; run nothing.")
+        bool, Option("--dry-run", help="Show steps, cache hits and estimates; run nothing.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -75,7 +72,7 @@ def methods(as_json: options.AsJson = False) -> None:
 
 
 @plan_app.command("validate")
-def plan_validate(plan: Annotated[Path, typer.Argument(help="A plan, a YAML file.")]) -> None:
+def plan_validate(plan: Annotated[Path, Argument(help="A plan, a YAML file.")]) -> None:
     """Check a plan: it covers every layer, and its strategies exist and take their options."""
     from layerwright.flows.session.preflight import check_plan
 
@@ -96,9 +93,7 @@ def plan_diff(first: Path, second: Path) -> None:
 def report(
     run: options.RunArgument,
     home: options.HomeOption = options.HOME,
-    open_page: Annotated[
-        bool, typer.Option("--open", help="Open the report in the browser.")
-    ] = False,
+    open_page: Annotated[bool, Option("--open", help="Open the report in the browser.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the result of a run and the address of its report."""
@@ -121,7 +116,7 @@ def report(
 
 @running_app.command(rich_help_panel=options.JUDGE)
 def requalify(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="NAME@alias or NAME/version.")],
+    version: Annotated[str, Argument(metavar="VERSION", help="NAME@alias or NAME/version.")],
     recipe: options.RecipeArgument,
     home: options.HomeOption = options.HOME,
     assignments: options.Assignments = options.UNCHANGED,
@@ -139,8 +134,8 @@ def requalify(
 
 @running_app.command(rich_help_panel=options.JUDGE)
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=COMPARED)],
-    b: Annotated[str, typer.Argument(metavar="B", help=COMPARED)],
+    a: Annotated[str, Argument(metavar="A", help=COMPARED)],
+    b: Annotated[str, Argument(metavar="B", help=COMPARED)],
     recipe: options.RecipeArgument,
     home: options.HomeOption = options.HOME,
     assignments: options.Assignments = options.UNCHANGED,

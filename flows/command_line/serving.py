@@ -1,18 +1,17 @@
 """The commands on one checkpoint: export, inspect, generate."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from layerwright.flows.command_line import options
 
 serving_app = typer.Typer()
 
 CheckpointArgument = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="A folder, a run id, or `latest`.")
+    str, Argument(metavar="CHECKPOINT", help="A folder, a run id, or `latest`.")
 ]
 
 
@@ -21,11 +20,9 @@ def export(
     checkpoint: CheckpointArgument,
     to: Annotated[
         Literal["transformers", "stock", "gguf"],
-        typer.Option(
-            help="The form: with its own code, with Transformers' own classes, or a GGUF file."
-        ),
+        Option(help="The form: with its own code, with Transformers' own classes, or a GGUF file."),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to write, new or empty.")],
+    out: Annotated[Path, Option(help="The folder to write, new or empty.")],
     home: options.HomeOption = options.HOME,
     as_json: options.AsJson = False,
 ) -> None:
@@ -40,8 +37,7 @@ def inspect(
     checkpoint: CheckpointArgument,
     home: options.HomeOption = options.HOME,
     tokens: Annotated[
-        list[int] | None,
-        typer.Option(help="Show the cache at this length in tokens; can be repeated."),
+        list[int] | None, Option(help="Show the cache at this length in tokens; can be repeated.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -56,22 +52,18 @@ def inspect(
 @serving_app.command(rich_help_panel=options.SERVE)
 def generate(
     checkpoint: CheckpointArgument,
-    prompt: Annotated[str | None, typer.Option(help="The text to continue.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Put the prompt into the chat template.")
-    ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    prompt: Annotated[str | None, Option(help="The text to continue.")] = None,
+    prompt_file: Annotated[Path | None, Option(help="Read the prompt from a file.")] = None,
+    chat: Annotated[bool, Option("--chat", help="Put the prompt into the chat template.")] = False,
+    max_new_tokens: Annotated[int, Option(min=1)] = 128,
     memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Keep this much of the weights in memory: 300MB."),
+        str | None, Option(metavar="SIZE", help="Keep this much of the weights in memory: 300MB.")
     ] = None,
     resident_layers: Annotated[
-        int | None, typer.Option(min=1, help="Keep this many layers in memory.")
+        int | None, Option(min=1, help="Keep this many layers in memory.")
     ] = None,
     weights: Annotated[
-        Literal["disk", "host"],
-        typer.Option(help="Read the other layers from disk or from host memory."),
+        Literal["disk", "host"], Option(help="Read the other layers from disk or from host memory.")
     ] = "disk",
     home: options.HomeOption = options.HOME,
     as_json: options.AsJson = False,

@@ -1,7 +1,5 @@
 """List the runs under a home, and sum their device hours and their money by month."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 
 from rich.console import Console
@@ -42,10 +40,7 @@ class Spending(Contract):
 
 def spending(home: Home, month: str | None = None) -> Spending:
     """Every month with runs, oldest first; with ``month`` (``YYYY-MM``), only that month.
-
-    Raises:
-        InputError: no run started in that month.
-    """
+    InputError if no run started in that month."""
     by_month: dict[str, list[RunRecord]] = defaultdict(list)
     for record in RunFolder.all(home):
         by_month[record.started_at[:7]].append(record)

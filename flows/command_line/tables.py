@@ -1,7 +1,5 @@
 """Format tables and numbers in the same way for all output."""
 
-from __future__ import annotations
-
 from rich.table import Table
 
 

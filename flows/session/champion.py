@@ -1,7 +1,5 @@
 """Move a champion: lock the model, verify the version, and emit a Prefect event."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
@@ -44,15 +42,12 @@ def promote_champion(
 ) -> Move | None:
     """Make a version the champion if its evidence is valid and its promotion is approved.
 
-    Args:
-        approve: returns the approval, or raises; not called if the version is champion already.
-
     Returns:
         The move; None if the version is champion already.
 
-    Raises:
-        PromotionError: the version cannot be promoted (see `promotable`), or is not approved.
-        IntegrityError: the checkpoint is not what was registered.
+    ``approve``: returns the approval, or raises; not called if the version is champion already.
+    PromotionError if the version cannot be promoted (see `promotable`), or is not approved.
+    IntegrityError if the checkpoint is not what was registered.
     """
     uri = registry.tracking_uri
     with connect(uri) as client:
@@ -72,9 +67,8 @@ def roll_back_champion(
 ) -> Move:
     """Move the champion back to the version before it, or to the earlier champion ``to``.
 
-    Raises:
-        PromotionError: there is no such version.
-        IntegrityError: its checkpoint is not what was registered.
+    PromotionError if there is no such version, IntegrityError if its checkpoint is not what was
+    registered.
     """
     with connect(registry.tracking_uri) as client:
         plan = plan_rollback(client, model, registry.champion, to)
@@ -117,11 +111,8 @@ def one_at_a_time(
 
     With a Prefect server the lock is a concurrency limit of one slot, for all machines. Without
     one, the registry is a file, and the lock is a file beside it, which the system releases when
-    its holder ends.
-
-    Raises:
-        StepError: another process holds it for longer than ``wait_seconds``.
-        InputError: an MLflow server without a Prefect server that its users share.
+    its holder ends. StepError if another process holds it for longer than ``wait_seconds``,
+    InputError if an MLflow server comes without a Prefect server that its users share.
     """
     name = f"layerwright-{work}-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
     lock: contextlib.AbstractContextManager[Any]

@@ -1,7 +1,5 @@
 """Find an existing checkpoint by the name that a user gives, and find its base."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -20,12 +18,8 @@ from layerwright.tasks.tracking import connect, refuse_missing
 def named_checkpoint(name: str, place: Place) -> CheckpointRef:
     """A checkpoint in the run's store.
 
-    Args:
-        name: ``NAME@alias``, ``NAME/version``, a run, or a checkpoint's folder. A folder is copied
-            into the store.
-
-    Raises:
-        InputError: there is no such checkpoint, or it was not made by Layerwright.
+    ``name``: ``NAME@alias``, ``NAME/version``, a run, or a checkpoint's folder. A folder is copied
+    into the store. InputError if there is no such checkpoint, or it was not made by Layerwright.
     """
     if Path(name).is_dir():
         return _copied_in(Path(name), place)
@@ -48,11 +42,8 @@ def named_checkpoint(name: str, place: Place) -> CheckpointRef:
 
 
 def base_of(checkpoint: CheckpointRef, session: Session) -> ModelRef:
-    """The base that a checkpoint was made from, from the store or fetched by the recipe.
-
-    Raises:
-        InputError: the store lacks the checkpoint, or the recipe has another model.
-    """
+    """The base that a checkpoint was made from, from the store or fetched by the recipe; InputError
+    if the store lacks the checkpoint, or the recipe has another model."""
     store = session.open_store()
     if not store.has_tree(checkpoint.sha256):
         raise InputError(
@@ -76,11 +67,7 @@ def base_of(checkpoint: CheckpointRef, session: Session) -> ModelRef:
 
 
 def common_base(a: CheckpointRef, b: CheckpointRef, session: Session) -> ModelRef:
-    """The base of two checkpoints.
-
-    Raises:
-        InputError: they were made from different bases; see also `base_of`.
-    """
+    """The base of two checkpoints; InputError if they have different ones (see also `base_of`)."""
     if a.base_sha256 != b.base_sha256:
         raise InputError(
             f"A was made from the base {a.base_sha256}, B from {b.base_sha256}",

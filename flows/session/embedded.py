@@ -4,8 +4,6 @@ Its files are in the home folder. The server of a killed command is found by its
 id, and ended.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -13,7 +11,7 @@ import sys
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from layerwright.tasks.disk import write_atomically
 from layerwright.tasks.home import Home
@@ -106,7 +104,7 @@ class Server:
         self.starting = pool.submit(self.ephemeral.start)
         pool.shutdown(wait=False)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         from layerwright.flows.session.prefect_server import refuse_closed_server
 
         refuse_closed_server()

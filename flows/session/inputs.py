@@ -1,7 +1,5 @@
 """Compute the inputs of the steps from a session's recipe: model, texts, rows, cost table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import chain
 
@@ -30,11 +28,8 @@ def fetch_base(session: Session) -> ModelRef:
 
 
 def fetch_texts(session: Session, flow: str) -> dict[str, TextRef]:
-    """Every text that a flow reads, by name.
-
-    Raises:
-        InputError: the metrics cannot use an item; the error names file, line and field.
-    """
+    """Every text that a flow reads, by name; InputError if the metrics cannot use an item; the
+    error names file, line and field."""
     recipe, pins, run = session.recipe, session.pins, session.run
     texts = {
         name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)

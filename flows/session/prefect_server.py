@@ -1,7 +1,5 @@
 """Check the Prefect server of the environment: its answer, our credentials, its work pools."""
 
-from __future__ import annotations
-
 import os
 from typing import TYPE_CHECKING
 
@@ -17,9 +15,8 @@ if TYPE_CHECKING:
 def refuse_closed_server() -> None:
     """Make one request to the server; none if the environment names no server.
 
-    Raises:
-        InputError: the server rejects our credentials.
-        StepError: the server does not answer, or has an incompatible version.
+    InputError if the server rejects our credentials. StepError if the server does not answer, or
+    has an incompatible version.
     """
     api = os.environ.get("PREFECT_API_URL")
     if not api:
@@ -43,12 +40,11 @@ def refuse_closed_server() -> None:
         raise StepError(f"the Prefect server at {api} does not answer: {error}") from error
 
 
-def check_pools(recipe: Recipe, document: Located) -> None:
+def check_pools(recipe: "Recipe", document: "Located") -> None:
     """Check that a server answers and has a deployment ``step/<pool>`` for every pool.
 
-    Raises:
-        InputError: with file, line and field; or the server rejects our credentials.
-        StepError: the server does not answer.
+    InputError with file, line and field; or the server rejects our credentials. StepError if the
+    server does not answer.
     """
     placements = {"default": recipe.compute.default}
     placements |= {f"steps.{step}": placed for step, placed in recipe.compute.steps.items()}

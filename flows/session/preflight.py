@@ -1,7 +1,5 @@
 """Check before a run starts what the types of its recipe cannot check."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -43,11 +41,8 @@ def located(document: Located, where: str = "") -> Iterator[None]:
 
 
 def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
-    """Check what the recipe's own types cannot: parts that a flow needs, texts, rules, pools.
-
-    Raises:
-        InputError: with file, line and field.
-    """
+    """Check what the recipe's own types cannot: parts that a flow needs, texts, rules, pools;
+    InputError with file, line and field."""
     for name in NEEDED_BLOCKS[flow]:
         if getattr(recipe, name) is None:
             raise InputError(
@@ -155,11 +150,7 @@ def _check_registry(recipe: Recipe) -> None:
 
 
 def check_plan(path: Path) -> ConversionPlan:
-    """Read an edited plan; check its strategies and their options.
-
-    Raises:
-        InputError: with file, line and field.
-    """
+    """Read an edited plan and check its strategies; InputError with file, line and field."""
     plan, document = read_plan(path), Located(path)
     for index, item in enumerate(plan.items):
         with located(document, f"items.{index}"):

@@ -1,7 +1,5 @@
 """Prepare a run from a recipe file: check everything, and start no step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,10 +51,8 @@ def prepare(
     """Read the recipe and check everything that can be checked before a run starts.
 
     If this recipe ran in this home before, it is probably right: then the embedded server starts
-    during the checks (unless ``serve`` is False).
-
-    Raises:
-        InputError: a check failed; no step has run, and nothing was written.
+    during the checks (unless ``serve`` is False). InputError if a check failed; no step has run,
+    and nothing was written.
     """
     embedded.configure(home)
     server = embedded.Server(home)
@@ -81,11 +77,8 @@ def prepare(
 
 
 def prepare_again(home: Home, run_id: str) -> Prepared:
-    """Prepare an earlier convert run to continue, with its recorded recipe and plan.
-
-    Raises:
-        InputError: the run does not exist, or its sources no longer exist.
-    """
+    """Prepare an earlier convert run to continue, with its recorded recipe and plan; InputError if
+    the run does not exist, or its sources no longer exist."""
     embedded.configure(home)
     folder = RunFolder.find(home, run_id)
     record = folder.record(components=True)
@@ -111,7 +104,7 @@ def prepare_again(home: Home, run_id: str) -> Prepared:
     )
 
 
-def place_of(recipe: Recipe, home: Home, run_id: str = "") -> Place:
+def place_of(recipe: Recipe, home: Home, run_id: str = "") -> "Place":
     """The place of a recipe's run: its store and MLflow, by default those of the home."""
     from layerwright.tasks.orchestration.place import Place
 

@@ -1,7 +1,5 @@
 """A roll-out: check its recipe and its request log; replay and decide on its stages."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,10 +47,7 @@ def prepare_rollout(
     model: str, path: Path, assignments: list[str], log: Path, home: Home
 ) -> PreparedRollout:
     """Read a recipe and a request log; check that they have everything that the policy needs.
-
-    Raises:
-        InputError: one of them is wrong, or there is no registry; nothing was written.
-    """
+    InputError if one of them is wrong, or there is no registry; nothing was written."""
     recipe, document = load_recipe(path, assignments)
     for block in ("rollout", "registry"):
         if getattr(recipe, block) is None:

@@ -1,12 +1,10 @@
 """The record and results of each run, as files in its folder ``runs/<run id>/``."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -69,7 +67,7 @@ class RunFolder:
         self.path = home.runs / run_id
 
     @classmethod
-    def create(cls, home: Home, recipe: Recipe, path: Path, **inputs: Any) -> RunFolder:
+    def create(cls, home: Home, recipe: Recipe, path: Path, **inputs: Any) -> Self:
         """The folder of a new run; ``inputs`` are further fields of its record."""
         now = datetime.now(UTC)
         folder = cls(home, f"{recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
@@ -85,12 +83,9 @@ class RunFolder:
         return folder
 
     @classmethod
-    def find(cls, home: Home, run_id: str) -> RunFolder:
+    def find(cls, home: Home, run_id: str) -> Self:
         """An existing run; a unique beginning of its id is enough, ``latest`` is the newest.
-
-        Raises:
-            InputError: no run matches, or several do.
-        """
+        InputError if no run matches, or several do."""
         known = sorted(p.parent.name for p in home.runs.glob("*/run.json"))
         if run_id == "latest" and (records := cls.all(home)):
             return cls(home, records[-1].run_id)
@@ -116,12 +111,9 @@ class RunFolder:
     def record(self, *, components: bool = False) -> RunRecord:
         """The content of run.json.
 
-        Args:
-            components: whether the recipe validates into its components, to run it again, or keeps
-                their names and options, which imports no room.
-
-        Raises:
-            InputError: another version of Layerwright wrote it.
+        ``components``: whether the recipe validates into its components, to run it again, or keeps
+        their names and options, which imports no room. InputError if another version of Layerwright
+        wrote it.
         """
         found = self._read("run.json", RunRecord, None if components else NAMES_ONLY)
         assert found is not None, f"{self.run_id} has no record"

@@ -1,7 +1,5 @@
 """A session: one run of a flow, with its recipe, its pinned sources, its folder and its record."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform
@@ -94,8 +92,7 @@ def session(
         run: the id of a run that is prepared and recorded in the home already; the recipe and its
             changes are then those of the record.
 
-    Raises:
-        InputError: the recipe is wrong, or a source is missing.
+    InputError if the recipe is wrong, or a source is missing.
     """
     at = home_at(home)
     if run is None:
@@ -126,11 +123,8 @@ def home_at(given: str | None) -> Home:
 
 @contextlib.contextmanager
 def local_file(address: str) -> Iterator[Path]:
-    """A file that a deployment's parameters name: a path, or a copy of ``s3://bucket/key``.
-
-    Raises:
-        InputError: the object cannot be read.
-    """
+    """A file that a deployment's parameters name: a path, or a copy of ``s3://bucket/key``;
+    InputError if the object cannot be read."""
     if not address.startswith("s3://"):
         yield Path(address)
         return

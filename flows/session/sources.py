@@ -1,7 +1,5 @@
 """The texts and the model that each flow reads: pin them, and check them before a run starts."""
 
-from __future__ import annotations
-
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,11 +44,8 @@ def trained_texts(recipe: Recipe) -> tuple[str, ...]:
 
 
 def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Source]:
-    """Every source that a flow will read: ``model`` and ``data.<name>``.
-
-    Raises:
-        InputError: no kind of source matches; the error names file and line.
-    """
+    """Every source that a flow will read: ``model`` and ``data.<name>``; InputError if no kind of
+    source matches; the error names file and line."""
     found: dict[str, Source] = {}
     with located(document, "model.source"):
         found["model"] = model_source(recipe.model, recipe.data_root)
@@ -61,11 +56,7 @@ def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Sou
 
 
 def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]:
-    """The identity of each source, for the cache keys.
-
-    Raises:
-        InputError: a source does not exist.
-    """
+    """The identity of each source, for the cache keys; InputError if a source does not exist."""
     pins = {}
     for where, source in sources.items():
         with located(document, f"{where}.source"):
@@ -74,11 +65,8 @@ def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]
 
 
 def check_sources(sources: dict[str, Source], document: Located, home: Home) -> None:
-    """Ask each source whether it exists and how large it is; check the disk.
-
-    Raises:
-        InputError: a source does not exist, or the disk has too little space.
-    """
+    """Ask each source whether it exists and how large it is; check the disk. InputError if a source
+    does not exist, or the disk has too little space."""
     sizes = {}
     with ThreadPoolExecutor() as pool:  # each probe waits for an index
         probes = {where: pool.submit(source.size_bytes) for where, source in sources.items()}

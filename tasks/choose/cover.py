@@ -89,11 +89,8 @@ def recall_nats(damage: MeasuredDamage | None) -> float:
 
 
 def columns_of(problem: Problem) -> list[Column]:
-    """Return a column for each kept layer, each converted layer and each measured run.
-
-    Raises:
-        InputError: the profile has no damage of a strategy, or a damage is not finite.
-    """
+    """Return a column for each kept layer, each converted layer and each measured run; InputError
+    if the profile has no damage of a strategy, or a damage is not finite."""
     columns = []
     for layer in problem.layers:
         index = layer.layer

@@ -38,10 +38,8 @@ def problem_of(
 ) -> Problem:
     """The selector's problem, with the cost of each strategy at each layer.
 
-    ``config`` is the base's, as a hybrid.
-
-    Raises:
-        InputError: every strategy is `keep`, or a strategy needs a score that the profile lacks.
+    ``config`` is the base's, as a hybrid. InputError if every strategy is `keep`, or a strategy
+    needs a score that the profile lacks.
     """
     base_specs: list[LayerSpec] = config.layer_specs or []
     counts, width = ParameterCounts(config), profile.geometry.element_bytes

@@ -38,8 +38,7 @@ def choose_on_model(
         measured_on: the profile's calibration rows; trials measure plans on the first of them.
         fitted_on: rows that strategies are fitted on; trials exclude the rows they measure on.
 
-    Raises:
-        InputError: see `choose_plan`; or the trial needs more rows than the profile has.
+    InputError as for `choose_plan`, or if the trial needs more rows than the profile has.
     """
     folder = ctx.store.open_tree(model.sha256)
     selector = options.selector

@@ -18,10 +18,8 @@ def pick_checkpoint(source: str, names: list[str]) -> list[str]:
 
     The files are those of one folder, without its subfolders. The weights are those that
     Transformers would load: ``model.safetensors``, else its shards, else all safetensors files.
-
-    Raises:
-        InputError: the source has several checkpoints, or its checkpoint lacks the config, the
-            tokenizer or a shard.
+    InputError if the source has several checkpoints, or its checkpoint lacks the config, the
+    tokenizer or a shard.
     """
     folders: dict[str, set[str]] = {}
     for name in names:

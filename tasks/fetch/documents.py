@@ -22,11 +22,8 @@ Row = tuple[str, Any]  # its position in the file, for error messages, and its v
 def read_documents(path: Path, field: str | None) -> Iterator[Document]:
     """Yield the documents of one file, in order; its suffix selects the reader.
 
-    Args:
-        field: the key or column that holds the text or the messages; None keeps whole rows.
-
-    Raises:
-        InputError: the format is unknown, the file is broken, or a row has no text.
+    ``field``: the key or column that holds the text or the messages; None keeps whole rows.
+    InputError if the format is unknown, the file is broken, or a row has no text.
     """
     if (reader := READERS.get(path.suffix)) is None:
         raise InputError(

@@ -22,12 +22,9 @@ _DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "e
 def dequantise(file: Path, folder: Path, dtype: str) -> None:
     """Write the weights, config, tokenizer and chat template of a GGUF file to an empty folder.
 
-    Args:
-        dtype: dtype of the written weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``
-            (float32, which holds every quantised value exactly).
-
-    Raises:
-        InputError: Transformers cannot read this architecture from GGUF, or the file is broken.
+    ``dtype``: dtype of the written weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``
+    (float32, which holds every quantised value exactly). InputError if Transformers cannot read
+    this architecture from GGUF, or the file is broken.
     """
     wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     try:

@@ -35,10 +35,9 @@ def fetch_model(
         data_root: folder that relative local paths start from.
         pin: identity of the source, a part of the cache key.
 
-    Raises:
-        InputError: the source does not exist, or its model cannot be used: it has no config or
-            tokenizer, its weights are pickled or quantised, or its tensors do not fit the config.
-        StepError: a download failed.
+    InputError if the source does not exist, or its model cannot be used: it has no config or
+    tokenizer, its weights are pickled or quantised, or its tensors do not fit the config. StepError
+    if a download failed.
     """
     ctx.log(f"fetching {source.source}")
     files = model_source(source, data_root).fetch(ctx.workdir / "source")
@@ -61,11 +60,8 @@ def fetch_model(
 
 
 def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
-    """The reference of a base model in the store; ``source`` is recorded, not read.
-
-    Raises:
-        IntegrityError: the store does not have the tree.
-    """
+    """The reference of a base model in the store; ``source`` is recorded, not read. IntegrityError
+    if the store does not have the tree."""
     folder = store.open_tree(sha256)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size -= (folder / MANIFEST).stat().st_size
@@ -74,11 +70,8 @@ def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
 
 
 def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, StoredTensor]]:
-    """Check that a normalised checkpoint loads; return its config and tensor headers.
-
-    Raises:
-        InputError: the tokenizer cannot be read, or has more tokens than the model.
-    """
+    """Check that a normalised checkpoint loads; return its config and tensor headers. InputError if
+    the tokenizer cannot be read, or has more tokens than the model."""
     config, tokens = read_config(folder), len(read_tokenizer(folder))
     if tokens > config.vocab_size:
         raise InputError(

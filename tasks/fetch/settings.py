@@ -33,11 +33,8 @@ _COPIED = (
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """Read the config of a folder, and check that it is a decoder with unquantised weights.
-
-    Raises:
-        InputError: the model type is unknown to Transformers, quantised, or not a decoder.
-    """
+    """Read the config of a folder, and check that it is a decoder with unquantised weights;
+    InputError if the model type is unknown to Transformers, quantised, or not a decoder."""
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # config classes check their fields with different exceptions
@@ -61,11 +58,7 @@ def read_config(folder: Path) -> PretrainedConfig:
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of a folder, without network access.
-
-    Raises:
-        InputError: Transformers cannot read it.
-    """
+    """Read a folder's tokenizer, without network access; InputError if Transformers cannot."""
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exceptions
@@ -78,10 +71,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def copy_settings(source: Path, folder: Path) -> None:
     """Copy the config, tokenizer and license of a safetensors checkpoint.
 
-    A slow tokenizer is converted to a fast tokenizer.
-
-    Raises:
-        InputError: the tokenizer cannot be read.
+    A slow tokenizer is converted to a fast tokenizer. InputError if the tokenizer cannot be read.
     """
     for name in _COPIED.split():
         if (source / name).is_file():
@@ -94,10 +84,7 @@ def normalise(folder: Path, **changes: Any) -> None:
     """Rewrite the JSON files with sorted keys and without the fields that vary between fetches.
 
     ``changes`` are written to config.json. A folder without generation_config.json gets the
-    generation config that its config implies.
-
-    Raises:
-        InputError: a file is not a JSON object.
+    generation config that its config implies. InputError if a file is not a JSON object.
     """
     if not (folder / "generation_config.json").is_file():
         GenerationConfig.from_model_config(read_config(folder)).save_pretrained(folder)

@@ -32,9 +32,8 @@ def fetch_text(
         data_root: folder that relative local paths start from.
         pin: identity of the source, a part of the cache key.
 
-    Raises:
-        InputError: the source or its files do not exist, a row has no text, or the part is empty.
-        StepError: a download failed.
+    InputError if the source or its files do not exist, a row has no text, or the part is empty.
+    StepError if a download failed.
     """
     ctx.log(f"fetching {source.source}")
     files = text_source(source, data_root).fetch(ctx.workdir / "source")

@@ -21,9 +21,8 @@ STORED = DTYPES | {"I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "B
 def read_headers(files: list[Path]) -> dict[str, StoredTensor]:
     """Read the header of every tensor in the files, but no tensor.
 
-    Raises:
-        InputError: a file is not safetensors or is truncated, two files hold the same tensor, or
-            a dtype is not in STORED (the weights are quantised).
+    InputError if a file is not safetensors or is truncated, two files hold the same tensor, or a
+    dtype is not in STORED (the weights are quantised).
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:

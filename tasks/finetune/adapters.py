@@ -41,9 +41,7 @@ def attach(
 
     ``parts`` are small parts, trained in full beside the adapter. With ``mixers_of``, only the
     mixers of these layers are trained. ``where`` is the stage's recipe field, for error messages.
-
-    Raises:
-        InputError: a target is not a trainable linear layer, or the model does not have a part.
+    InputError if a target is not a trainable linear layer, or the model does not have a part.
     """
     model.requires_grad_(False)
     unfrozen: set[str] = set()

@@ -29,11 +29,9 @@ def finetune_model(
     it and gives, on the same machine, the same weights as an uninterrupted run.
 
     The report's checkpoint has the files of ``checkpoint`` with the trained weights replaced and
-    ``layerwright.json`` extended. Of several processes, use the first one's report.
-
-    Raises:
-        InputError: a text gives no row, or the options train nothing.
-        StepError: the loss is not finite; the last saved training state is kept.
+    ``layerwright.json`` extended. Of several processes, use the first one's report. InputError if a
+    text gives no row, or the options train nothing. StepError if the loss is not finite; the last
+    saved training state is kept.
     """
     inputs = identity([base, checkpoint, text, held_out, options, ctx.seed])
     folder, source = ctx.store.open_tree(base.sha256), ctx.store.open_tree(checkpoint.sha256)

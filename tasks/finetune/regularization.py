@@ -45,11 +45,9 @@ def regularize_model(
 
     Several weights (lambda) are each tried for ``sweep_steps`` from the base. The one with the
     lowest NLL on the held-out rows, without the layers to remove, is used for the full training.
-    The training state is saved in ``ctx.workdir``; a later call resumes from it.
-
-    Raises:
-        InputError: the plan removes no layer, or a text gives no row.
-        StepError: the loss is not finite; the last saved training state is kept.
+    The training state is saved in ``ctx.workdir``; a later call resumes from it. InputError if the
+    plan removes no layer, or a text gives no row. StepError if the loss is not finite; the last
+    saved training state is kept.
     """
     layers = layers_to_remove(plan, options.strategies)
     folder = ctx.store.open_tree(model.sha256)

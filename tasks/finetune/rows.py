@@ -78,8 +78,7 @@ def read_rows(
         what: the text's name, for error messages.
         at_most: largest number of rows; the first rows are kept.
 
-    Raises:
-        InputError: the text gives no row, or ``loss_on`` does not fit a document.
+    InputError if the text gives no row, or ``loss_on`` does not fit a document.
     """
     disable_progress_bars()  # the step shows its own bar
 
@@ -162,11 +161,9 @@ def encode_turns(
     them, the chat is rendered turn by turn: the assistant's text starts after the previous turns
     and the assistant's header, and ends with the end of its turn.
 
-    ``what`` is the text's name, for error messages.
-
-    Raises:
-        InputError: the document is not a chat, the model has no chat template, or the template
-            renders the first turns of a chat differently when more turns follow.
+    ``what`` is the text's name, for error messages. InputError if the document is not a chat, the
+    model has no chat template, or the template renders the first turns of a chat differently when
+    more turns follow.
     """
     if "messages" not in document:
         raise InputError(

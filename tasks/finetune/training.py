@@ -67,11 +67,9 @@ class Training:
 
         A stage starts from the weights of the stage before it, with a new adapter and optimizer. It
         passes on its best weights if there is a validation, else its last. ``snapshots.weights``
-        has the changed weights.
-
-        Raises:
-            InputError: the options of a stage do not fit the model or the number of processes.
-            StepError: a loss or gradient is not finite. The last snapshot is kept.
+        has the changed weights. InputError if the options of a stage do not fit the model or the
+        number of processes, StepError if a loss or gradient is not finite. The last snapshot is
+        kept.
         """
         state = self.snapshots.finished()
         for index in range(len(state.stages), len(stages)):

@@ -78,10 +78,8 @@ class BlockProfiler(Profiler):
 
     @abstractmethod
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
-        """A new visitor for a single block in a pass over ``rows`` (R, T).
-
-        InputError if the rows are too few or too short for this profiler.
-        """
+        """A new visitor for a single block in a pass over ``rows`` (R, T); InputError if the rows
+        are too few or too short for this profiler."""
 
     def findings(self, records: Sequence[Record]) -> Findings:
         """The results from the visitors' record of each block; by default these are the scores."""
@@ -122,10 +120,8 @@ class ModelProfiler(Profiler):
 
 
 class SharedPass:
-    """A pass over the rows that runs the block profilers among ``profilers`` together.
-
-    InputError if the rows are too few or too short for a profiler.
-    """
+    """A pass over the rows that runs the block profilers among ``profilers`` together; InputError
+    if the rows are too few or too short for a profiler."""
 
     def __init__(
         self, profilers: Sequence[Profiler], model: HybridForCausalLM, rows: Tensor

@@ -28,10 +28,8 @@ def profile_model(
 ) -> ModelProfile:
     """Measure every layer of a base model.
 
-    ``text`` is the calibration text, and ``strategies`` are those that layers may get.
-
-    Raises:
-        InputError: the text is too short, or the rows are too few or too short for a profiler.
+    ``text`` is the calibration text, and ``strategies`` are those that layers may get. InputError
+    if the text is too short, or the rows are too few or too short for a profiler.
     """
     started = time.perf_counter()
     folder = ctx.store.open_tree(model.sha256)

@@ -34,10 +34,8 @@ def parse(
 ) -> Source:
     """Parse a recipe's ``source`` field; read nothing yet.
 
-    The arguments are those of `Source`; ``require`` None means ``patterns``.
-
-    Raises:
-        InputError: no kind of source accepts it.
+    The arguments are those of `Source`; ``require`` None means ``patterns``. InputError if no kind
+    of source accepts it.
     """
     for kind in KINDS:
         if kind.claims(source):

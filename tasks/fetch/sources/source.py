@@ -62,31 +62,22 @@ class Source(ABC):
 
     @abstractmethod
     def listing(self, work: Path) -> dict[str, int]:
-        """Size in bytes of every file of the source, wanted or not, by its path in the source.
-
-        Raises:
-            InputError: the source does not exist.
-        """
+        """Size in bytes of every file of the source, wanted or not, by its path in the source;
+        InputError if the source does not exist."""
 
     @abstractmethod
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
         """Write a file to ``target``, a temporary path in an existing folder."""
 
     def size_bytes(self) -> int | None:
-        """Bytes that a fetch will transfer, or None if unknown. Transfers no file.
-
-        Raises:
-            InputError: the source does not exist, or has none of the wanted files.
-        """
+        """Bytes that a fetch will transfer, or None if unknown. Transfers no file. InputError if
+        the source does not exist, or has none of the wanted files."""
         sizes = self.listing(Path())
         return sum(sizes[name] for name in self.choose(sizes))
 
     def choose(self, names: Iterable[str]) -> list[str]:
-        """Return the wanted files, sorted by path.
-
-        Raises:
-            InputError: no file is wanted, or a path would leave the target folder.
-        """
+        """Return the wanted files, sorted by path; InputError if no file is wanted, or a path would
+        leave the target folder."""
         names = sorted(names)
         wanted = [name for name in names if matches(name, self.patterns)]
         if not any(matches(name, self.require) for name in wanted):
@@ -124,9 +115,8 @@ class Source(ABC):
             The folder with exactly the wanted files, each at its path in the source. They may be
             symlinks to files of the user.
 
-        Raises:
-            InputError: the source does not exist, or has none of the wanted files.
-            StepError: a file arrived incomplete.
+        InputError if the source does not exist, or has none of the wanted files. StepError if a
+        file arrived incomplete.
         """
         work.mkdir(parents=True, exist_ok=True)
         sizes = self.listing(work)
