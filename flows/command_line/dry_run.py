@@ -1,7 +1,6 @@
 """Show which steps are cached, and estimate time, memory and disk of the others."""
 
 import contextlib
-import time
 from typing import Literal
 
 from rich.console import Console
@@ -31,10 +30,8 @@ class Outlook(Contract):
 
 
 def outlook(prepared: Prepared) -> Outlook:
-    """Walk the DAG through the cache until the first step that is not cached.
-
-    Times are estimated from a matrix product that is timed now, within a factor of about two.
-    """
+    """Walk the DAG through the cache until the first step that is not cached. Times are estimated
+    from a matrix product that is timed now, within a factor of about two."""
     from layerwright.flows.convert import conversion
     from layerwright.flows.session.session import Session
     from layerwright.tasks.fetch.task import fetch_model
@@ -73,17 +70,13 @@ def outlook(prepared: Prepared) -> Outlook:
     )
 
 
-def _flops_per_second(size: int = 768, repeats: int = 5) -> float:
+def _flops_per_second(size: int = 768) -> float:
     import torch
+    from torch.utils.benchmark import Timer
 
-    a = torch.randn(size, size)
-    a @ a  # the first product includes start-up
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - started)
-    return 2 * size**3 / sorted(times)[repeats // 2]
+    given, threads = {"a": torch.randn(size, size)}, torch.get_num_threads()
+    timer = Timer("a @ a", globals=given, num_threads=threads)
+    return 2 * size**3 / timer.blocked_autorange(min_run_time=0.05).median
 
 
 def show_outlook(console: Console, outlook: Outlook) -> None:

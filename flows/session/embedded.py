@@ -39,10 +39,8 @@ SERVER_SETTINGS = {
 
 
 def configure(home: Home) -> None:
-    """Set the environment of an embedded run, before Prefect and MLflow are first imported.
-
-    If ``PREFECT_API_URL`` names a server, that server is used and only telemetry is turned off.
-    """
+    """Set the environment of an embedded run, before Prefect and MLflow are first imported. If
+    ``PREFECT_API_URL`` names a server, that server is used and only telemetry is turned off."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():  # progress bars of libraries would fill a log
@@ -132,19 +130,11 @@ class Server:
             self.record.unlink(missing_ok=True)
 
 
-def end_leftovers(home: Home) -> list[int]:
-    """End servers whose command has ended.
-
-    Returns:
-        The process ids that were ended.
-    """
-    ended = []
+def end_leftovers(home: Home) -> None:
+    """End servers whose command has ended."""
     for record in sorted(home.servers.glob("*.json")):
         content = json.loads(record.read_bytes())
         if RecordedProcess(*content["owner"]).alive():
             continue
-        server = RecordedProcess(*content["server"])
-        if server.end():
-            ended.append(server.pid)
+        RecordedProcess(*content["server"]).end()
         record.unlink(missing_ok=True)
-    return ended

@@ -91,17 +91,8 @@ def prepare_again(home: Home, run_id: str) -> Prepared:
 
     document = Located(record.recipe_path, record.recipe_text)
     pins = pin_sources(sources_of(record.recipe, document, flow="convert"), document)
-    return Prepared(
-        recipe=record.recipe,
-        path=Path(record.recipe_path),
-        home=home,
-        flow=record.flow,
-        pins=pins,
-        server=embedded.Server(home),
-        plan=record.plan,
-        assignments=record.assignments,
-        earlier=folder,
-    )
+    path, more = Path(record.recipe_path), (record.plan, record.assignments, folder)
+    return Prepared(record.recipe, path, home, record.flow, pins, embedded.Server(home), *more)
 
 
 def place_of(recipe: Recipe, home: Home, run_id: str = "") -> "Place":

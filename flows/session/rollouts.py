@@ -172,11 +172,11 @@ class Course:
         device = resolve_device(ready.recipe.compute.of("evaluate").device)
         with connect(ready.registry.tracking_uri) as client:
             found = {side: client.get_model_version(state.model, versions[side]) for side in SIDES}
-        folders = {}
-        for side, one in found.items():
-            tree = checkpoint_of(one)
-            store = open_store(store_of(tree), ready.place.paths.trees)
-            folders[side] = store.open_tree(tree.sha256)
+        trees = {side: checkpoint_of(one) for side, one in found.items()}
+        kept = ready.place.paths.trees
+        folders = {
+            side: open_store(store_of(t), kept).open_tree(t.sha256) for side, t in trees.items()
+        }
         return {
             side: Respondent(folder, ready.policy, ready.recipe.price, device)
             for side, folder in folders.items()

@@ -38,9 +38,8 @@ def measured_texts(recipe: Recipe) -> tuple[str, ...]:
 
 def trained_texts(recipe: Recipe) -> tuple[str, ...]:
     """The texts for training, and those for its validation."""
-    trainings = [training for training in (recipe.regularize, recipe.finetune) if training]
-    blocks = [block for t in trainings for block in (t, t.validation) if block]
-    return tuple(block.text for block in blocks)
+    trainings = (recipe.regularize, recipe.finetune)
+    return tuple(block.text for t in trainings if t for block in (t, t.validation) if block)
 
 
 def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Source]:

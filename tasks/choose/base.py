@@ -162,16 +162,8 @@ class Problem(Contract):
 
     def kept(self, layer: LayerProfile, reason: str) -> PlanItem:
         """The plan item of a kept layer."""
-        return PlanItem(
-            start=layer.layer,
-            stop=layer.layer + 1,
-            strategy=KEEP,
-            reason=reason,
-            predicted_language_nats=0.0,
-            predicted_recall_nats=0.0,
-            predicted_kv_bytes=self.kept_kv_bytes(layer),
-            predicted_time=self.base_time(layer.layer, layer.layer + 1),
-        )
+        time = self.base_time(layer.layer, layer.layer + 1)
+        return kept_item(layer.layer, reason, self.kept_kv_bytes(layer), time)
 
     def converted(
         self, layers: Sequence[LayerProfile], candidate: Candidate, reason: str
@@ -207,6 +199,20 @@ class Problem(Contract):
         prefill = before.prefill_seconds - after.prefill_seconds
         decode = before.decode_seconds_per_token - after.decode_seconds_per_token
         return f"{text}, {prefill * 1e3:,.2f} ms of its prefill and {decode * 1e3:,.3f} ms a token"
+
+
+def kept_item(layer: int, reason: str, kv_bytes: int, time: PassTime | None) -> PlanItem:
+    """The plan item of a kept layer, with its KV bytes and time."""
+    return PlanItem(
+        start=layer,
+        stop=layer + 1,
+        strategy=KEEP,
+        reason=reason,
+        predicted_language_nats=0.0,
+        predicted_recall_nats=0.0,
+        predicted_kv_bytes=kv_bytes,
+        predicted_time=time,
+    )
 
 
 def time_of(options: Sequence[LayerOption]) -> PassTime | None:

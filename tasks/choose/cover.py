@@ -125,9 +125,7 @@ def solve(
     costs: Vector, columns: Sequence[Column], limits: Sequence[Limit], weights: DamageWeights
 ) -> list[Column] | None:
     """The columns of the cheapest plan, in layer order; None if no plan meets the limits.
-
-    ``costs``: (N,) nats. ``weights`` break ties.
-    """
+    ``costs``: (N,) nats. ``weights`` break ties."""
     mask = least_cover(costs * MICRONATS + _tie_breaks(columns, weights), columns, limits)
     if mask is None:
         return None

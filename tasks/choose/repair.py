@@ -1,5 +1,6 @@
 """Repair after a failed gate: keep the most damaging layers again, if that can help."""
 
+from layerwright.tasks.choose.base import kept_item
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.gate import GateDecision
@@ -73,19 +74,10 @@ def give_back(
     times, specs = (costs.at(plan.context_tokens), costs.base_specs) if costs else (None, ())
 
     def kept(item: PlanItem) -> list[PlanItem]:
-        return [
-            PlanItem(
-                start=layer,
-                stop=layer + 1,
-                strategy="keep",
-                reason=f"given back by repair; it was {item.strategy}",
-                predicted_language_nats=0.0,
-                predicted_recall_nats=0.0,
-                predicted_kv_bytes=profile.geometry.layer_bytes(layer, plan.context_tokens),
-                predicted_time=times.of_layers(specs[layer : layer + 1]) if times else None,
-            )
-            for layer in range(item.start, item.stop)
-        ]
+        reason, tokens = f"given back by repair; it was {item.strategy}", plan.context_tokens
+        sizes = {i: profile.geometry.layer_bytes(i, tokens) for i in range(item.start, item.stop)}
+        seconds = {i: times.of_layers(specs[i : i + 1]) if times else None for i in sizes}
+        return [kept_item(i, reason, size, seconds[i]) for i, size in sizes.items()]
 
     def damage_per_byte(item: PlanItem) -> float:
         language, recall = item.predicted_language_nats or 0.0, item.predicted_recall_nats or 0.0

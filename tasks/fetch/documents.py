@@ -119,10 +119,6 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", errors="replace").decode()
 
 
-def _text(path: Path) -> Iterator[Row]:
-    yield "1", path.read_text(encoding="utf-8-sig")
-
-
 def _lines(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
@@ -168,7 +164,7 @@ def _numbered(rows: Iterable[Any]) -> Iterator[Row]:
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".txt": _text,
+    ".txt": lambda path: iter([("1", path.read_text(encoding="utf-8-sig"))]),
     ".jsonl": _lines,
     ".json": _json,
     ".arrow": _arrow,

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.references import ModelRef, TreeRef
 from layerwright.tasks.errors import InputError
-from layerwright.tasks.fetch.gguf import dequantise
+from layerwright.tasks.fetch.gguf import dequantise, text_field
 from layerwright.tasks.fetch.provenance import license_of, record_files
 from layerwright.tasks.fetch.settings import copy_settings, normalise, read_config, read_tokenizer
 from layerwright.tasks.fetch.sources import model_source
@@ -47,7 +47,7 @@ def fetch_model(
     if ggufs:
         ctx.log(f"dequantising {ggufs[0]}")
         dequantise(files / ggufs[0], folder, source.dtype)
-        license = license_of(files, files / ggufs[0])
+        license = text_field(files / ggufs[0], "general.license")
         normalise(folder)
     else:
         ctx.log(f"copying {len(names)} files of {source.source}")

@@ -7,7 +7,6 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from layerwright.tasks.disk import sha256_file
-from layerwright.tasks.fetch.gguf import text_field
 
 SOURCE, README = "source.json", "README.md"
 
@@ -15,10 +14,8 @@ SOURCE, README = "source.json", "README.md"
 def record_files(
     folder: Path, source: str, files: Path, names: list[str], license: str | None = None
 ) -> None:
-    """Write ``source.json``: the source, the path, bytes and sha256 of its files, and the license.
-
-    The record has no time and no local path, so the same source gives the same bytes.
-    """
+    """Write ``source.json``: the source, the path, bytes and sha256 of its files, and the license;
+    The record has no time and no local path, so the same source gives the same bytes."""
     entries = [
         {"path": name, "bytes": (files / name).stat().st_size, "sha256": sha256_file(files / name)}
         for name in names
@@ -29,10 +26,8 @@ def record_files(
     (folder / SOURCE).write_text(text + "\n", encoding="utf-8")
 
 
-def license_of(folder: Path, gguf: Path | None = None) -> str | None:
-    """The license's name, from the GGUF file or else the front matter of README.md, if stated."""
-    if gguf is not None:
-        return text_field(gguf, "general.license")
+def license_of(folder: Path) -> str | None:
+    """The license's name, from the front matter of README.md, if stated."""
     if not (folder / README).is_file():
         return None
     try:

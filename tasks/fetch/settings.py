@@ -69,10 +69,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def copy_settings(source: Path, folder: Path) -> None:
-    """Copy the config, tokenizer and license of a safetensors checkpoint.
-
-    A slow tokenizer is converted to a fast tokenizer. InputError if the tokenizer cannot be read.
-    """
+    """Copy the config, tokenizer and license of a safetensors checkpoint. A slow tokenizer is
+    converted to a fast tokenizer. InputError if the tokenizer cannot be read."""
     for name in _COPIED.split():
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -67,10 +67,8 @@ class Profiler(Component):
         return 0
 
     def check_rows(self, rows: int, row_tokens: int, *, fits: bool) -> None:
-        """Check that the profile has enough text for this profiler.
-
-        Else an InputError names its field. ``fits``: a strategy is fitted on calibration rows.
-        """
+        """Check that the profile has enough text for this profiler. Else an InputError names its
+        field. ``fits``: a strategy is fitted on calibration rows."""
 
 
 class BlockProfiler(Profiler):

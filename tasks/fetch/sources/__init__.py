@@ -32,11 +32,8 @@ def parse(
     purpose: Purpose = "model",
     refine: Refine = list,
 ) -> Source:
-    """Parse a recipe's ``source`` field; read nothing yet.
-
-    The arguments are those of `Source`; ``require`` None means ``patterns``. InputError if no kind
-    of source accepts it.
-    """
+    """Parse a recipe's ``source`` field; read nothing yet. The arguments are those of `Source`;
+    ``require`` None means ``patterns``. InputError if no kind of source accepts it."""
     for kind in KINDS:
         if kind.claims(source):
             return kind(source, data_root, patterns, require or patterns, purpose, refine)

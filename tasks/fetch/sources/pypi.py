@@ -72,10 +72,8 @@ class PypiSource(Source):
             return None  # pip may still succeed, with its own credentials or proxy
 
     def _pip(self, command: str, *options: str, echo: bool) -> str:
-        """Run a pip command on this wheel without dependencies; return its stdout.
-
-        With ``echo``, pip's progress goes to stderr.
-        """
+        """Run a pip command on this wheel without dependencies; return its stdout. With ``echo``,
+        pip's progress goes to stderr."""
         result = subprocess.run(
             [sys.executable, "-m", "pip", command, *_ALONE, *options, self.requirement],
             stdin=subprocess.DEVNULL,
