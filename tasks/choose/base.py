@@ -41,17 +41,12 @@ class RunOption(LayerOption):
 
 
 class Candidate(Contract):
-    """A strategy that layers can get, as the recipe writes it, with its cost for each layer.
-
-    Attributes:
-        runs: the options of runs of layers whose damage was measured.
-        further: the option of each layer of a run after its first, if the strategy joins layers.
-    """
+    """A strategy that layers can get, as the recipe writes it, with its cost for each layer."""
 
     strategy: Strategy
     layers: tuple[LayerOption, ...]
-    runs: tuple[RunOption, ...] = ()
-    further: LayerOption | None = None
+    runs: tuple[RunOption, ...] = ()  # the options of runs of layers whose damage was measured
+    further: LayerOption | None = None  # of each layer of a run after its first, if it joins
 
     @property
     def spec(self) -> Spec:
@@ -66,18 +61,12 @@ class Candidate(Contract):
 
 
 class TrialOptions(Contract):
-    """The text and the recall prompts that whole plans are measured on.
-
-    Attributes:
-        row_tokens: tokens of each calibration row; None: whole rows.
-        probes: recall probes, as in the profiler `sensitivity`.
-        prompts: prompts of each probe; 0: no recall.
-    """
+    """The text and the recall prompts that whole plans are measured on."""
 
     rows: int = Field(default=2, ge=1)
-    row_tokens: int | None = Field(default=None, ge=2)
-    probes: Probes = ("passkey",)
-    prompts: int = Field(default=4, ge=0)
+    row_tokens: int | None = Field(default=None, ge=2)  # None: whole rows
+    probes: Probes = ("passkey",)  # recall probes, as in the profiler `sensitivity`
+    prompts: int = Field(default=4, ge=0)  # prompts of each probe; 0: no recall
     prompt_tokens: int = Field(default=600, ge=1)
 
     def tokens(self, row_tokens: int) -> int:
@@ -87,26 +76,18 @@ class TrialOptions(Contract):
 
 
 class Problem(Contract):
-    """The input of a selector: the profile, and the strategies that its layers may get.
-
-    Attributes:
-        candidates: the recipe's strategies without ``keep``, which is always allowed.
-        context_tokens: context length of all KV bytes and times.
-        layer_parameters: parameters of each unconverted layer.
-        other_parameters: parameters of embeddings, final norm and head.
-        costs: measured times, if the recipe asks for them.
-        trial: measures plans on the model; None unless the selector needs it.
-    """
+    """The input of a selector: the profile, and the strategies that its layers may get."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     profile: ModelProfile
-    candidates: tuple[Candidate, ...] = Field(min_length=1)
-    context_tokens: int = Field(gt=0)
+    candidates: tuple[Candidate, ...] = Field(min_length=1)  # without ``keep``, always allowed
+    context_tokens: int = Field(gt=0)  # context length of all KV bytes and times
     seed: int = 0
-    layer_parameters: tuple[int, ...]
-    other_parameters: int
-    costs: CostTable | None = None
+    layer_parameters: tuple[int, ...]  # parameters of each unconverted layer
+    other_parameters: int  # parameters of embeddings, final norm and head
+    costs: CostTable | None = None  # measured times, if the recipe asks for them
+    # measures plans on the model; None unless the selector needs it
     trial: SkipValidation[Trial] | None = Field(default=None, exclude=True, repr=False)
 
     @property

@@ -18,14 +18,10 @@ class Ranking(Selector):
 
     Ties go to the lower layer. Layers that cannot get the strategy are not in the order and are
     kept. Set exactly one of the two attributes.
-
-    Attributes:
-        layers: number of layers to convert.
-        kv_bytes_ratio: convert the fewest layers that bring the model's KV bytes down to this
-            share of the base's.
     """
 
-    layers: int | None = Field(default=None, ge=0)
+    layers: int | None = Field(default=None, ge=0)  # number of layers to convert
+    # convert the fewest layers that bring the model's KV bytes to this share of the base's
     kv_bytes_ratio: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")

@@ -20,16 +20,10 @@ WHOLE_PLANS = len(REACHES)  # evaluations of whole plans in a round, at most
 
 
 class RefineOptions(TrialOptions):
-    """Options of the refinement, and the text that it measures on.
+    """Options of the refinement, and the text that it measures on."""
 
-    Attributes:
-        evaluations: largest number of whole-model measurements. A count, not a time limit, so that
-            the same recipe gives the same plan.
-        from_converted: also start from the plan that converts every layer, keep layers until the
-            limits hold, and continue with the better of both starts.
-    """
-
-    evaluations: int = Field(default=120, ge=1)
+    evaluations: int = Field(default=120, ge=1)  # a count, not a time: same recipe, same plan
+    # also start from all layers converted, keep layers until the limits hold, take the better
     from_converted: bool = False
 
 
@@ -44,21 +38,16 @@ class Refinement:
     the difference of the damages of single columns. The round solves for any number of changes,
     then for at most 8, 4 and 2, each time excluding the plans that were tried before. The first
     plan with less measured damage ends the round. A round without such a plan ends the search.
-
-    Attributes:
-        limits: all limits except the limit on recall.
-        max_recall_nats: limit on the measured recall damage of the whole plan. A plan that exceeds
-            it less is better than any plan that exceeds it more.
-        to_item: makes the plan item of a column.
     """
 
     options: RefineOptions
     problem: Problem
     columns: Sequence[Column]
-    limits: Sequence[Limit]
+    limits: Sequence[Limit]  # all limits except the limit on recall
     weights: DamageWeights
+    # of the measured whole plan; of two plans above it, the one with less recall damage is better
     max_recall_nats: float | None
-    to_item: Callable[[Column], PlanItem]
+    to_item: Callable[[Column], PlanItem]  # makes the plan item of a column
 
     def __post_init__(self) -> None:
         assert self.problem.trial is not None, "the step gives a trial to selectors that need one"

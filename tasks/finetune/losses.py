@@ -43,15 +43,10 @@ class Means:
 
 @dataclass
 class Recording:
-    """The recorded tensors of a forward pass.
+    """The recorded tensors of a forward pass, (B, T, D) each."""
 
-    Attributes:
-        stream: the input of each layer and the output of the last, (B, T, D) each.
-        mixed: layer -> output of its mixer, (B, T, D).
-    """
-
-    stream: list[Tensor] = field(default_factory=list)
-    mixed: dict[int, Tensor] = field(default_factory=dict)
+    stream: list[Tensor] = field(default_factory=list)  # inputs of the layers, output of the last
+    mixed: dict[int, Tensor] = field(default_factory=dict)  # layer -> output of its mixer
 
 
 @contextmanager

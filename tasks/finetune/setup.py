@@ -35,24 +35,16 @@ Loader = Callable[[Path, str, torch.dtype | None], HybridForCausalLM]
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """The texts, options and processes of a training step.
+    """The texts, options and processes of a training step."""
 
-    Attributes:
-        step: ``finetune`` or ``regularize``; names the step in log lines and in the lineage.
-        base: folder of the base, which has the tokenizer and the stored dtype.
-        source: folder of the checkpoint that is trained.
-        held_out: the validation text, if the options name one.
-        inputs: identity of the step's inputs, for `Snapshots`.
-    """
-
-    step: str
-    base: Path
-    source: Path
+    step: str  # ``finetune`` or ``regularize``; names the step in log lines and in the lineage
+    base: Path  # folder of the base, which has the tokenizer and the stored dtype
+    source: Path  # folder of the checkpoint that is trained
     text: TextRef
-    held_out: TextRef | None
+    held_out: TextRef | None  # the validation text, if the options name one
     options: FinetuneOptions | RegularizeOptions
     ctx: Context
-    inputs: str
+    inputs: str  # identity of the step's inputs, for `Snapshots`
 
     @cached_property
     def team(self) -> Team:

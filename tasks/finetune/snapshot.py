@@ -25,10 +25,8 @@ HEADER = "training"
 class TrainingState(BaseModel):
     """The progress of a training.
 
-    Attributes:
-        step, tokens, seconds, rows_read: totals over all stages.
-        stages: reports of the finished stages.
-        best: trained parameters of the current stage at its best validation, on the CPU.
+    Steps, tokens, seconds and rows are totals over all stages; ``best`` has the trained parameters
+    of the current stage at its best validation, on the CPU.
     """
 
     step: int = 0
@@ -37,7 +35,7 @@ class TrainingState(BaseModel):
     rows_read: int = 0
     points: list[TrainPoint] = []
     validation: list[ValidationPoint] = []
-    stages: list[StageReport] = []
+    stages: list[StageReport] = []  # reports of the finished stages
     best: dict[str, Any] = Field(default={}, exclude=True)
 
     def points_of(self, stage: int) -> list[ValidationPoint]:

@@ -36,31 +36,20 @@ LOG_EVERY_STEPS = 10
 
 @dataclass(frozen=True)
 class Training:
-    """A training; its fields are the same for all stages.
+    """A training; its fields are the same for all stages."""
 
-    Attributes:
-        load_student: loads the model that the first stage starts from, on the training's device.
-        base: the teacher, frozen; None only if no objective needs it.
-        validation: held-out rows and when to measure them; None: no validation.
-        checkpoint_every: steps between two snapshots.
-        seed: of adapters, row order and window dropout.
-        compute: gives the autocast dtype of a stage, or None.
-        sink: receives each step's metrics.
-        name: of the step, for messages.
-    """
-
-    load_student: Callable[[], HybridForCausalLM]
-    base: HybridForCausalLM | None
+    load_student: Callable[[], HybridForCausalLM]  # the first stage starts from it
+    base: HybridForCausalLM | None  # the teacher, frozen; None only if no objective needs it
     rows: Rows
     snapshots: Snapshots
-    validation: tuple[Rows, ValidationOptions] | None = None
-    checkpoint_every: int = 10
-    seed: int = 0
-    compute: Callable[[HealingStage], torch.dtype | None] = lambda stage: None
+    validation: tuple[Rows, ValidationOptions] | None = None  # None: none
+    checkpoint_every: int = 10  # steps between two snapshots
+    seed: int = 0  # of adapters, row order and window dropout
+    compute: Callable[[HealingStage], torch.dtype | None] = lambda stage: None  # autocast dtype
     team: Team = field(default_factory=Team)
     log: Callable[[str], None] = lambda message: None
-    sink: MetricSink = no_metrics
-    name: str = "finetune"
+    sink: MetricSink = no_metrics  # receives each step's metrics
+    name: str = "finetune"  # of the step, for messages
 
     def run(self, stages: Sequence[HealingStage]) -> TrainingState:
         """Train the stages that are not finished yet.

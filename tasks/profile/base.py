@@ -31,29 +31,18 @@ class Findings:
 
 @dataclass(frozen=True)
 class Subject:
-    """The inputs of a ModelProfiler.
+    """The inputs of a ModelProfiler."""
 
-    Attributes:
-        model: the base, unconverted; the profiler must leave it unchanged.
-        rows: (R, T) calibration rows.
-        workdir: survives a kill; the profiler keeps partial results here, so as to resume.
-        seed: seed of all generated text and random order.
-        bar: progress bar; the profiler adds a task to it.
-        scores: per layer, the scores of the shared pass; empty if no block profiler ran.
-        keep: stores hidden states between layers; `tuple` keeps them in memory, and a streamed
-            model's keeps them on disk.
-    """
-
-    model: HybridForCausalLM
+    model: HybridForCausalLM  # the base, unconverted; the profiler must leave it unchanged
     tokenizer: PreTrainedTokenizerBase
-    rows: Tensor
+    rows: Tensor  # (R, T) calibration rows
     strategies: tuple[Strategy, ...]
-    workdir: Path
-    seed: int
-    bar: Bar
+    workdir: Path  # survives a kill; the profiler keeps partial results here, so as to resume
+    seed: int  # seed of all generated text and random order
+    bar: Bar  # progress bar; the profiler adds a task to it
     log: Callable[[str], None] = lambda message: None
-    scores: tuple[dict[str, float], ...] = ()
-    keep: Keep = tuple
+    scores: tuple[dict[str, float], ...] = ()  # of each layer, in the shared pass
+    keep: Keep = tuple  # keeps hidden states: in memory, or of a streamed model on disk
 
 
 class Profiler(Component):

@@ -16,16 +16,12 @@ class Angular(Selector):
 
     l* = argmin over l of d(x_l, x_{l + n}), n = ``layers`` (arXiv 2403.17887, eq. 6), among the
     runs whose layers can all get the recipe's first strategy. Ties go to the lower run.
-
-    Attributes:
-        layers: the length n of the run.
-        join: convert the run into a single block (for `linear`, a single map) instead of layer by
-            layer. Only for strategies that join layers.
     """
 
     name = "angular"
 
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1)  # the length n of the run
+    # convert the run into a single block (linear: a single map), if the strategy joins layers
     join: bool = False
 
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:

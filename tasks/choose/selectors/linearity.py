@@ -13,14 +13,11 @@ class MostLinear(Ranking):
     arXiv 2405.12250 (section 5) removes these blocks, or replaces them with linear maps. The paper
     measures on all tokens, as the profiler does with ``massive: null``; by default the profiler
     excludes first, BOS and massive tokens.
-
-    Attributes:
-        score: the score of the profiler `linearity` to use; the default is the paper's. The scores
-            of the delta do not include the residual stream, which hides the error of a map.
     """
 
     name = "linearity"
 
+    # by default the paper's; the delta's have no residual stream, which hides the error of a map
     score: Literal["linearity", "linearity_delta", "linearity_delta_held_out"] = "linearity"
 
     def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:

@@ -14,9 +14,8 @@ Run = Annotated[tuple[int, int], Field(description="first and last layer of a ru
 class Listed(Selector):
     """Convert exactly these layers to the recipe's first strategy; reads no score.
 
-    Attributes:
-        layers: indices from 0, and runs ``[first, last]``. A run becomes a single plan item: with a
-            strategy that joins layers, a single map or removal.
+    ``layers``: indices from 0, and runs ``[first, last]``. A run becomes a single plan item: with a
+    strategy that joins layers, a single map or removal.
     """
 
     name = "listed"

@@ -26,18 +26,13 @@ class Milp(Budgets, Selector):
 
     Damages of single layers do not add up. With ``refine``, whole plans are measured on the real
     model and the plan is improved (tasks/choose/refinement.py).
-
-    Attributes:
-        language: the rise of the NLL, or the KL to the base.
-        recall_weight: weight of a nat of recall damage, in nats of language damage.
-        refine: options of the refinement; None: no refinement.
     """
 
     name = "milp"
 
-    language: Language = "nll"
-    recall_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    refine: RefineOptions | None = None
+    language: Language = "nll"  # the rise of the NLL, or the KL to the base
+    recall_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # of recall damage
+    refine: RefineOptions | None = None  # options of the refinement; None: no refinement
 
     @property
     def tries(self) -> TrialOptions | None:

@@ -14,17 +14,12 @@ class NllDelta(Ranking):
     recipe's first strategy. Negative damages are not clipped, so they come first. The paper's rule
     is recall_weight 0 and leave_out_recall 0. It does not see the loss of recall, which may depend
     on only one or two layers.
-
-    Attributes:
-        recall_weight: weight of a nat of recall damage, in nats of language damage.
-        leave_out_recall: number of layers that are never converted: those whose conversion lowers
-            recall most.
     """
 
     name = "nll_delta"
 
-    recall_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    leave_out_recall: int = Field(default=0, ge=0)
+    recall_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # of recall damage
+    leave_out_recall: int = Field(default=0, ge=0)  # never convert these: they lower recall most
 
     def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
         measured = problem.damage(layer, problem.candidates[0])

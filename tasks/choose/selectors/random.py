@@ -9,15 +9,11 @@ from layerwright.tasks.contracts.profile import LayerProfile
 
 
 class Random(Ranking):
-    """Convert layers drawn without replacement, by the recipe's seed and ``draw``.
-
-    Attributes:
-        draw: number of the draw; each number gives another draw from the same seed.
-    """
+    """Convert layers drawn without replacement, by the recipe's seed and ``draw``."""
 
     name = "random"
 
-    draw: int = Field(default=0, ge=0)
+    draw: int = Field(default=0, ge=0)  # each number is another draw from the same seed
 
     def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
         # draw all layers, so that an excluded layer does not change the order of the others

@@ -19,27 +19,17 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(eq=False)
 class Source(ABC):
-    """A collection of files; the wanted files are those that match ``patterns``.
+    """A collection of files; the wanted files are those that match ``patterns``."""
 
-    Attributes:
-        form: how a recipe writes this kind of source, for error messages.
-        purposes: what this kind of source can hold.
-        text: the source as the recipe writes it.
-        data_root: folder that relative local paths start from; the current folder if None.
-        patterns: globs over paths inside the source; ``*`` also matches ``/``.
-        require: at least one wanted file must match one of these globs.
-        refine: selects the needed files among those that match; may raise InputError.
-    """
+    form: ClassVar[str]  # how a recipe writes this kind of source, for error messages
+    purposes: ClassVar[tuple[Purpose, ...]] = ("model", "text")  # what this kind of source can hold
 
-    form: ClassVar[str]
-    purposes: ClassVar[tuple[Purpose, ...]] = ("model", "text")
-
-    text: str
-    data_root: str | None
-    patterns: tuple[str, ...]
-    require: tuple[str, ...]
+    text: str  # the source as the recipe writes it
+    data_root: str | None  # folder that relative local paths start from; the current folder if None
+    patterns: tuple[str, ...]  # globs over paths inside the source; ``*`` also matches ``/``
+    require: tuple[str, ...]  # at least one wanted file must match one of these globs
     purpose: Purpose
-    refine: Refine = list
+    refine: Refine = list  # selects the needed files among those that match; may raise InputError
 
     def __post_init__(self) -> None:
         if self.purpose not in self.purposes:

@@ -16,21 +16,15 @@ from layerwright.tasks.components import Component
 
 
 class Objective(Component):
-    """A term of a stage's loss. Derive from one of the three classes below.
-
-    Attributes:
-        unit: unit of the reported value, before the weight.
-        needs_base: whether the term compares the student with the base. Such a term is minimal when
-            both are equal, so a stage with only such terms cannot change the base.
-        weight: factor of the term in the loss.
-    """
+    """A term of a stage's loss. Derive from one of the three classes below."""
 
     kind: ClassVar[str] = "objective"
     room: ClassVar[str] = "layerwright.tasks.finetune.objectives"
-    unit: ClassVar[str]
+    unit: ClassVar[str]  # unit of the reported value, before the weight
+    # whether it compares with the base; then it is minimal where both are equal
     needs_base: ClassVar[bool] = True
 
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # factor of the term in the loss
 
 
 class LogitObjective(Objective):
@@ -54,19 +48,12 @@ class LayerObjective(Objective):
 
 @dataclass(frozen=True)
 class Streams:
-    """The residual streams: entry l is the input of layer l, entry L the output of the last layer.
+    """The residual streams: entry l is the input of layer l, entry L the output of the last."""
 
-    Attributes:
-        student: L + 1 tensors (B, T, D), with a gradient.
-        base: L + 1 tensors (B, T, D) without a gradient; None if no objective needs the base.
-        real: (B, T) False for padding.
-        removed: removed layers of the student.
-    """
-
-    student: Sequence[Tensor]
-    base: Sequence[Tensor] | None
-    real: Tensor
-    removed: frozenset[int]
+    student: Sequence[Tensor]  # L + 1 tensors (B, T, D), with a gradient
+    base: Sequence[Tensor] | None  # as many, without a gradient; None if no objective needs it
+    real: Tensor  # (B, T) False for padding
+    removed: frozenset[int]  # removed layers of the student
 
 
 class StreamObjective(Objective):

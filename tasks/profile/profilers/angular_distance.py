@@ -24,13 +24,11 @@ class AngularDistance(BlockProfiler):
     blocks, where x_l (D,) is the residual stream before block l. 0 means the same direction, 1/2 a
     right angle. The score of a run is stored at its first block: ``angular_distance_8`` for n = 8,
     and so on. The last n - 1 blocks start no run of n blocks, so they have no such score.
-
-    Attributes:
-        lengths: lengths of the runs, in blocks; lengths above the model's depth are skipped.
     """
 
     name = "angular_distance"
 
+    # of the runs, in blocks; lengths above the model's depth are skipped
     lengths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
         *range(1, 17),
     )

@@ -47,18 +47,14 @@ class TrspScale(ModelProfiler):
     The backward pass recomputes a layer's activations, so memory holds, beside the weights, only
     the hidden states of a single row, T x D x L. The state is saved after every masking, so a
     second attempt in the same folder resumes after the last masked layer.
-
-    Attributes:
-        layers: number of layers to mask; None: a quarter of the model's, as in the paper.
-        penalty: lambda_1; the default is the paper's.
-        learning_rate: learning rate of the scales; the paper's 2e-5 is for weights.
     """
 
     name = "trsp_scale"
 
-    layers: int | None = Field(default=None, ge=1)
+    layers: int | None = Field(default=None, ge=1)  # to mask; None: a quarter, as in the paper
     steps_per_layer: int = Field(default=8, ge=1)
-    penalty: float = Field(default=5e-3, ge=0, allow_inf_nan=False)
+    penalty: float = Field(default=5e-3, ge=0, allow_inf_nan=False)  # lambda_1, the paper's
+    # of the scales; the paper's 2e-5 is for weights
     learning_rate: float = Field(default=1e-2, gt=0, allow_inf_nan=False)
 
     def run(self, subject: Subject) -> Findings:
