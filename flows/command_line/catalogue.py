@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from layerwright.flows.command_line.tables import new_table
+from layerwright.flows.command_line.options import new_table
 from layerwright.tasks.choose.base import Selector
 from layerwright.tasks.components import Component, discover
 from layerwright.tasks.contracts.base import Contract

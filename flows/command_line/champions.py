@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from layerwright.flows.command_line.tables import new_table, number
+from layerwright.flows.command_line.options import new_table, number
 from layerwright.flows.session import embedded
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.promotion import Approval, Move

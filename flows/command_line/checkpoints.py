@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from layerwright.flows.command_line.tables import new_table
+from layerwright.flows.command_line.options import new_table
 from layerwright.flows.outcome.model_cards import facts_of_folder
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.checkpoint import Exported, Generated, Inspection

@@ -11,7 +11,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from layerwright.flows.command_line.tables import new_table
+from layerwright.flows.command_line.options import new_table
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.errors import LayerwrightError
 from layerwright.tasks.home import Home

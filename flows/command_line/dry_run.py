@@ -5,7 +5,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from layerwright.flows.command_line.tables import new_table
+from layerwright.flows.command_line.options import new_table
 from layerwright.flows.session.prepare import Prepared
 from layerwright.flows.session.runs import RunFolder
 from layerwright.tasks.contracts.base import Contract

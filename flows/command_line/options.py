@@ -1,4 +1,4 @@
-"""What commands share: their options, the start of a flow, and the output of a result."""
+"""What commands share: their options, the start of a flow, the output of results and tables."""
 
 import importlib
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.table import Table
 from typer import Argument, Option
 
 from layerwright.tasks.errors import Interrupted
@@ -77,3 +78,20 @@ def run_flow(prepared: "Prepared", as_json: bool, **more: Any) -> None:
     show_result(result, as_json, show_run)
     if getattr(result, "decision", None) == "rejected":
         raise typer.Exit(REJECTED)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left", overflow="fold")
+    return table
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; ``-`` for a figure that is missing."""
+    if value is None:
+        return "-"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

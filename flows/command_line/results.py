@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from layerwright.flows.command_line.tables import new_table, number
+from layerwright.flows.command_line.options import new_table, number
 from layerwright.flows.session.runs import RunResult
 from layerwright.tasks.contracts.comparison import SideBySideRun
 from layerwright.tasks.contracts.requalification import Requalification

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from rich.console import Console
 from rich.markup import escape
 
-from layerwright.flows.command_line.tables import new_table
+from layerwright.flows.command_line.options import new_table
 from layerwright.flows.session.runs import RunFolder, RunList, RunRecord
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.run import RunSummary

@@ -1,8 +1,5 @@
-"""The embedded Prefect server, which starts and ends with a command; it is the default.
-
-Its files are in the home folder. The server of a killed command is found by its recorded process
-id, and ended.
-"""
+"""The embedded Prefect server, which starts and ends with a command; it is the default. Its files
+are in the home folder. A killed command's server is found by its recorded process id, and ended."""
 
 import json
 import os

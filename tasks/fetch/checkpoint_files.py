@@ -1,8 +1,4 @@
-"""Select the files of a source that make up its checkpoint, by their names alone.
-
-Names suffice, so an unusable repository is refused before any download, and only the files of the
-checkpoint are downloaded.
-"""
+"""Select the files of a source's checkpoint by their names alone, before any download."""
 
 import re
 from pathlib import PurePosixPath

@@ -1,7 +1,4 @@
-"""Copy and normalise the config, tokenizer and license of a checkpoint.
-
-Two fetches of the same model give the same files.
-"""
+"""Copy a checkpoint's config, tokenizer and license, the same in every fetch of the model."""
 
 import json
 import shutil

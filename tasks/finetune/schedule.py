@@ -1,7 +1,4 @@
-"""Learning rate, row order and window dropout as pure functions of the step.
-
-A resumed run needs no saved state for them.
-"""
+"""Learning rate, row order and window dropout, by the step alone: a resumed run saves no state."""
 
 import math
 from functools import lru_cache

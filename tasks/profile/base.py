@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -18,6 +19,8 @@ from layerwright.tasks.passes.blocks import Visit, Visitor, run_blocks
 from layerwright.tasks.passes.states import Keep, Record
 from layerwright.tasks.progress import Bar
 from layerwright.tasks.strategies.base import Strategy
+
+Lengths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ class Angular(Selector):
     """
 
     name = "angular"
-
     layers: int = Field(ge=1)  # the length n of the run
     # convert the run into a single block (linear: a single map), if the strategy joins layers
     join: bool = False

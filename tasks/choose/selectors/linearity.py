@@ -16,7 +16,6 @@ class MostLinear(Ranking):
     """
 
     name = "linearity"
-
     # by default the paper's; the delta's have no residual stream, which hides the error of a map
     score: Literal["linearity", "linearity_delta", "linearity_delta_held_out"] = "linearity"
 

@@ -19,7 +19,6 @@ class Listed(Selector):
     """
 
     name = "listed"
-
     layers: tuple[int | Run, ...] = Field(min_length=1)
 
     @field_validator("layers")

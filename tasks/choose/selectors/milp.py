@@ -29,7 +29,6 @@ class Milp(Budgets, Selector):
     """
 
     name = "milp"
-
     language: Language = "nll"  # the rise of the NLL, or the KL to the base
     recall_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)  # of recall damage
     refine: RefineOptions | None = None  # options of the refinement; None: no refinement

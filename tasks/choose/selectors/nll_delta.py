@@ -17,7 +17,6 @@ class NllDelta(Ranking):
     """
 
     name = "nll_delta"
-
     recall_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # of recall damage
     leave_out_recall: int = Field(default=0, ge=0)  # never convert these: they lower recall most
 

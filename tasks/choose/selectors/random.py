@@ -12,7 +12,6 @@ class Random(Ranking):
     """Convert layers drawn without replacement, by the recipe's seed and ``draw``."""
 
     name = "random"
-
     draw: int = Field(default=0, ge=0)  # each number is another draw from the same seed
 
     def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:

@@ -17,7 +17,6 @@ class Sleb(TrialOptions, Selector):
     """
 
     name = "sleb"
-
     layers: int = Field(ge=0)
     prompts: int = Field(default=0, ge=0)  # the rule does not use recall
 

@@ -15,7 +15,6 @@ class Uniform(Selector):
     """
 
     name = "uniform"
-
     layers: int = Field(ge=0)
     offset: int = Field(default=0, ge=0)
 

@@ -1,8 +1,5 @@
-"""``hf:owner/name@revision``: a model or dataset repository of the Hugging Face Hub.
-
-Uses huggingface_hub's endpoint, token and cache folder (``HF_ENDPOINT``, ``HF_TOKEN``,
-``HF_HOME``), so a file that the user has already downloaded is not downloaded again.
-"""
+"""``hf:owner/name@revision``: a model or dataset repository of the Hugging Face Hub, through the
+endpoint, token and cache of huggingface_hub (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``)."""
 
 import re
 from functools import cached_property

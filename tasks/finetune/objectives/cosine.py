@@ -19,7 +19,6 @@ class Cosine(StreamObjective):
     name = "cosine"
     unit = "1 - cos, summed over layers"
     needs_base = False
-
     weight: float = 0.5
 
     def of_streams(self, streams: Streams) -> Tensor:

@@ -20,7 +20,6 @@ class LayerChange(StreamObjective):
     name = "layer_change"
     unit = "mean change, summed over layers"
     needs_base = False
-
     layers: tuple[int, ...] = Field(min_length=1)
     norm: Literal["l2", "l1"] = "l2"
 

@@ -5,16 +5,14 @@ Shapes: R rows, L layers, D hidden size.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.passes.blocks import Visit, Visitor
 from layerwright.tasks.passes.states import Record
-from layerwright.tasks.profile.base import BlockProfiler, Findings
+from layerwright.tasks.profile.base import BlockProfiler, Findings, Lengths
 
 
 class AngularDistance(BlockProfiler):
@@ -27,11 +25,7 @@ class AngularDistance(BlockProfiler):
     """
 
     name = "angular_distance"
-
-    # of the runs, in blocks; lengths above the model's depth are skipped
-    lengths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
-        *range(1, 17),
-    )
+    lengths: Lengths = tuple(range(1, 17))  # in blocks; those above the model's depth are skipped
 
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
         return _LastTokens()

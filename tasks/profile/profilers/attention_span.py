@@ -35,7 +35,6 @@ class AttentionSpan(BlockProfiler):
     """
 
     name = "attention_span"
-
     sinks: int = Field(default=4, ge=0)
     last_queries: int = Field(default=32, ge=1)
 

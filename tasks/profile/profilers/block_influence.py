@@ -22,7 +22,6 @@ class BlockInfluence(BlockProfiler):
     """
 
     name = "block_influence"
-
     massive: float | None = Field(default=None, gt=1)
 
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:

@@ -1,14 +1,12 @@
 """Covered mass: the share of attention within spans of several lengths."""
 
-from typing import Annotated
-
 from pydantic import Field
 from torch import Tensor
 
 from layerwright.kernels.covered_mass import covered_mass
 from layerwright.tasks.errors import InputError
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
-from layerwright.tasks.profile.base import BlockProfiler, MeansByHead
+from layerwright.tasks.profile.base import BlockProfiler, Lengths, MeansByHead
 from layerwright.tasks.strategies.local import score_name
 
 
@@ -24,10 +22,7 @@ class CoveredSpan(BlockProfiler):
     """
 
     name = "covered_span"
-
-    spans: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
-        *(32, 64, 128, 256, 512),
-    )
+    spans: Lengths = (32, 64, 128, 256, 512)
     sinks: int = Field(default=4, ge=0)
     last_queries: int = Field(default=32, ge=1)
 

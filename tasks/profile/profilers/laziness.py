@@ -24,7 +24,6 @@ class Laziness(BlockProfiler):
     """
 
     name = "laziness"
-
     sinks: int = Field(default=4, ge=0)
     window: int = Field(default=1020, ge=1)
     last_queries: int = Field(default=32, ge=1)

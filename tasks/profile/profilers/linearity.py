@@ -31,7 +31,6 @@ class Linearity(BlockProfiler):
     """
 
     name = "linearity"
-
     ridge: float = Field(default=0.1, gt=0)  # relative to the variance of each channel
     held_out_every: int = Field(default=4, ge=2)
     massive: float | None = Field(default=10.0, gt=1)

@@ -43,7 +43,6 @@ class Sensitivity(ModelProfiler):
     """
 
     name = "sensitivity"
-
     rows: int = Field(default=2, ge=1)
     row_tokens: int | None = Field(default=None, ge=2)  # None: whole rows
     probes: Probes = ("passkey", "multi_key", "associative", "copying")

@@ -50,7 +50,6 @@ class TrspScale(ModelProfiler):
     """
 
     name = "trsp_scale"
-
     layers: int | None = Field(default=None, ge=1)  # to mask; None: a quarter, as in the paper
     steps_per_layer: int = Field(default=8, ge=1)
     penalty: float = Field(default=5e-3, ge=0, allow_inf_nan=False)  # lambda_1, the paper's
