@@ -27,12 +27,9 @@ LEASE_SECONDS = 60  # Prefect frees the slot of a killed holder after this time
 
 
 class Registry(Contract):
-    """The MLflow registry of a model, and the alias of its champion.
+    """The MLflow registry of a model, and the alias of its champion."""
 
-    ``home`` has room for a remote store's files while they are verified.
-    """
-
-    home: str
+    home: str  # has room for a remote store's files while they are verified
     tracking_uri: str
     champion: str = "champion"
 
@@ -42,9 +39,7 @@ def promote_champion(
 ) -> Move | None:
     """Make a version the champion if its evidence is valid and its promotion is approved.
 
-    Returns:
-        The move; None if the version is champion already.
-
+    Returns the move; None if the version is champion already.
     ``approve``: returns the approval, or raises; not called if the version is champion already.
     PromotionError if the version cannot be promoted (see `promotable`), or is not approved.
     IntegrityError if the checkpoint is not what was registered.

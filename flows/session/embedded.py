@@ -50,10 +50,7 @@ def configure(home: Home) -> None:
 
 class Server:
     """A Prefect server for one command: the environment's, or an ephemeral one of our own.
-
-    A context manager. ``begin`` starts the ephemeral server without waiting, so that it starts
-    during the command's imports.
-    """
+    ``begin`` starts the ephemeral server without waiting, during the command's imports."""
 
     def __init__(self, home: Home) -> None:
         self.home = home

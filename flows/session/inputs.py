@@ -61,11 +61,8 @@ def measured_costs(
     chosen: Iterable[ChooseOptions],
     more: Iterable[Strategy] = (),
 ) -> CostTable | None:
-    """The cost table of all strategies that a plan can use, if the recipe has a `costs` block.
-
-    Args:
-        more: strategies of a plan that the user gave.
-    """
+    """The cost table of all strategies that a plan can use, if the recipe has a `costs` block;
+    ``more`` are strategies of a plan that the user gave."""
     recipe = session.recipe
     if recipe.costs is None:
         return None

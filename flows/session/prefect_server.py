@@ -13,11 +13,8 @@ if TYPE_CHECKING:
 
 
 def refuse_closed_server() -> None:
-    """Make one request to the server; none if the environment names no server.
-
-    InputError if the server rejects our credentials. StepError if the server does not answer, or
-    has an incompatible version.
-    """
+    """Make one request to the server, if the environment names one; InputError if it rejects our
+    credentials. StepError if it does not answer, or has an incompatible version."""
     api = os.environ.get("PREFECT_API_URL")
     if not api:
         return
@@ -43,8 +40,7 @@ def refuse_closed_server() -> None:
 def check_pools(recipe: "Recipe", document: "Located") -> None:
     """Check that a server answers and has a deployment ``step/<pool>`` for every pool.
 
-    InputError with file, line and field; or the server rejects our credentials. StepError if the
-    server does not answer.
+    InputError with file, line and field. Errors of the server as for `refuse_closed_server`.
     """
     placements = {"default": recipe.compute.default}
     placements |= {f"steps.{step}": placed for step, placed in recipe.compute.steps.items()}

@@ -27,11 +27,8 @@ NEEDED_BLOCKS = {
 
 @contextmanager
 def located(document: Located, where: str = "") -> Iterator[None]:
-    """Give an InputError in the block the file and line of a recipe's field.
-
-    Args:
-        where: ``a.b.0``; if empty or ``a.b.``, the error's own field completes it.
-    """
+    """Give an InputError in the block the file and line of the recipe's field ``where``: ``a.b.0``;
+    if empty or ``a.b.``, the error's own field completes it."""
     try:
         yield
     except InputError as error:

@@ -60,10 +60,8 @@ def write_weights(
     """Write the tensors ``keep`` as ``model.safetensors``, or as shards with an index.
 
     If no tensor is dropped or converted, the files are copied without being loaded. Otherwise the
-    tensors are loaded shard by shard.
-
-    Args:
-        dtype: dtype of the written floating-point tensors (``float32``, ...); None keeps theirs.
+    tensors are loaded shard by shard. ``dtype``: dtype of the written floating-point tensors
+    (``float32``, ...); None keeps theirs.
     """
     floating = [STORED[t.dtype] for t in tensors.values() if STORED[t.dtype].is_floating_point]
     unchanged = dtype is None or all(stored == getattr(torch, dtype) for stored in floating)

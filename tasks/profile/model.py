@@ -26,11 +26,8 @@ def profile_model(
     strategies: tuple[Strategy, ...],
     ctx: Context,
 ) -> ModelProfile:
-    """Measure every layer of a base model.
-
-    ``text`` is the calibration text, and ``strategies`` are those that layers may get. InputError
-    if the text is too short, or the rows are too few or too short for a profiler.
-    """
+    """Measure every layer of a base model on a calibration text, with strategies that it may get;
+    InputError if the text is too short, or the rows are too few or too short for a profiler."""
     started = time.perf_counter()
     folder = ctx.store.open_tree(model.sha256)
     tokenizer = load_tokenizer(folder)

@@ -99,12 +99,8 @@ class Source(ABC):
     def fetch(self, work: Path) -> Path:
         """Fetch the wanted files into a folder below ``work``, which survives a kill.
 
-        Complete files in it are not fetched again.
-
-        Returns:
-            The folder with exactly the wanted files, each at its path in the source. They may be
-            symlinks to files of the user.
-
+        Complete files in it are not fetched again. Returns the folder with exactly the wanted
+        files, each at its path in the source. They may be symlinks to files of the user.
         InputError if the source does not exist, or has none of the wanted files. StepError if a
         file arrived incomplete.
         """
