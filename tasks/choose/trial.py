@@ -1,6 +1,7 @@
 """Measure plans on the real model; every measurement is saved and never repeated."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,33 +19,26 @@ from layerwright.tasks.probes.yardstick import Figures, Yardstick
 from layerwright.tasks.strategies.specs import assignments_of, strategy_of
 
 
+@dataclass(eq=False)
 class Trial:
     """Measures plans on a copy of the base that it converts in memory.
 
-    Args:
-        base, yardstick: called at the first measurement that is not saved yet.
-        rows: loads calibration rows, for strategies that fit tensors.
-        folder: survives a kill; every measurement is saved as a file in it.
+    ``load`` and ``make_yardstick`` are called at the first measurement that is not saved yet.
     """
 
-    def __init__(
-        self,
-        base: Callable[[], HybridForCausalLM],
-        yardstick: Callable[[HybridForCausalLM], Yardstick],
-        rows: Callable[[], Tensor],
-        folder: Path,
-        log: Callable[[str], None] = lambda message: None,
-    ) -> None:
-        self._base, self._make_yardstick, self._rows = base, yardstick, rows
-        self._folder, self._log = folder, log
+    load: Callable[[], HybridForCausalLM]
+    make_yardstick: Callable[[HybridForCausalLM], Yardstick]
+    rows: Callable[[], Tensor]  # loads calibration rows, for strategies that fit tensors
+    folder: Path  # survives a kill; every measurement is saved as a file in it
+    log: Callable[[str], None] = lambda message: None
 
     @cached_property
     def base(self) -> HybridForCausalLM:
-        return self._base()
+        return self.load()
 
     @cached_property
     def yardstick(self) -> Yardstick:
-        return self._make_yardstick(self.base)
+        return self.make_yardstick(self.base)
 
     def measure(self, items: Sequence[PlanItem]) -> MeasuredDamage:
         """The damage of a whole plan."""
@@ -53,7 +47,7 @@ class Trial:
             model = self._converted(items)
             self._save(file, self.yardstick.figures(self.yardstick.streams(model), 0))
         damage = MeasuredDamage.model_validate_json(file.read_text())
-        self._log(
+        self.log(
             f"choose: measured a plan: {damage.language_nats:.4f} nats language, "
             f"KL {damage.kl_nats:.4f}, {damage.recall_nats:.4f} nats recall"
         )
@@ -79,20 +73,20 @@ class Trial:
         model = self._converted(items)
         built = [(strategy_of(change), change, file) for change, file in changes]
         fits = any(strategy.fits for strategy, _, _ in built)
-        scan = Scan(model, self.base, self.yardstick, self._rows() if fits else None)
+        scan = Scan(model, self.base, self.yardstick, self.rows() if fits else None)
         for strategy, change, file in sorted(built, key=lambda entry: entry[1].start):
             while scan.layer < change.start:
                 scan.advance()
             try:
                 figures = scan.figures_with(strategy, change.stop - change.start)
             except InputError as error:
-                self._log(f"choose: layer {change.start}: {error.message}")
+                self.log(f"choose: layer {change.start}: {error.message}")
                 write_atomically(file, b"")
             else:
                 self._save(file, figures)
 
     def _converted(self, items: Sequence[PlanItem]) -> HybridForCausalLM:
-        return converted_copy(self.base, assignments_of(items), self._rows, self.yardstick.keep)
+        return converted_copy(self.base, assignments_of(items), self.rows, self.yardstick.keep)
 
     def _save(self, file: Path, figures: Figures) -> None:
         damage = MeasuredDamage(**self.yardstick.damage(figures))
@@ -103,4 +97,4 @@ class Trial:
             return [item.start, item.stop, item.strategy, item.params]
 
         key = identity([list(map(fields, items)), fields(change) if change else None])
-        return self._folder / f"{key[:24]}.json"
+        return self.folder / f"{key[:24]}.json"

@@ -74,40 +74,28 @@ def recording(
             handle.remove()
 
 
+@dataclass(eq=False)
 class StageLoss:
-    """The weighted sum of a stage's objectives.
+    """The weighted sum of a stage's objectives."""
 
-    Args:
-        base: the teacher; None only if no objective needs it.
-        head: (V, D) frozen output projection of both models.
-        converted: layers whose mixer differs from the base's; layer objectives compare them.
-        compute: autocast dtype; None: no autocast.
-        team: the processes that train together.
-    """
+    student: HybridForCausalLM
+    base: HybridForCausalLM | None  # the teacher; None only if no objective needs it
+    objectives: Sequence[Objective]
+    head: Tensor  # (V, D) frozen output projection of both models
+    converted: Sequence[int] = ()  # layers with another mixer than the base: layer objectives' own
+    compute: torch.dtype | None = None  # autocast dtype; None: no autocast
+    team: Team = field(default_factory=Team)  # the processes that train together
 
-    def __init__(
-        self,
-        student: HybridForCausalLM,
-        base: HybridForCausalLM | None,
-        objectives: Sequence[Objective],
-        *,
-        head: Tensor,
-        converted: Sequence[int] = (),
-        compute: torch.dtype | None = None,
-        team: Team | None = None,
-    ) -> None:
-        self.student, self.base, self.head = student, base, head
-        self.objectives, self.converted = tuple(objectives), tuple(converted)
-        self.compute, self.team = compute, team or Team()
+    def __post_init__(self) -> None:
         self.removed = frozenset(
             layer
-            for layer, spec in enumerate(student.config.layer_specs or ())
+            for layer, spec in enumerate(self.student.config.layer_specs or ())
             if spec["mixer"]["kind"] == spec["feed_forward"]["kind"] == "none"
         )
-        assert base is not None or not any(o.needs_base for o in objectives)
-        self.logits = [o for o in objectives if isinstance(o, LogitObjective)]
-        self.streams = [o for o in objectives if isinstance(o, StreamObjective)]
-        self.layers = [o for o in objectives if isinstance(o, LayerObjective)]
+        assert self.base is not None or not any(o.needs_base for o in self.objectives)
+        self.logits = [o for o in self.objectives if isinstance(o, LogitObjective)]
+        self.streams = [o for o in self.objectives if isinstance(o, StreamObjective)]
+        self.layers = [o for o in self.objectives if isinstance(o, LayerObjective)]
 
     def accumulate(
         self, rows: Rows, at_once: int, windows_off: Sequence[bool] | None = None
