@@ -24,17 +24,13 @@ _SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 
 class Cleaned(Contract):
-    """The result of `gc`; after a dry run, the result that it would have.
+    """The result of `gc`; after a dry run, the result that it would have."""
 
-    ``removed`` maps a tree's digest to its bytes, ``kept`` a tree's digest to the reason.
-    ``results`` and ``unfinished`` count the step results and unfinished writes that were removed.
-    """
-
-    removed: dict[str, int]
-    results: int
-    unfinished: int
+    removed: dict[str, int]  # a tree's digest -> its bytes
+    results: int  # number of step results
+    unfinished: int  # number of unfinished writes
     bytes: int
-    kept: dict[str, str]
+    kept: dict[str, str]  # a tree's digest -> the reason
     dry_run: bool
 
 

@@ -17,18 +17,15 @@ from layerwright.tasks.steps import placed_steps
 class Month(Contract):
     """One month; a run belongs to the one in which it started (UTC).
 
-    ``device_hours`` are the hours of the runs by step. A cached result takes almost no time, so no
-    hour is counted twice. ``money`` is by currency, for runs whose recipe has a price;
-    ``unpriced_hours`` are the hours of the other runs. ``unknown`` are runs without times, which
-    have not ended or have failed.
+    A cached result takes almost no time, so no hour is counted twice.
     """
 
     month: str
     runs: dict[str, int]
-    device_hours: dict[str, float]
-    money: dict[str, float]
-    unpriced_hours: float
-    unknown: tuple[str, ...]
+    device_hours: dict[str, float]  # by step
+    money: dict[str, float]  # by currency, for runs whose recipe has a price
+    unpriced_hours: float  # of the other runs
+    unknown: tuple[str, ...]  # runs without times, which have not ended or have failed
     versions: tuple[str, ...]
 
 

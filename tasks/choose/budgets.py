@@ -22,14 +22,11 @@ RATIOS = ("kv_bytes_ratio", "parameters_ratio", "memory_ratio", *TIMES)
 
 
 class Budget(NamedTuple):
-    """A limit as a share of the base's total: sum of ``uses`` (N,) over the plan + fixed <= ratio.
+    """A limit as a share of the base's total: sum of uses (N,) over the plan + fixed <= ratio."""
 
-    ``field`` is the recipe's. ``fixed`` is the share that every plan uses, outside the layers.
-    """
-
-    field: str
+    field: str  # the recipe's
     uses: Vector
-    fixed: float
+    fixed: float  # the share that every plan uses, outside the layers
     ratio: float
 
     @property

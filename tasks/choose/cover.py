@@ -27,19 +27,15 @@ MICRONATS = 1e6  # unit of the objective: HiGHS's gap of 1e-6 units is far below
 
 @dataclass(frozen=True)
 class Column:
-    """Layers ``start`` to ``stop`` (exclusive), kept or converted together.
-
-    ``candidate`` and ``damage`` (of converting only these layers) are None for a kept layer.
-    KV bytes and time (None: not measured) are at the problem's context length, batch 1.
-    """
+    """Layers ``start`` to ``stop`` (exclusive), kept or converted together."""
 
     start: int
     stop: int
-    candidate: Candidate | None
-    damage: Damage | None
-    kv_bytes: int
+    candidate: Candidate | None  # None for a kept layer
+    damage: Damage | None  # of converting only these layers; None for a kept layer
+    kv_bytes: int  # this and the time are at the problem's context length, batch 1
     parameters: int
-    time: PassTime | None
+    time: PassTime | None  # None: not measured
 
     @property
     def layers(self) -> range:

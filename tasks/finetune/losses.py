@@ -30,15 +30,12 @@ from layerwright.tasks.models.ablation import ablated
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the rows of a step or a validation: the weighted sum, and each objective.
-
-    Only `StageLoss.measure` gives the NLL and, with a base, the KL to it, per token.
-    """
+    """Means over the rows of a step or a validation: the weighted sum, and each objective."""
 
     loss: float
     values: dict[str, float]
-    nll: float | None = None
-    kl: float | None = None
+    nll: float | None = None  # per token; only from `StageLoss.measure`
+    kl: float | None = None  # likewise, with a base
 
 
 @dataclass

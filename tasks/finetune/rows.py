@@ -27,15 +27,11 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True)
 class Rows:
-    """Token rows, (R, T).
-
-    ``counted``: True for tokens whose prediction is in the loss; False at position 0. ``real``:
-    False for padding, which is at the end of a row.
-    """
+    """Token rows, (R, T)."""
 
     ids: Tensor
-    counted: Tensor
-    real: Tensor
+    counted: Tensor  # True for tokens whose prediction is in the loss; False at position 0
+    real: Tensor  # False for padding, which is at the end of a row
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,9 +1,8 @@
 """``python-docs``: the reference texts that ship with Python (``pydoc_data.topics``).
 
-The topics repeat long passages of each other (``specialnames`` contains ``customization`` and a
-dozen more), which would leak training text into evaluation text. So this source cuts them into
-sections of which no two share a run of 13 words. GPT-3 (arXiv 2005.14165, appendix C) and most
-later work use that length to detect overlap. Disjoint parts of this source never overlap.
+The topics repeat long passages of each other, which would leak training text into evaluation text.
+So this source cuts them into sections of which no two share a run of 13 words, the length by which
+GPT-3 (arXiv 2005.14165, appendix C) and most later work detect overlap.
 """
 
 import hashlib
