@@ -78,7 +78,7 @@ def dot_panel(family: Sequence[Row], all_rows: list[Row], decision: GateDecision
         top += 30 + 11 * len(shown)
     description = "; ".join(
         f"{row.subject or row.metric}: "
-        + ", ".join(f"{arm} {interval_text(m.value, m.low, m.high)}" for arm, m in row.arms.items())
+        + ", ".join(f"{arm} {interval_text(m)}" for arm, m in row.arms.items())
         for row in family
     )
     reference = scale.maybe(known.reference)
@@ -87,14 +87,11 @@ def dot_panel(family: Sequence[Row], all_rows: list[Row], decision: GateDecision
 
 def dot(m: Measurement, scale: Scale, y: float, kind: str, name: str, beyond: str = "") -> Dot:
     """The dot of a measurement that has a value."""
-    title = f"{name}: {interval_text(m.value, m.low, m.high)}"
-    return Dot(
-        kind, scale(m.value or 0.0), scale.maybe(m.low), scale.maybe(m.high), y, title, beyond
-    )
+    x, low, high = scale(m.value or 0.0), scale.maybe(m.low), scale.maybe(m.high)
+    return Dot(kind, x, low, high, y, f"{name}: {interval_text(m)}", beyond)
 
 
-def interval_text(value: float | None, low: float | None, high: float | None) -> str:
+def interval_text(m: Measurement) -> str:
     """``30.16 (29.8 to 30.5)``."""
-    if low is None or high is None:
-        return number(value)
-    return f"{number(value)} ({number(low)} to {number(high)})"
+    known = m.low is not None and m.high is not None
+    return number(m.value) + f" ({number(m.low)} to {number(m.high)})" * known

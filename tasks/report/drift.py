@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from layerwright.tasks.contracts.base import Contract
 from layerwright.tasks.contracts.evaluation import ARMS, Arm
 from layerwright.tasks.contracts.items import ItemResult
-from layerwright.tasks.report.formats import MISSING, number
+from layerwright.tasks.report.formats import MISSING
 from layerwright.tasks.report.lines import LayerLine, layer_panel
-from layerwright.tasks.report.profile_figures import ProfileChart, Table
+from layerwright.tasks.report.profile_figures import ProfileChart, table
 
 METRIC, LAYER = "stream_drift.", "layer "
 HELP = "distance over the base's norm; 0 is unchanged"
@@ -43,11 +43,8 @@ def drift_figures(drifts: Sequence[LayerDrift]) -> list[ProfileChart]:
 
 
 def _figure(text: str, drifts: Sequence[LayerDrift]) -> ProfileChart:
-    ordered = sorted(drifts, key=lambda drift: ARMS.index(drift.arm))
-    lines = [LayerLine(drift.arm, drift.arm, list(drift.values)) for drift in ordered]
-    rows = [
-        [str(layer), *(MISSING if v is None else number(v) for v in values)]
-        for layer, values in enumerate(zip(*(drift.values for drift in ordered), strict=True))
-    ]
+    by_arm = {drift.arm: drift.values for drift in drifts}
+    columns = {arm: by_arm[arm] for arm in ARMS if arm in by_arm}
+    lines = [LayerLine(arm, arm, values) for arm, values in columns.items()]
     panel = layer_panel(f"Drift of the stream: {text}", HELP, lines)
-    return ProfileChart("lines", panel, Table(["Layer", *(drift.arm for drift in ordered)], rows))
+    return ProfileChart("lines", panel, table(columns, MISSING))

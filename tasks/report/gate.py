@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from layerwright.tasks.contracts.evaluation import EvalReport
+from layerwright.tasks.contracts.evaluation import ARMS, EvalReport
 from layerwright.tasks.contracts.gate import Check, GateDecision, Waiver
 
 
@@ -85,6 +85,18 @@ def _state(waiver: Waiver, decision: GateDecision) -> str:
         return f"used: {', '.join(dict.fromkeys(used))}"
     expired = datetime.fromisoformat(decision.decided_at).date() > waiver.expires
     return "expired" if expired else "not needed"
+
+
+def gate_section(report: EvalReport, decision: GateDecision) -> dict[str, object]:
+    """The contents of a page's sections on the gate and on the arms of its evaluation."""
+    measured = {m.arm for m in report.measurements}
+    return {
+        "arms": [arm for arm in ARMS if arm in measured],
+        "check_status": status,
+        "judged": judged(decision),
+        "waivers": waiver_rows(decision),
+        "champion": champion(report),
+    }
 
 
 def champion(report: EvalReport) -> str:

@@ -1,7 +1,6 @@
 """The section on training: regularization, stages, losses, and quality per training token."""
 
 import math
-from typing import NamedTuple
 
 from layerwright.tasks.contracts.training import (
     FinetuneReport,
@@ -9,20 +8,9 @@ from layerwright.tasks.contracts.training import (
     TrainPoint,
     ValidationPoint,
 )
-from layerwright.tasks.report.formats import count, number
+from layerwright.tasks.report.formats import number
 from layerwright.tasks.report.lines import CurvePoint, LinePanel, curve_panel
 from layerwright.tasks.report.profile_figures import Table
-
-
-class StageRow(NamedTuple):
-    """One training stage as a row of the table."""
-
-    name: str
-    objectives: str
-    adapter: str
-    steps: str
-    tokens: str
-    parameters: str
 
 
 def regularization(report: RegularizationReport | None) -> dict[str, object]:
@@ -39,30 +27,10 @@ def fine_tuning(report: FinetuneReport | None) -> dict[str, object]:
         return {}
     return {
         "quality_gain": quality_gain(report),
-        "stages": stage_rows(report),
         "quality_curves": quality_panels(report),
         "validation": validation_table(report),
         "loss_curves": loss_panels(report),
     }
-
-
-def stage_rows(report: FinetuneReport) -> list[StageRow]:
-    return [
-        StageRow(
-            name=f"{i}",
-            objectives=" + ".join(
-                f"{number(weight)} {name}" for name, weight in stage.weights.items()
-            )
-            or "none",
-            adapter=stage.adapter,
-            steps=f"{stage.steps:,}"
-            + (", stopped early" if stage.stopped_early else "")
-            + (f"; state of step {stage.best_step:,} kept" if stage.steps else ""),
-            tokens=f"{stage.tokens:,}",
-            parameters=count(stage.trained_parameters),
-        )
-        for i, stage in enumerate(report.stages, 1)
-    ]
 
 
 def quality_panels(report: FinetuneReport) -> list[LinePanel]:

@@ -34,13 +34,8 @@ def steps(run: PageBundle) -> list[StepTime]:
     ]
 
 
-class Digest(NamedTuple):
-    """One row of the table of digests."""
-
-    what: str
-    source: str
-    size: str
-    sha256: str
+# what, source, size, sha256
+Digest = tuple[str, str, str, str]
 
 
 def digests(bundle: ReportBundle) -> list[Digest]:
@@ -51,11 +46,11 @@ def digests(bundle: ReportBundle) -> list[Digest]:
     table.append(_plan("Plan", bundle.plan))
     if bundle.regularization:
         model = bundle.regularization.model
-        table.append(Digest("Regularized base", model.uri, data_size(model.bytes), model.sha256))
+        table.append(("Regularized base", model.uri, data_size(model.bytes), model.sha256))
     made = {"Converted checkpoint": bundle.converted}
     if bundle.checkpoint.sha256 != bundle.converted.sha256:
         made["Fine-tuned checkpoint"] = bundle.checkpoint
-    return table + [Digest(k, c.uri, data_size(c.bytes), c.sha256) for k, c in made.items()]
+    return table + [(k, c.uri, data_size(c.bytes), c.sha256) for k, c in made.items()]
 
 
 def requalification_digests(bundle: RequalificationBundle) -> list[Digest]:
@@ -63,12 +58,12 @@ def requalification_digests(bundle: RequalificationBundle) -> list[Digest]:
     model, report = bundle.model, bundle.evaluation
     name = f"{bundle.registered_name}, version {bundle.version}"
     table = [
-        Digest("Base model", model.source, data_size(model.bytes), model.sha256),
-        Digest("Version", name, "", report.candidate_sha256),
+        ("Base model", model.source, data_size(model.bytes), model.sha256),
+        ("Version", name, "", report.candidate_sha256),
     ]
     if report.champion and (other := report.champion.checkpoint):
         where = f"{bundle.registered_name}, version {report.champion.version}"
-        table.append(Digest("Champion", where, data_size(other.bytes), other.sha256))
+        table.append(("Champion", where, data_size(other.bytes), other.sha256))
     return table
 
 
@@ -76,28 +71,28 @@ def survey_digests(bundle: SurveyBundle) -> list[Digest]:
     """The digests of a survey's inputs, plans and measurements."""
     plans = (_plan(f"Plan: {name}", entry.plan) for name, entry in bundle.plans.items())
     figures = f"{len(bundle.plans)} plans on {bundle.comparison.device}"
-    measured = Digest("Measurements", figures, "", identity(bundle.comparison))
+    measured = ("Measurements", figures, "", identity(bundle.comparison))
     return [*_inputs(bundle), *plans, measured]
 
 
 def _inputs(bundle: RunBundle) -> list[Digest]:
     size, model = data_size, bundle.model
-    table = [Digest("Base model", model.source, size(model.bytes), model.sha256)]
+    table = [("Base model", model.source, size(model.bytes), model.sha256)]
     for name, text in bundle.texts.items():
         extent = f"{size(text.bytes)}, {text.documents:,} documents"
-        table.append(Digest(f"Text: {name}", text.source, extent, text.sha256))
+        table.append((f"Text: {name}", text.source, extent, text.sha256))
     profile = bundle.profile
-    table.append(Digest("Profile", f"{profile.tokens:,} tokens", "", identity(profile)))
+    table.append(("Profile", f"{profile.tokens:,} tokens", "", identity(profile)))
     if costs := bundle.costs:
         lengths = ", ".join(f"{at.context_tokens:,}" for at in costs.contexts)
         source = f"{lengths} tokens on {costs.timed_on['device']}"
-        table.append(Digest("Cost table", source, "", costs.sha256))
+        table.append(("Cost table", source, "", costs.sha256))
     return table
 
 
 def _plan(what: str, plan: ConversionPlan) -> Digest:
     source = f"selector {plan.selector}, for {plan.context_tokens:,} tokens"
-    return Digest(what, source, "", identity(plan))
+    return what, source, "", identity(plan)
 
 
 def parameters_text(bundle: RunBundle) -> str:

@@ -1,11 +1,10 @@
 """The page of a convert run: one self-contained HTML file."""
 
-from layerwright.tasks.contracts.evaluation import ARMS
 from layerwright.tasks.report import healing
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.dots import dot_panels
 from layerwright.tasks.report.drift import drift_figures
-from layerwright.tasks.report.gate import champion, judged, status, waiver_rows
+from layerwright.tasks.report.gate import gate_section
 from layerwright.tasks.report.layers import item_rows, layer_map, map_columns
 from layerwright.tasks.report.lineage import digests, parameters_text, steps
 from layerwright.tasks.report.lines import length_panel
@@ -13,7 +12,7 @@ from layerwright.tasks.report.looks import looks
 from layerwright.tasks.report.measurements import curves, rows
 from layerwright.tasks.report.profile_figures import profile_figures
 from layerwright.tasks.report.recall import recall_figures
-from layerwright.tasks.report.returns import crossover_sentences, return_sentence, workload_rows
+from layerwright.tasks.report.returns import crossover_sentences, return_sentence, token_count
 from layerwright.tasks.report.savings import (
     adding_up,
     damage_predictions,
@@ -34,20 +33,15 @@ def render_page(bundle: ReportBundle) -> str:
     by_length = [row for row in all_rows if row.known.part == "by_length"]
     return template("page.html.j2").render(
         bundle=bundle,
-        arms=[arm for arm in ARMS if any(arm in row.arms for row in all_rows)],
+        **gate_section(bundle.evaluation, bundle.gate),
         sentences=[
             ("What was done", done(bundle)),
             ("What it saves", saves(bundle)),
             ("What it costs", costs(bundle)),
             ("Outcome", outcome(bundle)),
         ],
-        failures=bundle.gate.rejecting,
         tiles=tiles(bundle),
         parameters=parameters_text(bundle),
-        checks=[(check, status(check)) for check in bundle.gate.checks],
-        judged=judged(bundle.gate),
-        waivers=waiver_rows(bundle.gate),
-        champion=champion(bundle.evaluation),
         quality=quality,
         quality_panels=dot_panels(quality, all_rows, bundle.gate),
         recall=recall_figures(bundle.recall),
@@ -56,7 +50,7 @@ def render_page(bundle: ReportBundle) -> str:
         length_panels=[length_panel(curve) for curve in curves(by_length)],
         crossovers=crossover_sentences(bundle.evaluation),
         returns=bundle.cost and return_sentence(bundle.cost),
-        workload_costs=workload_rows(bundle.cost) if bundle.cost else [],
+        token_count=token_count,
         savings=[
             saving(bundle, row) for row in all_rows if row.family == "kv_bytes" and row.batch == 1
         ],

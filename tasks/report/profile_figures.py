@@ -101,7 +101,7 @@ def profile_figures(
         figures.append(_linearity({LINEARITY[n]: single[n] for n in fits}))
     for family, columns in by_size.items():
         title, help = BY_SIZE.get(family, (family, "see its profiler"))
-        figures.append(ProfileChart("heat", heat(title, help, columns), _table(columns)))
+        figures.append(_heat(title, help, columns))
     return figures + _damage_figures(profile, kinds)
 
 
@@ -130,7 +130,11 @@ def _by_size(
 
 
 def _bars(title: str, help: str, column: Column, kinds: Sequence[str]) -> ProfileChart:
-    return ProfileChart("strip", strip(title, help, column, kinds), _table({title: column}))
+    return ProfileChart("strip", strip(title, help, column, kinds), table({title: column}))
+
+
+def _heat(title: str, help: str, columns: dict[str, Column], *, zero: bool = False) -> ProfileChart:
+    return ProfileChart("heat", heat(title, help, columns, zero=zero), table(columns))
 
 
 def _linearity(columns: dict[str, Column]) -> ProfileChart:
@@ -145,7 +149,7 @@ def _linearity(columns: dict[str, Column]) -> ProfileChart:
         [LayerLine(label, f"s{i}", c) for i, (label, c) in enumerate(columns.items(), SPARE[0])],
         floor=LINEARITY_FLOOR,
     )
-    return ProfileChart("lines", panel, _table(columns))
+    return ProfileChart("lines", panel, table(columns))
 
 
 def _damage_figures(profile: ModelProfile, kinds: Sequence[str]) -> list[ProfileChart]:
@@ -177,7 +181,7 @@ def _damage_by_strategy(
     look = looks_of(spec.name for spec in specs)
     colours = {_label(spec): look[spec.name].colour for spec in specs}
     lines = [LayerLine(label, colours[label], column) for label, column in columns.items()]
-    return ProfileChart("lines", layer_panel(title, help, lines), _table(columns))
+    return ProfileChart("lines", layer_panel(title, help, lines), table(columns))
 
 
 def _probes(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
@@ -187,35 +191,25 @@ def _probes(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
     if not names:
         return []
     columns = {name: [d.probes.get(name) if d else None for d in damages] for name in names}
-    chart = heat(
-        f"Recall by probe: {_label(spec)}",
+    help = (
         "decrease of the log-probability of each probe's answer, nats; a dark cell means that "
-        "this kind of recall needs the layer",
-        columns,
-        zero=True,
+        "this kind of recall needs the layer"
     )
-    return [ProfileChart("heat", chart, _table(columns))]
+    return [_heat(f"Recall by probe: {_label(spec)}", help, columns, zero=True)]
 
 
 def _runs(profile: ModelProfile, spec: Spec) -> list[ProfileChart]:
     """The damage of converting runs of layers together, by length of the run."""
     lengths = {d.layers for p in profile.layers for d in p.damage if d.strategy == spec} - {1}
+    names = {n: "1 layer" if n == 1 else f"{n} layers" for n in (1, *sorted(lengths))}
+    help = (
+        "nats lost when a run of layers that starts here is converted together (rows: how many); "
+        "pale is better"
+    )
     figures = []
     for what in ("language", "recall") if lengths else ():
-        columns = {
-            ("1 layer" if n == 1 else f"{n} layers"): _damage_column(
-                profile, spec, n, f"{what}_nats"
-            )
-            for n in (1, *sorted(lengths))
-        }
-        chart = heat(
-            f"Damage of runs: {what}, {_label(spec)}",
-            "nats lost when a run of layers that starts here is converted together (rows: how "
-            "many); pale is better",
-            columns,
-            zero=True,
-        )
-        figures.append(ProfileChart("heat", chart, _table(columns)))
+        columns = {s: _damage_column(profile, spec, n, f"{what}_nats") for n, s in names.items()}
+        figures.append(_heat(f"Damage of runs: {what}, {_label(spec)}", help, columns, zero=True))
     return figures
 
 
@@ -227,12 +221,8 @@ def _label(spec: Spec) -> str:
     return f"{spec.name}, {options(spec.options)}" if spec.options else spec.name
 
 
-def _table(columns: Mapping[str, Column]) -> Table:
-    layers = max(len(column) for column in columns.values())
-    return Table(
-        ["Layer", *columns],
-        [
-            [str(layer), *("–" if (v := c[layer]) is None else number(v) for c in columns.values())]  # noqa: RUF001
-            for layer in range(layers)
-        ],
-    )
+def table(columns: Mapping[str, Sequence[float | None]], missing: str = "\N{EN DASH}") -> Table:
+    """A row per layer; ``missing`` stands for a value that was not measured."""
+    rows = zip(*columns.values(), strict=True)
+    cells = ([missing if v is None else number(v) for v in row] for row in rows)
+    return Table(["Layer", *columns], [[str(layer), *row] for layer, row in enumerate(cells)])

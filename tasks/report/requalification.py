@@ -2,15 +2,13 @@
 
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
-from layerwright.tasks.contracts.evaluation import ARMS
 from layerwright.tasks.contracts.requalification import TrendPoint
 from layerwright.tasks.recipe.gate import WatchRule
 from layerwright.tasks.report.bundle import RequalificationBundle
 from layerwright.tasks.report.dots import dot_panels
 from layerwright.tasks.report.formats import moment, number
-from layerwright.tasks.report.gate import champion, judged, rejection, status, waiver_rows
+from layerwright.tasks.report.gate import gate_section, rejection
 from layerwright.tasks.report.lineage import requalification_digests, steps
 from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, Series
 from layerwright.tasks.report.measurements import Row, rows
@@ -29,18 +27,10 @@ def render_requalification(bundle: RequalificationBundle) -> str:
         bundle=bundle,
         parameters=f"Version {bundle.version} of {bundle.registered_name}",
         verdict=verdict(bundle),
-        checks=[(check, status(check)) for check in bundle.gate.checks],
-        judged=judged(bundle.gate),
-        waivers=waiver_rows(bundle.gate),
-        arms=[arm for arm in ARMS if any(arm in row.arms for row in all_rows)],
-        champion=champion(bundle.evaluation),
+        **gate_section(bundle.evaluation, bundle.gate),
         rows=all_rows,
         panels=dot_panels(quality, all_rows, bundle.gate),
         bands=[(rule, _band(rule)) for rule in bundle.watch],
-        trend=[
-            TrendRow(point, [number(point.values.get(name)) for name in shown])
-            for point in reversed(bundle.trend)
-        ],
         trend_metrics=shown,
         trend_panels=[panel for name in shown if (panel := trend_panel(name, bundle.trend))],
         steps=steps(bundle),
@@ -75,13 +65,6 @@ def _band(rule: WatchRule) -> str:
     low = "" if rule.min_ratio is None else f"at least {rule.min_ratio:g}"
     high = "" if rule.max_ratio is None else f"at most {rule.max_ratio:g}"
     return " and ".join(part for part in (low, high) if part)
-
-
-class TrendRow(NamedTuple):
-    """One requalification, with the values of the shown metrics."""
-
-    point: TrendPoint
-    cells: list[str]
 
 
 def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:

@@ -1,7 +1,5 @@
 """Sentences and table rows on crossover lengths and on money saved."""
 
-from typing import NamedTuple
-
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.returns import CostAndReturn, Crossover, Pair, Timed, WorkloadCost
 from layerwright.tasks.report.formats import count, duration, length, number, percent
@@ -67,7 +65,7 @@ def return_sentence(cost: CostAndReturn) -> str:
         return f"{saving}{spent}. It saves nothing, so it never pays back."
     requests = load.break_even_tokens / (load.prompt_tokens + load.new_tokens)
     return (
-        f"{saving}{spent}. It pays back after {_tokens(load.break_even_tokens)} tokens, about "
+        f"{saving}{spent}. It pays back after {token_count(load.break_even_tokens)} tokens, about "
         f"{count(max(1, round(requests)))} such requests."
     )
 
@@ -82,7 +80,9 @@ def money_saved(cost: CostAndReturn) -> str:
     )
     if load.break_even_tokens is None:
         return saving
-    return f"{saving}, and the conversion pays back after {_tokens(load.break_even_tokens)} tokens"
+    return (
+        f"{saving}, and the conversion pays back after {token_count(load.break_even_tokens)} tokens"
+    )
 
 
 def _per_million(pair: Pair, currency: str) -> str:
@@ -99,41 +99,11 @@ def _requests(load: WorkloadCost) -> str:
     return f"{prompt} and {load.new_tokens:,} new tokens{batch}"
 
 
-def _tokens(tokens: float) -> str:
+def token_count(tokens: float) -> str:
+    """A number of tokens, at least 1: ``1.5 M``."""
     return count(max(1, round(tokens)))
 
 
 def money(amount: float, currency: str) -> str:
     """``0.39 USD``: two decimals, and more for amounts below 0.1."""
     return f"{amount:,.2f} {currency}" if abs(amount) >= 0.1 else f"{number(amount)} {currency}"
-
-
-class WorkloadRow(NamedTuple):
-    """The money table of one workload; ``break_even``: when the conversion pays back."""
-
-    name: str
-    money: list[tuple[str, str, str, str]]  # (what, base, candidate, saved)
-    break_even: str
-
-
-def _money_row(what: str, pair: Pair) -> tuple[str, str, str, str]:
-    saved = percent(pair.saving / pair.base, signed=True)
-    return what, number(pair.base), number(pair.candidate), saved
-
-
-def workload_rows(cost: CostAndReturn) -> list[WorkloadRow]:
-    return [
-        WorkloadRow(
-            name=f"{load.prompt_tokens:,} + {load.new_tokens:,}"
-            + (f", batch {load.batch}" if load.batch > 1 else ""),
-            money=[
-                _money_row("prompts", load.prefill),
-                _money_row("answers", load.decode),
-                _money_row("both", load.request),
-            ],
-            break_even="never"
-            if load.break_even_tokens is None
-            else f"{_tokens(load.break_even_tokens)} tokens",
-        )
-        for load in cost.workloads
-    ]

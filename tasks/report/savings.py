@@ -22,39 +22,31 @@ PARTS: dict[str, tuple[str, str, Callable[[float, int], float]]] = {
 }
 
 
-class Tile(NamedTuple):
-    """One key figure. ``note`` gives what it is compared with."""
-
-    name: str
-    figure: str
-    note: str
-
-
-def tiles(bundle: ReportBundle) -> list[Tile]:
-    """At most five key figures; a missing measurement has no tile."""
+def tiles(bundle: ReportBundle) -> list[tuple[str, str, str]]:
+    """At most five (name, key figure, what it is compared with), of what was measured."""
     all_rows = rows(bundle.evaluation)
     shown = []
     if kv := longest(all_rows, "kv_bytes"):
         sizes = f"{data_size(kv.value('base'))} → {data_size(kv.value('candidate'))}"
         name = f"KV cache at {length(kv.tokens or 0)}"
-        shown.append(Tile(name, percent(kv.change, signed=True), sizes))
+        shown.append((name, percent(kv.change, signed=True), sizes))
     ratios = [r for r in all_rows if r.family == "perplexity" and r.change is not None]
     if ratios:
         worst = max(ratios, key=lambda r: r.change or 0.0)
         both = f"{number(worst.value('base'))} → {number(worst.value('candidate'))}"
         change = percent(worst.change, signed=True)
-        shown.append(Tile("Perplexity, worst text", change, f"{both}, {worst.subject}"))
+        shown.append(("Perplexity, worst text", change, f"{both}, {worst.subject}"))
     measured = [r for r in all_rows if r.value("candidate") is not None]
     if recall := next((r for r in measured if r.family == "recall"), None):
         figure, base = number(recall.value("candidate")), number(recall.value("base"))
-        shown.append(Tile(f"Recall, {recall.subject}", figure, f"base {base}"))
+        shown.append((f"Recall, {recall.subject}", figure, f"base {base}"))
     if agreements := [r for r in measured if r.family == "top1_agreement"]:
         low = min(agreements, key=lambda r: r.value("candidate") or 0.0)
-        shown.append(Tile("Top-1 agreement", percent(low.value("candidate")), low.subject))
+        shown.append(("Top-1 agreement", percent(low.value("candidate")), low.subject))
     if speed := longest(all_rows, "decode_tokens_per_s"):
         rates = f"{number(speed.value('base'))} → {number(speed.value('candidate'))} tokens/s"
         faster = f"{1 + (speed.change or 0):.2f}\N{MULTIPLICATION SIGN}"
-        shown.append(Tile(f"Decoding at {length(speed.tokens or 0)}", faster, rates))
+        shown.append((f"Decoding at {length(speed.tokens or 0)}", faster, rates))
     return shown
 
 
@@ -101,16 +93,8 @@ def planned_saving(bundle: ReportBundle) -> str:
     )
 
 
-class Prediction(NamedTuple):
-    """A damage that the plan predicted, and its measurement."""
-
-    what: str
-    predicted: str
-    measured: str
-
-
-def damage_predictions(bundle: ReportBundle) -> list[Prediction]:
-    """The sums of the plan's predicted damages, and the candidate's measured damages."""
+def damage_predictions(bundle: ReportBundle) -> list[tuple[str, float, float]]:
+    """(what, sum of the plan's predicted damages, the candidate's measured damage) in nats."""
     items, predictions = bundle.plan.items, []
     language = [i.predicted_language_nats for i in items if i.predicted_language_nats is not None]
     recall = [i.predicted_recall_nats for i in items if i.predicted_recall_nats is not None]
@@ -118,12 +102,10 @@ def damage_predictions(bundle: ReportBundle) -> list[Prediction]:
         base, candidate = row.value("base"), row.value("candidate")
         if row.family == "perplexity" and base and candidate and language:
             what = f"Increase of the NLL, {row.subject}, nats per token"
-            figures = sum(language), math.log(candidate / base)
-            predictions.append(Prediction(what, *(number(v, signed=True) for v in figures)))
+            predictions.append((what, sum(language), math.log(candidate / base)))
         if row.family == "key_log_prob" and base is not None and candidate is not None and recall:
             what = f"Decrease of the key's log-probability, {row.subject}, nats per key token"
-            figures = sum(recall), base - candidate
-            predictions.append(Prediction(what, *(number(v, signed=True) for v in figures)))
+            predictions.append((what, sum(recall), base - candidate))
     return predictions
 
 
@@ -134,14 +116,6 @@ class TimeRow(NamedTuple):
     arm: Arm
     predicted_ms: float
     measured_ms: float
-
-    @property
-    def predicted(self) -> str:
-        return f"{number(self.predicted_ms)} ms"
-
-    @property
-    def measured(self) -> str:
-        return f"{number(self.measured_ms)} ms"
 
     @property
     def error(self) -> str:

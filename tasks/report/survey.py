@@ -1,6 +1,6 @@
 """The page of a survey: all plans on the same tokens, in one self-contained HTML file."""
 
-from layerwright.tasks.report.bundle import SurveyBundle
+from layerwright.tasks.report.bundle import SurveyBundle, total_of
 from layerwright.tasks.report.layers import layer_ticks
 from layerwright.tasks.report.lineage import parameters_text, steps, survey_digests
 from layerwright.tasks.report.profile_figures import profile_figures
@@ -29,6 +29,7 @@ def render_survey(bundle: SurveyBundle) -> str:
     budgets = [budget_panel(plans, metric, bundle.budget) for metric in shown]
     return template("survey.html.j2").render(
         bundle=bundle,
+        total_of=total_of,
         parameters=parameters_text(bundle),
         headline=main,
         compared=compared(bundle, plans),

@@ -1,7 +1,6 @@
 """Charts of a survey: plans ranked by a metric, and a metric against the budget."""
 
 import math
-from collections.abc import Sequence
 from statistics import median
 
 from layerwright.tasks.contracts.evaluation import Measurement
@@ -20,26 +19,22 @@ LOGARITHMIC = ("perplexity", "perplexity_ratio")  # of broken models they reach 
 def plan_dots(plans: list[PlanRow], metric: Row) -> DotPanel:
     """One metric of all plans with its interval, best plan first, and the base as reference."""
     ranked = best_first(plans, metric)
-    reference, limit = _reference(metric), _limit(ranked, metric)
-    scale = scale_for(
-        _figures(ranked, metric, reference, limit), 10, WIDTH - 10, log=_logarithmic(metric)
-    )
-    rows, descriptions = [], []
-    for index, plan in enumerate(ranked):
-        measured, top = plan.measured[metric.metric], 4.0 + ROW * index
+    scale, reference, limit = _axis(ranked, metric, 10, WIDTH - 10)
+    rows: list[DotRow] = []
+    for plan in ranked:
+        measured, top = plan.measured[metric.metric], 4.0 + ROW * len(rows)
         arrow = ("←" if measured.higher_is_better else "→") * _beyond(measured, limit)
-        drawn = dot(measured, scale, top + 24, _kind(plan), plan.name, arrow)
-        label = f"{plan.number} {plan.name}"
-        rows.append(DotRow(label, quantity(measured.value, measured.unit), top, [drawn], None))
-        descriptions.append(drawn.title)
+        drawn = dot(measured, scale, top + 24, plan.kind, plan.name, arrow)
+        figures = quantity(measured.value, measured.unit)
+        rows.append(DotRow(f"{plan.number} {plan.name}", figures, top, [drawn], None))
     return DotPanel(
         title=metric.metric,
         help=metric.note,
         rows=rows,
         ticks=scale.ticks(),
-        reference=scale.maybe(reference),
+        reference=reference,
         height=4 + ROW * len(rows) + 22,
-        description="; ".join(descriptions),
+        description="; ".join(row.dots[0].title for row in rows),
     )
 
 
@@ -48,15 +43,24 @@ def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> L
     ranked = [p for p in best_first(plans, metric) if p.share is not None]
     if not ranked:
         return None
-    reference, limit = _reference(metric), _limit(ranked, metric)
-    shown = _figures(ranked, metric, reference, limit)
+    y, reference, limit = _axis(ranked, metric, BOTTOM, TOP)
     x = Scale(0.0, max(1.05, *(p.share or 0.0 for p in ranked)), LEFT, RIGHT)
-    y = scale_for(shown, BOTTOM, TOP, log=_logarithmic(metric))
     ranked.sort(key=lambda p: p.share or 0.0)
     series = []
     for kind, label in (("frontier", "frontier"), ("candidate", "other plans")):
-        if of_kind := [p for p in ranked if _kind(p) == kind]:
-            series.append(_series(kind, label, of_kind, metric, (x, y), limit))
+        points, whiskers, tags = [], [], []
+        for plan in (p for p in ranked if p.kind == kind):
+            measured, at = plan.measured[metric.metric], x(plan.share or 0.0)
+            text = f"{plan.number} {plan.name}, {percent(plan.share)}: {interval_text(measured)}"
+            points.append((at, y(measured.value or 0.0), text))
+            if measured.low is not None and measured.high is not None:
+                whiskers.append((at, y(measured.low), y(measured.high)))
+            arrow = " ↓" if measured.higher_is_better else " ↑"
+            tags.append(f"{plan.number}{arrow * _beyond(measured, limit)}")
+        joined = kind == "frontier"
+        if points:
+            line = Series(kind, points, True, label, joined=joined, whiskers=whiskers, tags=tags)
+            series.append(line)
     return LinePanel(
         title=metric.metric,
         help=f"{metric.known.label}; plans by their numbers in the table, bars are 95 % intervals",
@@ -64,33 +68,25 @@ def budget_panel(plans: list[PlanRow], metric: Row, budget: FrontierBudget) -> L
         x_ticks=[(x(v), percent(v)) for v in (0.0, 0.25, 0.5, 0.75, 1.0)],
         y_ticks=y.ticks(5),
         description="; ".join(
-            f"{p.name} at {percent(p.share)}: {_text(p.measured[metric.metric])}" for p in ranked
+            f"{p.name} at {percent(p.share)}: {interval_text(p.measured[metric.metric])}"
+            for p in ranked
         ),
         x_name=f"{BUDGETS[budget]} over the base's",
-        reference=y.maybe(reference),
+        reference=reference,
     )
 
 
-def _series(
-    kind: str,
-    label: str,
-    plans: Sequence[PlanRow],
-    metric: Row,
-    scales: tuple[Scale, Scale],
-    limit: float | None,
-) -> Series:
-    points, whiskers, tags = [], [], []
-    x, y = scales
-    for plan in plans:
-        measured, at = plan.measured[metric.metric], x(plan.share or 0.0)
-        text = f"{plan.number} {plan.name}, {percent(plan.share)}: {_text(measured)}"
-        points.append((at, y(measured.value or 0.0), text))
-        if measured.low is not None and measured.high is not None:
-            whiskers.append((at, y(measured.low), y(measured.high)))
-        arrow = " ↓" if measured.higher_is_better else " ↑"
-        tags.append(f"{plan.number}{arrow * _beyond(measured, limit)}")
-    joined = kind == "frontier"
-    return Series(kind, points, True, label, joined=joined, whiskers=whiskers, tags=tags)
+def _axis(
+    ranked: list[PlanRow], metric: Row, start: float, stop: float
+) -> tuple[Scale, float | None, float | None]:
+    """The scale of a metric; the place of the base, or of an unchanged model; the axis' limit."""
+    base, limit = metric.value("base"), _limit(ranked, metric)
+    reference = metric.known.reference if base is None else base
+    measured = [plan.measured[metric.metric] for plan in ranked]
+    inside = [v for m in measured if not _beyond(m, limit) for v in (m.value, m.low, m.high)]
+    shown = [v for v in (*inside, reference, limit) if v is not None]
+    scale = scale_for(shown, start, stop, log=_logarithmic(metric))
+    return scale, scale.maybe(reference), limit
 
 
 def _limit(ranked: list[PlanRow], metric: Row) -> float | None:
@@ -120,29 +116,5 @@ def _beyond(measured: Measurement, limit: float | None) -> bool:
     return measured.value < limit if measured.higher_is_better else measured.value > limit
 
 
-def _kind(plan: PlanRow) -> str:
-    return "candidate" if plan.entry.budget is None else "frontier"
-
-
-def _text(measured: Measurement) -> str:
-    return interval_text(measured.value, measured.low, measured.high)
-
-
 def _logarithmic(metric: Row) -> bool:
     return metric.known.log or metric.family in LOGARITHMIC
-
-
-def _reference(metric: Row) -> float | None:
-    """The base's value, or the value of an unchanged model."""
-    base = metric.value("base")
-    return base if base is not None else metric.known.reference
-
-
-def _figures(
-    plans: list[PlanRow], metric: Row, reference: float | None, limit: float | None
-) -> list[float]:
-    """All values that the axis must include."""
-    measured = [plan.measured[metric.metric] for plan in plans]
-    inside = [m for m in measured if not _beyond(m, limit)]
-    values = [v for m in inside for v in (m.value, m.low, m.high)]
-    return [v for v in (*values, reference, limit) if v is not None]

@@ -6,9 +6,9 @@ from layerwright.tasks.contracts.costs import planned_ratio, planned_time
 from layerwright.tasks.contracts.evaluation import Measurement
 from layerwright.tasks.contracts.plan import FrontierBudget
 from layerwright.tasks.contracts.survey import PlanOverlap, overlap
-from layerwright.tasks.report.bundle import SurveyBundle, SurveyPlan, total_of
+from layerwright.tasks.report.bundle import SurveyBundle, SurveyPlan
 from layerwright.tasks.report.dots import interval_text
-from layerwright.tasks.report.formats import MISSING, data_size, number, options, percent, quantity
+from layerwright.tasks.report.formats import MISSING, options, percent, quantity
 from layerwright.tasks.report.layers import LayerRun, plan_strip
 from layerwright.tasks.report.looks import Look, looks
 from layerwright.tasks.report.measurements import Row, rows_of
@@ -37,20 +37,9 @@ class PlanRow(NamedTuple):
     strip: list[LayerRun]
 
     @property
-    def selector(self) -> str:
-        return self.entry.plan.selector
-
-    @property
-    def layers(self) -> str:
-        return f"{self.entry.converted_layers} of {self.entry.plan.layers}"
-
-    @property
-    def ratio(self) -> str:
-        return percent(self.kv_ratio)
-
-    @property
-    def kv_bytes(self) -> str:
-        return data_size(total_of(self.entry.plan, "predicted_kv_bytes"))
+    def kind(self) -> str:
+        """The class of its mark in the charts."""
+        return "candidate" if self.entry.budget is None else "frontier"
 
     @property
     def times(self) -> list[tuple[str, str]]:
@@ -62,14 +51,6 @@ class PlanRow(NamedTuple):
             (percent(ratio.prefill), quantity(time.prefill_seconds * 1e3, "ms")),
             (percent(ratio.decode), quantity(time.decode_seconds_per_token * 1e3, "ms")),
         ]
-
-    @property
-    def language(self) -> str:
-        return number(total_of(self.entry.plan, "predicted_language_nats"), signed=True)
-
-    @property
-    def recall(self) -> str:
-        return number(total_of(self.entry.plan, "predicted_recall_nats"), signed=True)
 
     @property
     def sentence(self) -> str:
@@ -193,7 +174,7 @@ def at_equal_budget(plans: list[PlanRow], metric: Row) -> list[str]:
     sentences = []
     for ratio, group in _groups([p for p in plans if p.entry.budget is None]):
         ranked = best_first(group, metric)
-        figures = [f"{p.name} {_figure(p, metric)}" for p in ranked]
+        figures = [f"{p.name} {interval_text(p.measured[metric.metric])}" for p in ranked]
         verdict = _separation(ranked[0], ranked[1], metric)
         sentences.append(f"At {percent(ratio)} of the KV bytes: {', '.join(figures)}{verdict}.")
     return sentences
@@ -206,8 +187,9 @@ def along_the_frontier(plans: list[PlanRow], metric: Row, budget: FrontierBudget
     if not points:
         return None
     points.sort(key=lambda p: -(p.share or 0.0))
-    figures = ", ".join(f"{_figure(p, metric)} at {percent(p.share)}" for p in points)
-    return f"{metric.metric} of {points[0].selector}: {figures} of the {BUDGETS[budget]}."
+    selector, name = points[0].entry.plan.selector, metric.metric
+    figures = (f"{interval_text(p.measured[name])} at {percent(p.share)}" for p in points)
+    return f"{name} of {selector}: {', '.join(figures)} of the {BUDGETS[budget]}."
 
 
 def _groups(plans: list[PlanRow]) -> list[tuple[float, list[PlanRow]]]:
@@ -223,11 +205,6 @@ def _groups(plans: list[PlanRow]) -> list[tuple[float, list[PlanRow]]]:
         else:
             groups.append((plan.kv_ratio or 0.0, [plan]))
     return [(ratio, group) for ratio, group in groups if len(group) > 1]
-
-
-def _figure(plan: PlanRow, metric: Row) -> str:
-    measured = plan.measured[metric.metric]
-    return interval_text(measured.value, measured.low, measured.high)
 
 
 def _separation(first: PlanRow, second: PlanRow, metric: Row) -> str:

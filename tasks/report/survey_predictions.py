@@ -14,13 +14,18 @@ from layerwright.tasks.report.lines import BOTTOM, LEFT, RIGHT, TOP, LinePanel, 
 from layerwright.tasks.report.scales import scale_for
 from layerwright.tasks.report.survey_plans import PlanRow, plan_rows
 
+Part = Literal["language", "recall"]
+FIGURES: dict[Part, PredictedFigure] = {
+    "language": "predicted_language_nats",
+    "recall": "predicted_recall_nats",
+}
 MIN_PLANS = 3  # a rank correlation of two plans means nothing
 
 
 class DamagePrediction(NamedTuple):
     """The predicted and the measured damage of every plan that has both, in nats."""
 
-    part: Literal["language", "recall"]
+    part: Part
     metric: str
     plans: list[PlanRow]
     predicted: list[float]
@@ -38,32 +43,22 @@ def predictions(bundle: SurveyBundle) -> list[DamagePrediction]:
     plans = [p for p in plan_rows(bundle) if p.same_as is None and p.entry.converted_layers]
     measurements = (m for group in bundle.comparison.plans.values() for m in group)
     base = {m.metric: m.value for m in measurements if m.arm == "base"}
-    metrics = dict.fromkeys(metric for plan in plans for metric in plan.measured)
-    all_predictions = []
-    for metric in metrics:
-        family = metric.split(".")[0]
+    found = []
+    for metric in dict.fromkeys(metric for plan in plans for metric in plan.measured):
+        family, key = metric.split(".")[0], base.get(metric)
         if family == "perplexity_ratio":
-            damage = _compare("language", metric, plans, lambda v: math.log(v) if v else None)
-        elif family == "key_log_prob" and (key := base.get(metric)) is not None:
-            damage = _compare("recall", metric, plans, partial(sub, key))
-        else:
-            continue
-        if len(damage.plans) >= MIN_PLANS:
-            all_predictions.append(damage)
-    return all_predictions
+            found.append(_compare("language", metric, plans, lambda v: math.log(v) if v else None))
+        elif family == "key_log_prob" and key is not None:
+            found.append(_compare("recall", metric, plans, partial(sub, key)))
+    return [damage for damage in found if len(damage.plans) >= MIN_PLANS]
 
 
 def _compare(
-    part: Literal["language", "recall"],
-    metric: str,
-    plans: list[PlanRow],
-    damage: Callable[[float], float | None],
+    part: Part, metric: str, plans: list[PlanRow], damage: Callable[[float], float | None]
 ) -> DamagePrediction:
-    language: PredictedFigure = "predicted_language_nats"
-    figure: PredictedFigure = language if part == "language" else "predicted_recall_nats"
     with_both, predicted, measured = [], [], []
     for plan in plans:
-        prediction, value = total_of(plan.entry.plan, figure), plan.value(metric)
+        prediction, value = total_of(plan.entry.plan, FIGURES[part]), plan.value(metric)
         value = None if value is None else damage(value)
         if prediction is not None and value is not None:
             with_both.append(plan)

@@ -18,7 +18,6 @@ from layerwright.tasks.report.healing import (
     loss_panels,
     quality_gain,
     quality_panels,
-    stage_rows,
     validation_table,
 )
 from layerwright.tasks.report.page import render_page
@@ -88,13 +87,10 @@ def test_what_the_tokens_bought_is_said(healed: FinetuneReport) -> None:
 
 
 def test_stages_and_validation_are_tables(healed: FinetuneReport) -> None:
-    first, second = stage_rows(healed)
-    assert (first.objectives, second.objectives) == (
-        "1 hidden_state",
-        "1 logit_kl + 0.5 next_token",
-    )
-    assert not missing(first.steps, "16", "step 16")
-    assert not missing(second.steps, "24", "early", "step 32")
+    page = page_of(healed)
+    assert page.says("1 hidden_state", "16; state of step 16 kept", section="finetune")
+    second = ("1 logit_kl + 0.5 next_token", "24, stopped early; state of step 32 kept")
+    assert page.says(*second, section="finetune")
     table = validation_table(healed)
     assert len(table.rows) == len(healed.validation)
     assert table.rows[5] == ["32", "2", "16,384", "160", "3.38", "29.37", "0.02"]

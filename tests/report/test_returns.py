@@ -15,7 +15,6 @@ from layerwright.tasks.report.returns import (
     money_saved,
     return_sentence,
     rounded,
-    workload_rows,
 )
 from layerwright.tasks.returns.money import cost_and_return
 
@@ -91,17 +90,16 @@ def test_a_dearer_candidate_is_never_paid_back() -> None:
     )
     assert not missing(return_sentence(cost), "never")
     assert "paid" not in money_saved(cost)
-    [row] = workload_rows(cost)
-    assert row.break_even == "never"
-    assert row.money[0][3] == "0 %"
-    assert row.money[1][3].startswith("\N{MINUS SIGN}11.1")
+    page = Page(render_page(changed(bundle(), cost=cost)))
+    assert page.says("prompts", "0 %", "never", section="returns")
+    assert page.says("answers", "\N{MINUS SIGN}11.1 %", section="returns")
 
 
 def test_a_conversion_whose_requests_were_not_timed() -> None:
     cost = cost_of(measurement("prefill_ms.2048", "base", 9.0, "ms"))
     assert not missing(return_sentence(cost), "15 min 0 s", "unknown")
     assert money_saved(cost) == ""
-    assert workload_rows(cost) == []
+    assert cost.workloads == ()
 
 
 @pytest.mark.parametrize(
