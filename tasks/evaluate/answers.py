@@ -30,7 +30,6 @@ def answer_figures(
     Args:
         options: everything that the prompts depend on.
         what, item, answer: names for the progress bar, the items and messages.
-        slices: slice of each prompt.
         words: the words to keep of a prompt and the likeliest answer tokens.
     """
     for arm in arms.names:

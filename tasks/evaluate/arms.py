@@ -24,14 +24,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ArmModel:
-    """The model of an arm, loaded at its first use.
+    """The model of an arm, loaded on its device at its first use."""
 
-    Attributes:
-        key: identity of weights and layers; arms with the same key have the same model.
-        load: loads the model on its device.
-    """
-
-    key: str
+    key: str  # identity of weights and layers; arms with the same key have the same model
     load: Callable[[], HybridForCausalLM]
 
 
@@ -39,10 +34,8 @@ class Arms:
     """The input of a metric: the arms' models, the texts, and results that survive a kill.
 
     Args:
-        models: the models of ``base`` and ``candidate``, and of further arms if there are any.
-        texts: the texts that the metrics need.
-        passes: all passes that the metrics read.
-        ctx: gives device, seed and folder for saved results.
+        models: of ``base`` and ``candidate``, and of further arms if there are any.
+        texts, passes: all that the metrics need.
         keep: stores the rows of a pass between layers.
         keep_out_tokens: sinks + window that the facts of recall prompts must stay out of; None: the
             largest of the candidate's layers.
@@ -67,7 +60,7 @@ class Arms:
         self._with_divergence = {text_pass for text_pass in passes if text_pass.divergence}
 
     def model(self, arm: Arm) -> HybridForCausalLM:
-        """Return the model of an arm, in evaluation mode; load it at its first use."""
+        """The model of an arm, in evaluation mode."""
         model = self._models[arm]
         if model.key not in self._loaded:
             self._loaded[model.key] = model.load().eval()
@@ -134,7 +127,6 @@ class Arms:
         Args:
             options: everything that the items and the results depend on, besides the model.
             compute: yields a JSON value for each item that it is given, in order.
-            what: label of the progress bar.
         """
         path = self.folder(arm) / f"{name}-{identity(options)[:16]}.jsonl"
         with path.open("a+b") as file, self._progress(what, len(items)) as advance:
@@ -159,7 +151,6 @@ class Arms:
 
     @contextmanager
     def _progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar inside the ``with`` block; yields the function that advances it."""
         job = self.bar.add_task(what, total=total)
         try:
             yield lambda steps: self.bar.advance(job, steps)

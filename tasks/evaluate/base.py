@@ -103,6 +103,13 @@ class RowsMetric(TextMetric):
     def extent(self) -> str:
         return f"{self.rows} rows of {self.row_tokens} tokens"
 
+    def over_tokens(
+        self, arms: Arms, arm: Arm, metric: str, values: np.ndarray, unit: str, **options: Any
+    ) -> Figure:
+        """The figure of ``values`` (rows, tokens), over blocks of tokens; options of ``scored``."""
+        blocks, seed = token_blocks(values), arms.seed_of(metric)
+        return scored(metric, arm, blocks, unit, seed, detail=self.extent, **options)
+
 
 def shown(label: str, help: str, part: str = "quality", **options: Any) -> Presentation:
     """A presentation of figures; see `Presentation` for the arguments."""
@@ -123,13 +130,10 @@ def measured(
     aggregate: Aggregate | None = None,
     items: Sequence[ItemResult] = (),
 ) -> Figure:
-    """Return a figure; if ``value`` is not finite, a figure without a value.
+    """A figure; without a value and with the detail ``not_finite`` if ``value`` is not finite.
 
     Args:
-        interval: lowest and highest value.
         count: number of samples or items.
-        detail: how the value was measured.
-        not_finite: the detail of a figure without a value.
         aggregate: how the value follows from the items.
     """
     finite = math.isfinite(value)
@@ -158,21 +162,13 @@ AGGREGATES: dict[Aggregate, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Item:
-    """The result of an item for an arm.
+    """The result of an item for an arm."""
 
-    Attributes:
-        id: name of the item, the same in every arm.
-        value: True or False if the item is right or wrong; NaN if it could not be measured.
-        weight: weight of the item, for instance its tokens.
-        slice: name of the group that the item belongs to.
-        words: prompt, expected answer and answer, for the report.
-    """
-
-    id: str
-    value: float | bool
-    weight: float = 1.0
-    slice: str = ""
-    words: Words | None = None
+    id: str  # the same in every arm
+    value: float | bool  # True or False if it is right or wrong; NaN if it could not be measured
+    weight: float = 1.0  # for instance its tokens
+    slice: str = ""  # name of the group that the item belongs to
+    words: Words | None = None  # for the report
 
 
 def scored(
@@ -187,17 +183,10 @@ def scored(
     detail: str = "",
     not_finite: str = "an item could not be measured",
 ) -> Figure:
-    """Return the weighted mean of the items, or its exp, with a 95 % interval.
+    """The weighted mean of one or more items, or its exp, with a 95 % interval; see ``measured``.
 
     The interval is Wilson's if every item is right or wrong, else a bootstrap over items; a single
     item has none. The count is the sum of the weights.
-
-    Args:
-        items: at least one item.
-        seed: seed of the bootstrap.
-        aggregate: ``mean`` or ``exp_mean``.
-        detail: how the items were measured.
-        not_finite: the detail if the value is not finite.
     """
     values = np.array([float(item.value) for item in items])
     weights = np.array([item.weight for item in items])

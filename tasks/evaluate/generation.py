@@ -30,28 +30,19 @@ def generate(
     stops: Sequence[str] = (),
     at_once: int,
 ) -> dict[Arm, list[Continuation]]:
-    """Continue every prompt greedily with every arm; each text is saved at once.
+    """Continue every prompt greedily with every arm, and save each text at once.
 
     Args:
-        name: name of the prompts, for the progress bar.
         chat: whether each prompt is a user message for the tokenizer's chat template.
         max_new_tokens, stops: as in `continuations`.
         at_once: prompts of a batch; fewer if memory does not suffice.
-
-    Returns:
-        The continuations of each arm, in the order of the prompts.
     """
     tokenizer = arms.texts.tokenizer
     ids = [encode(tokenizer, prompt, chat)[0].tolist() for prompt in prompts]
     # longest prompts first: a batch has similar lengths, and a lack of memory shows at the start
     order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
-    compute = partial(
-        continuations,
-        tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens,
-        stops=stops,
-        at_once=at_once,
-    )
+    limits = {"max_new_tokens": max_new_tokens, "stops": stops, "at_once": at_once}
+    compute = partial(continuations, tokenizer=tokenizer, **limits)
     options = [identity(ids), max_new_tokens, list(stops), at_once]
     texts: dict[Arm, list[Continuation]] = {}
     for arm in arms.names:

@@ -46,7 +46,6 @@ def run_tasks(
     Args:
         tasks: names or definitions.
         manager_of: returns the TaskManager that has a task.
-        seed: of all of lm-eval's random generators.
         answers: file prefix of lm-eval's cache of model answers, from which a killed run resumes.
         definitions: folder that relative paths in task files start from.
         limit: evaluate only the first items of a task, this many; None: all.
@@ -114,13 +113,11 @@ def bundled_tasks(folder: str) -> TaskManager:
 def all_tasks(
     definitions: Path | None, tokenizer: PreTrainedTokenizerBase, metadata: Mapping[str, Any]
 ) -> Callable[[str], TaskManager]:
-    """Return a function from a task's name to the TaskManager that has it.
+    """A function from a task's name to the TaskManager that has it.
 
-    It searches ``definitions`` first, then lm-eval's own tasks, which are read only if needed.
-
-    Args:
-        definitions: folder of the user's task files.
-        metadata: passed to tasks that generate their data, with the tokenizer's folder.
+    It searches ``definitions``, the folder of the user's task files, then lm-eval's own tasks,
+    which are read only if needed. Tasks that generate their data get ``metadata`` and the
+    tokenizer's folder.
     """
     from lm_eval.tasks import TaskManager
 
@@ -151,17 +148,12 @@ class TaskItem(Contract):
 
 
 class TaskFigure(Contract):
-    """A figure of a task.
-
-    Attributes:
-        items: the item results, if ``aggregate`` computes the figure from them; else empty.
-        value: lm-eval's value, if there are no items.
-    """
+    """A figure of a task."""
 
     higher_is_better: bool
-    items: tuple[TaskItem, ...] = ()
+    items: tuple[TaskItem, ...] = ()  # empty if ``aggregate`` does not compute the figure from them
     aggregate: Aggregate = "mean"
-    value: float | None = None
+    value: float | None = None  # lm-eval's value, if there are no items
 
 
 class TaskRun(Contract):
@@ -171,10 +163,7 @@ class TaskRun(Contract):
     problem: str = ""
 
     def find(self, figure: str) -> TaskFigure | None:
-        """Return a figure by its name, with or without its filter; None if there is no such figure.
-
-        A name without a filter means the filter ``none``, or else the only filter of the figure.
-        """
+        """A figure by its name; without a filter: that of the filter ``none``, or the only one."""
         for name in (figure, f"{figure},none"):
             if name in self.figures:
                 return self.figures[name]
@@ -242,12 +231,9 @@ def _value(sample: Mapping[str, Any], metric: str, sign: int) -> float | None:
 def task_figure(
     metric: str, arm: Arm, run: TaskRun, name: str, seed: int, slices: Sequence[str] | None = None
 ) -> Figure:
-    """Return a figure of a run, with its items.
+    """The figure ``metric`` of a run, with its items; ``name`` is lm-eval's name of it.
 
     Args:
-        metric: name of the figure here.
-        name: lm-eval's name of the figure.
-        seed: seed of the bootstrap.
         slices: slice of each item; None: the name of its task, if there are several tasks.
     """
     figure = run.find(name)

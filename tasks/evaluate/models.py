@@ -33,14 +33,10 @@ def evaluate_models(
     options: EvaluateOptions,
     ctx: Context,
 ) -> EvalReport:
-    """Measure every metric of the recipe on every arm.
-
-    Finished passes and metrics are saved in ``ctx.workdir``, so that a killed evaluation resumes. A
-    value that is not finite is reported as missing, with the reason.
+    """Measure every metric of the recipe on every arm; a killed evaluation resumes.
 
     Args:
         control: the base, finetuned like the candidate but not converted.
-        texts: the texts that the metrics name, and possibly others.
 
     Raises:
         InputError: a text is too short.

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 from layerwright.tasks.context import Context
 from layerwright.tasks.contracts.base import identity
-from layerwright.tasks.contracts.evaluation import Measurement, PlanComparison
+from layerwright.tasks.contracts.evaluation import Arm, Measurement, PlanComparison
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.contracts.references import Calibration, ModelRef, TextRef
 from layerwright.tasks.evaluate.arms import ArmModel, Arms, kept_tokens
@@ -63,19 +63,12 @@ def measure_plans(
         return ArmModel(key, lambda: converted_copy(loaded(), parts, rows, keep))
 
     opened, passes = open_texts(base, texts, metrics, ctx), needed_passes(metrics)
-    measured: dict[str, tuple[Measurement, ...]] = {}
+    base_model, measured = ArmModel(base.sha256, loaded), dict[str, tuple[Measurement, ...]]()
     with stack, progress() as bar:
         for name, parts in bar.track(assigned.items(), description="survey"):
             plan = candidate(parts)
-            arms = Arms(
-                {"base": ArmModel(base.sha256, loaded), "candidate": plan},
-                opened,
-                passes,
-                ctx,
-                bar,
-                keep=keep,
-                keep_out_tokens=widest,
-            )
+            models: dict[Arm, ArmModel] = {"base": base_model, "candidate": plan}
+            arms = Arms(models, opened, passes, ctx, bar, keep=keep, keep_out_tokens=widest)
             folder = ctx.workdir / "plans" / plan.key
             figures = measure_metrics(metrics, arms, folder, name, ctx.log)
             measured[name] = tuple(figure.measurement for figure in figures)

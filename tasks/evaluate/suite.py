@@ -26,11 +26,7 @@ if TYPE_CHECKING:  # evaluate's cache key must not depend on the other blocks of
 def check_metrics(
     metrics: Iterable[Metric], texts: Mapping[str, TextSource], *, where: str
 ) -> None:
-    """Check the texts and the figures of a recipe's metrics, before a run starts.
-
-    Args:
-        texts: the recipe's ``data``.
-        where: recipe field of the list, for error messages.
+    """Check the texts and the figures of the metrics in the recipe's field ``where``.
 
     Raises:
         InputError: a text is unknown or has another form, or two metrics measure the same figure.
@@ -95,11 +91,7 @@ def presentation_of(metrics: Iterable[Metric]) -> dict[str, Presentation]:
 def measure_metrics(
     metrics: Sequence[Metric], arms: Arms, folder: Path, what: str, log: Callable[[str], None]
 ) -> tuple[Figure, ...]:
-    """Measure all metrics; results are saved in ``folder`` and not measured again.
-
-    Args:
-        what: label of the progress bar and of the log lines, one for every measured metric.
-    """
+    """Measure all metrics; results are saved in ``folder`` and not measured again."""
     figures: list[Figure] = []
     for index, metric in enumerate(arms.track(metrics, what)):
         path = folder / f"{index}-{metric.name}.json"

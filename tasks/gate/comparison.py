@@ -60,41 +60,32 @@ def best_bound(items: int, significance: float) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figure that a rule limits, and its uncertainty.
-
-    Attributes:
-        bound: its one-sided confidence bound on the side of the limit.
-        p_value: the null hypothesis is that the true figure is inside the limit.
-        items: number of items behind bound and p-value; 0 if there are none.
-        detectable: the smallest change of ``value`` that is detected with a power of 80 %.
-        draws: (RESAMPLES,) bootstrap draws of the figure, for the mean over several metrics.
-        best: the best bound that any results on this number of items can give.
-    """
+    """The figure that a rule limits, and its uncertainty."""
 
     value: float
-    bound: float | None = None
-    p_value: float | None = None
-    items: int = 0
-    detectable: float | None = None
-    draws: np.ndarray | None = None
-    best: float | None = None
+    bound: float | None = None  # one-sided confidence bound on the side of the limit
+    p_value: float | None = None  # of the hypothesis that the true figure is inside the limit
+    items: int = 0  # behind bound and p-value
+    detectable: float | None = None  # smallest change of `value` detected with a power of 80 %
+    draws: np.ndarray | None = None  # (RESAMPLES,) of the figure, for the mean over several metrics
+    best: float | None = None  # the best bound that any results on this number of items can give
 
 
-def figure_from_values(rule: GateRule, candidate: Measurement, other: Measurement | None) -> float:
-    """The figure of a rule, from the values of both arms.
+def figure_from_values(
+    rule: GateRule, mine: float, theirs: float | None, higher_is_better: bool
+) -> float:
+    """The figure of a rule, from the candidate's value and the other arm's.
 
     Raises:
         NoEvidence: the other arm's value is 0 or not finite, or the rule takes the ratio of
             negative values.
     """
-    mine = candidate.value
-    assert mine is not None  # the caller checks it
     if rule.compare == "value":
         return mine
-    theirs, name = other.value if other else None, rule.arm
+    name = rule.arm
     assert theirs is not None
     if rule.compare != "ratio":
-        if theirs == 0 and candidate.higher_is_better:
+        if theirs == 0 and higher_is_better:
             raise NoEvidence(f"no evidence: the {name} scores 0, so the candidate cannot be worse")
         return mine - theirs
     if theirs == 0 or not math.isfinite(mine / theirs):
@@ -106,15 +97,9 @@ def figure_from_values(rule: GateRule, candidate: Measurement, other: Measuremen
 
 def figure_from_items(rule: GateRule, pairs: Pairs) -> float:
     """As ``figure_from_values``, from the items of a slice."""
-
-    def measurement(values: np.ndarray) -> Measurement:
-        figure = float(pairs.figure(values, pairs.weights))
-        # only the check for a score of 0 reads higher_is_better; a rule with a minimum has a score
-        better = rule.is_floor
-        return Measurement(metric="", arm="base", value=figure, unit="", higher_is_better=better)
-
-    other = None if pairs.other is None else measurement(pairs.other)
-    return figure_from_values(rule, measurement(pairs.candidate), other)
+    mine = float(pairs.figure(pairs.candidate, pairs.weights))
+    theirs = None if pairs.other is None else float(pairs.figure(pairs.other, pairs.weights))
+    return figure_from_values(rule, mine, theirs, rule.is_floor)  # a minimum is one of a score
 
 
 def compare_items(

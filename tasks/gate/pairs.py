@@ -20,20 +20,13 @@ class NoEvidence(Exception):  # noqa: N818 - it leads to a failed check, not to 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The items of one metric in the candidate and in the other arm.
+    """The items of one metric in the candidate and in the other arm."""
 
-    Attributes:
-        candidate, other: (items,) values; ``other`` is None if the rule compares nothing.
-        weights: (items,).
-        aggregate: how the figure follows from the weighted mean.
-        right_or_wrong: every item is right (1) or wrong (0), and all weights are equal.
-    """
-
-    candidate: np.ndarray
-    other: np.ndarray | None
-    weights: np.ndarray
-    aggregate: Aggregate
-    right_or_wrong: bool
+    candidate: np.ndarray  # (items,) values
+    other: np.ndarray | None  # (items,) values; None if the rule compares nothing
+    weights: np.ndarray  # (items,)
+    aggregate: Aggregate  # how the figure follows from the weighted mean
+    right_or_wrong: bool  # every item is right (1) or wrong (0), and all weights are equal
 
     def __len__(self) -> int:
         return len(self.candidate)

@@ -44,9 +44,7 @@ def decide(
     """Apply the tier and every rule to all metrics that they match.
 
     The candidate is accepted if every check of severity ``fail`` passed or is waived, and at least
-    one passed without a waiver. A value exactly at its limit passes. A rule fails if its metric is
-    missing, was not measured in an arm that the rule needs, or has no valid items although the
-    rule needs them.
+    one passed without a waiver. A value exactly at its limit passes. A rule without evidence fails.
 
     Two error rates are at most ``policy.significance``: the share of candidates as good as the
     other arm that a decision calls significantly worse (p-values are adjusted by Holm's method
@@ -54,10 +52,8 @@ def decide(
     that neither passes nor shows a significant loss is inconclusive.
 
     Args:
-        items: per-item results of the report (``EvalReport.items``).
         now: with time zone. The decision expires ``policy.expires_after_days`` later, or with the
             first waiver that it depends on.
-        seed: of the bootstrap.
     """
     if now.tzinfo is None:
         raise ValueError("now must have a time zone")
@@ -109,9 +105,8 @@ class _Gate:
             return
         parts = [finding.comparison for finding in findings if finding.comparison]
         problem = "; ".join(f"{f.metric}: {f.problem}" for f in findings if f.problem)
-        mean = (
-            compare.mean_comparison(rule, parts, self.policy.significance) if not problem else None
-        )
+        level = self.policy.significance
+        mean = None if problem else compare.mean_comparison(rule, parts, level)
         yield Finding(rule, rule.metric, mean, problem)
 
     def _apply_to(self, metric: str, rule: GateRule) -> Finding:
@@ -123,7 +118,9 @@ class _Gate:
     def _compare(self, rule: GateRule, metric: str) -> Comparison:
         candidate = self._measured(metric, "candidate")
         other = None if rule.compare == "value" else self._measured(metric, rule.arm)
-        value = compare.figure_from_values(rule, candidate, other)
+        mine, theirs, better = candidate.value, other and other.value, candidate.higher_is_better
+        assert mine is not None  # `_measured` checks it
+        value = compare.figure_from_values(rule, mine, theirs, better)
         needs_items = rule.on == "bound" or rule.compare == "p_value" or rule.slice is not None
         if not needs_items and not self.table.has(candidate):
             return Comparison(value)

@@ -37,7 +37,6 @@ def compare_arms(
     Args:
         min_items: metrics with fewer items get neither interval nor test.
         worst: number of regressions to list per metric.
-        seed: of the bootstrap.
     """
     table = ItemTable(items)
     figures = [

@@ -11,17 +11,11 @@ from layerwright.tasks.recipe.gate import GateRule
 
 
 class Floors(NamedTuple):
-    """The minimum recovery (candidate's score over the base's) that a tier demands.
+    """The minimum recovery (candidate's score over the base's) that a tier demands."""
 
-    Attributes:
-        mean: of the mean over all tasks, and of every perplexity.
-        worst: of each task.
-        no_loss: no task may have a significant loss.
-    """
-
-    mean: float
-    worst: float
-    no_loss: bool = False
+    mean: float  # of the mean over all tasks, and of every perplexity
+    worst: float  # of each task
+    no_loss: bool = False  # no task may have a significant loss
 
 
 FLOORS: dict[Tier, Floors] = {

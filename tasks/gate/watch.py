@@ -17,10 +17,8 @@ def find_alarms(
 ) -> tuple[Alarm, ...]:
     """An alarm for each figure of the candidate that is outside its band or cannot be compared.
 
-    A rule against the champion does nothing if the report has no champion.
-
-    Args:
-        registered: the candidate's figures at its registration, by metric.
+    A rule against the champion does nothing if the report has no champion. ``registered``: the
+    candidate's figures at its registration, by metric.
     """
     return tuple(alarm for rule in rules for alarm in _alarms(report, rule, registered))
 
@@ -48,12 +46,5 @@ def _alarms(
             reason = f"above {rule.max_ratio:g}"
         else:
             continue
-        yield Alarm(
-            metric=name,
-            reference=rule.reference,
-            value=value,
-            ratio=ratio,
-            min_ratio=rule.min_ratio,
-            max_ratio=rule.max_ratio,
-            reason=reason,
-        )
+        band = rule.model_dump(include={"min_ratio", "max_ratio"}) | {"reference": rule.reference}
+        yield Alarm(metric=name, value=value, ratio=ratio, reason=reason, **band)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, RowsMetric, scored, token_blocks
+from layerwright.tasks.evaluate.base import Figure, RowsMetric
 from layerwright.tasks.hybrid.mixers.gated_recurrence import GatedRecurrence
 from layerwright.tasks.hybrid.modeling import HybridForCausalLM
 from layerwright.tasks.models.ablation import Branch, ablated
@@ -41,14 +41,9 @@ class Branches(RowsMetric):
                     options = [branch, row_pass.text, self.rows, self.row_tokens]
                     compute, what = partial(_row_nlls, branch=branch), f"{arm}: without {branch}"
                     nll = arms.item_results(arm, "branches", options, rows, compute, what=what)
-                    yield scored(
-                        metric := f"perplexity_without_{branch}.{row_pass.text}",
-                        arm,
-                        token_blocks(np.array(nll)),
-                        "perplexity",
-                        arms.seed_of(metric),
-                        aggregate="exp_mean",
-                        detail=self.extent,
+                    metric, losses = f"perplexity_without_{branch}.{row_pass.text}", np.array(nll)
+                    yield self.over_tokens(
+                        arms, arm, metric, losses, "perplexity", aggregate="exp_mean"
                     )
 
 

@@ -96,42 +96,30 @@ def _figures(
     """Yield all figures of a workload for an arm."""
     where = f"{str(model.dtype).removeprefix('torch.')} on {device}"
     repeats = len(speed.request_seconds)
-    for family, samples in (
-        ("prefill_ms", [s * 1e3 for s in speed.prefill_seconds]),
-        ("first_token_ms", [s * 1e3 for s in speed.first_token_seconds]),
-        ("decode_tokens_per_s", [load.batch / s for s in speed.decode_seconds_per_token]),
-        ("latency_p50_ms", requests_ms := [s * 1e3 for s in speed.request_seconds]),
+    for family, unit, samples in (
+        ("prefill_ms", "ms", [s * 1e3 for s in speed.prefill_seconds]),
+        ("first_token_ms", "ms", [s * 1e3 for s in speed.first_token_seconds]),
+        (
+            "decode_tokens_per_s",
+            "tokens/s",
+            [load.batch / s for s in speed.decode_seconds_per_token],
+        ),
+        ("latency_p50_ms", "ms", requests_ms := [s * 1e3 for s in speed.request_seconds]),
     ):
-        yield measured(
-            _name(family, load),
-            arm,
-            statistics.median(samples),
-            "tokens/s" if family == "decode_tokens_per_s" else "ms",
-            higher_is_better=family == "decode_tokens_per_s",
-            interval=(min(samples), max(samples)),
-            count=repeats,
-            detail=f"median of {repeats} repeats, low and high the extremes; {where}",
-        )
-    tail = rank(repeats, TAIL)
-    slowest = ", the slowest" if tail == repeats else ""
-    yield measured(
-        _name("latency_p95_ms", load),
-        arm,
-        sorted(requests_ms)[tail - 1],
-        "ms",
-        count=repeats,
-        detail=f"of {repeats} requests{slowest}; {where}",
-    )
-    weights, peak = weight_bytes(model), speed.peak_bytes
-    yield measured(
-        _name("peak_memory_bytes", load),
-        arm,
-        math.nan if weights is None else weights + peak,
-        "bytes",
-        count=1,
-        detail=f"weights plus {peak:,} bytes, the request's peak in PyTorch's allocator; {where}",
-        not_finite="not measured, because compute.memory makes layers load in turn",
-    )
+        median, better = statistics.median(samples), unit == "tokens/s"
+        detail = f"median of {repeats} repeats, low and high the extremes; {where}"
+        options = {"interval": (min(samples), max(samples)), "count": repeats, "detail": detail}
+        yield measured(_name(family, load), arm, median, unit, higher_is_better=better, **options)
+    tail, name = rank(repeats, TAIL), _name("latency_p95_ms", load)
+    detail = f"of {repeats} requests{', the slowest' if tail == repeats else ''}; {where}"
+    slow = sorted(requests_ms)[tail - 1]
+    yield measured(name, arm, slow, "ms", count=repeats, detail=detail)
+    weights, name = weight_bytes(model), _name("peak_memory_bytes", load)
+    total = math.nan if weights is None else weights + speed.peak_bytes
+    extra = f"{speed.peak_bytes:,} bytes, the request's peak in PyTorch's allocator"
+    detail, why = f"weights plus {extra}; {where}", "compute.memory makes layers load in turn"
+    not_finite = f"not measured, because {why}"
+    yield measured(name, arm, total, "bytes", count=1, detail=detail, not_finite=not_finite)
 
 
 def rank(samples: int, percent: int) -> int:

@@ -6,16 +6,7 @@ import numpy as np
 
 from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import (
-    Figure,
-    Item,
-    RowsMetric,
-    measured,
-    results,
-    scored,
-    shown,
-    token_blocks,
-)
+from layerwright.tasks.evaluate.base import Figure, Item, RowsMetric, measured, results, shown
 from layerwright.tasks.evaluate.passes import TextPass
 
 
@@ -57,16 +48,9 @@ class Divergence(RowsMetric):
         agrees[invalid] = np.nan  # the argmax of NaN logits has no meaning
         not_finite = f"the divergence is not finite on {invalid.sum():,} of {kl.size:,} tokens"
         for name, values, unit in (("kl_mean", kl, "nats"), ("top1_agreement", agrees, "share")):
-            yield scored(
-                metric := f"{name}.{text_pass.text}",
-                arm,
-                token_blocks(values),
-                unit,
-                arms.seed_of(metric),
-                higher_is_better=name == "top1_agreement",
-                detail=self.extent,
-                not_finite=not_finite,
-            )
+            metric, better = f"{name}.{text_pass.text}", name == "top1_agreement"
+            options = {"higher_is_better": better, "not_finite": not_finite}
+            yield self.over_tokens(arms, arm, metric, values, unit, **options)
         worst = [Item(f"row {row}", float(np.quantile(v, 0.99))) for row, v in enumerate(kl)]
         yield measured(
             metric := f"kl_p99.{text_pass.text}",

@@ -92,16 +92,9 @@ class Gsm8k(Metric):
                     is_right = right(READINGS[reading](answer.text), expected)
                     kept = words if reading == self.reading else None
                     items.append(Item(f"item {index}", is_right, words=kept))
-                yield scored(
-                    metric,
-                    arm,
-                    items,
-                    "share",
-                    arms.seed_of(metric),
-                    higher_is_better=True,
-                    detail=f"{reading}, {self.shots} examples, at most {self.max_new_tokens} "
-                    "new tokens",
-                )
+                seed, most = arms.seed_of(metric), f"at most {self.max_new_tokens} new tokens"
+                how = f"{reading}, {self.shots} examples, {most}"
+                yield scored(metric, arm, items, "share", seed, higher_is_better=True, detail=how)
         yield from generation.length_and_repetition(arms, self.text, texts)
 
     def _records(self, folders: Mapping[str, Path]) -> tuple[list[Record], list[Record]]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from layerwright.tasks.contracts.evaluation import Arm
 from layerwright.tasks.evaluate.arms import Arms
-from layerwright.tasks.evaluate.base import Figure, RowsMetric, scored, shown, token_blocks
+from layerwright.tasks.evaluate.base import Figure, RowsMetric, shown
 from layerwright.tasks.evaluate.passes import TextPass
 
 
@@ -37,23 +36,12 @@ class Perplexity(RowsMetric):
             base = arms.text_scores("base", text_pass).nll.astype(np.float64)
             for arm in arms.names:
                 nll = arms.text_scores(arm, text_pass).nll.astype(np.float64)
-                yield self._exp_mean(f"perplexity.{text}", arm, nll, arms, "perplexity")
-                if arm != "base":
-                    ratio = f"perplexity_ratio.{text}"
-                    yield self._exp_mean(ratio, arm, nll - base, arms, "ratio")
-
-    def _exp_mean(self, metric: str, arm: Arm, nats: np.ndarray, arms: Arms, unit: str) -> Figure:
-        """exp(mean) of ``nats`` (rows, T-1), over blocks of tokens."""
-        invalid = (~np.isfinite(nats)).sum()
-        return scored(
-            metric,
-            arm,
-            token_blocks(nats),
-            unit,
-            arms.seed_of(metric),
-            aggregate="exp_mean",
-            detail=self.extent,
-            not_finite=f"{invalid:,} of {nats.size:,} token losses are not finite"
-            if invalid
-            else "the perplexity overflows",
-        )
+                figures = {"perplexity": nll} | ({"ratio": nll - base} if arm != "base" else {})
+                for unit, nats in figures.items():
+                    metric = f"{'perplexity_ratio' if unit == 'ratio' else unit}.{text}"
+                    invalid = (~np.isfinite(nats)).sum()
+                    why = f"{invalid:,} of {nats.size:,} token losses are not finite"
+                    options = {"not_finite": why if invalid else "the perplexity overflows"}
+                    yield self.over_tokens(
+                        arms, arm, metric, nats, unit, aggregate="exp_mean", **options
+                    )

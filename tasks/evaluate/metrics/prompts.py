@@ -79,15 +79,9 @@ class Prompts(Metric):
                 score = matches(answer.text, expected or (texts["base"][index].text,))
                 kept = words if self.keep_texts else None
                 items.append(Item(f"item {index}", score, slice=_slice(record), words=kept))
-            yield scored(
-                metric,
-                arm,
-                items,
-                "share",
-                arms.seed_of(metric),
-                higher_is_better=True,
-                detail=f"{self.match}, at most {self.max_new_tokens} new tokens",
-            )
+            seed = arms.seed_of(metric)
+            detail = f"{self.match}, at most {self.max_new_tokens} new tokens"
+            yield scored(metric, arm, items, "share", seed, higher_is_better=True, detail=detail)
         yield from generation.length_and_repetition(arms, self.text, texts)
 
     def _records(self, folders: Mapping[str, Path]) -> list[Record]:

@@ -47,21 +47,15 @@ class StreamDrift(RowsMetric):
             for arm in [name for name in arms.names if name != "base"]:
                 what = f"{arm}: stream, {row_pass.text}"
                 drifts = arms.item_results(arm, "stream-drift", options, layers, compute, what=what)
-                yield scored(
-                    metric,
-                    arm,
-                    [Item(f"layer {i}", value) for i, value in zip(layers, drifts, strict=True)],
-                    "of the base's norm",
-                    arms.seed_of(metric),
-                    detail=f"{self.extent}, mean over the layers",
-                )
+                items = [Item(f"layer {i}", v) for i, v in zip(layers, drifts, strict=True)]
+                detail, seed = f"{self.extent}, mean over the layers", arms.seed_of(metric)
+                yield scored(metric, arm, items, "of the base's norm", seed, detail=detail)
 
 
 @torch.inference_mode()
 def _drifts(
     model: HybridForCausalLM,
     layers: Sequence[int],
-    *,
     base: HybridForCausalLM,
     rows: Tensor,
     keep: Keep,
