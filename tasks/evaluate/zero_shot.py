@@ -7,14 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from layerwright.tasks.contracts.evaluation import Presentation
 from layerwright.tasks.errors import InputError
@@ -23,17 +16,15 @@ from layerwright.tasks.evaluate.base import Count, Figure, TextMetric, shown
 from layerwright.tasks.evaluate.harness_runs import TaskRun, bundled_tasks, run_tasks, task_figure
 from layerwright.tasks.records import read_records
 
-AnswerText = Annotated[str, StringConstraints(pattern=r"\S")]
+AnswerText = Annotated[str, Field(pattern=r"\S")]
 
 
-class Row(BaseModel):
+class Row(BaseModel, frozen=True):
     """A row in the format of the task's publishers, with the field names that lm-eval reads.
 
     Rows are validated here because lm-eval does not reject a row with an empty answer or without a
     right answer, but counts it as wrong. Undeclared fields are ignored.
     """
-
-    model_config = ConfigDict(frozen=True)
 
 
 class LabelledAnswers(BaseModel):

@@ -118,9 +118,9 @@ class _Gate:
     def _compare(self, rule: GateRule, metric: str) -> Comparison:
         candidate = self._measured(metric, "candidate")
         other = None if rule.compare == "value" else self._measured(metric, rule.arm)
-        mine, theirs, better = candidate.value, other and other.value, candidate.higher_is_better
+        mine, theirs = candidate.value, other.value if other else None
         assert mine is not None  # `_measured` checks it
-        value = compare.figure_from_values(rule, mine, theirs, better)
+        value = compare.figure_from_values(rule, mine, theirs, candidate.higher_is_better)
         needs_items = rule.on == "bound" or rule.compare == "p_value" or rule.slice is not None
         if not needs_items and not self.table.has(candidate):
             return Comparison(value)

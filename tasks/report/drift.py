@@ -44,7 +44,7 @@ def drift_figures(drifts: Sequence[LayerDrift]) -> list[ProfileChart]:
 
 def _figure(text: str, drifts: Sequence[LayerDrift]) -> ProfileChart:
     by_arm = {drift.arm: drift.values for drift in drifts}
-    columns = {arm: by_arm[arm] for arm in ARMS if arm in by_arm}
+    columns: dict[str, Sequence[float | None]] = {a: by_arm[a] for a in ARMS if a in by_arm}
     lines = [LayerLine(arm, arm, values) for arm, values in columns.items()]
     panel = layer_panel(f"Drift of the stream: {text}", HELP, lines)
     return ProfileChart("lines", panel, table(columns, MISSING))

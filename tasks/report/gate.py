@@ -22,9 +22,9 @@ def status(check: Check) -> Status:
         return Status("Waived", "~", "warn")
     if check.severity == "warn":
         return Status("Warning", "!", "warn")
-    return (
-        Status("Inconclusive", "?", "bad") if check.inconclusive else Status("Failed", "✕", "bad")
-    )
+    if check.inconclusive:
+        return Status("Inconclusive", "?", "bad")
+    return Status("Failed", "✕", "bad")
 
 
 def rejection(decision: GateDecision) -> str:

@@ -2,12 +2,7 @@
 
 import math
 
-from layerwright.tasks.contracts.training import (
-    FinetuneReport,
-    RegularizationReport,
-    TrainPoint,
-    ValidationPoint,
-)
+from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.report.formats import number
 from layerwright.tasks.report.lines import CurvePoint, LinePanel, curve_panel
 from layerwright.tasks.report.profile_figures import Table
@@ -145,9 +140,9 @@ def _kept_steps(report: FinetuneReport) -> dict[int, int]:
 def _stage_ends(report: FinetuneReport) -> list[int]:
     """Tokens read at the end of each stage that trained."""
     ends: dict[int, int] = {}
-    points: list[TrainPoint | ValidationPoint] = [*report.points, *report.validation]
-    for point in points:
-        ends[point.stage] = max(point.tokens, ends.get(point.stage, 0))
+    reached = [(p.stage, p.tokens) for p in report.points]
+    for stage, tokens in reached + [(p.stage, p.tokens) for p in report.validation]:
+        ends[stage] = max(tokens, ends.get(stage, 0))
     return [ends[stage] for stage in sorted(ends)]
 
 

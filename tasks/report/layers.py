@@ -5,32 +5,17 @@ from itertools import groupby
 from typing import NamedTuple
 
 from layerwright.tasks.contracts.plan import ConversionPlan, PlanItem
-from layerwright.tasks.report.formats import data_size, number, options
+from layerwright.tasks.report.formats import options
 from layerwright.tasks.report.looks import Look, looks
-
-
-class Cell(NamedTuple):
-    """One layer in the map. ``title`` is its tooltip."""
-
-    layer: int
-    look: Look
-    title: str
-
-
-class ItemRow(NamedTuple):
-    """One item of the plan as a row of the table of reasons."""
-
-    layers: str
-    look: Look
-    params: str
-    language: str
-    recall: str
-    kv: str
-    reason: str
 
 
 def item_layers(item: PlanItem) -> str:
     return span_text(item.start, item.stop)
+
+
+def item_name(item: PlanItem) -> str:
+    """``streaming (sinks 4, window 252)``."""
+    return item.strategy + (f" ({options(item.params)})" if item.params else "")
 
 
 def span_text(start: int, stop: int) -> str:
@@ -43,32 +28,18 @@ def map_columns(layers: int) -> int:
     return min((16, 15, 20, 18, 14, 12), key=lambda columns: -layers % columns)
 
 
-def layer_map(plan: ConversionPlan) -> list[Cell]:
+def layer_map(plan: ConversionPlan) -> list[tuple[int, Look, str]]:
+    """(layer, look, tooltip) of each layer."""
     look = looks(plan)
     cells = []
     for item in plan.items:
-        what = item.strategy + (f" ({options(item.params)})" if item.params else "")
         span = f" for layers {item_layers(item)} together" if item.stop - item.start > 1 else ""
         for layer in range(item.start, item.stop):
-            title = f"layer {layer}: {what}{span}" + (f". {item.reason}" if item.reason else "")
-            cells.append(Cell(layer, look[item.strategy], title))
+            title = f"layer {layer}: {item_name(item)}{span}" + (
+                f". {item.reason}" if item.reason else ""
+            )
+            cells.append((layer, look[item.strategy], title))
     return cells
-
-
-def item_rows(plan: ConversionPlan) -> list[ItemRow]:
-    look = looks(plan)
-    return [
-        ItemRow(
-            layers=item_layers(item),
-            look=look[item.strategy],
-            params=options(item.params),
-            language=number(item.predicted_language_nats, signed=True),
-            recall=number(item.predicted_recall_nats, signed=True),
-            kv=data_size(item.predicted_kv_bytes),
-            reason=item.reason,
-        )
-        for item in plan.items
-    ]
 
 
 class LayerRun(NamedTuple):

@@ -1,7 +1,5 @@
 """The lineage section: digests of inputs and results, and the time of each step."""
 
-from typing import NamedTuple
-
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.plan import ConversionPlan
 from layerwright.tasks.report.bundle import (
@@ -15,20 +13,12 @@ from layerwright.tasks.report.formats import count, data_size
 from layerwright.tasks.steps import steps as declared_steps
 
 
-class StepTime(NamedTuple):
-    """The time of one step. ``width``: in percent of the longest step's."""
-
-    name: str
-    seconds: float | None
-    cached: bool
-    width: float
-
-
-def steps(run: PageBundle) -> list[StepTime]:
+def steps(run: PageBundle) -> list[tuple[str, float | None, bool, float]]:
+    """(step, seconds, cached, width in percent of the longest step's) of each step."""
     names = dict.fromkeys([*declared_steps(), *run.seconds, *run.cache_hits])
     longest = max(run.seconds.values(), default=0.0) or 1.0
     return [
-        StepTime(name, seconds, name in run.cache_hits, round(100 * (seconds or 0.0) / longest, 1))
+        (name, seconds, name in run.cache_hits, round(100 * (seconds or 0.0) / longest, 1))
         for name in names
         if (seconds := run.seconds.get(name)) is not None or name in run.cache_hits
     ]

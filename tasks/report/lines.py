@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from layerwright.tasks.contracts.evaluation import ARMS
 from layerwright.tasks.report.formats import MISSING, interval, length, number, quantity
@@ -14,8 +14,7 @@ MAX_POINTS = 400  # per training curve; readers would not see more
 LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 16, 14.0, 150.0
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """One line of a chart. ``breaks`` and ``ringed`` are indices of points."""
 
     kind: str  # CSS class; for an arm it also selects the mark, otherwise ``shape`` does
@@ -38,8 +37,7 @@ class Series:
         )
 
 
-@dataclass(frozen=True)
-class LinePanel:
+class LinePanel(NamedTuple):
     """A line chart."""
 
     title: str
@@ -117,8 +115,7 @@ def _divisor(values: list[float], unit: str) -> tuple[float, str]:
     return size, name
 
 
-@dataclass(frozen=True)
-class CurvePoint:
+class CurvePoint(NamedTuple):
     """A figure after ``tokens`` training tokens. ``kept``: the stage passed on this state."""
 
     tokens: int
@@ -167,8 +164,7 @@ def curve_panel(
     )
 
 
-@dataclass(frozen=True)
-class LayerLine:
+class LayerLine(NamedTuple):
     """A figure per layer, in the colour class ``colour``; None if it was not measured."""
 
     label: str

@@ -72,12 +72,5 @@ def looks_of(strategies: Iterable[str]) -> dict[str, Look]:
             choices = [name[:1].upper(), name[:2].capitalize(), name[:3].capitalize(), name]
             letters[name] = next(c for c in choices if c not in letters.values())
     spare = cycle(SPARE)
-    return {
-        name: Look(
-            name,
-            letters[name],
-            f"s{KNOWN[name][0] if name in KNOWN else next(spare)}",
-            counts[name],
-        )
-        for name in names
-    }
+    colours = {name: KNOWN[name][0] if name in KNOWN else next(spare) for name in names}
+    return {name: Look(name, letters[name], f"s{colours[name]}", counts[name]) for name in names}

@@ -39,11 +39,9 @@ class Row(NamedTuple):
     def note(self) -> str:
         """The metric's meaning, and the details of the arms' measurements, each once."""
         details = (m.detail for m in self.arms.values() if m.value is not None and m.detail)
-        name = self.known.label
-        if self.known.part == "other":
-            name = (
-                f"{self.any.unit}, {'higher' if self.any.higher_is_better else 'lower'} is better"
-            )
+        better = "higher" if self.any.higher_is_better else "lower"
+        other = self.known.part == "other"
+        name = f"{self.any.unit}, {better} is better" if other else self.known.label
         return "; ".join(dict.fromkeys((name, *details)))
 
     @property

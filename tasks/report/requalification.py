@@ -48,10 +48,9 @@ def verdict(bundle: RequalificationBundle) -> str:
     if not bundle.watch:
         return text
     alarms = len(bundle.alarms)
-    noun = "figure is" if alarms == 1 else "figures are"
-    return f"{text} " + (
-        f"{alarms} {noun} outside the band." if alarms else "All figures are inside their bands."
-    )
+    if not alarms:
+        return f"{text} All figures are inside their bands."
+    return f"{text} {alarms} {'figure is' if alarms == 1 else 'figures are'} outside the band."
 
 
 def watched(bundle: RequalificationBundle, all_rows: list[Row]) -> list[str]:
@@ -62,9 +61,8 @@ def watched(bundle: RequalificationBundle, all_rows: list[Row]) -> list[str]:
 
 
 def _band(rule: WatchRule) -> str:
-    low = "" if rule.min_ratio is None else f"at least {rule.min_ratio:g}"
-    high = "" if rule.max_ratio is None else f"at most {rule.max_ratio:g}"
-    return " and ".join(part for part in (low, high) if part)
+    ends = {"at least": rule.min_ratio, "at most": rule.max_ratio}
+    return " and ".join(f"{side} {end:g}" for side, end in ends.items() if end is not None)
 
 
 def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
@@ -77,10 +75,8 @@ def trend_panel(name: str, trend: tuple[TrendPoint, ...]) -> LinePanel | None:
     x = scale_for(days, LEFT, RIGHT, pad=0.04)
     y = scale_for([value for _, value in known], BOTTOM, TOP)
     whens, values = [moment(at.isoformat()) for at, _ in known], [number(v) for _, v in known]
-    points = [
-        (x(day), y(value), f"{when}: {number(value)}")
-        for day, when, (_, value) in zip(days, whens, known, strict=True)
-    ]
+    titles = (f"{when}: {value}" for when, value in zip(whens, values, strict=True))
+    points = [(x(day), y(v), t) for day, (_, v), t in zip(days, known, titles, strict=True)]
     return LinePanel(
         title=name,
         help=f"{values[0]} → {values[-1]}",

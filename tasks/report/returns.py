@@ -41,9 +41,8 @@ def rounded(tokens: float) -> int:
 
 def lead(cost: CostAndReturn) -> WorkloadCost | None:
     """The workload for the summary: the longest prompt, at the batch where the base is cheapest."""
-    return min(
-        cost.workloads, key=lambda load: (-load.prompt_tokens, load.request.base), default=None
-    )
+    order = sorted(cost.workloads, key=lambda load: (-load.prompt_tokens, load.request.base))
+    return order[0] if order else None
 
 
 def return_sentence(cost: CostAndReturn) -> str:
@@ -75,14 +74,12 @@ def money_saved(cost: CostAndReturn) -> str:
     load = lead(cost)
     if load is None:
         return ""
-    saving = (
-        f"at {length(load.prompt_tokens)} tokens {_per_million(load.request, cost.price.currency)}"
-    )
+    each = _per_million(load.request, cost.price.currency)
+    saving = f"at {length(load.prompt_tokens)} tokens {each}"
     if load.break_even_tokens is None:
         return saving
-    return (
-        f"{saving}, and the conversion pays back after {token_count(load.break_even_tokens)} tokens"
-    )
+    tokens = token_count(load.break_even_tokens)
+    return f"{saving}, and the conversion pays back after {tokens} tokens"
 
 
 def _per_million(pair: Pair, currency: str) -> str:

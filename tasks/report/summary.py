@@ -9,7 +9,7 @@ from layerwright.tasks.contracts.profile import ModelProfile
 from layerwright.tasks.report.bundle import total_of
 from layerwright.tasks.report.formats import data_size, interval, moment, number, percent, quantity
 from layerwright.tasks.report.gate import judged, status, waiver_rows
-from layerwright.tasks.report.layers import item_rows
+from layerwright.tasks.report.layers import item_layers, item_name
 from layerwright.tasks.report.measurements import Row, rows
 from layerwright.tasks.report.verdict import plan_sentence
 
@@ -27,8 +27,14 @@ def plan_markdown(plan: ConversionPlan, profile: ModelProfile) -> str:
     table = markdown_table(
         ("Layer", "Strategy", "Language, nats", "Recall, nats", "KV bytes", "Reason"),
         (
-            (r.layers, r.look.strategy + f" ({r.params})" * bool(r.params), *r[3:])
-            for r in item_rows(plan)
+            (
+                *(item_layers(item), item_name(item)),
+                number(item.predicted_language_nats, signed=True),
+                number(item.predicted_recall_nats, signed=True),
+                data_size(item.predicted_kv_bytes),
+                item.reason,
+            )
+            for item in plan.items
         ),
     )
     return f"{sentence[:1].upper()}{sentence[1:]}. {predicted}\n\n{table}"
@@ -48,17 +54,11 @@ def metrics_markdown(report: EvalReport) -> str:
             return text
         return f"{text} ({interval(m.low, m.high, m.unit)})"
 
-    return markdown_table(
-        ("Metric", *(arm.capitalize() for arm in arms), "Change"),
-        (
-            (
-                row.metric,
-                *(cell(row, arm) for arm in arms),
-                "" if row.change is None else percent(row.change, signed=True),
-            )
-            for row in all_rows
-        ),
-    )
+    def change(row: Row) -> str:
+        return "" if row.change is None else percent(row.change, signed=True)
+
+    body = ((row.metric, *(cell(row, arm) for arm in arms), change(row)) for row in all_rows)
+    return markdown_table(("Metric", *(arm.capitalize() for arm in arms), "Change"), body)
 
 
 def gate_markdown(decision: GateDecision) -> str:
@@ -68,15 +68,9 @@ def gate_markdown(decision: GateDecision) -> str:
         (*("Result", "Metric", "Rule", "Value", "Bound", "Limit", "Margin", "Items"), "Reason"),
         (
             (
-                status(c).word,
-                c.metric,
-                c.rule,
-                number(c.value),
-                "" if c.bound is None else number(c.bound),
-                number(c.limit),
-                "" if c.margin is None else number(c.margin, signed=True),
-                _items(c),
-                c.reason,
+                *(status(c).word, c.metric, c.rule, number(c.value)),
+                *("" if c.bound is None else number(c.bound), number(c.limit)),
+                *("" if c.margin is None else number(c.margin, signed=True), _items(c), c.reason),
             )
             for c in decision.checks
         ),

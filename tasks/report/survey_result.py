@@ -4,17 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from layerwright.tasks.contracts import survey
 from layerwright.tasks.contracts.costs import planned_ratio, planned_time
 from layerwright.tasks.contracts.plan import ConversionPlan
-from layerwright.tasks.contracts.survey import (
-    Estimate,
-    FrontierPoint,
-    Prediction,
-    SecondPlan,
-    SurveyResult,
-    SurveyRow,
-    SurveyStability,
-)
 from layerwright.tasks.report.bundle import SurveyBundle, total_of
 from layerwright.tasks.report.survey_plans import stability_rows
 from layerwright.tasks.report.survey_predictions import predictions
@@ -23,23 +15,25 @@ from layerwright.tasks.returns.money import crossovers, workload_costs
 
 def survey_result(
     bundle: SurveyBundle, page_uri: str, second_files: Mapping[str, Path]
-) -> SurveyResult:
+) -> survey.SurveyResult:
     """The result of a survey; ``second_files``: the plans chosen from a second text, by name."""
     shares = {name: one.budget for name, one in bundle.plans.items() if one.budget is not None}
-    return SurveyResult(
+    return survey.SurveyResult(
         run_id=bundle.run_id,
         selectors={
-            name: SurveyRow(**_figures(bundle, name)) for name in bundle.plans if name not in shares
+            name: survey.SurveyRow(**_figures(bundle, name))
+            for name in bundle.plans
+            if name not in shares
         },
         frontier=tuple(
-            FrontierPoint(**{"name": name, bundle.budget: share, **_figures(bundle, name)})
+            survey.FrontierPoint(**{"name": name, bundle.budget: share, **_figures(bundle, name)})
             for name, share in shares.items()
         ),
         stability=_stability(bundle, second_files),
         seconds={step: round(spent, 2) for step, spent in bundle.seconds.items()},
         cache_hits=bundle.cache_hits,
         predictions=tuple(
-            Prediction(
+            survey.Prediction(
                 damage=one.part, metric=one.metric, plans=len(one.plans), spearman=one.spearman
             )
             for one in predictions(bundle)
@@ -106,22 +100,24 @@ def _measured_speed(bundle: SurveyBundle, name: str) -> dict[str, Any]:
     return {"crossovers": found, "costs": costs, "currency": price.currency}
 
 
-def _stability(bundle: SurveyBundle, second_files: Mapping[str, Path]) -> SurveyStability | None:
+def _stability(
+    bundle: SurveyBundle, second_files: Mapping[str, Path]
+) -> survey.SurveyStability | None:
     found = bundle.stability
     if found is None:
         return None
     plans = {}
     for row in stability_rows(bundle):
-        damage: dict[str, dict[str, dict[str, Estimate]]] = {on: {} for on in found.held_out}
+        damage: dict[str, dict[str, dict[str, survey.Estimate]]] = {on: {} for on in found.held_out}
         for held_out, text, _, figures in row.cells:
             damage[held_out][text] = {
-                family: Estimate(value=m.value, low=m.low, high=m.high)
+                family: survey.Estimate(value=m.value, low=m.low, high=m.high)
                 for family, m in figures.items()
             }
-        plans[row.name] = SecondPlan(
+        plans[row.name] = survey.SecondPlan(
             **row.overlap.model_dump(),
             second_plan=found.plans[row.name].summary(),
             second_plan_file=str(second_files[row.name]),
             damage=damage,
         )
-    return SurveyStability(texts=found.texts, held_out=found.held_out, plans=plans)
+    return survey.SurveyStability(texts=found.texts, held_out=found.held_out, plans=plans)

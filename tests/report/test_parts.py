@@ -18,7 +18,7 @@ from layerwright.tasks.report import formats
 from layerwright.tasks.report.bundle import ReportBundle
 from layerwright.tasks.report.dots import dot_panel
 from layerwright.tasks.report.heat import strip
-from layerwright.tasks.report.layers import item_rows, layer_map, map_columns
+from layerwright.tasks.report.layers import layer_map, map_columns
 from layerwright.tasks.report.lines import MAX_POINTS, CurvePoint, curve_panel
 from layerwright.tasks.report.looks import looks
 from layerwright.tasks.report.measurements import limit_of, rows
@@ -214,7 +214,6 @@ def test_letters_and_colours_are_told_apart() -> None:
 def test_the_maps_last_row_is_full(layers: int, columns: int) -> None:
     assert map_columns(layers) == columns
     assert len(layer_map(plan(layers))) == layers
-    assert len(item_rows(plan(layers))) == layers
 
 
 def test_predicted_kv_comes_from_the_plan_at_its_own_length() -> None:
