@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from layerwright.tasks.contracts.base import identity
 from layerwright.tasks.contracts.evaluation import Arm
@@ -41,7 +42,7 @@ def generate(
     ids = [encode(tokenizer, prompt, chat)[0].tolist() for prompt in prompts]
     # longest prompts first: a batch has similar lengths, and a lack of memory shows at the start
     order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
-    limits = {"max_new_tokens": max_new_tokens, "stops": stops, "at_once": at_once}
+    limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stops": stops, "at_once": at_once}
     compute = partial(continuations, tokenizer=tokenizer, **limits)
     options = [identity(ids), max_new_tokens, list(stops), at_once]
     texts: dict[Arm, list[Continuation]] = {}

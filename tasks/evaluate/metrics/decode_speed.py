@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -108,8 +108,9 @@ def _figures(
     ):
         median, better = statistics.median(samples), unit == "tokens/s"
         detail = f"median of {repeats} repeats, low and high the extremes; {where}"
-        options = {"interval": (min(samples), max(samples)), "count": repeats, "detail": detail}
-        yield measured(_name(family, load), arm, median, unit, higher_is_better=better, **options)
+        options: dict[str, Any] = {"interval": (min(samples), max(samples)), "count": repeats}
+        options |= {"higher_is_better": better, "detail": detail}
+        yield measured(_name(family, load), arm, median, unit, **options)
     tail, name = rank(repeats, TAIL), _name("latency_p95_ms", load)
     detail = f"of {repeats} requests{', the slowest' if tail == repeats else ''}; {where}"
     slow = sorted(requests_ms)[tail - 1]
