@@ -65,6 +65,8 @@ LAYER_SPECS = {
     "streaming_no_sinks": {"mixer": {"kind": "streaming", "sinks": 0, "window": 5}},
     "streaming_narrowest": {"mixer": {"kind": "streaming", "sinks": 1, "window": 1}},
     "streaming_wider_than_context": {"mixer": {"kind": "streaming", "sinks": 3, "window": 1000}},
+    "window": {"mixer": {"kind": "window", "window": 6}},
+    "window_narrowest": {"mixer": {"kind": "window", "window": 1}},
     "no_attention": {"mixer": {"kind": "none"}},
     "linear": {"mixer": {"kind": "none"}, "feed_forward": {"kind": "linear"}},
     "removed": {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}},
@@ -98,5 +100,8 @@ def tiny_hybrid(spec: dict, layers: tuple[int, ...] = (0, 1, 3), seed: int = 0, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = HybridForCausalLM(from_base_config(base.config, specs)).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith(".sinks"):  # created as zeros
+                torch.nn.init.normal_(parameter.data, std=2)
     model.load_state_dict(base.state_dict(), strict=False)
     return model

@@ -23,6 +23,7 @@ def streaming_attention_blockwise(
     v_BGKd: Tensor,
     *mask: *Mask,
     return_lse: bool = False,
+    sink_logits_H: Tensor | None = None,
     block: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Streaming attention; each block of queries reads only the sinks and its own range of keys.
@@ -51,7 +52,8 @@ def streaming_attention_blockwise(
         stop = min(start + block, Q)
         keys, values, positions = gather(start, stop)
         visible_RPN = visible_keys(q_positions[:, start:stop], positions, sinks, window)
-        parts.append(_attend(q_BHQd[:, :, start:stop], keys, values, visible_RPN, return_lse))
+        q_BHPd = q_BHQd[:, :, start:stop]
+        parts.append(_attend(q_BHPd, keys, values, visible_RPN, return_lse, sink_logits_H))
     results = tuple(torch.cat(part, dim=2) for part in zip(*parts, strict=True))
     return (results[0], results[1]) if return_lse else results[0]
 
@@ -126,7 +128,12 @@ def _row_gather(k_BGKd: Tensor, v_BGKd: Tensor, mask: Mask, block: int) -> Gathe
 
 
 def _attend(
-    q_BHPd: Tensor, k_BGNd: Tensor, v_BGNd: Tensor, visible_RPN: Tensor, return_lse: bool
+    q_BHPd: Tensor,
+    k_BGNd: Tensor,
+    v_BGNd: Tensor,
+    visible_RPN: Tensor,
+    return_lse: bool,
+    sink_logits_H: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Masked attention of one block, (B, H, P, d), and the log-sum-exp if `return_lse`."""
     (B, H, P, d), (G, N) = q_BHPd.shape, k_BGNd.shape[1:3]
@@ -140,11 +147,15 @@ def _attend(
     # The query heads of one key head become rows of one product, so keys are not repeated.
     seen_R1pN = (visible_RPN | blind_RP1).repeat(1, H // G, 1)[:, None]
     q_BGpd = q_BHPd.reshape(B, G, -1, d)
-    if not return_lse:
+    if not return_lse and sink_logits_H is None:
         out = F.scaled_dot_product_attention(q_BGpd, k_BGNd, v_BGNd, attn_mask=seen_R1pN)
         return (out.reshape(B, H, P, d).masked_fill(blind_RP1[:, None], 0),)
     scores = (q_BGpd.to(score_dtype) @ k_BGNd.to(score_dtype).mT) * d**-0.5
     scores = scores.masked_fill(~seen_R1pN, -torch.inf)
-    lse = scores.logsumexp(-1).reshape(B, H, P).masked_fill(blind_RP1[:, None, :, 0], -torch.inf)
-    out = (scores.softmax(-1) @ v_BGNd.to(score_dtype)).to(q_BHPd.dtype).reshape(B, H, P, d)
-    return out.masked_fill(blind_RP1[:, None], 0), lse
+    lse = scores.logsumexp(-1).reshape(B, H, P)
+    if sink_logits_H is not None:
+        lse = lse.logaddexp(sink_logits_H.to(score_dtype)[:, None])
+    weights = (scores - lse.reshape(B, G, -1, 1)).exp()
+    out = (weights @ v_BGNd.to(score_dtype)).to(q_BHPd.dtype).reshape(B, H, P, d)
+    out = out.masked_fill(blind_RP1[:, None], 0)
+    return (out, lse.masked_fill(blind_RP1[:, None, :, 0], -torch.inf)) if return_lse else (out,)

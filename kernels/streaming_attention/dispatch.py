@@ -34,11 +34,14 @@ def streaming_attention(
     sinks: int,
     window: int,
     return_lse: bool = False,
+    sink_logits_H: Tensor | None = None,
 ) -> Any:
     """Causal attention to the first `sinks` and the last `window` positions (arXiv 2309.17453).
 
     o_i = sum_j p_ij v_j, where p_i is the softmax over the visible j of q_i · k_j / sqrt(d), and
-    visible(i, j) = 0 <= j <= i and (i - j < window or j < sinks), by absolute position.
+    visible(i, j) = 0 <= j <= i and (i - j < window or j < sinks), by absolute position. With sink
+    logits a, one more term exp(a_h) is in the softmax's denominator, for a key whose value is zero:
+    p_ij = exp(s_ij - logaddexp(lse_i, a_h)).
 
     Args:
         q_BHQd: rotated queries.
@@ -50,7 +53,9 @@ def streaming_attention(
             of q; planning then needs no synchronisation with the device.
         sinks: number of first positions that stay visible, >= 0.
         window: number of last positions that are visible, the query's own included, >= 1.
-        return_lse: also return the log-sum-exp of the visible scores.
+        return_lse: also return the log-sum-exp of the visible scores and the sink logit.
+        sink_logits_H: a learned logit per query head, as in gpt-oss (arXiv 2508.10925) and
+            GraniteSWA; None for no such term.
 
     Returns:
         (B, H, Q, d) in the dtype of q; zero for a query that sees nothing. With `return_lse` also
@@ -69,4 +74,5 @@ def streaming_attention(
         )
     run = choose_implementation("streaming_attention", IMPLEMENTATIONS, q_BHQd, q_BHQd.shape[3])
     mask = q_positions_RQ, k_positions_RK, sinks, window
-    return run(q_BHQd, k_BGKd, v_BGKd, *mask, return_lse=return_lse)
+    options = {"return_lse": return_lse, "sink_logits_H": sink_logits_H}
+    return run(q_BHQd, k_BGKd, v_BGKd, *mask, **options)

@@ -22,7 +22,12 @@ def visible_keys(q_positions_RQ: Tensor, k_positions_RK: Tensor, sinks: int, win
 
 
 def streaming_attention_reference(
-    q_BHQd: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask, return_lse: bool = False
+    q_BHQd: Tensor,
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    *mask: *Mask,
+    return_lse: bool = False,
+    sink_logits_H: Tensor | None = None,
 ) -> Any:
     """Dense masked softmax, o = softmax(q kᵀ / sqrt(d) + log mask) v, in fp32 or fp64.
 
@@ -42,7 +47,9 @@ def streaming_attention_reference(
     # A softmax over no key is NaN, so a blind query attends to all; then its output is zeroed.
     hidden_R1QK = ~(visible_R1QK | blind_R1Q1)
     scores = ((q @ k.mT) * d**-0.5).masked_fill(hidden_R1QK, -torch.inf)
-    out = (scores.softmax(-1) @ v).masked_fill(blind_R1Q1, 0).to(q_BHQd.dtype)
-    if not return_lse:
-        return out
-    return out, scores.logsumexp(-1).masked_fill(blind_R1Q1[..., 0], -torch.inf)
+    lse = scores.logsumexp(-1)
+    if sink_logits_H is not None:
+        lse = lse.logaddexp(sink_logits_H.to(dtype)[:, None])
+    out = (scores - lse[..., None]).exp() @ v
+    out = out.masked_fill(blind_R1Q1, 0).to(q_BHQd.dtype)
+    return (out, lse.masked_fill(blind_R1Q1[..., 0], -torch.inf)) if return_lse else out

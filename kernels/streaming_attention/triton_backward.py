@@ -138,17 +138,22 @@ _QUERIES = tuned(_query_kernel, ("d", "window", "BQ", "BK"))
 _KEYS = tuned(_key_kernel, ("d", "window", "BQ", "BK"))
 
 
+def row_delta(results: Pair, d_results: Pair) -> Tensor:
+    """delta (B, H, Q) in fp32; 0 for a query that sees nothing, whose log-sum-exp is constant."""
+    (out, lse), (d_out, d_lse) = results, d_results
+    delta = (d_out.float() * out.float()).sum(-1) - d_lse.float()
+    return delta.masked_fill(lse.isneginf(), 0)
+
+
 def gradients(
     inputs: tuple[Tensor, ...], mask: Mask, results: Pair, d_results: Pair
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values from those of the output and the log-sum-exp."""
     (q, k, v), (i, j, sinks, window) = inputs, mask
-    (out, lse), (d_out, d_lse) = results, d_results
+    lse, d_out = results[1], d_results[0]
     (B, H, Q, d), (G, K) = q.shape, k.shape[1:3]
-    # the log-sum-exp of a query that sees nothing is constant, so its gradient is dropped
+    delta = row_delta(results, d_results).contiguous()
     d_out, lse = d_out.contiguous(), lse.contiguous()
-    delta = (d_out.float() * out.float()).sum(-1) - d_lse.float()
-    delta = delta.masked_fill(lse.isneginf(), 0).contiguous()
     BQ, BK = block_sizes(d, q.dtype)
     BQ = min(BQ, MAX_QUERIES)
     by_query, by_key = key_ranges(mask, BQ, BK), query_ranges(mask, BQ, BK)

@@ -23,12 +23,12 @@ from layerwright.kernels.launch import (
     triton,
 )
 from layerwright.kernels.streaming_attention.reference import Mask
-from layerwright.kernels.streaming_attention.triton_forward import block_sizes
+from layerwright.kernels.streaming_attention.triton_forward import add_sink, block_sizes
 
 
 @triton.jit
 def _decode_kernel(
-    p_q, p_k, p_v, p_i, p_j, p_out, p_lse,
+    p_q, p_k, p_v, p_i, p_j, p_sink, p_out, p_lse,
     K, H, G, d, sinks, window, scale, blocks_each,
     q_b, q_h, k_b, k_h, k_t, v_b, v_h, v_t, i_row, j_row,
     BR: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
@@ -64,6 +64,9 @@ def _decode_kernel(
         b_s = product(b_q, tl.trans(b_k), PRECISION) * scale  # [BR, BK]
         b_s = tl.where(seen[None, :], b_s, float("-inf"))
         b_out, b_max, b_sum = softmax_step(b_s, b_v, b_out, b_max, b_sum, PRECISION)
+    if p_sink is not None:
+        b_sink = tl.load(p_sink + i_h, mask=o_r < r, other=0.0) * LOG2_E
+        b_out, b_max, b_sum = add_sink(b_out, b_max, b_sum, b_sink)
     b_sum = tl.where(b_sum > 0, b_sum, 1.0)
     o_row = (i_b * H + i_h) * splits + i_split
     tl.store(p_lse + o_row, (b_max + tl.log2(b_sum)) * LN_2, mask=o_r < r)
@@ -73,9 +76,12 @@ def _decode_kernel(
 
 @triton.jit
 def _combine_kernel(
-    p_parts, p_part_lse, p_out, p_lse, splits, d, BN: tl.constexpr, BD: tl.constexpr
+    p_parts, p_part_lse, p_sink, p_out, p_lse, splits, H, d, BN: tl.constexpr, BD: tl.constexpr
 ):
-    """Merges the splits: o = sum over n of exp(lse_n - lse) o_n, lse = log sum exp(lse_n)."""
+    """Merges the splits: o = sum over n of exp(lse_n - lse) o_n, lse = log sum exp(lse_n).
+
+    The sink logit is one more term of the sum, unless no split has a visible key.
+    """
     i_bh = tl.program_id(0).to(tl.int64)
     o_n, o_d = tl.arange(0, BN), tl.arange(0, BD)
     p_part_lse += i_bh * splits
@@ -83,6 +89,13 @@ def _combine_kernel(
     top = tl.max(b_lse, axis=0)
     b_w = tl.exp(b_lse - tl.where(top == float("-inf"), 0.0, top))
     total = tl.sum(b_w, axis=0)
+    if p_sink is not None:
+        sink = tl.load(p_sink + i_bh % H)
+        raised = tl.where(total > 0, tl.maximum(top, sink), top)
+        kept = tl.where(total > 0, tl.exp(top - raised), 1.0)
+        b_w *= kept
+        total = total * kept + tl.where(total > 0, tl.exp(sink - raised), 0.0)
+        top = raised
     total = tl.where(total > 0, total, 1.0)
     p_parts += i_bh * splits * d + o_n[:, None] * d + o_d[None, :]
     b_parts = tl.load(p_parts, mask=(o_n < splits)[:, None] & (o_d < d)[None, :], other=0.0)
@@ -99,7 +112,12 @@ def split_count(batch: int, groups: int, blocks: int) -> int:
 
 
 def attend_once(
-    q_BH1d: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask, splits: int | None = None
+    q_BH1d: Tensor,
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    *mask: *Mask,
+    sink_logits_H: Tensor | None = None,
+    splits: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, H, 1, d) and log-sum-exp (B, H, 1) in fp32 of one query per row.
 
@@ -117,7 +135,8 @@ def attend_once(
         parts, part_lse = lse.new_empty(B, H, splits, d), lse.new_empty(B, H, splits)
     with torch.cuda.device_of(q_BH1d):
         _decode_kernel[(splits, B * G)](
-            *(q_BH1d, k_BGKd, v_BGKd, i, j, parts, part_lse, K, H, G, d, sinks, window),
+            *(q_BH1d, k_BGKd, v_BGKd, i, j, sink_logits_H if splits == 1 else None),
+            *(parts, part_lse, K, H, G, d, sinks, window),
             *(d**-0.5 * LOG2_E.value, triton.cdiv(blocks, splits)),
             *(*q_BH1d.stride()[:2], *k_BGKd.stride()[:3], *v_BGKd.stride()[:3]),
             *(row_stride(i), row_stride(j), max(triton.next_power_of_2(H // G), SMALLEST_DOT)),
@@ -125,6 +144,7 @@ def attend_once(
         )
         if splits > 1:
             _combine_kernel[(B * H,)](
-                parts, part_lse, out, lse, splits, d, triton.next_power_of_2(splits), BD
+                *(parts, part_lse, sink_logits_H, out, lse),
+                *(splits, H, d, triton.next_power_of_2(splits), BD),
             )
     return out, lse

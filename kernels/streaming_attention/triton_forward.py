@@ -26,8 +26,18 @@ from layerwright.kernels.streaming_attention.reference import NEVER, Mask
 
 
 @triton.jit
+def add_sink(b_out, b_max, b_sum, b_sink):
+    """Adds the sink's term to a softmax in base 2; a row without a visible key stays as it is."""
+    sees = b_sum > 0
+    top = tl.where(sees, tl.maximum(b_max, b_sink), 0.0)
+    kept = tl.where(sees, tl.exp2(b_max - top), 0.0)
+    b_sum = b_sum * kept + tl.where(sees, tl.exp2(b_sink - top), 0.0)
+    return b_out * kept[:, None], tl.where(sees, top, b_max), b_sum
+
+
+@triton.jit
 def _forward_kernel(
-    p_q, p_k, p_v, p_i, p_j, p_ranges, p_out, p_lse,
+    p_q, p_k, p_v, p_i, p_j, p_ranges, p_sink, p_out, p_lse,
     Q, K, H, G, d, sinks, window, scale,
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, i_row, j_row, ranges_row,
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
@@ -66,6 +76,9 @@ def _forward_kernel(
         seen = (b_j[None, :] >= 0) & (x >= 0) & ((x < window) | (b_j[None, :] < sinks))
         b_s = tl.where(seen, b_s, float("-inf"))
         b_out, b_max, b_sum = softmax_step(b_s, b_v, b_out, b_max, b_sum, PRECISION)
+    if p_sink is not None:
+        b_sink = tl.load(p_sink + i_h) * LOG2_E
+        b_out, b_max, b_sum = add_sink(b_out, b_max, b_sum, b_sink)
     b_out = b_out / tl.where(b_sum > 0, b_sum, 1.0)[:, None]
     b_lse = b_max + tl.log2(tl.where(b_sum > 0, b_sum, 1.0))
     o_row = i_bh.to(tl.int64) * Q + o_q
@@ -83,7 +96,13 @@ def block_sizes(d: int, dtype: torch.dtype) -> tuple[int, int]:
     return {1024: (32, 16), 512: (64, 32)}.get(row_bytes, (128, 64))
 
 
-def attend(q_BHQd: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask) -> tuple[Tensor, Tensor]:
+def attend(
+    q_BHQd: Tensor,
+    k_BGKd: Tensor,
+    v_BGKd: Tensor,
+    *mask: *Mask,
+    sink_logits_H: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Output (B, H, Q, d) and log-sum-exp (B, H, Q) in fp32."""
     (B, H, Q, d), (G, K) = q_BHQd.shape, k_BGKd.shape[1:3]
     i, j, sinks, window = mask
@@ -93,7 +112,7 @@ def attend(q_BHQd: Tensor, k_BGKd: Tensor, v_BGKd: Tensor, *mask: *Mask) -> tupl
     ranges = key_ranges(mask, *sizes)
     with torch.cuda.device_of(q_BHQd):
         _FORWARD[(ranges.shape[1], B * H)](
-            *(q_BHQd, k_BGKd, v_BGKd, i, j, ranges, out, lse),
+            *(q_BHQd, k_BGKd, v_BGKd, i, j, ranges, sink_logits_H, out, lse),
             *(Q, K, H, G, d, sinks, window, d**-0.5 * LOG2_E.value),
             *(*q_BHQd.stride()[:3], *k_BGKd.stride()[:3], *v_BGKd.stride()[:3]),
             *(row_stride(i), row_stride(j), row_stride(ranges)),

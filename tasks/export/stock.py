@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -17,11 +19,12 @@ from layerwright.tasks.export.checkpoint import CONFIG, MANIFEST, Checkpoint
 from layerwright.tasks.export.folder import copy_files, new_folder
 from layerwright.tasks.hybrid.configuration import HybridConfig
 from layerwright.tasks.hybrid.families import COPIED_FIELDS, FAMILIES
-from layerwright.tasks.hybrid.stock import REMOVED, layer_window
+from layerwright.tasks.hybrid.stock import REMOVED, SINK_LOGITS, layer_window
 from layerwright.tasks.models.weight_files import INDEX, write_index
 from layerwright.tasks.progress import progress
 
 LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+NO_SINK = -1e4  # exp of it is 0 beside any score, in every dtype
 REWRITTEN = (CONFIG, INDEX, MANIFEST, "*.safetensors", "*.py", "plan.json")
 
 
@@ -54,7 +57,7 @@ def check_form(config: HybridConfig) -> None:
             "no class of Transformers supports this checkpoint:"
             + "".join(f"\n    {line}" for line in obstacles),
             expected="only layers with full attention, removed layers, and windows of one size "
-            "without sinks",
+            "without sink tokens (the strategy window)",
             remedy="serve it with its own code (--to transformers), or convert with a plan of "
             "such layers",
         )
@@ -68,15 +71,17 @@ def write_stock(checkpoint: Checkpoint, target: Path) -> PretrainedConfig:
     numbers = layer_numbers(checkpoint.config)
     names = {name: new_name(name, numbers) for name in checkpoint.tensors}
     files = sorted({tensor.file for tensor in checkpoint.tensors.values()})
+    added = missing_tensors(config, {name for name in names.values() if name})
     with progress() as bar:
         job = bar.add_task("write weights", total=len(files))
         for file in files:
-            write_renamed(file, target / file.name, names)
+            write_renamed(file, target / file.name, names, added if file == files[-1] else {})
             bar.advance(job)
     if len(files) > 1:
         kept = {new: checkpoint.tensors[old] for old, new in names.items() if new}
-        total = sum(tensor.nbytes for tensor in kept.values())
-        write_index(target, {name: tensor.file.name for name, tensor in kept.items()}, total)
+        places = {name: tensor.file.name for name, tensor in kept.items()}
+        total = sum(tensor.nbytes for tensor in (*kept.values(), *added.values()))
+        write_index(target, places | dict.fromkeys(added, files[-1].name), total)
     return config
 
 
@@ -103,8 +108,33 @@ def stock_config(config: HybridConfig) -> PretrainedConfig:
         ]
     if model_type == "llama":
         del fields["sliding_window"]
+    if model_type == SINK_LOGITS:
+        fields |= {
+            "attention_multiplier": config.head_dim**-0.5,
+            "attention_bias": config.attention_bias,  # also of the output projection
+            "mlp_bias": config.mlp_bias,
+        }
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
     return AutoConfig.for_model(model_type, architectures=[architecture], **fields)
+
+
+def missing_tensors(config: PretrainedConfig, names: set[str]) -> dict[str, Tensor]:
+    """Tensors that the stock class has beside those of the checkpoint, with no effect.
+
+    GraniteSWA has a sink logit in every layer, and a bias on the output projection of every layer
+    if there is one on queries, keys and values.
+    """
+    if config.model_type != SINK_LOGITS:
+        return {}
+    heads, width = config.num_attention_heads, config.hidden_size
+    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    added = {}
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}.self_attn."
+        added[prefix + "sinks"] = torch.full((heads,), NO_SINK, dtype=dtype)
+        if config.attention_bias:
+            added[prefix + "o_proj.bias"] = torch.zeros(width, dtype=dtype)
+    return {name: tensor for name, tensor in added.items() if name not in names}
 
 
 def layer_numbers(config: HybridConfig) -> dict[int, int]:
@@ -122,15 +152,17 @@ def new_name(name: str, numbers: dict[int, int]) -> str | None:
     return None if new is None else f"model.layers.{new}.{name[match.end() :]}"
 
 
-def write_renamed(source: Path, target: Path, names: dict[str, str | None]) -> None:
-    """Write a safetensors file with renamed tensors; copy it if no name changes."""
+def write_renamed(
+    source: Path, target: Path, names: dict[str, str | None], added: dict[str, Tensor]
+) -> None:
+    """Write a safetensors file with renamed and added tensors; copy it if nothing changes."""
     with safe_open(source, framework="pt") as weights:
         old_names = list(weights.keys())
-        if all(names[name] == name for name in old_names):
+        if not added and all(names[name] == name for name in old_names):
             shutil.copyfile(source, target)
             return
         tensors = {new: weights.get_tensor(old) for old in old_names if (new := names[old])}
-        save_file(tensors, target, metadata=weights.metadata())
+        save_file(tensors | added, target, metadata=weights.metadata())
         target.chmod(0o644)  # safetensors writes files that only the owner can read
 
 

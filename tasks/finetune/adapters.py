@@ -17,6 +17,7 @@ PARTS = {  # the endings of its parameters, and the strategy that creates it
     "linear": ((".linear.weight", ".linear.bias"), "the strategy linear"),
     "mix": ((".self_attn.mix",), "gated_recurrence with learned_mix"),
     "decay": ((".self_attn.decay_bias",), "gated_recurrence with decay: statistics"),
+    "sinks": ((".self_attn.sinks",), "the strategy window"),
 }
 LAYERS, NORM = "model.layers.", "model.norm."
 

@@ -17,7 +17,7 @@ from layerwright.tasks.hybrid.mixers.none import EmptyCacheLayer
 from layerwright.tasks.hybrid.mixers.streaming import kept_positions
 from layerwright.tasks.hybrid.placement import Placement
 
-FIXED_KINDS = {"full", "streaming", "gated_recurrence", "none"}
+FIXED_KINDS = {"full", "streaming", "window", "gated_recurrence", "none"}
 WARM_UP = 2  # steps that compile kernels and allocate workspaces before the recorded step
 
 
@@ -54,7 +54,9 @@ class FixedCache(Cache):
         kind = mixer["kind"]
         if kind == "none":
             return EmptyCacheLayer()
-        sinks, window = (0, UNLIMITED) if kind == "full" else (mixer["sinks"], mixer["window"])
+        sinks, window = (
+            (0, UNLIMITED) if kind == "full" else (mixer.get("sinks", 0), mixer["window"])
+        )
         positions = cache.positions if kind == "full" else layer.positions
         if positions is None:
             positions = kept_positions(cache.seen_tokens, sinks, window)

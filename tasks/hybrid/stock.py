@@ -1,7 +1,8 @@
 """Finds the class of Transformers that can hold a hybrid model, or the reasons why none can.
 
 A stock model has attention in every layer, full or with a sliding window. In Transformers and vLLM
-a window counts the query itself and has no sinks, and all windows of a model are equal.
+a window counts the query itself and has no sink tokens, and all windows of a model are equal.
+GraniteSWA's windows have learned sink logits. Removed layers are left out of the stock model.
 """
 
 from itertools import groupby
@@ -11,6 +12,8 @@ from typing import Any
 # `layer_types`.
 WINDOWED = {"llama": "ministral", "mistral": "ministral", "qwen2": "qwen2", "qwen3": "qwen3"}
 UNBIASED = ("ministral",)
+SINK_LOGITS = "granite_swa"  # a Llama block with mixed windows and a sink logit per head
+WITH_SINK_LOGITS = ("llama", "mistral", "qwen2")  # families whose blocks GraniteSWA can hold
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 
 
@@ -27,7 +30,10 @@ def stock_form(
     windows = {window for spec in kept if (window := layer_window(spec)) is not None}
     model_type: str | None = base_model_type
     # Mistral has the same window in all layers, or none.
-    if windows and not (base_model_type == "mistral" and all(map(layer_window, kept))):
+    logits = any(spec["mixer"]["kind"] == "window" for spec in kept)
+    if logits:
+        model_type = SINK_LOGITS
+    elif windows and not (base_model_type == "mistral" and all(map(layer_window, kept))):
         model_type = WINDOWED.get(base_model_type)
     obstacles = named_runs([layer_obstacle(spec) for spec in layer_specs])
     if not kept:
@@ -36,6 +42,11 @@ def stock_form(
         by_layer = (layer_window(spec) for spec in layer_specs)
         runs = named_runs([f"a window of {window}" if window else None for window in by_layer])
         obstacles.append(f"windows differ, but a stock model has only one: {'; '.join(runs)}")
+    if logits and base_model_type not in WITH_SINK_LOGITS:
+        obstacles.append(
+            f"the family {base_model_type} has no stock class with sink logits: GraniteSWA holds "
+            f"{', '.join(WITH_SINK_LOGITS)}, which have no norms of queries and keys"
+        )
     if model_type is None:
         obstacles.append(f"the family {base_model_type} has no stock class with sliding windows")
     if model_type in UNBIASED and biases:
@@ -44,9 +55,10 @@ def stock_form(
 
 
 def layer_window(spec: dict[str, Any]) -> int | None:
-    """The window of a layer with a sliding window and no sinks; None for other layers."""
+    """The window of a layer with a sliding window and no sink tokens; None for other layers."""
     mixer = spec["mixer"]
-    return mixer["window"] if mixer["kind"] == "streaming" and not mixer["sinks"] else None
+    windowed = mixer["kind"] == "window" or (mixer["kind"] == "streaming" and not mixer["sinks"])
+    return mixer["window"] if windowed else None
 
 
 def layer_obstacle(spec: dict[str, Any]) -> str | None:
@@ -62,7 +74,7 @@ def layer_obstacle(spec: dict[str, Any]) -> str | None:
         return "no feed-forward"
     if mixer == "streaming" and spec["mixer"]["sinks"]:
         return f"attention sinks ({spec['mixer']['sinks']}) beside the window"
-    if mixer not in ("full", "streaming"):
+    if mixer not in ("full", "streaming", "window"):
         return f"mixer {mixer}"
     return None
 

@@ -96,9 +96,10 @@ class HealingStage(TrainingStage):
         default=({"name": "logit_kl"},), validate_default=True, min_length=1
     )
     # tensors trained in full, next to the adapter: ``linear`` maps, the learned ``mix`` of gated
-    # recurrences, and their ``decay`` biases
-    parts: tuple[Literal["linear", "mix", "decay"], ...] = ()
-    parts_learning_rate: Number | None = Field(default=None, gt=0)  # by default the stage's
+    # recurrences, their ``decay`` biases, and the logits of windows, ``sinks``
+    parts: tuple[Literal["linear", "mix", "decay", "sinks"], ...] = ()
+    # by default the stage's; ``sinks`` need a much higher one, 0.2, other parts often a lower one
+    parts_learning_rate: Number | None = Field(default=None, gt=0)
     window_dropout: WindowDropout | None = None
 
     @model_validator(mode="after")

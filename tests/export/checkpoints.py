@@ -15,6 +15,7 @@ FULL = {"mixer": {"kind": "full"}, "feed_forward": {"kind": "mlp"}}
 REMOVED = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "none"}}
 WINDOW = {"mixer": {"kind": "streaming", "sinks": 0, "window": 6}, "feed_forward": {"kind": "mlp"}}
 SINKS = {"mixer": {"kind": "streaming", "sinks": 2, "window": 6}, "feed_forward": {"kind": "mlp"}}
+LOGITS = {"mixer": {"kind": "window", "window": 6}, "feed_forward": {"kind": "mlp"}}
 LINEAR = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "linear"}}
 NO_ATTENTION = {"mixer": {"kind": "none"}, "feed_forward": {"kind": "mlp"}}
 
@@ -56,6 +57,9 @@ def write_hybrid_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = HybridForCausalLM(from_base_config(base.config, specs)).eval().to(base.dtype)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".sinks"):
+                torch.nn.init.normal_(parameter.data, std=2)
     model.load_state_dict(base.state_dict(), strict=False)
     model.save_pretrained(folder, max_shard_size=shard)
     byte_tokenizer().save_pretrained(folder)

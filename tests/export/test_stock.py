@@ -8,6 +8,7 @@ import torch
 from export.checkpoints import (
     FULL,
     LINEAR,
+    LOGITS,
     NO_ATTENTION,
     REMOVED,
     SINKS,
@@ -49,6 +50,11 @@ ALLOWED = {
         [WINDOW, REMOVED, FULL, WINDOW],
         {"llama": "ministral", "mistral": "ministral", "qwen2": "qwen2", "qwen3": "qwen3"},
     ),
+    "sink_logits": (
+        [LOGITS, REMOVED, FULL, LOGITS],
+        {"llama": "granite_swa", "mistral": "granite_swa", "qwen2": "granite_swa"},
+    ),
+    "sink_logits_beside_a_plain_window": ([LOGITS, WINDOW, FULL, FULL], {"qwen2": "granite_swa"}),
     "all_that_is_left_has_windows": ([WINDOW, REMOVED, REMOVED, WINDOW], {"mistral": "mistral"}),
 }
 ROWS = [(name, family) for name, (_, families) in ALLOWED.items() for family in families]
@@ -88,12 +94,14 @@ def test_same_logits_and_tokens(tmp_path, name, family):
         ("llama", {"attention_bias": True, "mlp_bias": True}),
         ("llama", {"head_dim": 16}),
         ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}),
         ("qwen2", {"head_dim": 16}),
         ("qwen3", {"attention_bias": True, "rms_norm_eps": 1e-4}),
     ],
 )
-def test_traits_of_the_base_are_kept(tmp_path, family, overrides):
-    specs = [FULL, REMOVED, FULL, FULL]
+@pytest.mark.parametrize("kind", ["full", "sink logits"])
+def test_traits_of_the_base_are_kept(tmp_path, family, overrides, kind):
+    specs = [FULL, REMOVED, FULL, FULL if kind == "full" or family == "qwen3" else LOGITS]
     hybrid = write_hybrid_checkpoint(tmp_path / "hybrid", specs, family, **overrides)
     stock = stock_of(tmp_path / "hybrid", tmp_path / "stock")
     ids = tiny_tokens(2, 60)
@@ -200,6 +208,12 @@ def test_the_export_carries_the_tokenizer_and_no_code(tmp_path):
             ["ministral has no biases: attention_bias, attention_output_bias, mlp_bias"],
         ),
         ([REMOVED] * 4, "llama", {}, ["every layer is removed"]),
+        (
+            [LOGITS, FULL, FULL, FULL],
+            "qwen3",
+            {},
+            ["the family qwen3 has no stock class with sink logits", "llama, mistral, qwen2"],
+        ),
     ],
 )
 def test_what_stands_in_the_way_is_named(tmp_path, specs, family, overrides, lines):

@@ -13,7 +13,7 @@ LIMIT = SAME_MODEL[torch.float32]
 FIXED = [
     name
     for name, spec in LAYER_SPECS.items()
-    if spec["mixer"]["kind"] in ("full", "none", "streaming", "gated_recurrence")
+    if spec["mixer"]["kind"] in ("full", "none", "streaming", "window", "gated_recurrence")
 ]
 
 
@@ -44,7 +44,9 @@ def test_steps_are_those_of_the_growing_cache(name, length, device):
     compare(tiny_hybrid(LAYER_SPECS[name]).to(device), tiny_tokens(2, length), 14)
 
 
-@pytest.mark.parametrize("name", ["streaming", "gla_sinks_and_bias", "gsa", "hgrn2_mix_by_head"])
+@pytest.mark.parametrize(
+    "name", ["streaming", "window", "gla_sinks_and_bias", "gsa", "hgrn2_mix_by_head"]
+)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_prompts(name, side, device):
     mask = torch.ones(3, 12, dtype=torch.long)
@@ -52,7 +54,7 @@ def test_padded_prompts(name, side, device):
     compare(tiny_hybrid(LAYER_SPECS[name]).to(device), tiny_tokens(3, 12), 9, mask)
 
 
-@pytest.mark.parametrize("name", ["gla", "hgrn2_mix_by_head", "streaming", "gsa"])
+@pytest.mark.parametrize("name", ["gla", "hgrn2_mix_by_head", "streaming", "window", "gsa"])
 @pytest.mark.usefixtures("fused")
 def test_by_triton(name, device):
     """The whole step on Triton's kernels, which on a GPU is recorded and replayed."""

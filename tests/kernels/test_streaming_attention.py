@@ -82,6 +82,54 @@ def test_output_lse_and_gradients_match_the_reference(heads, size, span, length,
             assert relative_rms(gradient, reference) <= KERNEL[torch.float64]
 
 
+def sink_logits(heads: int) -> torch.Tensor:
+    """A logit per head, from far below the scores to far above them."""
+    return torch.linspace(-40, 9, heads, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("layout", ["uniform", "left"])
+def test_a_sink_logit_is_a_key_with_a_zero_value(layout):
+    q, k, v = draw(70, (6, 2), 8)
+    logits, positions = sink_logits(6), place(70, layout)
+    out, lse = streaming_attention_reference(
+        q, k, v, positions, positions, 0, 9, return_lse=True, sink_logits_H=logits
+    )
+    plain, plain_lse = streaming_attention_reference(
+        q, k, v, positions, positions, 0, 9, return_lse=True
+    )
+    share = (plain_lse - logits[:, None]).sigmoid()  # 0 where nothing is visible
+    torch.testing.assert_close(out, plain * share[..., None])
+    seen = ~plain_lse.isneginf()
+    assert seen.equal(~lse.isneginf())
+    torch.testing.assert_close(lse[seen], plain_lse.logaddexp(logits[:, None])[seen])
+
+
+@pytest.mark.parametrize("layout", ["uniform", "left", "right", "middle"])
+@pytest.mark.parametrize("length", [1, 64, 257])
+@pytest.mark.parametrize(("heads", "size", "span"), CASES)
+def test_sink_logits_match_the_reference(heads, size, span, length, layout):
+    inputs = [*draw(length, heads, size), sink_logits(heads[0])]
+    positions = place(length, layout)
+    args = *inputs[:3], positions, positions, *span
+    expected, expected_lse = streaming_attention_reference(
+        *args, return_lse=True, sink_logits_H=inputs[3]
+    )
+    weight, lse_weight = torch.randn_like(expected), torch.randn_like(expected_lse)
+    real = (~expected_lse.isneginf()).nonzero(as_tuple=True)
+    total = (expected * weight).sum() + (expected_lse * lse_weight)[real].sum()
+    gradients = torch.autograd.grad(total, inputs)
+    out, lse = streaming_attention_blockwise(
+        *args, return_lse=True, sink_logits_H=inputs[3], block=48
+    )
+    torch.testing.assert_close(lse, expected_lse)
+    assert relative_rms(out, expected) <= KERNEL[torch.float64]
+    found = torch.autograd.grad((out * weight).sum() + (lse * lse_weight)[real].sum(), inputs)
+    for gradient, reference in zip(found, gradients, strict=True):
+        assert relative_rms(gradient, reference) <= KERNEL[torch.float64]
+    alone = streaming_attention_blockwise(*args, sink_logits_H=inputs[3])
+    assert relative_rms(alone, expected) <= KERNEL[torch.float64]
+
+
 def test_gradient_of_the_lse():
     q, k, _ = draw(64, (6, 2), 8)
     positions = place(64, "left")

@@ -73,6 +73,28 @@ def test_output_lse_and_gradients_match_the_reference(length, layout, case, devi
         assert relative_rms(x, y) <= limit, name
 
 
+@pytest.mark.parametrize(("length", "layout", "case"), CASES)
+def test_sink_logits_match_the_reference(length, layout, case, device):
+    heads, size, span = case
+    logits = torch.linspace(-40, 9, heads[0], device=device).requires_grad_()
+    inputs, positions = [*draw(length, heads, size, device), logits], place(length, layout, device)
+    doubles = exact(*inputs)
+    places = positions, positions, *span
+    expected, expected_lse = streaming_attention_reference(
+        *doubles[:3], *places, return_lse=True, sink_logits_H=doubles[3]
+    )
+    out, lse = streaming_attention(*inputs[:3], *places, return_lse=True, sink_logits_H=logits)
+    limit = KERNEL[torch.float32]
+    assert relative_rms(out, expected) <= limit
+    assert lse.isneginf().equal(expected_lse.isneginf())
+    assert relative_rms(seen(lse), seen(expected_lse)) <= limit
+    weight, lse_weight = torch.randn_like(out), torch.randn_like(lse)
+    found = torch.autograd.grad((out * weight).sum() + (seen(lse) * lse_weight).sum(), inputs)
+    total = (expected * weight).sum() + (seen(expected_lse) * lse_weight).sum()
+    for name, x, y in zip("qkvs", found, torch.autograd.grad(total, doubles), strict=True):
+        assert relative_rms(x, y) <= limit, name
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_near_fp64(dtype, device):
     inputs, positions = draw(100, (4, 2), 16, device, dtype), place(100, "left", device)
@@ -104,15 +126,19 @@ def test_split_queries_equal_the_whole(cut, device):
     assert relative_rms(part, whole[:, :, cut:]) <= KERNEL[torch.float32]
 
 
+@pytest.mark.parametrize("logit", [None, -30.0, 2.0, 200.0])
 @pytest.mark.parametrize("splits", [1, 3, 5])
-def test_splits_of_the_keys_are_one_softmax(splits, device):
+def test_splits_of_the_keys_are_one_softmax(splits, logit, device):
     from layerwright.kernels.streaming_attention.triton_decode import attend_once
 
     _, k, v = (x.detach() for x in draw(150, (4, 2), 256, device))
     q, positions = k.new_ones(2, 4, 1, 256), place(150, "left", device)
     places = positions[:, -1:], positions, 2, 60
-    out, lse = attend_once(q, k, v, *places, splits=splits)
-    expected, expected_lse = streaming_attention_reference(q, k, v, *places, return_lse=True)
+    logits = None if logit is None else logit * torch.linspace(0.5, 1, 4, device=device)
+    out, lse = attend_once(q, k, v, *places, sink_logits_H=logits, splits=splits)
+    expected, expected_lse = streaming_attention_reference(
+        q, k, v, *places, return_lse=True, sink_logits_H=logits
+    )
     assert relative_rms(out, expected) <= KERNEL[torch.float32]
     assert relative_rms(lse, expected_lse) <= KERNEL[torch.float32]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from facts import says
 from scipy.linalg import lstsq
 from tiny import LAYER_SPECS, LAYERS, tiny_hybrid, tiny_tokens
 
@@ -16,6 +17,7 @@ from layerwright.tasks.strategies.linear import Linear
 from layerwright.tasks.strategies.remove import Remove
 from layerwright.tasks.strategies.specs import Assignment
 from layerwright.tasks.strategies.streaming import Streaming
+from layerwright.tasks.strategies.window import Window
 
 ROWS = tiny_tokens(6, 90)
 
@@ -194,3 +196,46 @@ def test_a_learned_mix_is_given_the_shares_and_stays_out_where_it_is_not_asked_f
     plainly = GatedRecurrence(window=4, alpha=0.75, beta=0.25)
     assert not plainly.fits
     assert "learned_mix" not in plainly.layer_spec(LAYER_SPECS["full"])["mixer"]
+
+
+def attention_error(model, original, layer: int) -> float:
+    """Error of one layer's attention on the base's stream, past the window."""
+    x, placement = original.model.prepare(ROWS)
+    x = original.model.run_layers(x, placement, 0, layer)
+    found, full = (m.model.layers[layer].mixed(x, placement) for m in (model, original))
+    return (found - full)[:, 20:].square().sum().item()
+
+
+def test_mean_logits_are_the_first_tokens_log_sum_exp():
+    model, original = base(), base()
+    tensors = convert_in_place(model, plan((1, 2, Window(window=20, logits="mean"))), lambda: ROWS)
+    assert set(tensors) == {"model.layers.1.self_attn.sinks"}
+    x, placement = original.model.prepare(ROWS)
+    x = original.model.run_layers(x, placement, 0, 1)
+    layer = original.model.layers[1]
+    q, k, _ = layer.self_attn.project(layer.input_layernorm(x), placement.rotary)
+    scores = q[:, :, 20:] @ k[:, :, :4].repeat_interleave(3, dim=1).mT * 8**-0.5
+    expected = scores.logsumexp(-1).mean((0, 2))
+    torch.testing.assert_close(tensors["model.layers.1.self_attn.sinks"], expected)
+
+
+def test_fitted_logits_lose_least_of_full_attention():
+    """No change of a single logit by a tenth brings the output nearer."""
+    original = base()
+    errors = {}
+    for logits in ("mean", "fitted"):
+        model = base()
+        convert_in_place(model, plan((2, 3, Window(window=20, logits=logits))), lambda: ROWS)
+        errors[logits] = attention_error(model, original, 2)
+    assert errors["fitted"] < errors["mean"]
+    sinks = model.model.layers[2].self_attn.sinks
+    for head in range(6):
+        for change in (-0.1, 0.1):
+            sinks[head] += change
+            assert attention_error(model, original, 2) > errors["fitted"]
+            sinks[head] -= change
+
+
+def test_rows_within_the_window_are_refused():
+    with pytest.raises(InputError, match=says("90", "profile.row_tokens")):
+        convert_in_place(base(), plan((1, 2, Window(window=90))), lambda: ROWS)

@@ -7,7 +7,8 @@ from layerwright.tasks.hybrid.mixers.local import LocalAttention
 from layerwright.tasks.hybrid.mixers.none import NoMixer
 from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
+from layerwright.tasks.hybrid.mixers.window import WindowAttention
 
 _ALL: list[type[AttentionMixer]] = [FullAttention, GatedRecurrence, LocalAttention, NoMixer]
-_ALL += [PrefillSelection, StreamingAttention]
+_ALL += [PrefillSelection, StreamingAttention, WindowAttention]
 MIXERS = {mixer.kind: mixer for mixer in _ALL}

@@ -122,6 +122,11 @@ class StreamingAttention(AttentionMixer):
     """Spec: {"kind": "streaming", "sinks": S >= 0, "window": W >= 1}; W counts the query too."""
 
     kind = "streaming"
+    least: ClassVar = {"sinks": 0, "window": 1}  # the parameters, with their smallest values
+
+    def sink_logits(self) -> Tensor | None:
+        """A learned logit per query head in the softmax's denominator, (H,), or None."""
+        return None
 
     def attend(
         self, q_BHTd: Tensor, k_BGTd: Tensor, v_BGTd: Tensor, placement: Placement, cache: Any
@@ -129,32 +134,34 @@ class StreamingAttention(AttentionMixer):
         k, v, stored = k_BGTd, v_BGTd, placement.stored_positions
         if cache is not None:
             k, v, stored = cache.update(k, v, self.layer_idx, positions=stored)
-        sinks, window = self.spec["sinks"], self.spec["window"]
+        sinks, window, logits = self.spec.get("sinks", 0), self.spec["window"], self.sink_logits()
         if stored is not None:
             positions = placement.positions, stored
         elif q_BHTd.shape[2] == 1:  # a single query sees all keys in the cache
-            return one_query_attention(q_BHTd, k, v)
+            return one_query_attention(q_BHTd, k, v, sink_logits_H=logits)
         else:
             positions = host_positions(placement, q_BHTd.shape[2], sinks, window)
-        return streaming_attention(q_BHTd, k, v, *positions, sinks, window)
+        return streaming_attention(q_BHTd, k, v, *positions, sinks, window, sink_logits_H=logits)
 
     @classmethod
     def check_parameters(cls, parameters: dict[str, Any]) -> None:
-        if set(parameters) != {"sinks", "window"}:
-            raise ValueError(f"takes 'sinks' and 'window', got {sorted(parameters)}")
-        check_whole(0, sinks=parameters["sinks"])
-        check_whole(1, window=parameters["window"])
+        if set(parameters) != set(cls.least):
+            raise ValueError(
+                f"takes {' and '.join(map(repr, cls.least))}, got {sorted(parameters)}"
+            )
+        for name, least in cls.least.items():
+            check_whole(least, **{name: parameters[name]})
 
     @classmethod
     def reach_tokens(cls, spec: dict[str, Any]) -> int:
-        return spec["sinks"] + spec["window"]
+        return spec.get("sinks", 0) + spec["window"]
 
     @classmethod
     def cache_layer(cls, spec: dict[str, Any]) -> StreamingCacheLayer:
-        return StreamingCacheLayer(spec["sinks"], spec["window"])
+        return StreamingCacheLayer(spec.get("sinks", 0), spec["window"])
 
     @classmethod
     def kv_bytes(cls, config: Any, spec: dict[str, Any], size: CacheSize) -> int:
-        kept = min(size.context_tokens, spec["sinks"] + spec["window"] - 1)
+        kept = min(size.context_tokens, spec.get("sinks", 0) + spec["window"] - 1)
         slot = key_value_bytes(config, size.element_bytes) + (POSITION_BYTES if size.padded else 0)
         return size.batch * kept * slot
