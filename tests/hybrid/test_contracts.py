@@ -223,7 +223,7 @@ def test_gradient_reaches_lora_in_every_layer(every):
     mixing = sum(layer["mixer"]["kind"] != "none" for layer in every.config.layer_specs)
     assert len(gradients) == mixing * 2 * 2
     # The queries of a layer that sees one key have no say, so theirs may be zero there.
-    lone = spec["mixer"].get("window") == 1 and spec["mixer"]["sinks"] == 0
+    lone = spec["mixer"].get("window") == 1 and spec["mixer"].get("sinks") == 0
     for name, gradient in gradients.items():
         assert gradient.isfinite().all()
         assert lone or gradient.abs().sum() > 0, name

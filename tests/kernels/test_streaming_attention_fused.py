@@ -126,7 +126,7 @@ def test_split_queries_equal_the_whole(cut, device):
     assert relative_rms(part, whole[:, :, cut:]) <= KERNEL[torch.float32]
 
 
-@pytest.mark.parametrize("logit", [None, -30.0, 2.0, 200.0])
+@pytest.mark.parametrize("logit", [None, -30.0, 2.0, 60.0])
 @pytest.mark.parametrize("splits", [1, 3, 5])
 def test_splits_of_the_keys_are_one_softmax(splits, logit, device):
     from layerwright.kernels.streaming_attention.triton_decode import attend_once
