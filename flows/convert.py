@@ -17,6 +17,7 @@ from layerwright.tasks.contracts.references import Calibration, CheckpointRef, M
 from layerwright.tasks.contracts.run import RunSummary
 from layerwright.tasks.contracts.training import FinetuneReport, RegularizationReport
 from layerwright.tasks.convert.task import convert_model
+from layerwright.tasks.export.task import export_checkpoint
 from layerwright.tasks.finetune.task import finetune_model, regularize_model
 from layerwright.tasks.gate.task import decide
 from layerwright.tasks.profile.task import profile_model
@@ -83,6 +84,8 @@ def conversion(session: Session) -> RunSummary:
         session, model, texts, profile, plan, converted, healing, report, decision,
         repairs=tuple(repairs), regularization=regularized, costs=costs,
     )  # fmt: skip
+    if decision.accepted:
+        outcome.served = export_checkpoint(candidate, run=run)
     page, evidence = outcome.write_page(), outcome.evidence()
     if decision.accepted:
         outcome.registered = register_model(

@@ -43,9 +43,10 @@ def _show_summary(console: Console, run: RunSummary) -> None:
         console.print(f"  failed    {check}")
     if run.registered:
         verified = " (found, verified)" if run.registered.found else ""
+        kind = run.registered.model_type
         console.print(
             f"registered  {run.registered.name} version {run.registered.version} "
-            f"as {run.registered.alias}{verified}"
+            f"as {run.registered.alias}{f', a {kind} model' if kind else ''}{verified}"
         )
     console.print(f"checkpoint  {run.checkpoint.uri}", soft_wrap=True)
     console.print(f"report      {run.report}", soft_wrap=True)

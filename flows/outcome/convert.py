@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from layerwright.flows.outcome.model_cards import card_facts
 from layerwright.flows.session.inputs import items_of
 from layerwright.flows.session.session import Session, versions
+from layerwright.tasks.contracts.checkpoint import ServedForm
 from layerwright.tasks.contracts.costs import CostTable
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
@@ -52,6 +53,7 @@ class Outcome:
     registered: Registration | None = None
     regularization: RegularizationReport | None = None
     costs: CostTable | None = None
+    served: ServedForm | None = None
 
     @property
     def candidate(self) -> CheckpointRef:
@@ -119,6 +121,7 @@ class Outcome:
             page=str(folder.path / "report.html"),
             card=str(folder.write("README.md", self._card())),
             cost=self.cost,
+            served=self.served,
         )
 
     def _bundle(self) -> ReportBundle:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from layerwright.tasks.contracts.base import Contract
+from layerwright.tasks.contracts.references import TreeRef
 
 
 class Share(Contract):
@@ -55,6 +56,13 @@ class Exported(Contract):
     model_type: str
     layers: int
     relative_rms: float
+
+
+class ServedForm(TreeRef):
+    """What the registry's version points at: a checkpoint's stock form, or the checkpoint."""
+
+    model_type: str
+    relative_rms: float | None = None  # of the stock form's logits; None for the checkpoint itself
 
 
 class ExportedGguf(Exported):

@@ -13,6 +13,8 @@ class Registration(Contract):
     name: str
     version: str
     alias: str
+    # the class that loads it: `layerwright` needs the code in the checkpoint, others need none
+    model_type: str | None = None
     found: bool  # the version existed before this run, with the same manifest digest
 
 

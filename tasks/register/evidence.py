@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerwright.tasks.contracts.base import Contract, identity
+from layerwright.tasks.contracts.checkpoint import ServedForm
 from layerwright.tasks.contracts.evaluation import EvalReport
 from layerwright.tasks.contracts.gate import GateDecision
 from layerwright.tasks.contracts.plan import ConversionPlan
@@ -36,6 +37,7 @@ class Evidence(Contract):
     page: str | None = None  # the path of the HTML report
     card: str | None = None  # the path of the model card
     cost: CostAndReturn | None = None  # None without a price
+    served: ServedForm | None = None  # None: the candidate as it is
 
     @property
     def sha256(self) -> str:

@@ -1,9 +1,9 @@
 """Register an accepted checkpoint as a version in MLflow's model registry.
 
-The weights are neither loaded nor copied: the version's source is the checkpoint's tree in the
-store. The evidence is an MLflow logged model, which the version's tag ``layerwright.model_id``
-names. Each part is created only if it does not exist. So repeating a registration changes nothing,
-and repeating an interrupted one completes it.
+The weights are neither loaded nor copied: the version's source is the tree in the store that is
+served, the checkpoint's stock form if it has one. The evidence is an MLflow logged model, which the
+version's tag ``layerwright.model_id`` names. Each part is created only if it does not exist. So
+repeating a registration changes nothing, and repeating an interrupted one completes it.
 """
 
 from __future__ import annotations
@@ -88,19 +88,23 @@ def register_model(
     """
     refuse_unreachable(tracking_uri, store.uri)
     _refuse_unless_accepted(evidence, now or datetime.now(UTC))
-    name, alias, sha256 = options.model_name, options.alias, evidence.candidate.sha256
-    tree, source = store.open_tree(sha256), store.tree_uri(sha256)
+    name, alias, candidate = options.model_name, options.alias, evidence.candidate
+    tree, served = store.open_tree(candidate.sha256), evidence.served or candidate
+    source = store.tree_uri(served.sha256)
+    if served.sha256 != candidate.sha256:
+        store.open_tree(served.sha256)  # verifies it
     with connect(tracking_uri) as client:
         found = _versions(client, name, source, evidence)
         model = log_evidence(client, evidence, tree)
-        tags = _tags(evidence, source, model)
+        tags = _tags(evidence, store.tree_uri(candidate.sha256), model)
         version = found[0] if found else _create(client, name, source, evidence, model, tags)
         number = str(version.version)
         if version.status != "READY":
             raise StepError(f"version {number} of {name} is {version.status}, not READY")
         _complete_tags(client, version, tags)
         _point(client, name, alias, number)
-    return Registration(name=name, version=number, alias=alias, found=bool(found))
+    kind = evidence.served.model_type if evidence.served else None
+    return Registration(name=name, version=number, alias=alias, model_type=kind, found=bool(found))
 
 
 def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
@@ -124,22 +128,26 @@ def _refuse_unless_accepted(evidence: Evidence, now: datetime) -> None:
             raise RegistrationError(f"{what} is about {given}, not about {expected}")
 
 
-def _tags(evidence: Evidence, source: str, model: LoggedModel) -> dict[str, str]:
+def _tags(evidence: Evidence, uri: str, model: LoggedModel) -> dict[str, str]:
     """The version's tags. ``evidence_sha256`` is last: once set, the others are up to date."""
     candidate, cost = evidence.candidate, evidence.cost
-    costs = {}
+    costs, served = {}, {}
+    if evidence.served:
+        served["served_sha256"] = evidence.served.sha256
+        served["served_model_type"] = evidence.served.model_type
     if cost:
         currency = cost.price.currency
         costs["price_device_hour"] = f"{cost.price.device_hour:g} {currency}"
         costs["conversion_cost"] = f"{cost.conversion:.4g} {currency}"
     return {
-        "checkpoint_uri": source,
+        "checkpoint_uri": uri,
         "manifest_sha256": candidate.sha256,
         "checkpoint_bytes": str(candidate.bytes),
         "plan_sha256": candidate.plan_sha256,
         "base_sha256": candidate.base_sha256,
         **decision_tags(evidence.decision, evidence.report),
         **costs,
+        **served,
         "run_id": evidence.run_id,
         "model_id": model.model_id,
         "evidence_sha256": evidence.sha256,

@@ -4,7 +4,7 @@ from layerwright.tasks.contracts.promotion import Registration
 from layerwright.tasks.orchestration.node import Node
 from layerwright.tasks.steps import Step
 
-STEP = Step("register", after="gate", seconds=5.0, placed=False)
+STEP = Step("register", after="export", seconds=5.0, placed=False)
 register_model = Node[Registration](
     STEP, "layerwright.tasks.register.registry.register_candidate", cached=False
 )

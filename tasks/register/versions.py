@@ -186,7 +186,7 @@ def held_trees(tracking_uri: str) -> dict[str, str]:
         while True:
             page = client.search_model_versions(max_results=1000, page_token=token)
             for version in page:
-                for name in ("manifest_sha256", "base_sha256"):
+                for name in ("manifest_sha256", "served_sha256", "base_sha256"):
                     if sha256 := tag(version, name):
                         held.setdefault(sha256, f"{version.name} {version.version}")
             token = page.token
