@@ -32,6 +32,7 @@ def test_an_accepted_run_is_registered_with_its_report(accepted) -> None:
         "name": "tiny-hybrid",
         "version": "1",
         "alias": "challenger",
+        "model_type": "layerwright",
         "found": False,
     }
     assert set(summary["plan"]) == {"0", "1", "2", "3"}
@@ -65,7 +66,7 @@ def test_the_second_run_is_cached_and_finds_its_registration(accepted) -> None:
     folder, first = accepted
     second = last_line(layerwright("convert", "recipe.yaml", "--json", cwd=folder))
     assert second["cache_hits"] == [
-        "fetch", "profile", "choose", "convert", "finetune", "evaluate",
+        "fetch", "profile", "choose", "convert", "finetune", "evaluate", "export",
     ]  # fmt: skip
     assert second["registered"] == first["registered"] | {"found": True}
     assert second["checkpoint"] == first["checkpoint"]
