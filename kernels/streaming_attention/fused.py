@@ -51,8 +51,8 @@ def _forward(
         return q.new_zeros(q.shape), q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     run = attend_once if q.shape[2] == 1 else attend
     inputs = dense_channels(q), dense_channels(k), dense_channels(v)
-    mask = i.contiguous(), j.contiguous(), sinks, window
-    return run(*inputs, *mask, sink_logits_H=sink_logits)
+    positions = i.contiguous(), j.contiguous()
+    return run(*inputs, *positions, sinks, window, sink_logits_H=sink_logits)
 
 
 @_forward.register_fake

@@ -80,7 +80,7 @@ def write_stock(checkpoint: Checkpoint, target: Path) -> PretrainedConfig:
     if len(files) > 1:
         kept = {new: checkpoint.tensors[old] for old, new in names.items() if new}
         places = {name: tensor.file.name for name, tensor in kept.items()}
-        total = sum(tensor.nbytes for tensor in (*kept.values(), *added.values()))
+        total = sum(t.nbytes for t in kept.values()) + sum(t.nbytes for t in added.values())
         write_index(target, places | dict.fromkeys(added, files[-1].name), total)
     return config
 

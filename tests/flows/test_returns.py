@@ -79,7 +79,7 @@ def test_a_second_run_knows_what_the_first_one_cost(converted) -> None:
     was, now = (CostAndReturn.model_validate(run["cost"]) for run in (first, second))
     for step in ("profile", "evaluate"):  # their results say how long they took
         assert now.device_seconds[step] == pytest.approx(was.device_seconds[step], rel=0.5)
-    assert now.untimed == ("fetch", "choose", "convert")
+    assert now.untimed == ("fetch", "choose", "convert", "export")
 
 
 def test_a_month_has_hours_money_and_versions(converted) -> None:

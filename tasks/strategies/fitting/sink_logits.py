@@ -78,11 +78,8 @@ def _queries(stretch: Stretch, window: int) -> list[tuple[Tensor, Tensor, Tensor
             reach = mixer.spec.get("window", UNLIMITED)  # a base may have windows of its own
             full = streaming_attention(q, k, v, at, places, 0, reach)
             out, lse = streaming_attention(q, k, v, at, places, 0, window, return_lse=True)
-            _, first = streaming_attention(
-                *(q, k[:, :, :FIRST_TOKENS], v[:, :, :FIRST_TOKENS]),
-                *(at, places[:, :FIRST_TOKENS], 0, UNLIMITED),
-                return_lse=True,
-            )
+            k, v, places = k[:, :, :FIRST_TOKENS], v[:, :, :FIRST_TOKENS], places[:, :FIRST_TOKENS]
+            _, first = streaming_attention(q, k, v, at, places, 0, UNLIMITED, return_lse=True)
             weight_DHd = mixer.o_proj.weight.float().unflatten(1, (H, d))
             by_head_NHD = torch.einsum("bhtd,ehd->bthe", out.float(), weight_DHd).flatten(0, 1)
             target_ND = torch.einsum("bhtd,ehd->bte", full.float(), weight_DHd).flatten(0, 1)
