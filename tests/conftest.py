@@ -35,7 +35,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def threads_and_seed(request: pytest.FixtureRequest) -> None:
     """One thread for tiny models, where more only wait for each other; all for the real one. What
-    a test draws does not depend on the tests before it."""
+    a test draws does not depend on the tests before it.
+    """
     torch.set_num_threads(ALL_THREADS if request.node.get_closest_marker("real") else 1)
     torch.manual_seed(0)
 

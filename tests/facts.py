@@ -7,7 +7,8 @@ import re
 
 def missing(text: str, *facts: object) -> list[str]:
     """The facts that do not stand in the text. ``1.5`` does not stand in ``11.5``, nor ``a`` in
-    ``at``; upper and lower case are the same."""
+    ``at``; upper and lower case are the same.
+    """
     return [
         str(fact)
         for fact in facts

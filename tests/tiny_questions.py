@@ -1,5 +1,6 @@
 """Rows in the formats of the zero-shot tasks, with words of no meaning, and lm-eval's tasks on
-them."""
+them.
+"""
 
 import json
 import random

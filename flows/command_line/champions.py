@@ -65,7 +65,8 @@ def approval_from(
     approve_by: str | None, reason: str | None, recipe: Path | None, ask: bool
 ) -> Approval | ApprovalPolicy | Literal["ask"]:
     """The approval that a command's options give; InputError if there is not exactly one approval,
-    or the recipe has no policy."""
+    or the recipe has no policy.
+    """
     ways = [bool(approve_by or reason), recipe is not None, ask]
     if sum(ways) != 1:
         raise InputError(
@@ -119,7 +120,8 @@ def run_rollout(
     model: str, recipe: Path, assignments: list[str], log: Path, home: Home, restart: bool
 ) -> RolloutResult:
     """Check recipe and log, then run the rollout flow; InputError if the recipe or the log is
-    wrong; nothing was started or written. Interrupted if the user pressed Ctrl-C."""
+    wrong; nothing was started or written. Interrupted if the user pressed Ctrl-C.
+    """
     embedded.configure(home)
     from layerwright.flows.rollout import rollout
     from layerwright.flows.session.rollouts import prepare_rollout

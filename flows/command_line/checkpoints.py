@@ -45,7 +45,8 @@ def _found(name: str, home: Home) -> tuple[Path, RunFolder | None]:
 
 def export_checkpoint(name: str, home: Home, form: Form, target: Path) -> Exported:
     """Write a checkpoint into ``target`` in a form that serving engines load, with its card. The
-    evidence of a run is part of the card; errors as for `checkpoint_folder`."""
+    evidence of a run is part of the card; errors as for `checkpoint_folder`.
+    """
     folder, run = _found(name, home)
     facts = facts_of_folder(folder, run)
     if form == "stock":

@@ -31,7 +31,8 @@ class Outlook(Contract):
 
 def outlook(prepared: Prepared) -> Outlook:
     """Walk the DAG through the cache until the first step that is not cached. Times are estimated
-    from a matrix product that is timed now, within a factor of about two."""
+    from a matrix product that is timed now, within a factor of about two.
+    """
     from layerwright.flows.convert import conversion
     from layerwright.flows.session.session import Session
     from layerwright.tasks.fetch.task import fetch_model

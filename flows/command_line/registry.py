@@ -100,7 +100,8 @@ def rollout(
     as_json: options.AsJson = False,
 ) -> None:
     """Give the challenger a growing share of a request log, then promote it or roll it back by the
-    recipe's policy. Run the same command again to resume."""
+    recipe's policy. Run the same command again to resume.
+    """
     from layerwright.flows.command_line import champions
 
     found = champions.run_rollout(model, recipe, assignments, log, home, restart)

@@ -26,7 +26,8 @@ def convert(
     as_json: options.AsJson = False,
 ) -> None:
     """Run the whole DAG of a recipe: fetch, profile, choose, convert, finetune, evaluate, gate,
-    register."""
+    register.
+    """
     from layerwright.flows.session.prepare import prepare
 
     ready = prepare(recipe, assignments, home, flow="convert", plan=plan, serve=not dry_run)
@@ -123,7 +124,8 @@ def requalify(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure a registered version against its base and the champion with a recipe's data,
-    metrics and gate."""
+    metrics and gate.
+    """
     from layerwright.flows.session.prepare import prepare
     from layerwright.tasks.register.versions import Address
 
@@ -142,7 +144,8 @@ def compare(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure two checkpoints side by side with a recipe's data and metrics: paired differences,
-    the items that changed, the worst regressions."""
+    the items that changed, the worst regressions.
+    """
     from layerwright.flows.session.prepare import prepare
 
     options.run_flow(prepare(recipe, assignments, home, flow="compare"), as_json, a=a, b=b)

@@ -37,7 +37,8 @@ class Spending(Contract):
 
 def spending(home: Home, month: str | None = None) -> Spending:
     """Every month with runs, oldest first; with ``month`` (``YYYY-MM``), only that month.
-    InputError if no run started in that month."""
+    InputError if no run started in that month.
+    """
     by_month: dict[str, list[RunRecord]] = defaultdict(list)
     for record in RunFolder.all(home):
         by_month[record.started_at[:7]].append(record)

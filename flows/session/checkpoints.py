@@ -43,7 +43,8 @@ def named_checkpoint(name: str, place: Place) -> CheckpointRef:
 
 def base_of(checkpoint: CheckpointRef, session: Session) -> ModelRef:
     """The base that a checkpoint was made from, from the store or fetched by the recipe; InputError
-    if the store lacks the checkpoint, or the recipe has another model."""
+    if the store lacks the checkpoint, or the recipe has another model.
+    """
     store = session.open_store()
     if not store.has_tree(checkpoint.sha256):
         raise InputError(

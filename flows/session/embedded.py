@@ -1,5 +1,6 @@
 """The embedded Prefect server, which starts and ends with a command; it is the default. Its files
-are in the home folder. A killed command's server is found by its recorded process id, and ended."""
+are in the home folder. A killed command's server is found by its recorded process id, and ended.
+"""
 
 import json
 import os
@@ -37,7 +38,8 @@ SERVER_SETTINGS = {
 
 def configure(home: Home) -> None:
     """Set the environment of an embedded run, before Prefect and MLflow are first imported. If
-    ``PREFECT_API_URL`` names a server, that server is used and only telemetry is turned off."""
+    ``PREFECT_API_URL`` names a server, that server is used and only telemetry is turned off.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():  # progress bars of libraries would fill a log
@@ -50,7 +52,8 @@ def configure(home: Home) -> None:
 
 class Server:
     """A Prefect server for one command: the environment's, or an ephemeral one of our own.
-    ``begin`` starts the ephemeral server without waiting, during the command's imports."""
+    ``begin`` starts the ephemeral server without waiting, during the command's imports.
+    """
 
     def __init__(self, home: Home) -> None:
         self.home = home

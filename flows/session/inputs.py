@@ -29,7 +29,8 @@ def fetch_base(session: Session) -> ModelRef:
 
 def fetch_texts(session: Session, flow: str) -> dict[str, TextRef]:
     """Every text that a flow reads, by name; InputError if the metrics cannot use an item; the
-    error names file, line and field."""
+    error names file, line and field.
+    """
     recipe, pins, run = session.recipe, session.pins, session.run
     texts = {
         name: fetch_text(recipe.data[name], recipe.data_root, pins[f"data.{name}"], run=run)
@@ -62,7 +63,8 @@ def measured_costs(
     more: Iterable[Strategy] = (),
 ) -> CostTable | None:
     """The cost table of all strategies that a plan can use, if the recipe has a `costs` block;
-    ``more`` are strategies of a plan that the user gave."""
+    ``more`` are strategies of a plan that the user gave.
+    """
     recipe = session.recipe
     if recipe.costs is None:
         return None

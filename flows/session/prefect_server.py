@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def refuse_closed_server() -> None:
     """Make one request to the server, if the environment names one; InputError if it rejects our
-    credentials. StepError if it does not answer, or has an incompatible version."""
+    credentials. StepError if it does not answer, or has an incompatible version.
+    """
     api = os.environ.get("PREFECT_API_URL")
     if not api:
         return

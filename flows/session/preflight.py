@@ -28,7 +28,8 @@ NEEDED_BLOCKS = {
 @contextmanager
 def located(document: Located, where: str = "") -> Iterator[None]:
     """Give an InputError in the block the file and line of the recipe's field ``where``: ``a.b.0``;
-    if empty or ``a.b.``, the error's own field completes it."""
+    if empty or ``a.b.``, the error's own field completes it.
+    """
     try:
         yield
     except InputError as error:
@@ -39,7 +40,8 @@ def located(document: Located, where: str = "") -> Iterator[None]:
 
 def check_recipe(recipe: Recipe, document: Located, *, flow: str) -> None:
     """Check what the recipe's own types cannot: parts that a flow needs, texts, rules, pools;
-    InputError with file, line and field."""
+    InputError with file, line and field.
+    """
     for name in NEEDED_BLOCKS[flow]:
         if getattr(recipe, name) is None:
             raise InputError(

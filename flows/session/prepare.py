@@ -78,7 +78,8 @@ def prepare(
 
 def prepare_again(home: Home, run_id: str) -> Prepared:
     """Prepare an earlier convert run to continue, with its recorded recipe and plan; InputError if
-    the run does not exist, or its sources no longer exist."""
+    the run does not exist, or its sources no longer exist.
+    """
     embedded.configure(home)
     folder = RunFolder.find(home, run_id)
     record = folder.record(components=True)

@@ -47,7 +47,8 @@ def prepare_rollout(
     model: str, path: Path, assignments: list[str], log: Path, home: Home
 ) -> PreparedRollout:
     """Read a recipe and a request log; check that they have everything that the policy needs.
-    InputError if one of them is wrong, or there is no registry; nothing was written."""
+    InputError if one of them is wrong, or there is no registry; nothing was written.
+    """
     recipe, document = load_recipe(path, assignments)
     for block in ("rollout", "registry"):
         if getattr(recipe, block) is None:

@@ -85,7 +85,8 @@ class RunFolder:
     @classmethod
     def find(cls, home: Home, run_id: str) -> Self:
         """An existing run; a unique beginning of its id is enough, ``latest`` is the newest.
-        InputError if no run matches, or several do."""
+        InputError if no run matches, or several do.
+        """
         known = sorted(p.parent.name for p in home.runs.glob("*/run.json"))
         if run_id == "latest" and (records := cls.all(home)):
             return cls(home, records[-1].run_id)

@@ -124,7 +124,8 @@ def home_at(given: str | None) -> Home:
 @contextlib.contextmanager
 def local_file(address: str) -> Iterator[Path]:
     """A file that a deployment's parameters name: a path, or a copy of ``s3://bucket/key``;
-    InputError if the object cannot be read."""
+    InputError if the object cannot be read.
+    """
     if not address.startswith("s3://"):
         yield Path(address)
         return

@@ -44,7 +44,8 @@ def trained_texts(recipe: Recipe) -> tuple[str, ...]:
 
 def sources_of(recipe: Recipe, document: Located, *, flow: str) -> dict[str, Source]:
     """Every source that a flow will read: ``model`` and ``data.<name>``; InputError if no kind of
-    source matches; the error names file and line."""
+    source matches; the error names file and line.
+    """
     found: dict[str, Source] = {}
     with located(document, "model.source"):
         found["model"] = model_source(recipe.model, recipe.data_root)
@@ -65,7 +66,8 @@ def pin_sources(sources: dict[str, Source], document: Located) -> dict[str, str]
 
 def check_sources(sources: dict[str, Source], document: Located, home: Home) -> None:
     """Ask each source whether it exists and how large it is; check the disk. InputError if a source
-    does not exist, or the disk has too little space."""
+    does not exist, or the disk has too little space.
+    """
     sizes = {}
     with ThreadPoolExecutor() as pool:  # each probe waits for an index
         probes = {where: pool.submit(source.size_bytes) for where, source in sources.items()}

@@ -225,7 +225,8 @@ class Selector(Component):
     @abstractmethod
     def select(self, problem: Problem) -> tuple[PlanItem, ...]:
         """Items that cover all layers exactly once, in order, each with a reason; InputError if the
-        profile lacks a score or damage, or no plan meets the limits."""
+        profile lacks a score or damage, or no plan meets the limits.
+        """
 
 
 def named(spec: Spec) -> str:

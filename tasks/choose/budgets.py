@@ -175,7 +175,8 @@ def _time_uses(problem: Problem, columns: Sequence[Column], field: str) -> tuple
 
 def _neighbour_limits(columns: Sequence[Column]) -> list[Limit]:
     """For every column c that patches the layer below: x_c <= sum of x_b over allowed columns b.
-    Column b is allowed if it ends where c starts, and keeps its feed-forward or merges with c."""
+    Column b is allowed if it ends where c starts, and keeps its feed-forward or merges with c.
+    """
     strategies = [c.candidate.strategy if c.candidate else None for c in columns]
 
     def can_be_below(below: Strategy | None, strategy: Strategy) -> bool:

@@ -86,7 +86,8 @@ def recall_nats(damage: MeasuredDamage | None) -> float:
 
 def columns_of(problem: Problem) -> list[Column]:
     """Return a column for each kept layer, each converted layer and each measured run; InputError
-    if the profile has no damage of a strategy, or a damage is not finite."""
+    if the profile has no damage of a strategy, or a damage is not finite.
+    """
     columns = []
     for layer in problem.layers:
         index = layer.layer
@@ -121,7 +122,8 @@ def solve(
     costs: Vector, columns: Sequence[Column], limits: Sequence[Limit], weights: DamageWeights
 ) -> list[Column] | None:
     """The columns of the cheapest plan, in layer order; None if no plan meets the limits.
-    ``costs``: (N,) nats. ``weights`` break ties."""
+    ``costs``: (N,) nats. ``weights`` break ties.
+    """
     mask = least_cover(costs * MICRONATS + _tie_breaks(columns, weights), columns, limits)
     if mask is None:
         return None

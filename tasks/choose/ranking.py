@@ -33,7 +33,8 @@ class Ranking(Selector):
     @abstractmethod
     def key(self, problem: Problem, layer: LayerProfile) -> tuple[float, str]:
         """The layer's key (the smallest comes first), and the reason: ``{rank}`` is ``3rd of 30``;
-        InputError if the profile lacks a score or damage that the rule needs."""
+        InputError if the profile lacks a score or damage that the rule needs.
+        """
 
     def excluded(self, problem: Problem, candidate: Candidate) -> dict[int, str]:
         """The layers that are never converted, each with the reason."""

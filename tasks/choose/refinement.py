@@ -136,7 +136,8 @@ class Refinement:
         self, plan: Chosen, damage: MeasuredDamage, single: dict[int, MeasuredDamage]
     ) -> list[Limit]:
         """The limit on the change of recall damage. If the plan already exceeds the limit, and no
-        plan can get below it, the limit is the least change that a plan can reach."""
+        plan can get below it, the limit is the least change that a plan can reach.
+        """
         if self.max_recall_nats is None:
             return []
         alone = recalls(self.columns)

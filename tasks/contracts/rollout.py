@@ -39,7 +39,8 @@ class Served(Contract):
     """The record of one request in a stage.
 
     Both sides answer a request of the shadow stage and each request that goes to the challenger;
-    the champion alone answers the others."""
+    the champion alone answers the others.
+    """
 
     id: str
     prompt_sha256: str  # digest of the request; detects a changed request under the same id

@@ -42,7 +42,8 @@ def read_documents(path: Path, field: str | None) -> Iterator[Document]:
 
 def to_document(row: Any, field: str, where: str) -> Document:
     """Convert a row to a document: ``messages`` stay a chat; an instruction (``instruction``,
-    ``input``, ``output``) becomes a question and its answer; another gives its ``field``."""
+    ``input``, ``output``) becomes a question and its answer; another gives its ``field``.
+    """
     if isinstance(row, str):
         return {"text": _clean(row)}
     if not isinstance(row, dict):

@@ -61,7 +61,8 @@ def fetch_model(
 
 def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
     """The reference of a base model in the store; ``source`` is recorded, not read. IntegrityError
-    if the store does not have the tree."""
+    if the store does not have the tree.
+    """
     folder = store.open_tree(sha256)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size -= (folder / MANIFEST).stat().st_size
@@ -71,7 +72,8 @@ def stored_model(sha256: str, store: Store, source: str) -> ModelRef:
 
 def describe(folder: Path) -> tuple[PretrainedConfig, dict[str, StoredTensor]]:
     """Check that a normalised checkpoint loads; return its config and tensor headers. InputError if
-    the tokenizer cannot be read, or has more tokens than the model."""
+    the tokenizer cannot be read, or has more tokens than the model.
+    """
     config, tokens = read_config(folder), len(read_tokenizer(folder))
     if tokens > config.vocab_size:
         raise InputError(

@@ -15,7 +15,8 @@ def record_files(
     folder: Path, source: str, files: Path, names: list[str], license: str | None = None
 ) -> None:
     """Write ``source.json``: the source, the path, bytes and sha256 of its files, and the license;
-    The record has no time and no local path, so the same source gives the same bytes."""
+    The record has no time and no local path, so the same source gives the same bytes.
+    """
     entries = [
         {"path": name, "bytes": (files / name).stat().st_size, "sha256": sha256_file(files / name)}
         for name in names

@@ -31,7 +31,8 @@ _COPIED = (
 
 def read_config(folder: Path) -> PretrainedConfig:
     """Read the config of a folder, and check that it is a decoder with unquantised weights;
-    InputError if the model type is unknown to Transformers, quantised, or not a decoder."""
+    InputError if the model type is unknown to Transformers, quantised, or not a decoder.
+    """
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # config classes check their fields with different exceptions
@@ -67,7 +68,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def copy_settings(source: Path, folder: Path) -> None:
     """Copy the config, tokenizer and license of a safetensors checkpoint. A slow tokenizer is
-    converted to a fast tokenizer. InputError if the tokenizer cannot be read."""
+    converted to a fast tokenizer. InputError if the tokenizer cannot be read.
+    """
     for name in _COPIED.split():
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

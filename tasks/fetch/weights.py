@@ -130,7 +130,8 @@ def _shard_names(count: int) -> list[str]:
 
 def _copy(source: Path, target: Path) -> None:
     """Hard-link a file of the workdir; copy it if it cannot be hard-linked, or is a symlink. A
-    symlink leads to a file of the user, which the store must not share."""
+    symlink leads to a file of the user, which the store must not share.
+    """
     try:
         if source.is_symlink():
             raise OSError("a file of the user")

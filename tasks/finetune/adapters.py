@@ -103,7 +103,8 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 @torch.no_grad()
 def merge(model: HybridForCausalLM) -> dict[str, Tensor]:
     """Merge the adapters into their weights; return every trained weight, in fp32 on the CPU. The
-    names are those of the model without adapters."""
+    names are those of the model without adapters.
+    """
     changed = {}
     adapted: dict[str, Any] = {  # peft does not declare the type of `merge`
         name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)

@@ -26,7 +26,8 @@ def compute_dtype(device: str, stored: torch.dtype, stage: TrainingStage) -> tor
 
 def emulation(device: str, stages: Sequence[TrainingStage]) -> str | None:
     """A warning if a stage asks for bfloat16 on a CPU without instructions for it; else None. On a
-    CPU with AVX2 alone, the products took 14 to 41 times as long as those in float32."""
+    CPU with AVX2 alone, the products took 14 to 41 times as long as those in float32.
+    """
     if device != "cpu" or all(stage.precision != "bfloat16" for stage in stages):
         return None
     slowdown = bfloat16_slowdown()

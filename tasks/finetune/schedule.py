@@ -28,7 +28,8 @@ def share_of_peak(step: int, *, warmup_steps: int, steps: int, schedule: str = "
 
 def row_indices(first: int, count: int, *, rows: int, seed: int) -> list[int]:
     """Indices of the ``count`` rows to read after ``first`` of a text's ``rows`` have been read.
-    Each pass over the rows has its own random order, and reads every row once."""
+    Each pass over the rows has its own random order, and reads every row once.
+    """
     positions = (divmod(position, rows) for position in range(first, first + count))
     return [int(_order(rows, seed, number)[offset]) for number, offset in positions]
 

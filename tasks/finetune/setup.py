@@ -101,7 +101,8 @@ class TrainingSetup:
 
     def write_tree(self, state: TrainingState, **facts: Any) -> TreeRef | None:
         """Store ``source`` with the trained weights merged and the lineage extended by ``facts``;
-        None in every process but the first."""
+        None in every process but the first.
+        """
         if not self.team.first:
             return None
         lineage = {

@@ -89,7 +89,8 @@ class Snapshots:
         self, finished: TrainingState, parameters: dict[str, nn.Parameter], optimizer: Optimizer
     ) -> TrainingState:
         """Restore parameters and optimizer from the snapshot of the current stage. Returns the
-        saved state; a copy of ``finished`` if there is no snapshot of the stage."""
+        saved state; a copy of ``finished`` if there is no snapshot of the stage.
+        """
         state = self._state(self.current)
         if state is None or len(state.stages) != len(finished.stages):
             return TrainingState(**finished.model_dump())

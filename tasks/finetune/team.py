@@ -31,7 +31,8 @@ class Team:
     @classmethod
     def of(cls, ctx: Context) -> Team:
         """The processes that share a step's work, which torch.distributed.run has started.
-        Accelerate's FSDP2 gathers and frees the weights of a hybrid block together."""
+        Accelerate's FSDP2 gathers and frees the weights of a hybrid block together.
+        """
         if ctx.processes == 1:
             return cls()
         from accelerate import Accelerator, FullyShardedDataParallelPlugin

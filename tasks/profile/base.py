@@ -60,7 +60,8 @@ class Profiler(Component):
 
     def check_rows(self, rows: int, row_tokens: int, *, fits: bool) -> None:
         """Check that the profile has enough text for this profiler. Else an InputError names its
-        field. ``fits``: a strategy is fitted on calibration rows."""
+        field. ``fits``: a strategy is fitted on calibration rows.
+        """
 
 
 class BlockProfiler(Profiler):
@@ -69,7 +70,8 @@ class BlockProfiler(Profiler):
     @abstractmethod
     def begin(self, model: HybridForCausalLM, rows: Tensor) -> Visitor:
         """A new visitor for a single block in a pass over ``rows`` (R, T); InputError if the rows
-        are too few or too short for this profiler."""
+        are too few or too short for this profiler.
+        """
 
     def findings(self, records: Sequence[Record]) -> Findings:
         """The results from the visitors' record of each block; by default these are the scores."""
@@ -111,7 +113,8 @@ class ModelProfiler(Profiler):
 
 class SharedPass:
     """A pass over the rows that runs the block profilers among ``profilers`` together; InputError
-    if the rows are too few or too short for a profiler."""
+    if the rows are too few or too short for a profiler.
+    """
 
     def __init__(
         self, profilers: Sequence[Profiler], model: HybridForCausalLM, rows: Tensor

@@ -27,7 +27,8 @@ def profile_model(
     ctx: Context,
 ) -> ModelProfile:
     """Measure every layer of a base model on a calibration text, with strategies that it may get;
-    InputError if the text is too short, or the rows are too few or too short for a profiler."""
+    InputError if the text is too short, or the rows are too few or too short for a profiler.
+    """
     started = time.perf_counter()
     folder = ctx.store.open_tree(model.sha256)
     tokenizer = load_tokenizer(folder)

@@ -29,7 +29,8 @@ from layerwright.tasks.steps import steps
 
 class RepairOptions(Contract):
     """Repair after a rejection for quality: keep the most damaging layers unconverted, and run the
-    rest of the DAG again."""
+    rest of the DAG again.
+    """
 
     rounds: Positive = 2  # maximum number of repairs
     layers: Positive = 2  # layers given back per round

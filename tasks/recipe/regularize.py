@@ -13,7 +13,8 @@ class RegularizeOptions(TrainingText, TrainingStage):
 
     The loss is next-token loss plus a weight times the ``norm`` of what the layers to be removed
     add to the residual stream. It makes these layers contribute less, so that removing them costs
-    less."""
+    less.
+    """
 
     # penalise the layers to which the plan gives one of these
     strategies: tuple[Literal["remove", "linear"], ...] = Field(default=("remove",), min_length=1)

@@ -66,13 +66,15 @@ class RolloutPolicy(Contract):
     @property
     def passing_level(self) -> float:
         """The level of one-sided bounds. At one look, a challenger just outside a limit passes it
-        with at most this probability; over all looks at a stage, with ``significance``."""
+        with at most this probability; over all looks at a stage, with ``significance``.
+        """
         return self.significance / self.looks
 
     @property
     def failing_level(self) -> float:
         """The level of p-values. Over all looks and stages, a challenger just inside a limit is
-        rolled back because of it with a probability of at most ``significance``."""
+        rolled back because of it with a probability of at most ``significance``.
+        """
         return self.significance / (self.looks * len(self.stages))
 
     def limit(self, figure: RolloutFigure) -> RolloutLimit | None:

@@ -89,7 +89,8 @@ class HealingStage(TrainingStage):
     """One stage of healing. Only ``steps`` is required.
 
     The default objective, targets and learning rate are those that recovered most quality for
-    strategies that shorten the context; docs/healing.md, "Where to begin", has the other cases."""
+    strategies that shorten the context; docs/healing.md, "Where to begin", has the other cases.
+    """
 
     # the losses to minimise
     objectives: tuple[Objective, ...] = Field(

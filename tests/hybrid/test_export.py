@@ -88,7 +88,8 @@ def run_clean(program, *arguments, cwd, environment=None):
 
 def test_every_kind_of_layer_reloads_in_a_clean_process(tmp_path):
     """A layer of every kind, and a model of each family: the same logits and tokens, as exported
-    and as saved again by the serving host."""
+    and as saved again by the serving host.
+    """
     models = {family: tiny_family(family, LAYER_SPECS["streaming"]) for family in CONFIGS}
     models["llama"] = tiny_mixture("llama")
     folders = [tmp_path / family for family in CONFIGS]

@@ -54,14 +54,21 @@ def seen(lse):
     return lse.masked_fill(lse.isneginf(), 0)
 
 
+@pytest.mark.parametrize("with_sinks", [False, True])
 @pytest.mark.parametrize(("length", "layout", "case"), CASES)
-def test_output_lse_and_gradients_match_the_reference(length, layout, case, device):
+def test_output_lse_and_gradients_match_the_reference(length, layout, case, with_sinks, device):
     heads, size, span = case
     inputs, positions = draw(length, heads, size, device), place(length, layout, device)
+    if with_sinks:
+        inputs.append(torch.linspace(-40, 9, heads[0], device=device).requires_grad_())
     doubles = exact(*inputs)
-    places = positions, positions, *span
-    expected, expected_lse = streaming_attention_reference(*doubles, *places, return_lse=True)
-    out, lse = streaming_attention(*inputs, *places, return_lse=True)
+
+    def both(attention, q, k, v, sink_logits_H=None):
+        places = positions, positions, *span
+        return attention(q, k, v, *places, return_lse=True, sink_logits_H=sink_logits_H)
+
+    expected, expected_lse = both(streaming_attention_reference, *doubles)
+    out, lse = both(streaming_attention, *inputs)
     limit = KERNEL[torch.float32]
     assert relative_rms(out, expected) <= limit
     assert lse.isneginf().equal(expected_lse.isneginf())
@@ -69,29 +76,8 @@ def test_output_lse_and_gradients_match_the_reference(length, layout, case, devi
     weight, lse_weight = torch.randn_like(out), torch.randn_like(lse)
     found = torch.autograd.grad((out * weight).sum() + (seen(lse) * lse_weight).sum(), inputs)
     total = (expected * weight).sum() + (seen(expected_lse) * lse_weight).sum()
-    for name, x, y in zip("qkv", found, torch.autograd.grad(total, doubles), strict=True):
-        assert relative_rms(x, y) <= limit, name
-
-
-@pytest.mark.parametrize(("length", "layout", "case"), CASES)
-def test_sink_logits_match_the_reference(length, layout, case, device):
-    heads, size, span = case
-    logits = torch.linspace(-40, 9, heads[0], device=device).requires_grad_()
-    inputs, positions = [*draw(length, heads, size, device), logits], place(length, layout, device)
-    doubles = exact(*inputs)
-    places = positions, positions, *span
-    expected, expected_lse = streaming_attention_reference(
-        *doubles[:3], *places, return_lse=True, sink_logits_H=doubles[3]
-    )
-    out, lse = streaming_attention(*inputs[:3], *places, return_lse=True, sink_logits_H=logits)
-    limit = KERNEL[torch.float32]
-    assert relative_rms(out, expected) <= limit
-    assert lse.isneginf().equal(expected_lse.isneginf())
-    assert relative_rms(seen(lse), seen(expected_lse)) <= limit
-    weight, lse_weight = torch.randn_like(out), torch.randn_like(lse)
-    found = torch.autograd.grad((out * weight).sum() + (seen(lse) * lse_weight).sum(), inputs)
-    total = (expected * weight).sum() + (seen(expected_lse) * lse_weight).sum()
-    for name, x, y in zip("qkvs", found, torch.autograd.grad(total, doubles), strict=True):
+    names = ("q", "k", "v", "sink logits")[: len(inputs)]
+    for name, x, y in zip(names, found, torch.autograd.grad(total, doubles), strict=True):
         assert relative_rms(x, y) <= limit, name
 
 

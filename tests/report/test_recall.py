@@ -14,7 +14,8 @@ from layerwright.tasks.report.recall import RecallCell, recall_cells, recall_fig
 
 def items() -> list[ItemResult]:
     """Two lengths and three depths of four prompts each; the candidate forgets the first third of
-    the longer ones, and one answer there could not be measured."""
+    the longer ones, and one answer there could not be measured.
+    """
     made = []
     for arm in ("base", "candidate"):
         for tokens in (512, 2048):

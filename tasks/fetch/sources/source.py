@@ -53,7 +53,8 @@ class Source(ABC):
     @abstractmethod
     def listing(self, work: Path) -> dict[str, int]:
         """Size in bytes of every file of the source, wanted or not, by its path in the source;
-        InputError if the source does not exist."""
+        InputError if the source does not exist.
+        """
 
     @abstractmethod
     def take(self, name: str, target: Path, work: Path, tick: Tick) -> None:
@@ -61,13 +62,15 @@ class Source(ABC):
 
     def size_bytes(self) -> int | None:
         """Bytes that a fetch will transfer, or None if unknown. Transfers no file. InputError if
-        the source does not exist, or has none of the wanted files."""
+        the source does not exist, or has none of the wanted files.
+        """
         sizes = self.listing(Path())
         return sum(sizes[name] for name in self.choose(sizes))
 
     def choose(self, names: Iterable[str]) -> list[str]:
         """Return the wanted files, sorted by path; InputError if no file is wanted, or a path would
-        leave the target folder."""
+        leave the target folder.
+        """
         names = sorted(names)
         wanted = [name for name in names if matches(name, self.patterns)]
         if not any(matches(name, self.require) for name in wanted):

@@ -9,6 +9,15 @@ from layerwright.tasks.hybrid.mixers.prefill_selection import PrefillSelection
 from layerwright.tasks.hybrid.mixers.streaming import StreamingAttention
 from layerwright.tasks.hybrid.mixers.window import WindowAttention
 
-_ALL: list[type[AttentionMixer]] = [FullAttention, GatedRecurrence, LocalAttention, NoMixer]
-_ALL += [PrefillSelection, StreamingAttention, WindowAttention]
-MIXERS = {mixer.kind: mixer for mixer in _ALL}
+MIXERS: dict[str, type[AttentionMixer]] = {
+    mixer.kind: mixer
+    for mixer in (
+        FullAttention,
+        GatedRecurrence,
+        LocalAttention,
+        NoMixer,
+        PrefillSelection,
+        StreamingAttention,
+        WindowAttention,
+    )
+}

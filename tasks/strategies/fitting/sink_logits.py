@@ -56,7 +56,8 @@ def fitted_logits(stretch: Stretch, window: int) -> Tensor:
 
 def _queries(stretch: Stretch, window: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """For each batch: Gram matrices (N, H, H) of W_h o_h, their products with t (N, H), the
-    window's log-sum-exp (N, H), and the mean log-sum-exp of the first tokens' scores (H,)."""
+    window's log-sum-exp (N, H), and the mean log-sum-exp of the first tokens' scores (H,).
+    """
     ((layer,), found) = stretch.layers, []
     longest = max(ids.shape[1] for ids in stretch.ids)
     if longest <= window:
